@@ -1,0 +1,118 @@
+"""Every error that splitzoo raises on purpose.
+
+::
+
+    SplitzooError                 exit code 1 on the command line
+    ├── UnknownNameError          a model or target name that is not registered
+    ├── DuplicateNameError        a name registered twice
+    ├── WeightsNotFoundError      weights that cannot be had
+    ├── ModelFolderError          a saved model that cannot be loaded
+    ├── ImageError                an image that cannot be read or used
+    ├── TablesError               entropy tables that are not valid
+    ├── BitstreamError            a stream that is damaged, foreign or hostile
+    ├── BundleError               a bundle that cannot be trusted or read
+    ├── ReportError               a profile that cannot be read or does not fit
+    ├── OutputError               a result that cannot be written
+    ├── DependencyError           a package that is not installed
+    └── ParityError               exit code 3: two runtimes disagree
+
+Each says what happened and, in ``next_step``, what to do about it. This module imports nothing: it
+travels inside bundles.
+"""
+
+from collections.abc import Sequence
+
+
+class SplitzooError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What happened, and what was expected.
+        next_step: What to do about it, best as a command; empty when there is nothing to advise.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.next_step}" if self.next_step else self.message
+
+
+class UnknownNameError(SplitzooError):
+    """A name that is not registered.
+
+    Args:
+        kind: What was looked up, such as ``"model"``.
+        name: The name as given.
+        matches: The closest registered names, best first.
+        next_step: What to do about it; by default, the matches.
+    """
+
+    def __init__(
+        self, kind: str, name: str, matches: Sequence[str] = (), *, next_step: str = ""
+    ) -> None:
+        self.kind, self.name, self.matches = kind, name, tuple(matches)
+        meant = f"Did you mean {' or '.join(matches)}?" if matches else ""
+        super().__init__(f"No {kind} is named {name!r}.", next_step=" ".join((meant, next_step)).strip())
+
+
+class DuplicateNameError(SplitzooError):
+    """A name registered twice."""
+
+
+class WeightsNotFoundError(SplitzooError):
+    """Weights that cannot be had."""
+
+    def __init__(self, name: str, reason: str, *, next_step: str) -> None:
+        self.name = name
+        super().__init__(f"No weights for {name}: {reason}.", next_step=next_step)
+
+
+class ModelFolderError(SplitzooError):
+    """A saved model that cannot be loaded: missing, damaged, newer, or with other tensors."""
+
+
+class ImageError(SplitzooError):
+    """An image that cannot be read or used."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"Cannot use the image {path}: {reason}.")
+
+
+class TablesError(SplitzooError):
+    """Entropy tables that are not valid."""
+
+
+class BitstreamError(SplitzooError):
+    """A stream that is truncated, corrupted, foreign or hostile."""
+
+
+class BundleError(SplitzooError):
+    """A bundle with a missing, changed or unreadable part."""
+
+
+class ReportError(SplitzooError):
+    """A profile that cannot be read, or that belongs to another model."""
+
+
+class OutputError(SplitzooError):
+    """A result that cannot be written where it was asked for."""
+
+    def __init__(self, path: object, reason: str, *, next_step: str = "") -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"Cannot write {path}: {reason}.", next_step=next_step)
+
+
+class DependencyError(SplitzooError):
+    """A package that this step needs and that is not installed."""
+
+
+class ParityError(SplitzooError):
+    """Two runtimes that should agree do not."""
+
+    exit_code = 3

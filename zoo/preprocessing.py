@@ -1,0 +1,128 @@
+"""From an image file to the model's input, as torchvision's evaluation transforms do it.
+
+numpy and Pillow alone: the same code runs in the zoo and on the board.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, cut out the centre, scale to [0, 1] and normalise.
+
+    Attributes:
+        resize: Length of the shorter side after resizing, pixels.
+        crop: Height and width of the centre crop, pixels; the model's input.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, with antialiasing.
+        mean: Per channel (red, green, blue), of values in [0, 1].
+        std: Likewise.
+    """
+
+    resize: int
+    crop: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation {self.interpolation!r}, not bilinear or bicubic")
+        if not 0 < min(self.crop) <= max(self.crop) <= self.resize <= 1 << 14:
+            raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError("mean and std are three numbers each, std above 0")
+
+    def load(self, path: Path | str) -> NDArray[np.float32]:
+        """Read an image file into the model's input.
+
+        The picture is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
+        pictures become RGB, 16 bits become 8.
+
+        Returns:
+            (1, 3, crop height, crop width) float32, normalised.
+
+        Raises:
+            ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+        """
+        with _image_errors(path), Image.open(path) as image:
+            return self.normalise(self.pixels(_upright_rgb(image)))
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize an RGB picture and cut out the centre.
+
+        Only the part that the crop keeps is resized, so a picture 20,000 pixels wide costs no more
+        than a square one.
+
+        Returns:
+            (crop height, crop width, 3) uint8.
+        """
+        width, height = image.size
+        # torchvision truncates the longer side; Python's round() is its rule for the offset.
+        new_width = self.resize if width <= height else int(self.resize * width / height)
+        new_height = self.resize if height <= width else int(self.resize * height / width)
+        crop_height, crop_width = self.crop
+        left = round((new_width - crop_width) / 2.0)
+        top = round((new_height - crop_height) / 2.0)
+        x, y = width / new_width, height / new_height
+        resample = Image.Resampling[self.interpolation.upper()]
+        box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
+        return np.asarray(image.resize((crop_width, crop_height), resample, box=box))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn pixels (H, W, 3) uint8 into the model's input (1, 3, H, W) float32."""
+        mean, std = np.float32(self.mean), np.float32(self.std)
+        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files below a folder, sorted by path.
+
+    Raises:
+        ImageError: The folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise ImageError(folder, "it is not a folder")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ImageError(folder, "no file in it has the name of an image")
+    return found
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow would clip 16-bit grey values to 255 instead of scaling them.
+        grey = np.asarray(image, np.float64)
+        if image.mode.startswith("I"):
+            grey = grey / 257.0
+        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+@contextmanager
+def _image_errors(path: Path | str) -> Iterator[None]:
+    """Map what Pillow and the file system raise to ImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except UnidentifiedImageError as error:
+        raise ImageError(path, "it is not an image of a known format") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(path, "it has more than 89 megapixels") from error
+    except OSError as error:
+        raise ImageError(path, (error.strerror or str(error)).lower()) from error
+    except (ValueError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
+        raise ImageError(path, f"it is damaged ({error})") from error

@@ -1,0 +1,143 @@
+"""A saved model: a folder with ``config.json`` and ``model.safetensors``. Nothing is unpickled."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from .. import __version__
+from ..errors import ModelFolderError, SplitzooError
+from ..files import new_folder, sha256_file
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from .split_model import SplitModel
+
+FORMAT_VERSION = 1
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+class ModelConfig(BaseModel):
+    """What ``config.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    library_name: str = "splitzoo"
+    library_version: str = __version__
+    spec: ModelSpec
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def save_folder(model: "SplitModel", folder: Path) -> Path:
+    """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    with new_folder(folder) as temporary:
+        weights = temporary / WEIGHTS_NAME
+        weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
+        config = ModelConfig(spec=model.spec, weights_sha256=sha256_file(weights))
+        (temporary / CONFIG_NAME).write_text(config.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read ``config.json``.
+
+    Raises:
+        ModelFolderError: It is missing, damaged, or of a newer format.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ModelFolderError(
+            f"{folder} is not a saved model: it has no {CONFIG_NAME}.",
+            next_step="Save one with zoo.save(model, folder), or name a model: splitzoo zoo list",
+        )
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ModelFolderError(f"{path} is larger than {_MAX_CONFIG_BYTES >> 20} MiB.")
+        text = path.read_text(encoding="utf-8")
+        version = _Version.model_validate_json(text).format_version
+        if version > FORMAT_VERSION:
+            raise ModelFolderError(
+                f"{path} has format {version}; this splitzoo ({__version__}) reads up to "
+                f"{FORMAT_VERSION}.",
+                next_step="pip install --upgrade splitzoo",
+            )
+        return ModelConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelFolderError(f"{path} is not valid: {where or 'JSON'}: {first['msg']}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"Cannot read {path}: {error}.") from error
+
+
+def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "SplitModel":
+    """Load a model that :func:`save_folder` wrote.
+
+    Args:
+        folder: Of the model.
+        build: Makes the architecture of a spec.
+
+    Raises:
+        ModelFolderError: A file is missing or changed, or the weights do not fit the spec; every
+            missing, unexpected and re-shaped tensor is named.
+    """
+    config = read_config(folder)
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise ModelFolderError(f"{folder} has no {WEIGHTS_NAME}.", next_step="Copy it there too.")
+    try:
+        found = sha256_file(path)
+        if found != config.weights_sha256:
+            raise ModelFolderError(
+                f"{path} was changed or damaged: its SHA-256 is {found[:12]}…, "
+                f"{CONFIG_NAME} says {config.weights_sha256[:12]}….",
+                next_step="Copy the folder again from where it came.",
+            )
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFolderError(f"Cannot read {path}: {error}.") from error
+    try:
+        model = build(config.spec)
+    except SplitzooError:
+        raise
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        raise ModelFolderError(
+            f"{folder / CONFIG_NAME} describes a model that cannot be built: {error}"
+        ) from error
+    _refuse_other_tensors(path, model.state_dict(), state)
+    model.load_state_dict(state)
+    _ = model.coder.tables  # hostile tables are refused now, not at the first image
+    return model.eval()
+
+
+def _refuse_other_tensors(
+    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
+    # Entropy tables are as long as they are; their contents are checked when read.
+    def fits(name: str) -> bool:
+        have, want = found[name], expected[name]
+        table = name.rpartition(".")[2] in ("_quantized_cdf", "_cdf_length", "_offset")
+        return have.dtype == want.dtype and (table or have.shape == want.shape)
+
+    differences = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape or type": sorted(
+            name for name in expected.keys() & found.keys() if not fits(name)
+        ),
+    }
+    named = [f"{what}: {', '.join(names)}" for what, names in differences.items() if names]
+    if named:
+        raise ModelFolderError(f"{path} does not fit its config. " + ". ".join(named) + ".")
+
+
+class _Version(BaseModel):
+    format_version: int
