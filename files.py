@@ -53,6 +53,7 @@ def new_file(path: Path) -> Iterator[Path]:
     with _output_errors(path):
         if path.is_dir():
             raise OutputError(path, "it is a folder", next_step="Give the name of a file.")
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     temporary = Path(name)

@@ -88,16 +88,16 @@ class SplitModel(nn.Module):
         """Tables and stream id of the present weights; training forgets them."""
         if self._codec is None:
             tables = self.coder.tables
-            self._codec = Codec(tables, self._model_id(), self.spec.latent_shape[1:])
+            self._codec = Codec(tables, self.digest()[:4], self.spec.latent_shape[1:])
         return self._codec
 
-    def _model_id(self) -> bytes:
-        """Return 4 bytes that tell this model's streams from others': of its weights and tables."""
+    def digest(self) -> bytes:
+        """Return the SHA-256 of all tensors, entropy tables included; its start is the stream id."""
         content = hashlib.sha256(self.coder.tables.digest())
         for name, tensor in sorted(self.state_dict().items()):
             content.update(f"{name}{tuple(tensor.shape)}".encode())
             content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-        return content.digest()[:4]
+        return content.digest()
 
     def make_tables(self) -> None:
         """Make the integer tables from the present weights; for models that were just trained."""

@@ -44,8 +44,8 @@ class Codec:
             payload, self.model_id, None if (height, width) == self.shape else (height, width)
         )
 
-    def decompress(self, stream: bytes) -> NDArray[np.int32]:
-        """Read the symbols (C, H, W) int32 of one image.
+    def unframe(self, stream: bytes) -> tuple[bytes, int, int]:
+        """Check a stream's frame, and return its payload and the latent's height and width.
 
         Raises:
             BitstreamError: The stream is damaged, hostile, or of another model.
@@ -62,4 +62,12 @@ class Codec:
                 f"The stream claims {self.tables.channels}×{height}×{width} symbols; "
                 f"from 1 to {MAX_SYMBOLS} are possible."
             )
-        return self.coder.decode(frame.payload, height, width)
+        return frame.payload, height, width
+
+    def decompress(self, stream: bytes) -> NDArray[np.int32]:
+        """Read the symbols (C, H, W) int32 of one image.
+
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or of another model.
+        """
+        return self.coder.decode(*self.unframe(stream))

@@ -1,0 +1,86 @@
+"""What ``manifest.json`` of a bundle holds, for writing and for checking the whole of it.
+
+The runtime on the board reads the same file with :mod:`splitzoo.export.runtime.bundle`, which needs
+no pydantic.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..zoo.spec import ModelSpec
+
+Sha256 = str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Tensor(_Part):
+    """An input or output of a graph; ``-1`` stands for an open batch dimension."""
+
+    name: str
+    dtype: Literal["float32", "int32"]
+    shape: list[int]
+
+
+class Half(_Part):
+    """One graph: its file, and its one input and output."""
+
+    file: str
+    input: Tensor
+    output: Tensor
+
+
+class Coding(_Part):
+    """What the entropy coder needs beside the tables."""
+
+    tables: str
+    model_id: str = Field(pattern="^[0-9a-f]{8}$")
+    latent_shape: tuple[int, int, int]
+
+
+class Parity(_Part):
+    """How the exported graphs compare with PyTorch on the same inputs."""
+
+    images: int = Field(description="seeded test pictures compared")
+    symbols: int = Field(description="symbols compared, over all pictures")
+    symbols_differing: int
+    symbols_tied: int = Field(
+        description="symbols whose latent lies so close to a rounding boundary that float "
+        "arithmetic of another order may round it the other way; they may differ by 1"
+    )
+    tie_margin: float = Field(description="that distance, in units of a symbol")
+    output_max_relative_error: float = Field(description="largest |difference| / largest |output|")
+    output_tolerance: float
+    streams_decoded: bool = Field(description="every stream gave back the symbols that went in")
+
+
+class Provenance(_Part):
+    """Where the bundle comes from."""
+
+    weights: Literal["random", "trained"]
+    seed: int | None = None
+    model_sha256: Sha256 = Field(description="of all tensors of the model, tables included")
+    versions: dict[str, str]
+    command: str
+
+
+class Manifest(_Part):
+    """All of ``manifest.json``."""
+
+    schema_version: int
+    spec: ModelSpec
+    target: str
+    engine: str
+    precision: Literal["fp32"]
+    device: Half
+    edge: Half
+    coding: Coding
+    labels: str
+    selftest: str
+    requirements: list[str]
+    parity: Parity
+    provenance: Provenance
+    files: dict[str, Sha256] = Field(description="SHA-256 of every file but this one")

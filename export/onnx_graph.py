@@ -1,0 +1,123 @@
+"""Modules to ONNX files, and what makes such a file acceptable."""
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor, nn
+
+
+def write_onnx(
+    graph: "nn.Module",
+    example: "Tensor",
+    path: Path,
+    *,
+    input_name: str,
+    output_name: str,
+    dynamic_batch: bool,
+    opset: int,
+) -> None:
+    """Write a module of one input and one output as one ONNX file, weights inside.
+
+    Raises:
+        BundleError: The exporter failed, or wrote a file that :func:`check_onnx` refuses.
+    """
+    import torch
+
+    if dynamic_batch:
+        # An example of one image would be specialised to one.
+        example = torch.cat([example[:1], example[:1]])
+    shapes = ({0: torch.export.Dim("batch", min=1, max=1 << 16)},) if dynamic_batch else None
+    graph = graph.eval()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_shapes=shapes,
+                external_data=False,
+                optimize=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise BundleError(f"PyTorch cannot export {path.name} to ONNX: {error}") from error
+    if program is None:
+        raise BundleError(f"PyTorch exported nothing for {path.name}.")
+    proto = program.model_proto
+    _strip_origins(proto)
+    path.write_bytes(proto.SerializeToString())
+    check_onnx(path)
+
+
+def check_onnx(path: Path) -> None:
+    """Refuse a file that is not valid ONNX, has no input, or whose output ignores its input.
+
+    Raises:
+        BundleError: It is one of those.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load(path, load_external_data=False)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        DecodeError,
+        ValueError,
+    ) as error:
+        raise BundleError(f"{path} is not valid ONNX: {error}") from error
+    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in model.graph.initializer):
+        raise BundleError(f"{path} keeps weights in other files; a bundle's graph is one file.")
+    if not model.graph.input:
+        raise BundleError(f"{path} has no input: the exporter froze its output into a constant.")
+    outputs = {value.name for value in model.graph.output}
+    if not outputs or not outputs <= _reached(model):
+        raise BundleError(f"{path} gives the same output for every input.")
+
+
+def _reached(model: "onnx.ModelProto") -> set[str]:
+    """Return the names of the values that hang on an input. Nodes stand in topological order."""
+    reached = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        if reached.intersection(node.input):
+            reached.update(node.output)
+    return reached
+
+
+def _strip_origins(proto: "onnx.ModelProto") -> None:
+    """Remove stack traces and source paths of the exporting machine."""
+    del proto.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    proto.graph.doc_string = ""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+        value.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep the exporter's progress lines and its own deprecations off the terminal."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,94 @@
+"""Image to bytes to answer, through the two halves of a bundle in two processes."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SplitzooError
+from .runtime.bundle import open_bundle
+from .runtime.halves import Prediction
+
+
+@dataclass(frozen=True)
+class ImageRun:
+    """What became of one image.
+
+    Attributes:
+        image: Path.
+        payload_bytes: From the entropy coder.
+        stream_bytes: What crossed the link.
+        top: The most probable classes, best first.
+    """
+
+    image: str
+    payload_bytes: int
+    stream_bytes: int
+    top: list[Prediction]
+
+
+def run_bundle(
+    folder: str | Path, images: Sequence[str | Path], *, top: int = 5, threads: int = 0
+) -> list[ImageRun]:
+    """Encode images in one process and decode the streams in another.
+
+    Neither process imports torch, and none of the bundle's own code is run.
+
+    Args:
+        folder: Of the bundle.
+        images: Image files.
+        top: Classes to return for each.
+        threads: For the engine; 0 lets it choose.
+
+    Raises:
+        BundleError: The bundle cannot be read.
+        ImageError: An image cannot be used.
+    """
+    bundle = Path(folder)
+    open_bundle(bundle)
+    with tempfile.TemporaryDirectory() as link:
+        sent = call_runtime(
+            bundle, "encode", "--numbered", f"--output={link}", files=images, threads=threads
+        )["streams"]
+        streams = [stream["stream"] for stream in sent]
+        answers = call_runtime(
+            bundle, "decode", f"--top={top}", files=streams, threads=threads
+        )["outputs"]
+    return [
+        ImageRun(
+            image=str(image),
+            payload_bytes=stream["payload_bytes"],
+            stream_bytes=stream["stream_bytes"],
+            top=[Prediction(**one) for one in answer["top"]],
+        )
+        for image, stream, answer in zip(images, sent, answers, strict=True)
+    ]
+
+
+def call_runtime(
+    bundle: Path,
+    command: str,
+    *options: str,
+    files: Sequence[str | Path] = (),
+    threads: int = 0,
+) -> Any:
+    """Run a command of the torch-free runtime on a bundle, in a process of its own.
+
+    Returns:
+        What it printed as JSON.
+
+    Raises:
+        SplitzooError: It failed; the message and the exit code are its own.
+    """
+    words = [sys.executable, "-m", "splitzoo.export.runtime", "--bundle", str(bundle), command]
+    words += [*options, "--json", f"--threads={threads}", "--", *map(str, files)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        error = SplitzooError(done.stderr.strip().removeprefix("error: ") or f"{command} failed.")
+        error.exit_code = done.returncode
+        raise error
+    return json.loads(done.stdout)

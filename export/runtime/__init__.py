@@ -1,0 +1,5 @@
+"""Run a bundle: image to stream to output. numpy, Pillow, constriction and the target's engine.
+
+In a bundle this package lies in ``splitrun/`` with the files that it imports, at the same relative
+places, and runs as ``python -m splitrun``. It imports neither torch nor pydantic.
+"""

@@ -1,0 +1,226 @@
+"""``python -m splitrun``: encode on the device, decode on the edge, test and measure both."""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+from ...errors import BitstreamError, OutputError, SplitzooError
+from ...files import new_file
+from .bundle import Bundle, open_bundle
+
+MAX_STREAM_BYTES = 1 << 28
+
+
+def main(argv: list[str] | None = None, *, bundle: Path | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments; by default those of the process.
+        bundle: The bundle's folder, where ``--bundle`` is not given.
+    """
+    # An old reader of standard output may not know the characters of labels.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    arguments = _parser(bundle).parse_args(argv)
+    try:
+        arguments.run(open_bundle(arguments.bundle), arguments)
+    except SplitzooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _parser(bundle: Path | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m splitrun", description=__doc__)
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=bundle,
+        required=bundle is None,
+        help="folder of the bundle (by default the one that this runtime lies in)",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_count, default=0, help="for the engine; 0: it chooses")
+    common.add_argument("--json", action="store_true", help="print JSON")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    encode = commands.add_parser("encode", parents=[common], help="images to streams")
+    encode.add_argument("images", nargs="+", metavar="IMAGE")
+    encode.add_argument(
+        "-o", "--output", type=Path, help="file, or folder for several images (default: IMAGE.sz)"
+    )
+    encode.add_argument(
+        "--numbered", action="store_true", help="name the streams 0.sz, 1.sz, … in the folder -o"
+    )
+    encode.set_defaults(run=_encode)
+
+    decode = commands.add_parser("decode", parents=[common], help="streams to answers")
+    decode.add_argument("streams", nargs="+", metavar="STREAM")
+    decode.add_argument("--top", type=_positive, default=5, help="classes to print")
+    decode.set_defaults(run=_decode)
+
+    selftest = commands.add_parser(
+        "selftest", parents=[common], help="compare this machine with the recorded run"
+    )
+    selftest.set_defaults(run=_selftest)
+
+    bench = commands.add_parser("bench", parents=[common], help="latency and memory")
+    bench.add_argument("--half", choices=("device", "edge", "both"), default="both")
+    bench.add_argument("--image", help="measure on this image, preprocessing included")
+    bench.add_argument("--warmup", type=_count, default=10)
+    bench.add_argument("--iterations", type=_positive, default=100)
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .halves import Device
+    from .measure import peak_memory_bytes
+
+    paths = _stream_paths(arguments)
+    device = Device(bundle, arguments.threads)
+    results = []
+    for image, path in zip(arguments.images, paths, strict=True):
+        stream = device.encode(bundle.preprocessing.load(image))[0]
+        with new_file(path) as temporary:
+            temporary.write_bytes(stream)
+        payload = len(device.codec.unframe(stream)[0])
+        results.append(
+            {
+                "image": image,
+                "stream": str(path),
+                "payload_bytes": payload,
+                "stream_bytes": len(stream),
+            }
+        )
+        if not arguments.json:
+            print(f"{path}: {len(stream):,} bytes")
+    if arguments.json:
+        _print_json({"streams": results, "peak_memory_bytes": peak_memory_bytes()})
+
+
+def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .halves import Edge, top_predictions
+
+    edge = Edge(bundle, arguments.threads)
+    labels = bundle.labels()
+    results = []
+    for name in arguments.streams:
+        output = edge.decode(_read_stream_file(Path(name)))
+        best = top_predictions(output, labels, arguments.top)
+        results.append({"stream": name, "top": [dataclasses.asdict(one) for one in best]})
+        if not arguments.json:
+            print(name)
+            for one in best:
+                print(f"  {one.probability:6.1%}  {one.label}")
+    if not arguments.json and bundle.weights == "random":
+        print("The weights are random: these answers mean nothing.", file=sys.stderr)
+    if arguments.json:
+        _print_json({"outputs": results, "weights": bundle.weights})
+
+
+def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .selftest import run_selftest
+
+    bundle.check_files()
+    result = run_selftest(bundle, arguments.threads)
+    if arguments.json:
+        _print_json(dataclasses.asdict(result) | {"passed": True})
+        return
+    equal = result.symbols - result.symbols_differing
+    print(f"files     {len(bundle.files)} as the manifest says")
+    print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's")
+    if result.symbols_differing:
+        print(f"          the other {result.symbols_differing} lie on rounding boundaries")
+    print(f"stream    {result.stream_bytes:,} bytes, written and read again exactly")
+    print(
+        f"output    within {result.output_relative_error:.1e} of PyTorch's "
+        f"({result.output_tolerance:.0e} allowed)"
+    )
+    print("self-test passed")
+
+
+def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .bench import bench_half
+
+    halves = ("device", "edge") if arguments.half == "both" else (arguments.half,)
+    results = [
+        bench_half(
+            bundle,
+            half,
+            image=arguments.image if half == "device" else None,
+            threads=arguments.threads,
+            warmup=arguments.warmup,
+            iterations=arguments.iterations,
+        )
+        for half in halves
+    ]
+    if arguments.json:
+        _print_json([dataclasses.asdict(result) for result in results])
+        return
+    for result in results:
+        print(f"{result.half}, {result.engine}, {result.environment['cpu']}")
+        print(f"  {'ms':16} {'p50':>8} {'p90':>8} {'p99':>8}")
+        for name, one in result.latency.items():
+            print(f"  {name:16} {one.p50_ms:8.3f} {one.p90_ms:8.3f} {one.p99_ms:8.3f}")
+        print(f"  stream {result.stream_bytes:,} bytes, {result.iterations} runs")
+    print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB")
+
+
+def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
+    images, output = [Path(image) for image in arguments.images], arguments.output
+    if arguments.numbered:
+        return [(output or Path()) / f"{number}.sz" for number in range(len(images))]
+    if output is None:
+        paths = [image.with_suffix(".sz") for image in images]
+    elif len(images) > 1 or output.is_dir():
+        paths = [output / f"{image.stem}.sz" for image in images]
+    else:
+        paths = [output]
+    if len(set(paths)) < len(paths):
+        raise OutputError(
+            output or images[0].parent,
+            "two images would have the same stream file",
+            next_step="Number the streams with --numbered.",
+        )
+    return paths
+
+
+def _read_stream_file(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_STREAM_BYTES:
+            raise BitstreamError(f"{path} has {size:,} bytes: too many for a stream.")
+        return path.read_bytes()
+    except OSError as error:
+        raise BitstreamError(
+            f"Cannot read the stream {path}: {(error.strerror or str(error)).lower()}."
+        ) from error
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1,000,000")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if not value:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value

@@ -1,0 +1,90 @@
+"""What runs a graph. Adding an engine is one class here and one line in ``ENGINES``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BundleError, DependencyError
+
+
+class Session(Protocol):
+    """A loaded graph of one input and one output."""
+
+    version: str
+
+    def run(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Compute the output for an input of the graph's shape and type."""
+        ...
+
+
+class OnnxRuntimeSession:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: Of the file.
+        threads: For the graph's operators; 0 leaves it to ONNX Runtime (one per core).
+
+    Raises:
+        DependencyError: ONNX Runtime is not installed.
+        BundleError: It cannot load the file.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as states
+        except ImportError as error:
+            raise DependencyError(
+                "ONNX Runtime is not installed.", next_step="pip install onnxruntime"
+            ) from error
+        self.version = f"onnxruntime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Its exceptions have no common base of their own.
+        failures = tuple(
+            value
+            for value in vars(states).values()
+            if isinstance(value, type) and issubclass(value, Exception)
+        )
+        self._failures = failures
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except failures as error:
+            raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Compute the output for an input of the graph's shape and type.
+
+        Raises:
+            BundleError: ONNX Runtime refused; the message has its reason.
+        """
+        try:
+            return self._session.run(None, {self._input: value})[0]
+        except self._failures as error:
+            raise BundleError(f"ONNX Runtime failed: {error}") from error
+
+
+ENGINES: dict[str, Callable[[Path, int], Session]] = {"onnxruntime": OnnxRuntimeSession}
+
+
+def open_session(engine: str, path: Path, threads: int = 0) -> Session:
+    """Load a graph.
+
+    Raises:
+        BundleError: No such engine, or it cannot load the file.
+        DependencyError: The engine is not installed.
+    """
+    if engine not in ENGINES:
+        raise BundleError(
+            f"The bundle wants the engine {engine!r}; this runtime has {', '.join(ENGINES)}.",
+            next_step="Use the splitrun inside the bundle, or: pip install --upgrade splitzoo",
+        )
+    return ENGINES[engine](path, threads)

@@ -1,0 +1,97 @@
+"""Latency and memory, measured alike for bundles and models."""
+
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of repeated runs of one step, in milliseconds."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Latency":
+        """Summarise the durations of single runs; percentiles are nearest-rank."""
+        ordered = sorted(1e3 * value for value in seconds)
+
+        def percentile(share: float) -> float:
+            return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
+
+        return cls(percentile(0.5), percentile(0.9), percentile(0.99), statistics.fmean(ordered))
+
+
+def measure_steps(
+    steps: Mapping[str, Callable], value: object, *, warmup: int, iterations: int
+) -> dict[str, Latency]:
+    """Time steps that feed each other, apart and together.
+
+    Args:
+        steps: Name to function, in order; each takes what the one before returned.
+        value: What the first takes.
+        warmup: Runs that are not counted.
+        iterations: Runs that are.
+
+    Returns:
+        A latency for each step, and ``total`` for all together.
+    """
+    durations: dict[str, list[float]] = {name: [] for name in (*steps, "total")}
+    for iteration in range(warmup + iterations):
+        result, start = value, time.perf_counter()
+        began = start
+        marks = []
+        for step in steps.values():
+            result = step(result)
+            now = time.perf_counter()
+            marks.append(now - began)
+            began = now
+        if iteration >= warmup:
+            for name, mark in zip(steps, marks, strict=True):
+                durations[name].append(mark)
+            durations["total"].append(began - start)
+    return {name: Latency.of(values) for name, values in durations.items()}
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size that this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Unlike ru_maxrss, it does not inherit the size of the process that started this one.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine() -> dict[str, str]:
+    """Name the processor, its cores, the system and Python."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        pairs = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
+        fields = {name.strip(): value.strip() for name, _, value in pairs}
+        # x86 has "model name"; Arm boards name the board under "Model" or "Hardware".
+        cpu = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": str(cores),
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }

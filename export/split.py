@@ -1,0 +1,193 @@
+"""Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..errors import DependencyError
+from ..files import new_folder, refuse_taken, sha256_file
+from ..zoo.labels import class_labels
+from ..zoo.split_model import SplitModel
+from .graphs import DeviceGraph, EdgeGraph
+from .manifest import Coding, Half, Manifest, Parity, Provenance, Tensor
+from .parity import OUTPUT_TOLERANCE, TIE_MARGIN, check_parity, record_run
+from .readme import bundle_readme
+from .runtime.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from .targets import TARGETS, Target
+
+PARITY_PICTURES = 3
+_PACKAGE = Path(__file__).parents[1]
+_RUNTIME_SOURCES = ("errors.py", "files.py", "zoo/preprocessing.py", "zoo/coding", "export/runtime")
+_VERSIONS = ("torch", "timm", "compressai", "onnx", "onnxscript", "onnxruntime", "constriction", "numpy")
+
+
+def export_split(
+    model: SplitModel,
+    folder: str | Path,
+    *,
+    target: str = "cpu",
+    dynamic_batch: bool = False,
+    seed: int | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Manifest:
+    """Cut a model at its bottleneck and write a bundle, whole or not at all.
+
+    Args:
+        model: In evaluation mode.
+        folder: To write; it must not exist, or be empty.
+        target: Name of a registered target.
+        dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
+        seed: Of the random weights, where the model has them; None says that it was trained.
+        progress: Called with the name of each step as it begins.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        UnknownNameError: No such target.
+        DependencyError: The target needs a package that is not installed.
+        OutputError: The folder is taken or cannot be written.
+        ParityError: The graphs do not compute what the model does.
+        BundleError: A graph cannot be exported.
+    """
+    chosen = TARGETS.get(target)
+    if reason := chosen.available():
+        raise DependencyError(f"The target {target} cannot be exported to: {reason}.")
+    folder = Path(folder)
+    refuse_taken(folder)
+    model = model.eval()
+    with new_folder(folder) as temporary:
+        manifest = _write_parts(model, temporary, chosen, dynamic_batch, seed, progress)
+        progress("comparing with PyTorch")
+        manifest.parity = check_parity(
+            open_bundle(temporary),
+            (record_run(model, number) for number in range(PARITY_PICTURES)),
+            dynamic_batch=dynamic_batch,
+        )
+        (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
+        _write_manifest(manifest, temporary)
+    return manifest
+
+
+def _write_parts(
+    model: SplitModel,
+    folder: Path,
+    target: Target,
+    dynamic_batch: bool,
+    seed: int | None,
+    progress: Callable[[str], None],
+) -> Manifest:
+    (folder / "device").mkdir()
+    (folder / "edge").mkdir()
+    spec, batch = model.spec, -1 if dynamic_batch else 1
+    progress("recording the model in PyTorch")
+    record = record_run(model, 0)
+    record.save(folder / "selftest.npz")
+    model.codec.tables.save(folder / "tables.npz")
+    labels = class_labels(spec.dataset, spec.num_classes)
+    (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n", encoding="utf-8")
+    _write_runtime(folder / "splitrun")
+
+    image = Tensor(name="image", dtype="float32", shape=[batch, *spec.input_shape])
+    symbols = Tensor(name="symbols", dtype="int32", shape=[batch, *spec.latent_shape])
+    output = Tensor(name="logits", dtype="float32", shape=[batch, *record.output.shape[1:]])
+    halves = {
+        "device": (DeviceGraph(model), torch.from_numpy(record.image), image, symbols),
+        "edge": (EdgeGraph(model), torch.from_numpy(record.symbols), symbols, output),
+    }
+    written = {}
+    for name, (graph, example, taken, given) in halves.items():
+        progress(f"exporting the {name} graph")
+        file = f"{name}/{'encoder' if name == 'device' else 'decoder'}{target.suffix}"
+        target.export(
+            graph,
+            example,
+            folder / file,
+            input_name=taken.name,
+            output_name=given.name,
+            dynamic_batch=dynamic_batch,
+        )
+        written[name] = Half(file=file, input=taken, output=given)
+
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        spec=spec,
+        target=target.name,
+        engine=target.engine,
+        precision="fp32",
+        device=written["device"],
+        edge=written["edge"],
+        coding=Coding(
+            tables="tables.npz",
+            model_id=model.codec.model_id.hex(),
+            latent_shape=spec.latent_shape,
+        ),
+        labels="labels.json",
+        selftest="selftest.npz",
+        requirements=["numpy", "pillow", "constriction>=0.5,<0.6", *target.requirements],
+        parity=Parity(
+            images=0,
+            symbols=0,
+            symbols_differing=0,
+            symbols_tied=0,
+            tie_margin=TIE_MARGIN,
+            output_max_relative_error=0.0,
+            output_tolerance=OUTPUT_TOLERANCE,
+            streams_decoded=False,
+        ),
+        provenance=Provenance(
+            weights="trained" if seed is None else "random",
+            seed=seed,
+            model_sha256=model.digest().hex(),
+            versions={"splitzoo": __version__, **{name: version(name) for name in _VERSIONS}},
+            command=_command(spec.name, target.name, dynamic_batch, seed),
+        ),
+        files={},
+    )
+    (folder / "requirements.txt").write_text("\n".join(manifest.requirements) + "\n")
+    _write_manifest(manifest, folder)
+    return manifest
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    manifest.files = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _write_runtime(folder: Path) -> None:
+    """Copy the runtime's sources, each to the place that it has in this package.
+
+    Their relative imports then hold unchanged, and what runs on the board is what was tested here.
+    """
+    for name in _RUNTIME_SOURCES:
+        source = _PACKAGE / name
+        for path in sorted(source.glob("*.py")) if source.is_dir() else [source]:
+            copy = folder / path.relative_to(_PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    (folder / "__init__.py").write_text(
+        f'"""The runtime of this bundle: python -m splitrun --help."""\n\n__version__ = "{__version__}"\n'
+    )
+    (folder / "__main__.py").write_text(
+        '"""Entry point of ``python -m splitrun``."""\n\n'
+        "from pathlib import Path\n\n"
+        "from .export.runtime.cli import main\n\n"
+        "raise SystemExit(main(bundle=Path(__file__).parents[1]))\n"
+    )
+
+
+def _command(name: str, target: str, dynamic_batch: bool, seed: int | None) -> str:
+    words = ["splitzoo export split", name, "--target", target]
+    words += ["--dynamic-batch"] if dynamic_batch else []
+    words += [] if seed is None else ["--random-weights", f"--seed {seed}"]
+    return " ".join(words)

@@ -1,0 +1,56 @@
+"""What a target has to offer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Target(Protocol):
+    """A kind of machine, and the format and engine that it runs.
+
+    Attributes:
+        name: As given to ``--target``.
+        description: One line for people.
+        engine: Name of the runtime's engine that runs the graphs: a key of
+            ``export.runtime.engines.ENGINES``.
+        suffix: Of a graph's file.
+        requirements: What ``pip install`` needs on the machine beside numpy, pillow, constriction.
+    """
+
+    name: str
+    description: str
+    engine: str
+    suffix: str
+    requirements: tuple[str, ...]
+
+    def available(self) -> str:
+        """Return why the target cannot be exported to from here, or an empty string."""
+        ...
+
+    def export(
+        self,
+        graph: "nn.Module",
+        example: "Tensor",
+        path: Path,
+        *,
+        input_name: str,
+        output_name: str,
+        dynamic_batch: bool,
+    ) -> None:
+        """Write a graph of one input and one output.
+
+        Args:
+            graph: In evaluation mode.
+            example: An input, for shapes and types.
+            path: Of the file to write.
+            input_name: In the file.
+            output_name: In the file.
+            dynamic_batch: Leave the first dimension open.
+        """
+        ...
+
+    def check(self, path: Path) -> None:
+        """Raise ``BundleError`` if the file is not a graph that computes something of its input."""
+        ...
