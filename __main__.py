@@ -5,21 +5,28 @@ import sys
 from types import FrameType
 
 
-def _terminate(signum: int, _frame: FrameType | None) -> None:
-    """Unwind on SIGTERM as on Ctrl-C, so that temporary folders are removed."""
-    raise SystemExit(128 + signum)
+class _Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Unwinds everything, so that temporary folders are removed."""
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    # A second Ctrl-C must not interrupt the clean-up after the first.
+    signal.signal(signum, signal.SIG_IGN)
+    raise _Stopped(signum)
 
 
 def main() -> None:
     """Run the command line: the one place where an error becomes a message and an exit code."""
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
         from .cli import run
 
-        sys.exit(run())
-    except KeyboardInterrupt:
+        code = run()
+    except _Stopped as stopped:
         print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
-        sys.exit(1)
+        code = 1 if stopped.args[0] == signal.SIGINT else 128 + stopped.args[0]
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ class UnknownNameError(SplitzooError):
     ) -> None:
         self.kind, self.name, self.matches = kind, name, tuple(matches)
         meant = f"Did you mean {' or '.join(matches)}?" if matches else ""
-        super().__init__(f"No {kind} is named {name!r}.", next_step=" ".join((meant, next_step)).strip())
+        super().__init__(
+            f"No {kind} is named {name!r}.", next_step=" ".join((meant, next_step)).strip()
+        )
 
 
 class DuplicateNameError(SplitzooError):

@@ -80,7 +80,9 @@ def refuse_taken(path: Path) -> None:
                     next_step="Name another folder with -o, or remove that one.",
                 )
         elif path.exists() or path.is_symlink():
-            raise OutputError(path, "a file of that name exists", next_step="Name a folder with -o.")
+            raise OutputError(
+                path, "a file of that name exists", next_step="Name a folder with -o."
+            )
 
 
 def sha256_file(path: Path) -> str:

@@ -47,9 +47,7 @@ class Registry(Generic[T]):
             return self._entries[self._aliases.get(name, name)]
         except KeyError:
             matches = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=3)
-            raise UnknownNameError(
-                self.kind, name, matches, next_step=self._next_step
-            ) from None
+            raise UnknownNameError(self.kind, name, matches, next_step=self._next_step) from None
 
     def names(self) -> list[str]:
         """Return the registered names, without aliases."""

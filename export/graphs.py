@@ -3,10 +3,10 @@
 import copy
 
 import torch
-from compressai.layers import GDN1
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..zoo.factorized_prior import GDN1
 from ..zoo.split_model import SplitModel
 
 
@@ -20,6 +20,9 @@ class FoldedGDN1(nn.Module):
     Args:
         layer: CompressAI's layer, whose present weights are taken.
     """
+
+    gamma: Tensor
+    beta: Tensor
 
     def __init__(self, layer: GDN1) -> None:
         super().__init__()
@@ -53,6 +56,8 @@ class DeviceGraph(nn.Module):
         model: In evaluation mode; its present weights are taken.
     """
 
+    medians: Tensor
+
     def __init__(self, model: SplitModel) -> None:
         super().__init__()
         self.encoder = fold_gdn(model.encoder)
@@ -69,6 +74,8 @@ class EdgeGraph(nn.Module):
     Args:
         model: In evaluation mode; its present weights are taken.
     """
+
+    medians: Tensor
 
     def __init__(self, model: SplitModel) -> None:
         super().__init__()

@@ -55,9 +55,9 @@ def run_bundle(
             bundle, "encode", "--numbered", f"--output={link}", files=images, threads=threads
         )["streams"]
         streams = [stream["stream"] for stream in sent]
-        answers = call_runtime(
-            bundle, "decode", f"--top={top}", files=streams, threads=threads
-        )["outputs"]
+        answers = call_runtime(bundle, "decode", f"--top={top}", files=streams, threads=threads)[
+            "outputs"
+        ]
     return [
         ImageRun(
             image=str(image),
@@ -85,7 +85,8 @@ def call_runtime(
         SplitzooError: It failed; the message and the exit code are its own.
     """
     words = [sys.executable, "-m", "splitzoo.export.runtime", "--bundle", str(bundle), command]
-    words += [*options, "--json", f"--threads={threads}", "--", *map(str, files)]
+    words += [*options, "--json", f"--threads={threads}"]
+    words += ["--", *map(str, files)] if files else []
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         error = SplitzooError(done.stderr.strip().removeprefix("error: ") or f"{command} failed.")

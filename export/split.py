@@ -1,6 +1,5 @@
 """Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -24,7 +23,16 @@ from .targets import TARGETS, Target
 PARITY_PICTURES = 3
 _PACKAGE = Path(__file__).parents[1]
 _RUNTIME_SOURCES = ("errors.py", "files.py", "zoo/preprocessing.py", "zoo/coding", "export/runtime")
-_VERSIONS = ("torch", "timm", "compressai", "onnx", "onnxscript", "onnxruntime", "constriction", "numpy")
+_VERSIONS = (
+    "torch",
+    "timm",
+    "compressai",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "constriction",
+    "numpy",
+)
 
 
 def export_split(
@@ -176,7 +184,8 @@ def _write_runtime(folder: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     (folder / "__init__.py").write_text(
-        f'"""The runtime of this bundle: python -m splitrun --help."""\n\n__version__ = "{__version__}"\n'
+        '"""The runtime of this bundle: python -m splitrun --help."""\n\n'
+        f'__version__ = "{__version__}"\n'
     )
     (folder / "__main__.py").write_text(
         '"""Entry point of ``python -m splitrun``."""\n\n'

@@ -16,7 +16,9 @@ DEFAULT_MODEL = "splittable_resnet50-fp-beta0.08"
 """What the commands take when no model is named."""
 
 
-def list_models(pattern: str = "*", *, task: str | None = None, method: str | None = None) -> list[str]:
+def list_models(
+    pattern: str = "*", *, task: str | None = None, method: str | None = None
+) -> list[str]:
     """Return the names of registered models.
 
     Args:
@@ -74,7 +76,7 @@ def load(name_or_folder: str | Path, *, pretrained: bool = True, seed: int = 0) 
 
     Args:
         name_or_folder: A registered name or alias, or a folder that :func:`save` wrote.
-        pretrained: False gives seeded random weights: right for graphs and latency, not for answers.
+        pretrained: False gives seeded random weights: for graphs and latency, not for answers.
         seed: Of the random weights.
 
     Raises:
@@ -141,4 +143,13 @@ def _builder(spec: ModelSpec):
     raise UnknownNameError("method", f"{spec.method} ({spec.task})", methods)
 
 
-__all__ = ["DEFAULT_MODEL", "ModelEntry", "as_folder", "build", "get_spec", "list_models", "load", "save"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelEntry",
+    "as_folder",
+    "build",
+    "get_spec",
+    "list_models",
+    "load",
+    "save",
+]

@@ -87,6 +87,7 @@ for _beta in BETAS:
                 preprocessing=IMAGENET,
                 training=TWO_STAGES,
                 reference=f"ilsvrc2012-{_name}_from_resnet50",
+                base_model="timm/resnet50.tv_in1k",
             ),
             build,
         ),

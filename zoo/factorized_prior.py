@@ -3,17 +3,23 @@
 ::
 
           g_a                 coder                    g_s
-    image ───► y ──► round(y − median) = symbols ──► y_hat ───► features for the rest of the backbone
+    image ───► y ──► round(y − median) = symbols ──► y_hat ───► features for the tail
 
 Ballé et al. 2018 (https://arxiv.org/abs/1802.01436) for the prior; Matsubara et al. 2022
 (https://arxiv.org/abs/2108.11898) for the layers around it.
 """
 
+import warnings
+
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck
-from compressai.layers import GDN1
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    # CompressAI scripts its likelihood functions on import, which torch 2.15 deprecates.
+    warnings.simplefilter("ignore", FutureWarning)
+    from compressai.entropy_models import EntropyBottleneck
+    from compressai.layers import GDN1
 
 from .coding import FactorizedTables
 from .spec import FactorizedPriorBottleneck

@@ -82,7 +82,7 @@ class Preprocessing:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn pixels (H, W, 3) uint8 into the model's input (1, 3, H, W) float32."""
-        mean, std = np.float32(self.mean), np.float32(self.std)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 

@@ -61,6 +61,9 @@ class ModelSpec(_Frozen):
     preprocessing: Preprocessing
     training: tuple[TrainingStage, ...] = ()
     reference: str = Field(default="", description="experiment name in sc2-benchmark")
+    base_model: str = Field(
+        default="", description="Hub name of the teacher that training begins from"
+    )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -92,7 +92,7 @@ class SplitModel(nn.Module):
         return self._codec
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of all tensors, entropy tables included; its start is the stream id."""
+        """Return the SHA-256 of all tensors, entropy tables included; the stream id begins it."""
         content = hashlib.sha256(self.coder.tables.digest())
         for name, tensor in sorted(self.state_dict().items()):
             content.update(f"{name}{tuple(tensor.shape)}".encode())

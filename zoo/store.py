@@ -37,7 +37,9 @@ class ModelConfig(BaseModel):
 
 def save_folder(model: "SplitModel", folder: Path) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
-    state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
+    }
     with new_folder(folder) as temporary:
         weights = temporary / WEIGHTS_NAME
         weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
@@ -73,7 +75,9 @@ def read_config(folder: Path) -> ModelConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ModelFolderError(f"{path} is not valid: {where or 'JSON'}: {first['msg']}.") from error
+        raise ModelFolderError(
+            f"{path} is not valid: {where or 'JSON'}: {first['msg']}."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFolderError(f"Cannot read {path}: {error}.") from error
 

@@ -1,4 +1,4 @@
-"""``python -m splitzoo.export.runtime --bundle DIR …``: the runtime without the bundle's own copy."""
+"""``python -m splitzoo.export.runtime --bundle DIR …``: not the bundle's own copy."""
 
 from .cli import main
 

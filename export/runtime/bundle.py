@@ -128,7 +128,7 @@ class Bundle:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read and check a bundle's manifest. The files' contents are :meth:`Bundle.check_files`'s work.
+    """Read and check a bundle's manifest; :meth:`Bundle.check_files` checks what files contain.
 
     Raises:
         BundleError: The manifest is missing, damaged, of a newer schema, or names a path outside
@@ -174,7 +174,7 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
 
     for name in files:
         _inside(folder, name)
-    preprocessing = {
+    preprocessing: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in spec["preprocessing"].items()
     }
@@ -188,7 +188,7 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         target=_text(manifest["target"]),
         engine=_text(manifest["engine"]),
         weights=_text(manifest["provenance"]["weights"]),
-        preprocessing=Preprocessing(**preprocessing),
+        preprocessing=Preprocessing(**preprocessing),  # checks itself
         device=_half(listed, manifest["device"]),
         edge=_half(listed, manifest["edge"]),
         model_id=model_id,

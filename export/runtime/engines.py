@@ -35,7 +35,7 @@ class OnnxRuntimeSession:
     def __init__(self, path: Path, threads: int = 0) -> None:
         try:
             import onnxruntime
-            from onnxruntime.capi import onnxruntime_pybind11_state as states
+            from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore
         except ImportError as error:
             raise DependencyError(
                 "ONNX Runtime is not installed.", next_step="pip install onnxruntime"
@@ -67,7 +67,7 @@ class OnnxRuntimeSession:
             BundleError: ONNX Runtime refused; the message has its reason.
         """
         try:
-            return self._session.run(None, {self._input: value})[0]
+            return np.asarray(self._session.run(None, {self._input: value})[0])
         except self._failures as error:
             raise BundleError(f"ONNX Runtime failed: {error}") from error
 

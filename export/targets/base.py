@@ -19,11 +19,16 @@ class Target(Protocol):
         requirements: What ``pip install`` needs on the machine beside numpy, pillow, constriction.
     """
 
-    name: str
-    description: str
-    engine: str
-    suffix: str
-    requirements: tuple[str, ...]
+    @property
+    def name(self) -> str: ...  # noqa: D102  # see Attributes
+    @property
+    def description(self) -> str: ...  # noqa: D102
+    @property
+    def engine(self) -> str: ...  # noqa: D102
+    @property
+    def suffix(self) -> str: ...  # noqa: D102
+    @property
+    def requirements(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def available(self) -> str:
         """Return why the target cannot be exported to from here, or an empty string."""

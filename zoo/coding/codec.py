@@ -21,9 +21,7 @@ class Codec:
         shape: Height and width of the latent that need not be sent.
     """
 
-    def __init__(
-        self, tables: FactorizedTables, model_id: bytes, shape: tuple[int, int]
-    ) -> None:
+    def __init__(self, tables: FactorizedTables, model_id: bytes, shape: tuple[int, int]) -> None:
         self.coder = FactorizedCoder(tables)
         self.model_id = model_id
         self.shape = shape
@@ -38,7 +36,7 @@ class Codec:
         return self.frame(self.coder.encode(symbols), symbols.shape[1:])
 
     def frame(self, payload: bytes, shape: tuple[int, ...]) -> bytes:
-        """Frame a payload; the latent's height and width are sent where the model leaves them open."""
+        """Frame a payload; a latent of another shape than the model's sends it along."""
         height, width = shape
         return write_stream(
             payload, self.model_id, None if (height, width) == self.shape else (height, width)
@@ -53,7 +51,7 @@ class Codec:
         frame = read_stream(stream)
         if frame.model_id != self.model_id:
             raise BitstreamError(
-                f"The stream belongs to model {frame.model_id.hex()}; this is {self.model_id.hex()}.",
+                f"The stream is of model {frame.model_id.hex()}; this is {self.model_id.hex()}.",
                 next_step="Decode it with the bundle or model that wrote it.",
             )
         height, width = frame.shape or self.shape

@@ -7,6 +7,8 @@ them, for the escaped symbols in the same order, their magnitude classes, then t
 their high bits.
 """
 
+from typing import Any
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from ...errors import BitstreamError
 from .tables import FactorizedTables
 
-_Categorical = constriction.stream.model.Categorical
-_Uniform = constriction.stream.model.Uniform
-_AnsCoder = constriction.stream.stack.AnsCoder
+_stream: Any = constriction.stream  # pyright: ignore  # a compiled module without stubs
+_Categorical = _stream.model.Categorical
+_Uniform = _stream.model.Uniform
+_AnsCoder = _stream.stack.AnsCoder
 
 _CODER_PRECISION = 24
 _LOW_BITS = 16
@@ -24,7 +27,7 @@ _CLASSES = 35
 """An escaped int32 symbol lies up to 2**32 outside its table; with the sign, 34 bits and zero."""
 
 
-def _integer_model(frequencies: NDArray[np.integer]) -> _Categorical:
+def _integer_model(frequencies: NDArray[np.integer]) -> Any:
     """Make a constriction model whose probabilities are these integers exactly.
 
     constriction gives each of n symbols one count and shares out the other ``2**24 - n`` in
@@ -36,7 +39,7 @@ def _integer_model(frequencies: NDArray[np.integer]) -> _Categorical:
     return _Categorical((counts - 1).astype(np.float64), perfect=False)
 
 
-def _escape_class_model() -> _Categorical:
+def _escape_class_model() -> Any:
     """Return the model of the escapes' bit lengths: falling as 1 / (bits + 2), in integers."""
     counts = (1 << 16) // np.arange(2, _CLASSES + 2, dtype=np.int64)
     counts = counts * (1 << 16) // int(counts.sum())
@@ -110,7 +113,7 @@ class FactorizedCoder:
         return rows.astype(np.int32).reshape(-1, height, width)
 
     def _encode_escapes(
-        self, coder: _AnsCoder, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
+        self, coder: Any, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
     ) -> None:
         beyond = rows - np.where(rows < 0, 0, self._escape)
         beyond = beyond[escaped]
@@ -122,7 +125,7 @@ class FactorizedCoder:
         coder.encode_reverse(classes.astype(np.int32), self._escape_classes)
 
     def _decode_escapes(
-        self, coder: _AnsCoder, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
+        self, coder: Any, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
     ) -> None:
         count = int(escaped.sum())
         classes = np.asarray(coder.decode(self._escape_classes, count), np.int64)

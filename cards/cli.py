@@ -1,0 +1,73 @@
+"""``splitzoo cards``: write and read model cards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import Console
+
+app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A registered name, or a saved model's folder.",
+        show_default="what the bundle or the profile is of, else the default model",
+    ),
+]
+
+
+@app.command()
+def build(
+    model: ModelArgument = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Put this bundle's parity and hashes on it.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Put these measurements on it.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-card"),
+    ] = None,
+) -> None:
+    """Write a model card with a picture of the split. What was not measured is not on it."""
+    console = Console()
+    with console.steps() as step:
+        step("writing the card")
+        from .card import build_card, gather_facts
+
+        facts = gather_facts(model, bundle=bundle, profile=profile)
+        folder = output or Path(f"{facts.spec.name}-card")
+        card = build_card(folder, model, bundle=bundle, profile=profile)
+    console.print(str(card))
+    if profile is None:
+        console.hint("It holds no measurements. Make some: splitzoo profile encoder -o report.json")
+    if bundle is None:
+        console.hint("It holds no parity and no hashes. Make a bundle: splitzoo export split")
+    console.hint(f"Read it: splitzoo cards show {folder}")
+
+
+@app.command()
+def show(
+    card: Annotated[
+        str,
+        typer.Argument(metavar="CARD", help="A card, its folder, or a model's name."),
+    ],
+) -> None:
+    """Print a card in the terminal."""
+    from .card import CARD_NAME, gather_facts, read_card, render_card
+
+    console = Console()
+    path = Path(card)
+    if path.is_dir():
+        path /= CARD_NAME
+    shown = read_card(path) if path.is_file() else render_card(gather_facts(card))
+    data = shown.data.to_dict()
+    console.table("", ("", ""), [(key, _line(value)) for key, value in data.items()])
+    console.markdown(shown.text)
+
+
+def _line(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,105 @@
+"""The picture of a split: which part runs where, and what crosses the link."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from ..profile.report import EncoderProfile
+from ..zoo.spec import ModelSpec
+
+_INK, _FAINT = "#1c2733", "#5b6b7a"
+_DEVICE, _EDGE, _LINK = "#d9ecff", "#e3f4e1", "#fff1d6"
+
+
+def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> None:
+    """Draw the split of a model into a PNG file.
+
+    Args:
+        spec: For parts and shapes.
+        profile: For operations, latency and bytes; without it they are left out.
+        path: To write.
+    """
+    figure = Figure(figsize=(11, 2.9), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 110), ylim=(2.5, 31.5))
+    axes.axis("off")
+
+    _place(axes, 1.5, 41, "DEVICE", _DEVICE)
+    _place(axes, 68.5, 40, "EDGE", _EDGE)
+    image = "×".join(map(str, spec.input_shape))
+    latent = "×".join(map(str, spec.latent_shape))
+    _part(axes, 3.5, 9.5, "image", image)
+    _part(axes, 16, 12, "encoder", _encoder_facts(profile))
+    _part(axes, 30.5, 10, "entropy\ncoder", "")
+    _part(axes, 70.5, 10, "entropy\ncoder", "")
+    _part(axes, 83, 12, "decoder", f"+ {spec.backbone}\nfrom layer2 on")
+    _part(axes, 97.5, 9, "answer", f"{spec.num_classes}\nlogits")
+    for start, end in ((13, 16), (28, 30.5), (80.5, 83), (95, 97.5)):
+        _arrow(axes, start, end)
+    for x in (29.2, 81.8):
+        axes.text(x, 7.2, f"{latent} symbols", ha="center", fontsize=8.5, color=_FAINT)
+
+    axes.add_patch(
+        FancyBboxPatch((46, 12.5), 19, 10, boxstyle="round,pad=0.3", fc=_LINK, ec="none")
+    )
+    axes.text(55.5, 25.3, "LINK", ha="center", fontsize=9, color=_FAINT, weight="bold")
+    axes.text(55.5, 17.5, _link_facts(profile), ha="center", va="center", fontsize=11, color=_INK)
+    _arrow(axes, 40.5, 46)
+    _arrow(axes, 65, 70.5)
+    figure.savefig(path, metadata={"Software": "splitzoo"})
+
+
+def _encoder_facts(profile: EncoderProfile | None) -> str:
+    if profile is None:
+        return ""
+    return (
+        f"{profile.size.parameters:,}\nparameters\n{profile.compute.macs / 1e9:.2f} GMAC\n"
+        f"{profile.latency.steps['encoder'].p50_ms:.1f} ms"
+    )
+
+
+def _link_facts(profile: EncoderProfile | None) -> str:
+    if profile is None or profile.rate is None:
+        return "bytes"
+    note = "\n(untrained)" if profile.weights == "random" else ""
+    return f"{profile.rate.stream_bytes.mean:,.0f} bytes\nper image{note}"
+
+
+def _place(axes: Axes, x: float, width: float, name: str, color: str) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, 4), width, 26, boxstyle="round,pad=0,rounding_size=1.2", fc=color, ec="none"
+        )
+    )
+    axes.text(x + 1.8, 27.2, name, fontsize=10, color=_FAINT, weight="bold")
+
+
+def _part(axes: Axes, x: float, width: float, name: str, facts: str) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, 10.5),
+            width,
+            14,
+            boxstyle="round,pad=0,rounding_size=0.8",
+            fc="white",
+            ec=_FAINT,
+            lw=0.8,
+        )
+    )
+    middle = x + width / 2
+    axes.text(
+        middle, 21.8 if facts else 17.5, name, ha="center", va="center", fontsize=10.5, color=_INK
+    )
+    axes.text(middle, 15.6, facts, ha="center", va="center", fontsize=8, color=_FAINT)
+
+
+def _arrow(axes: Axes, start: float, end: float) -> None:
+    axes.add_patch(
+        FancyArrowPatch(
+            (start, 17.5), (end, 17.5), arrowstyle="-|>", mutation_scale=9, color=_INK, lw=1.1
+        )
+    )

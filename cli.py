@@ -1,0 +1,62 @@
+"""The command line: ``splitzoo zoo | export | profile | cards | demo``."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .cards.cli import app as cards_app
+from .console import Console
+from .demo import demo
+from .errors import SplitzooError
+from .export.cli import app as export_app
+from .profile.cli import app as profile_app
+from .zoo.cli import app as zoo_app
+
+app = typer.Typer(
+    name="splitzoo",
+    help="Split a network between a weak device and a strong edge: build or load a model, cut it "
+    "into two graphs with an entropy coder in between, measure what the device pays, and write it "
+    "on a card.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(zoo_app, name="zoo")
+app.add_typer(export_app, name="export")
+app.add_typer(profile_app, name="profile")
+app.add_typer(cards_app, name="cards")
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"splitzoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> int:
+    """Run the command that the process was started with, and return its exit code."""
+    try:
+        app()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except SplitzooError as error:
+        Console().error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader went away; Python would complain about it once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

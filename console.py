@@ -1,0 +1,121 @@
+"""What commands print: data on standard output, progress and hints on standard error."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, TypeAdapter
+from rich.box import SIMPLE
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from .errors import SplitzooError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights", help="Seeded random weights: for graphs and latency, not for answers."
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the random weights. [default: 0]")
+]
+
+
+def seed_of(random_weights: bool, seed: int | None) -> int | None:
+    """Return the seed of random weights, or None where trained ones are wanted.
+
+    Raises:
+        typer.BadParameter: A seed without ``--random-weights``.
+    """
+    if seed is not None and not random_weights:
+        raise typer.BadParameter("--seed goes with --random-weights.")
+    return (seed or 0) if random_weights else None
+
+
+class Console:
+    """Prints the result of one command.
+
+    Args:
+        json: Print JSON instead of tables, and nothing else on standard output.
+    """
+
+    def __init__(self, json: bool = False) -> None:
+        self.json = json
+        self._out = RichConsole(highlight=False)
+        self._err = RichConsole(stderr=True, highlight=False)
+
+    def data(self, value: Any, show: Callable[[], None]) -> None:
+        """Print a dataclass, pydantic model or plain value as JSON, or call ``show``."""
+        if not self.json:
+            show()
+            return
+        if not isinstance(value, BaseModel):
+            value = TypeAdapter(Any).dump_python(value, mode="json")
+        else:
+            value = value.model_dump(mode="json")
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def print(self, text: str = "") -> None:
+        """Print a line of data."""
+        self._out.print(escape(text), soft_wrap=True)
+
+    def markdown(self, text: str) -> None:
+        """Print Markdown, rendered for the terminal."""
+        from rich.markdown import Markdown
+
+        self._out.print(Markdown(text))
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table; columns whose name ends in ``>`` are aligned to the right."""
+        table = Table(
+            title=escape(title) or None,
+            title_justify="left",
+            title_style="bold",
+            show_header=any(name.strip(">") for name in columns),
+            box=SIMPLE,
+        )
+        for column in columns:
+            right = column.endswith(">")
+            table.add_column(
+                column.removesuffix(">"), justify="right" if right else "left", no_wrap=right
+            )
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        self._out.print(table)
+
+    def hint(self, text: str) -> None:
+        """Say something on standard error that is not data."""
+        self._err.print(escape(text), style="dim", soft_wrap=True)
+
+    def error(self, error: SplitzooError) -> None:
+        """Print an error and its next step on standard error."""
+        self._err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+        if error.next_step:
+            self._err.print(escape(error.next_step), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def steps(self) -> Iterator[Callable[[str], None]]:
+        """Show the step under way on standard error; give a function that names it."""
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), console=self._err, transient=True
+        ) as progress:
+            task = progress.add_task("")
+            yield lambda step: progress.update(task, description=escape(step))
+
+    def track(self, items: Sequence[Any], description: str) -> Iterator[Any]:
+        """Go through items with a progress bar on standard error."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._err,
+            transient=True,
+        ) as progress:
+            yield from progress.track(items, description=description)

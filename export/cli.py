@@ -1,0 +1,141 @@
+"""``splitzoo export``: split, check and run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import Console, Json, RandomWeights, Seed, seed_of
+
+app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+
+
+@app.command()
+def split(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A registered name, or a saved model's folder.", show_default="the default model"
+        ),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Where the halves will run: cpu.")] = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-TARGET"),
+    ] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Graphs that take any number of images.")
+    ] = False,
+    random_weights: RandomWeights = False,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Cut a model in two graphs, hold both against PyTorch, and write a bundle."""
+    from ..files import refuse_taken
+    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
+    from .targets import TARGETS
+
+    console = Console(json)
+    used_seed = seed_of(random_weights, seed)
+    model = model or DEFAULT_MODEL
+    TARGETS.get(target)
+    folder = output or Path(f"{get_spec(model).name}-{target}")
+    refuse_taken(folder)
+    with console.steps() as step:
+        step("loading")
+        built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
+        from .split import export_split
+
+        manifest = export_split(
+            built, folder, target=target, dynamic_batch=dynamic_batch, seed=used_seed, progress=step
+        )
+
+    def show() -> None:
+        parity = manifest.parity
+        rows = [
+            ("model", manifest.spec.name),
+            ("weights", "random" if used_seed is not None else "trained"),
+            (
+                "device graph",
+                f"{manifest.device.file} ({_megabytes(folder / manifest.device.file)})",
+            ),
+            ("edge graph", f"{manifest.edge.file} ({_megabytes(folder / manifest.edge.file)})"),
+            ("symbols differing", f"{parity.symbols_differing} of {parity.symbols:,}"),
+            (
+                "output error",
+                f"{parity.output_max_relative_error:.1e} of the largest output "
+                f"({parity.output_tolerance:g} allowed)",
+            ),
+        ]
+        console.table(str(folder), ("", ""), rows)
+
+    console.data(manifest, show)
+    if used_seed is not None:
+        console.hint("The weights are random: right for graphs and latency, not for answers.")
+    console.hint(f"Next: splitzoo export run {folder} IMAGE, or on the device: python -m splitrun")
+
+
+@app.command()
+def verify(bundle: BundleArgument, json: Json = False) -> None:
+    """Repeat every check on a bundle: files, manifest, graphs, tables, and the recorded run."""
+    console = Console(json)
+    with console.steps() as step:
+        step("checking")
+        from .verify import verify_bundle
+
+        result = verify_bundle(bundle)
+
+    def show() -> None:
+        test = result.selftest
+        console.table(
+            str(bundle),
+            ("", ""),
+            [
+                ("model", result.manifest.spec.name),
+                ("files", f"{result.files} as the manifest says"),
+                ("symbols", f"{test.symbols - test.symbols_differing:,} of {test.symbols:,} equal"),
+                ("stream", f"{test.stream_bytes:,} bytes, written and read again exactly"),
+                (
+                    "output",
+                    f"within {test.output_relative_error:.1e} ({test.output_tolerance:g} allowed)",
+                ),
+            ],
+        )
+
+    console.data(result, show)
+
+
+@app.command()
+def run(
+    bundle: BundleArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes to print.")] = 5,
+    json: Json = False,
+) -> None:
+    """Send images through both halves in two processes: image, bytes, answer."""
+    console = Console(json)
+    with console.steps() as step:
+        step("running both halves")
+        from .run import run_bundle
+        from .runtime.bundle import open_bundle
+
+        results = run_bundle(bundle, images, top=top)
+        weights = open_bundle(bundle).weights
+
+    def show() -> None:
+        for result in results:
+            console.table(
+                f"{result.image}: {result.stream_bytes:,} bytes sent",
+                ("", ">"),
+                [(one.label, f"{one.probability:.1%}") for one in result.top],
+            )
+
+    console.data(results, show)
+    if weights == "random":
+        console.hint("The weights are random: these answers mean nothing.")
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

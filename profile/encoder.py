@@ -1,0 +1,174 @@
+"""Measure what the device pays: for a model in PyTorch, or for a bundle in its own runtime."""
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .. import __version__, zoo
+from ..export.run import call_runtime
+from ..export.runtime.halves import Device
+from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
+from ..export.verify import read_manifest
+from ..zoo.split_model import SplitModel
+from .flops import count_flops
+from .rate import Rate, bundle_rates, model_rates
+from .report import EncoderProfile, LatencyReport, Size, StepLatency
+from .size import deployed_bytes, encoder_bits, encoder_parameters, sc2bench_encoder_bits
+
+Track = Callable[[Sequence[Path]], Iterable[Path]]
+
+
+def profile_model(
+    model: SplitModel,
+    *,
+    images: Sequence[Path] = (),
+    threads: int = 0,
+    warmup: int = 10,
+    iterations: int = 100,
+    seed: int | None = None,
+    command: str = "",
+    track: Track = iter,
+) -> EncoderProfile:
+    """Profile the encoder of a model in eager PyTorch on the CPU.
+
+    Args:
+        model: In evaluation mode.
+        images: Photographs to measure bytes on.
+        threads: For PyTorch; 0 leaves its setting.
+        warmup: Runs before the counted ones.
+        iterations: Counted runs.
+        seed: Of the random weights, where the model has them; None says that it was trained.
+        command: That makes this report again.
+        track: Goes through the images, showing progress.
+    """
+    codec = model.codec
+    image = torch.zeros(1, *model.spec.input_shape)
+    steps = {
+        "encoder": lambda image: model.symbols(image)[0],
+        "entropy coding": codec.coder.encode,
+        "framing": lambda payload: codec.frame(payload, codec.shape),
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        used_threads = torch.get_num_threads()
+        from ..export.parity import picture
+
+        image = torch.from_numpy(picture(model.spec.input_shape, seed=0))
+        latency = measure_steps(steps, image, warmup=warmup, iterations=iterations)
+    finally:
+        torch.set_num_threads(before)
+    memory = peak_memory_bytes()
+    rate = model_rates(model, track(images)) if images else None
+    return EncoderProfile(
+        spec=model.spec,
+        subject="model",
+        runtime=f"PyTorch {torch.__version__}, eager",
+        device="cpu",
+        weights="trained" if seed is None else "random",
+        seed=seed,
+        model_id=codec.model_id.hex(),
+        size=Size(
+            parameters=encoder_parameters(model),
+            encoder_bits=encoder_bits(model),
+            sc2bench_encoder_bits=sc2bench_encoder_bits(model),
+            graph_bytes=None,
+            tables_bytes=None,
+        ),
+        compute=count_flops(model),
+        latency=_latency(latency, used_threads, warmup, iterations),
+        peak_memory_bytes=memory,
+        peak_memory_of="the whole process: Python, PyTorch and both halves of the model",
+        rate=rate,
+        not_measured=[
+            "deployed bytes (export the model, then profile the bundle)",
+            *_without_images(rate),
+        ],
+        environment=_environment(),
+        date=_today(),
+        command=command,
+    )
+
+
+def profile_bundle(
+    folder: Path,
+    *,
+    images: Sequence[Path] = (),
+    threads: int = 0,
+    warmup: int = 10,
+    iterations: int = 100,
+    command: str = "",
+    track: Track = iter,
+) -> EncoderProfile:
+    """Profile the device half of a bundle in a process of its own, which imports no torch.
+
+    Args:
+        folder: Of the bundle.
+        images: Photographs to measure bytes on.
+        threads: For the engine; 0 lets it choose.
+        warmup: Runs before the counted ones.
+        iterations: Counted runs.
+        command: That makes this report again.
+        track: Goes through the images, showing progress.
+
+    Raises:
+        BundleError: The bundle cannot be read.
+    """
+    bundle, manifest = read_manifest(folder)
+    options = ("--half=device", f"--warmup={warmup}", f"--iterations={iterations}")
+    (bench,) = call_runtime(folder, "bench", *options, threads=threads)
+    # Parameters and operations are the architecture's; its weights do not matter here.
+    model = zoo.build(manifest.spec)
+    device = Device(bundle, threads)
+    graph_bytes, tables_bytes = deployed_bytes(bundle)
+    rate = bundle_rates(device, bundle.preprocessing, track(images)) if images else None
+    return EncoderProfile(
+        spec=manifest.spec,
+        subject="bundle",
+        runtime=bench["engine"],
+        device="cpu",
+        weights=manifest.provenance.weights,
+        seed=manifest.provenance.seed,
+        model_id=manifest.coding.model_id,
+        size=Size(
+            parameters=encoder_parameters(model),
+            encoder_bits=encoder_bits(model),
+            sc2bench_encoder_bits=sc2bench_encoder_bits(model, device.codec.tables),
+            graph_bytes=graph_bytes,
+            tables_bytes=tables_bytes,
+        ),
+        compute=count_flops(model),
+        latency=_latency(bench["latency"], threads, warmup, iterations),
+        peak_memory_bytes=bench["peak_memory_bytes"],
+        peak_memory_of="the whole process: Python, the engine and the device half",
+        rate=rate,
+        not_measured=_without_images(rate),
+        environment=bench["environment"] | {"splitzoo": __version__},
+        date=_today(),
+        command=command,
+    )
+
+
+def _latency(steps: dict, threads: int, warmup: int, iterations: int) -> LatencyReport:
+    return LatencyReport(
+        threads=threads,
+        warmup=warmup,
+        iterations=iterations,
+        steps={name: StepLatency.model_validate(one) for name, one in steps.items()},
+    )
+
+
+def _without_images(rate: Rate | None) -> list[str]:
+    return [] if rate else ["bytes per image (give photographs with --images DIR)"]
+
+
+def _environment() -> dict[str, str]:
+    packages = ("torch", "compressai", "constriction", "numpy", "pillow")
+    return machine() | {"splitzoo": __version__} | {name: version(name) for name in packages}
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")

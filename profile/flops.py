@@ -1,0 +1,76 @@
+"""What the device must compute: operations of the device graph, none left out.
+
+One multiply-accumulate (MAC) is one multiplication and one addition, so 2 FLOPs. Additions of a
+bias, and each output element of an elementwise operation, are 1 FLOP. The graph is the one that is
+exported: GDN folded into a constant 1×1 convolution and a division.
+"""
+
+import logging
+import math
+import warnings
+from collections import Counter
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_jit
+
+from ..export.graphs import DeviceGraph
+from ..zoo.split_model import SplitModel
+from .report import Compute, OperatorCount
+
+_ELEMENTWISE = ("abs", "add", "clamp", "div", "mul", "relu", "round", "sub")
+_CONVOLUTION = "convolution"
+
+
+def count_flops(model: SplitModel) -> Compute:
+    """Count the operations of a model's device graph on one image of its input shape.
+
+    Operators without a rule are listed under ``uncounted``, with how often they occur.
+    """
+    shape = (1, *model.spec.input_shape)
+    level = logging.getLogger("fvcore").level
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # fvcore traces with TorchScript, which torch deprecates with each call.
+            warnings.simplefilter("ignore")
+            analysis = FlopCountAnalysis(DeviceGraph(model).eval(), torch.zeros(shape))
+            analysis.set_op_handle("aten::_convolution", _convolution)
+            for name in _ELEMENTWISE:
+                analysis.set_op_handle(f"aten::{name}", _elementwise(name))
+            analysis.set_op_handle("aten::to", None)  # a change of type computes nothing
+            counts = analysis.by_operator()
+            uncounted = dict(analysis.unsupported_ops())
+    finally:
+        logging.getLogger("fvcore").setLevel(level)
+    operators = [
+        OperatorCount(
+            operator=name,
+            macs=int(count) if name == _CONVOLUTION else 0,
+            flops=int(count) * (2 if name == _CONVOLUTION else 1),
+        )
+        for name, count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    return Compute(
+        input_shape=shape,
+        macs=sum(one.macs for one in operators),
+        flops=sum(one.flops for one in operators),
+        operators=operators,
+        uncounted=uncounted,
+    )
+
+
+def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Count MACs, and the additions of a bias apart."""
+    counted: Counter[str] = Counter({_CONVOLUTION: sum(conv_flop_jit(inputs, outputs).values())})
+    if inputs[2].isCompleteTensor():
+        counted["bias"] = math.prod(outputs[0].type().sizes())
+    return counted
+
+
+def _elementwise(name: str):
+    def count(_inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        return Counter({name: math.prod(outputs[0].type().sizes())})
+
+    return count

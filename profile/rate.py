@@ -1,0 +1,80 @@
+"""What is sent: bytes per image on real photographs, through the real bitstream."""
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from ..errors import ImageError
+from ..export.runtime.halves import Device
+from ..zoo.preprocessing import Preprocessing
+from ..zoo.split_model import SplitModel
+from .report import Distribution, ImageRate, Rate, SkippedImage
+
+
+def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
+    """Measure a model in PyTorch.
+
+    Raises:
+        ImageError: No image could be used.
+    """
+
+    @torch.no_grad()
+    def measure(path: Path) -> ImageRate:
+        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(path)))
+        symbols = model.coder.symbols(latent)[0].numpy()
+        payload = model.codec.coder.encode(symbols)
+        likelihoods = model.coder.likelihoods(latent)
+        pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
+        return ImageRate(
+            image=path.name,
+            payload_bytes=len(payload),
+            stream_bytes=len(model.codec.frame(payload, symbols.shape[1:])),
+            estimated_bits=-float(likelihoods.log2().sum()),
+            sc2bench_bytes=sys.getsizeof(pickled),
+        )
+
+    return _rates(images, measure)
+
+
+def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[Path]) -> Rate:
+    """Measure a bundle's device half.
+
+    Raises:
+        ImageError: No image could be used.
+    """
+
+    def measure(path: Path) -> ImageRate:
+        stream = device.encode(preprocessing.load(path))[0]
+        payload = device.codec.unframe(stream)[0]
+        return ImageRate(image=path.name, payload_bytes=len(payload), stream_bytes=len(stream))
+
+    return _rates(images, measure)
+
+
+def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate:
+    measured: list[ImageRate] = []
+    skipped: list[SkippedImage] = []
+    for path in images:
+        try:
+            measured.append(measure(path))
+        except ImageError as error:
+            skipped.append(SkippedImage(image=path.name, reason=error.reason))
+    if not measured:
+        raise ImageError(f"{len(skipped)} files given", f"none could be used ({skipped[0].reason})")
+
+    def over(field: str) -> Distribution | None:
+        values = [getattr(one, field) for one in measured]
+        return None if None in values else Distribution.of(values)
+
+    return Rate(
+        count=len(measured),
+        payload_bytes=Distribution.of([one.payload_bytes for one in measured]),
+        stream_bytes=Distribution.of([one.stream_bytes for one in measured]),
+        estimated_bits=over("estimated_bits"),
+        sc2bench_bytes=over("sc2bench_bytes"),
+        images=measured,
+        skipped=skipped,
+    )

@@ -1,0 +1,64 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write tests/golden anew instead of comparing with it",
+    )
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The default model with random weights. Shared: tests leave it as it is."""
+    from splitzoo import zoo
+
+    return zoo.load(zoo.DEFAULT_MODEL, pretrained=False, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A model of the same family that is built, saved and run in milliseconds. Shared too."""
+    from splitzoo import zoo
+    from splitzoo.zoo.spec import FactorizedPriorBottleneck
+
+    sizes = FactorizedPriorBottleneck(encoder_channels=(8, 8, 4), decoder_channels=(16, 16, 32))
+    changes = {"name": "tiny", "backbone": "test_resnet", "num_classes": 10, "bottleneck": sizes}
+    return zoo.build(zoo.get_spec(zoo.DEFAULT_MODEL).model_copy(update=changes))
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A photograph that every installation has."""
+    from matplotlib.cbook import get_sample_data
+
+    return Path(get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+@pytest.fixture(scope="session")
+def photographs(photo, tmp_path_factory):
+    """Ten photographs: those of a folder where there is one, or pieces of ``photo``."""
+    from splitzoo.zoo.preprocessing import list_images
+
+    folder = Path(os.environ.get("SPLITZOO_PHOTOS", REPOSITORY.parent / "shared/data/photos"))
+    if not folder.is_dir() and "SPLITZOO_PHOTOS" not in os.environ:
+        folder = tmp_path_factory.mktemp("photographs")
+        _cut_up(photo, folder)
+    return list_images(folder)[:10]
+
+
+def _cut_up(photo, folder):
+    with Image.open(photo) as opened:
+        whole = opened.convert("RGB")
+    for number in range(10):
+        left, top = 23 * number, 31 * number
+        piece = whole.crop((left, top, left + 290 - 5 * number, top + 300))
+        piece = ImageOps.mirror(piece) if number % 2 else piece
+        piece.save(folder / f"{number}.jpg", quality=95)
