@@ -1,0 +1,148 @@
+"""The folders are the architecture; what the folders promise is checked here."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Each may import from those before it, and from the modules at the root that stand in the first.
+ORDER = (
+    ("errors", "registry", "files"),
+    ("zoo",),
+    ("export",),
+    ("profile",),
+    ("cards",),
+    ("demo", "cli", "__main__"),
+)
+# Presentation of the command line; only files named cli.py and demo.py use it.
+FRONT = "console"
+PACKAGES = ("zoo", "export", "profile", "cards")
+
+
+def sources() -> list[Path]:
+    folders = [ROOT, *(p for name in PACKAGES for p in (ROOT / name, *(ROOT / name).rglob("*/")))]
+    return sorted(
+        path
+        for folder in folders
+        if "__pycache__" not in folder.parts and "generated" not in folder.parts
+        for path in folder.glob("*.py")
+    )
+
+
+def rank(part: str) -> int:
+    return next(level for level, names in enumerate(ORDER) if part in names)
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Return the top-level parts of splitzoo that a file imports, at any depth of its code."""
+    package = ("splitzoo", *path.relative_to(ROOT).parts[:-1])
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+        names = [word for word in base if word][1:]
+        parts.update(names[:1] or {alias.name for alias in node.names})
+    return parts - {"__version__"}
+
+
+def test_packages_in_pyproject_are_the_folders_with_code() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT).parts for path in sources()}
+    assert set(listed) == {".".join(("splitzoo", *parts)) for parts in folders}
+
+
+def test_profile_is_a_namespace_package() -> None:
+    # With an __init__.py, `import profile` from the repository root would find this folder instead
+    # of the standard library's module, which cProfile and through it torch.export import.
+    assert not (ROOT / "profile" / "__init__.py").exists()
+    done = subprocess.run(
+        [sys.executable, "-c", "import profile; print(profile.__file__)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).name == "profile.py"
+
+
+def test_torch_export_and_splitzoo_import_from_the_root() -> None:
+    code = (
+        "import torch; torch.export.export(torch.nn.Linear(2, 2), (torch.rand(1, 2),)); "
+        "import splitzoo"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
+
+
+def test_root_has_no_conftest() -> None:
+    # The root is a package, and pytest would import it under another name.
+    assert not (ROOT / "conftest.py").exists()
+    assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(path: Path) -> None:
+    part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    imported = imported_parts(path)
+    if part in ("__init__", FRONT):
+        assert imported <= {"errors"}
+        return
+    if path.name not in ("cli.py", "demo.py"):
+        assert FRONT not in imported
+    imported.discard(FRONT)
+    later = {other for other in imported if rank(other) > rank(part)}
+    assert not later
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_inside_the_package_are_relative(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    absolute = [
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+        if name.partition(".")[0] == "splitzoo"
+    ]
+    assert not absolute
+
+
+@pytest.mark.parametrize("name", ["zoo", "export", "cards"])
+def test_lazy_packages_give_what_they_name(name: str) -> None:
+    package = importlib.import_module(f"splitzoo.{name}")
+    assert sorted(package.__all__) == sorted(package._HOME)
+    for exported in package.__all__:
+        assert getattr(package, exported) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_the_runtime_imports_what_the_board_has() -> None:
+    allowed = {"numpy", "PIL", "constriction", "onnxruntime"}
+    carried = [
+        ROOT / "errors.py",
+        ROOT / "files.py",
+        ROOT / "zoo" / "preprocessing.py",
+        *(ROOT / "zoo" / "coding").glob("*.py"),
+        *(ROOT / "export" / "runtime").glob("*.py"),
+    ]
+    for path in carried:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            outside = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+            assert outside <= allowed, f"{path.name} imports {outside - allowed}"
