@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 from .errors import DuplicateNameError, UnknownNameError
 
 T = TypeVar("T")
+_FEW = 5
+"""So many names can be told outright where none is close."""
 
 
 class Registry(Generic[T]):
@@ -47,6 +49,8 @@ class Registry(Generic[T]):
             return self._entries[self._aliases.get(name, name)]
         except KeyError:
             matches = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=3)
+            if not matches and len(self._entries) <= _FEW:
+                matches = self.names()
             raise UnknownNameError(self.kind, name, matches, next_step=self._next_step) from None
 
     def names(self) -> list[str]:

@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/sc2bench_speed.py [--photos DIR] [-o benchmarks/results]
 
-Each side measures in processes of its own, because the thread pools of two runtimes in one process
-disturb each other. The sides take turns over several rounds, a new process each time, and the
-durations of all rounds are pooled, so that a drift of the machine hits both. This process only
-waits meanwhile. A bar that is not met is reported; it does not change the exit code.
+Each side measures in processes of its own (``sc2bench_sides.py``), because the thread pools of two
+runtimes in one process disturb each other. The sides take turns over several rounds, a new process
+each time, and the durations of all rounds are pooled, so that a drift of the machine hits both.
+This process only waits meanwhile. A bar that is missed is reported; the exit code stays 0.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,56 +24,31 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sc2bench_sides import MODEL, THREADS, WARMUP, Turn
 
 from splitzoo.errors import SplitzooError
 from splitzoo.export.runtime.measure import Latency, machine
 from splitzoo.files import new_file
 from splitzoo.zoo.preprocessing import list_images
 
-MODEL = "splittable_resnet50-fp-beta0.08"
-THREADS = 2
-WARMUP = 10
-HELP_WARMUP, HELP_RUNS = 2, 10
+HERE = Path(__file__).parent
 SIDES = ("splitzoo", "sc2bench")
-TABLE_BUFFERS = {"_offset", "_quantized_cdf", "_cdf_length"}  # made anew by sc2bench's update()
+HELP_WARMUP, HELP_RUNS = 2, 10
 PACKAGES = (
     *("splitzoo", "sc2bench", "torchdistill", "compressai", "torch", "torchvision", "timm"),
     *("onnx", "onnxruntime", "constriction", "numpy", "pillow"),
 )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is timed on both sides: the largest ratio allowed, and what each side does."""
-
-    bar: float
-    splitzoo: str
-    sc2bench: str
-
-
-PATHS = {
-    "device path": Task(0.45, "image float32 → stream, framed", "bottleneck_layer.encode"),
-    "edge path": Task(0.75, "stream → logits", "bottleneck_layer.decode, layer2 … layer4, fc"),
-    "entropy encoding": Task(
-        0.35, "FactorizedCoder.encode(symbols)", "entropy_bottleneck.compress(latent)"
-    ),
-    "entropy decoding": Task(
-        0.8, "FactorizedCoder.decode(payload)", "entropy_bottleneck.decompress(strings)"
-    ),
+BARS = {  # largest ratio allowed; what splitzoo does; what sc2bench does
+    "device path": (0.45, "image float32 → framed stream", "bottleneck_layer.encode"),
+    "edge path": (0.75, "framed stream → logits", "bottleneck_layer.decode, layer2 … layer4, fc"),
+    "entropy encoding": (0.35, "FactorizedCoder.encode", "entropy_bottleneck.compress"),
+    "entropy decoding": (0.8, "FactorizedCoder.decode", "entropy_bottleneck.decompress"),
 }
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One turn of one side: seconds of each timed run, bytes of each photograph."""
-
-    seconds: dict[str, list[float]]
-    payload_bytes: list[int]
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """One path on both sides; ``ratio`` and each of ``round_ratios`` are medians over medians."""
+    """One task on both sides; ``ratio`` and each of ``round_ratios`` are medians over medians."""
 
     name: str
     runs: int
@@ -120,7 +94,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one run found."""
+    """Everything that one run found; ``foreign_cores`` are those others kept busy in each turn."""
 
     date: str
     command: str
@@ -130,6 +104,7 @@ class Report:
     iterations: int
     warmup: int
     load_average: list[float]
+    foreign_cores: dict[str, list[float | None]]
     environment: dict[str, str]
     versions: dict[str, str]
     comparisons: list[Comparison]
@@ -138,307 +113,21 @@ class Report:
     photographs: list[Photograph]
 
 
-def prepare(work: Path, _iterations: int) -> None:
-    """Write what both sides read: the bundle, its weights under sc2bench's names, the images."""
-    from safetensors.torch import save_file
-
-    from splitzoo import zoo
-    from splitzoo.export.split import export_split
-
-    model = zoo.load(MODEL, pretrained=False, seed=0)
-    export_split(model, work / "bundle", target="cpu", seed=0)
-    weights = {
-        _sc2bench_key(name): tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if name.rpartition(".")[2] not in TABLE_BUFFERS
-    }
-    save_file(weights, work / "weights.safetensors")
-    photos = json.loads((work / "photos.json").read_text())
-    load = model.spec.preprocessing.load
-    np.save(work / "images.npy", np.concatenate([load(photo) for photo in photos]))
-
-
-def _sc2bench_key(name: str) -> str:
-    for ours, theirs in (
-        ("encoder.", "bottleneck_layer.encoder."),
-        ("coder.", "bottleneck_layer."),
-        ("decoder.g_s.", "bottleneck_layer.decoder."),
-        ("decoder.tail.", ""),
-    ):
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    raise KeyError(name)
-
-
-def measure_splitzoo(work: Path, iterations: int) -> Turn:
-    """Time the bundle's halves, and keep what they computed for :func:`compare_outputs`."""
-    from splitzoo.export.runtime.bundle import open_bundle
-    from splitzoo.export.runtime.halves import Device, Edge
-
-    bundle = open_bundle(work / "bundle")
-    device, edge = Device(bundle, THREADS), Edge(bundle, THREADS)
-    coder, tables = device.codec.coder, device.codec.tables
-    images = np.load(work / "images.npy")
-    image = images[:1]
-    symbols, stream = device.symbols(image)[0], device.encode(image)[0]
-    frame = device.codec.unframe(stream)
-    np.savez(
-        work / "splitzoo.npz",
-        symbols=coder.decode(*frame),
-        logits=edge.decode(stream),
-        cdf=tables.cdf,
-        length=tables.length,
-        offset=tables.offset,
-    )
-    seconds = {
-        "device path": _time(lambda: device.encode(image), iterations),
-        "edge path": _time(lambda: edge.decode(stream), iterations),
-        "entropy encoding": _time(lambda: coder.encode(symbols), iterations),
-        "entropy decoding": _time(lambda: coder.decode(*frame), iterations),
-    }
-    payloads = [coder.encode(device.symbols(one[None])[0]) for one in images]
-    return Turn(seconds, [len(payload) for payload in payloads])
-
-
-def measure_sc2bench(work: Path, iterations: int) -> Turn:
-    """Time the same with sc2bench's model under ``inference_mode``, as its own evaluation runs."""
-    import torch
-    from safetensors.torch import load_file
-    from sc2bench.models.backbone import splittable_resnet
-    from torch import nn
-
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
-    sizes = {"num_bottleneck_channels": 24, "num_target_channels": 256}
-    model = splittable_resnet(
-        {"key": "FPBasedResNetBottleneck", "kwargs": sizes},
-        resnet_name="resnet50",
-        skips_avgpool=False,
-        skips_fc=False,
-    ).eval()
-    # Its own load_state_dict accepts anything; torch's says what was left out.
-    loaded = nn.Module.load_state_dict(model, load_file(work / "weights.safetensors"), strict=False)
-    bottleneck = model.bottleneck_layer
-    prior = bottleneck.entropy_bottleneck
-    left_out = {name.rpartition(".")[2] for name in loaded.missing_keys}
-    if loaded.unexpected_keys or left_out != TABLE_BUFFERS:
-        raise RuntimeError(f"The weights do not fit sc2bench's model: {loaded}")
-    bottleneck.update()
-    tail = nn.Sequential(
-        model.layer2, model.layer3, model.layer4, model.avgpool, nn.Flatten(), model.fc
-    )
-    images = torch.from_numpy(np.load(work / "images.npy"))
-    image = images[:1]
-    with torch.inference_mode():
-        latent, encoded = bottleneck.encoder(image), bottleneck.encode(image)
-        strings, shape = encoded["strings"][0], encoded["shape"]
-        medians = prior.quantiles[:, 0, 1].reshape(-1, 1, 1)
-        np.savez(
-            work / "sc2bench.npz",
-            symbols=torch.round(prior.decompress(strings, shape)[0] - medians).int().numpy(),
-            logits=tail(bottleneck.decode(**encoded)).numpy(),
-            cdf=prior.quantized_cdf.numpy(),
-            length=prior.cdf_length.numpy(),
-            offset=prior.offset.numpy(),
-        )
-        seconds = {
-            "device path": _time(lambda: bottleneck.encode(image), iterations),
-            "edge path": _time(lambda: tail(bottleneck.decode(**encoded)), iterations),
-            "entropy encoding": _time(lambda: prior.compress(latent), iterations),
-            "entropy decoding": _time(lambda: prior.decompress(strings, shape), iterations),
-        }
-        payloads = [bottleneck.encode(one[None])["strings"][0][0] for one in images]
-    return Turn(seconds, [len(payload) for payload in payloads])
-
-
-def _time(step: Callable[[], object], iterations: int) -> list[float]:
-    for _ in range(WARMUP):
-        step()
-    seconds = []
-    for _ in range(iterations):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-STAGES = {"prepare": prepare, "splitzoo": measure_splitzoo, "sc2bench": measure_sc2bench}
-
-
-def run_stage(stage: str, work: Path, iterations: int) -> None:
-    """Run a stage in a process of its own; a side's turn is then in ``work``."""
-    command = [sys.executable, __file__, "--stage", stage, "--work", str(work)]
-    subprocess.run(
-        [*command, "--iterations", str(iterations)],
-        check=True,
-        stdout=sys.stderr,
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
-    )
-
-
-def take_turns(work: Path, rounds: int, iterations: int) -> dict[str, list[Turn]]:
-    """Let the sides measure one after the other, round after round."""
-    turns: dict[str, list[Turn]] = {side: [] for side in SIDES}
-    for number in range(rounds):
-        for side in SIDES:
-            _progress(f"round {number + 1} of {rounds}: {side}")
-            run_stage(side, work, iterations)
-            turns[side].append(Turn(**json.loads((work / f"{side}.json").read_text())))
-    return turns
-
-
-def compare_times(turns: dict[str, list[Turn]]) -> list[Comparison]:
-    """Pool the rounds of each side and hold the ratio of the medians against its bar."""
-    found = []
-    for name, path in PATHS.items():
-        rounds = {side: [turn.seconds[name] for turn in turns[side]] for side in SIDES}
-        ours, peer = (Latency.of([s for one in rounds[side] for s in one]) for side in SIDES)
-        ratio = ours.p50_ms / peer.p50_ms
-        ratios = [
-            Latency.of(mine).p50_ms / Latency.of(theirs).p50_ms
-            for mine, theirs in zip(*rounds.values(), strict=True)
-        ]
-        runs = sum(len(one) for one in rounds["splitzoo"])
-        found.append(Comparison(name, runs, ours, peer, ratios, ratio, path.bar, ratio <= path.bar))
-    return found
-
-
-def compare_outputs(work: Path) -> Agreement:
-    """Compare symbols, tables and logits of both sides on the first photograph."""
-    ours, peer = (np.load(work / f"{side}.npz") for side in SIDES)
-    names = ("cdf", "length", "offset")
-    difference = np.abs(ours["logits"].astype(np.float64) - peer["logits"]).max()
-    return Agreement(
-        symbols=ours["symbols"].size,
-        symbols_differing=int((ours["symbols"] != peer["symbols"]).sum()),
-        symbols_not_zero=int(np.count_nonzero(ours["symbols"])),
-        tables_equal=all(np.array_equal(ours[name], peer[name]) for name in names),
-        logits_relative_error=float(difference / np.abs(peer["logits"]).max()),
-    )
-
-
-def measure_memory(work: Path, photo: Path, rounds: int) -> Limit:
-    """Encode a photograph with the bundle's own runtime; take the largest peak of the rounds."""
-    command = ["-m", "splitrun", "encode", str(photo), "-o", str(work / "photo.sz"), "--json"]
-    peaks = []
-    for _ in range(rounds):
-        done = _run([sys.executable, *command, "--threads", str(THREADS)], work / "bundle")
-        peaks.append(json.loads(done.stdout)["peak_memory_bytes"] / 1e6)
-    trace = _run([sys.executable, "-X", "importtime", *command], work / "bundle").stderr
-    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}
-    loaded = sorted(modules & {"torch", "splitzoo", "compressai", "timm", "onnx"})
-    note = f"imports {', '.join(loaded)}" if loaded else "imports neither torch nor splitzoo"
-    met = max(peaks) <= 250 and not loaded
-    return Limit("peak memory, encoding a photograph", "MB", max(peaks), 250, met, note)
-
-
-def measure_help() -> Limit:
-    """Time ``splitzoo --help`` from start to end."""
-    name, bar = "splitzoo --help", 0.5
-    command = [str(Path(sys.executable).with_name("splitzoo")), "--help"]
-    seconds = []
-    try:
-        for _ in range(HELP_WARMUP + HELP_RUNS):
-            start = time.perf_counter()
-            _run(command)
-            seconds.append(time.perf_counter() - start)
-    except (OSError, subprocess.CalledProcessError) as error:
-        return Limit(name, "s", None, bar, None, f"not measured: {type(error).__name__}")
-    median = float(np.median(seconds[HELP_WARMUP:]))
-    return Limit(name, "s", median, bar, median <= bar, f"median of {HELP_RUNS}")
-
-
-def _run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-
-
-def render(report: Report) -> tuple[Table, str]:
-    """Return the figures as a table for the terminal, and the whole report as Markdown."""
-    head = ["what", "splitzoo p50 (p90)", "sc2bench p50 (p90)", "ratio", "bar", "met"]
-    rows = [
-        [
-            one.name,
-            *(f"{t.p50_ms:.2f} ({t.p90_ms:.2f}) ms" for t in (one.splitzoo, one.sc2bench)),
-            f"{one.ratio:.3f}",
-            f"≤ {one.bar}",
-            _word(one.met),
-        ]
-        for one in report.comparisons
-    ]
-    for limit in report.limits:
-        value = "–" if limit.value is None else f"{limit.value:.3g} {limit.unit}"
-        rows.append([limit.name, value, "–", "–", f"≤ {limit.bar} {limit.unit}", _word(limit.met)])
-    sums = [
-        sum(getattr(photo, field) for photo in report.photographs)
-        for field in ("splitzoo_payload_bytes", "sc2bench_string_bytes")
-    ]
-    label = f"bytes of {len(report.photographs)} photograph(s)"
-    rows.append([label, *(f"{n:,}" for n in sums), f"{sums[0] / sums[1]:.4f}", "–", "–"])
-    table = Table(*head, title=f"{report.model}, {report.threads} threads")
-    for row in rows:
-        table.add_row(*row)
-    same, env = report.agreement, report.environment
-    loads = ", ".join(f"{load:.2f}" for load in report.load_average)
-    text = [
-        "# Speed beside sc2bench",
-        f"{report.model}, random weights of seed 0 on both sides, 224×224, batch 1, "
-        f"{report.threads} threads. {report.date}, `{report.command}`.",
-        f"{env['cpu']}, {env['cores']} cores, {env['system']}, Python {env['python']}; load average "
-        f"{loads}. "
-        + ", ".join(f"{name} {number}" for name, number in report.versions.items())
-        + ".",
-        _markdown([head, *rows]),
-        f"{report.rounds} rounds, the sides in turn, each turn a new process with {report.warmup} "
-        f"warm-up runs and {report.iterations} counted ones per row; percentiles of all rounds "
-        "together. Ratios of the single rounds: "
-        + "; ".join(
-            f"{one.name} {', '.join(f'{ratio:.3f}' for ratio in one.round_ratios)}"
-            for one in report.comparisons
-        )
-        + ".",
-        *(f"{limit.name}: {limit.note}." for limit in report.limits),
-        f"Same work on both sides: {same.symbols_differing} of {same.symbols:,} symbols differ "
-        f"({same.symbols_not_zero:,} are not 0), tables equal: {_word(same.tables_equal)}, logits "
-        f"within {same.logits_relative_error:.1e} of the largest.",
-        _markdown([["row", *SIDES], *([n, p.splitzoo, p.sc2bench] for n, p in PATHS.items())]),
-        "sc2bench's entropy coding takes and gives latents, so rounding and medians are in its "
-        "rows; here they are in the graphs, and so in the device and edge paths.",
-    ]
-    return table, "\n\n".join(text) + "\n"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
-
-
-def _word(met: bool | None) -> str:
-    return "not measured" if met is None else "yes" if met else "no"
-
-
-def save(report: Report, markdown: str, folder: Path) -> list[Path]:
-    """Write JSON and Markdown under a name that carries device and versions."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", report.environment["cpu"].lower()).strip("-")
-    torch, ort = (report.versions[name].partition("+")[0] for name in ("torch", "onnxruntime"))
-    stem = f"sc2bench_speed.{cpu}.{report.threads}threads.torch{torch}-ort{ort}"
-    paths = []
-    for suffix, text in (("json", json.dumps(asdict(report), indent=2) + "\n"), ("md", markdown)):
-        paths.append(folder / f"{stem}.{suffix}")
-        with new_file(paths[-1]) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return paths
-
-
 def measure(photos: list[Path], rounds: int, iterations: int, command: str) -> Report:
     """Run everything, one process at a time."""
-    load_average = list(os.getloadavg())
+    load_average = [round(load, 2) for load in os.getloadavg()]
     with tempfile.TemporaryDirectory(prefix="sc2bench-speed-") as folder:
         work = Path(folder)
         (work / "photos.json").write_text(json.dumps([str(photo) for photo in photos]))
-        _progress("exporting the bundle")
+        progress("exporting the bundle")
         run_stage("prepare", work, iterations)
-        turns = take_turns(work, rounds, iterations)
-        _progress("memory and start-up time")
+        turns: dict[str, list[Turn]] = {side: [] for side in SIDES}
+        for number in range(rounds):
+            for side in SIDES:
+                progress(f"round {number + 1} of {rounds}: {side}")
+                run_stage(side, work, iterations)
+                turns[side].append(Turn(**json.loads((work / f"{side}.json").read_text())))
+        progress("memory and start-up time")
         sizes = zip(photos, *(turns[side][0].payload_bytes for side in SIDES), strict=True)
         return Report(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -449,62 +138,208 @@ def measure(photos: list[Path], rounds: int, iterations: int, command: str) -> R
             iterations=iterations,
             warmup=WARMUP,
             load_average=load_average,
+            foreign_cores={side: [turn.foreign_cores for turn in turns[side]] for side in SIDES},
             environment=machine(),
             versions={package: version(package) for package in PACKAGES},
-            comparisons=compare_times(turns),
+            comparisons=[compare_times(name, turns) for name in BARS],
             limits=[measure_memory(work, photos[0], rounds), measure_help()],
             agreement=compare_outputs(work),
             photographs=[Photograph(photo.name, ours, peer) for photo, ours, peer in sizes],
         )
 
 
+def run_stage(stage: str, work: Path, iterations: int) -> None:
+    """Run a stage of ``sc2bench_sides.py`` to its end."""
+    command = [sys.executable, HERE / "sc2bench_sides.py", stage, work, str(iterations)]
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
+    subprocess.run(command, check=True, stdout=sys.stderr, env=quiet)
+
+
+def compare_times(name: str, turns: dict[str, list[Turn]]) -> Comparison:
+    """Pool the rounds of each side and hold the ratio of the medians against its bar."""
+    rounds = [[turn.seconds[name] for turn in turns[side]] for side in SIDES]
+    ours, peer = (Latency.of([s for seconds in side for s in seconds]) for side in rounds)
+    medians = [[Latency.of(seconds).p50_ms for seconds in side] for side in rounds]
+    bar, ratio = BARS[name][0], ours.p50_ms / peer.p50_ms
+    return Comparison(
+        name=name,
+        runs=sum(len(seconds) for seconds in rounds[0]),
+        splitzoo=ours,
+        sc2bench=peer,
+        round_ratios=[mine / theirs for mine, theirs in zip(*medians, strict=True)],
+        ratio=ratio,
+        bar=bar,
+        met=ratio <= bar,
+    )
+
+
+def compare_outputs(work: Path) -> Agreement:
+    """Compare symbols, tables and logits of both sides on the first photograph."""
+    ours, peer = (np.load(work / f"{side}.npz") for side in SIDES)
+    difference = np.abs(ours["logits"].astype(np.float64) - peer["logits"]).max()
+    tables = ("cdf", "length", "offset")
+    return Agreement(
+        symbols=ours["symbols"].size,
+        symbols_differing=int((ours["symbols"] != peer["symbols"]).sum()),
+        symbols_not_zero=int(np.count_nonzero(ours["symbols"])),
+        tables_equal=all(np.array_equal(ours[name], peer[name]) for name in tables),
+        logits_relative_error=float(difference / np.abs(peer["logits"]).max()),
+    )
+
+
+def measure_memory(work: Path, photo: Path, rounds: int) -> Limit:
+    """Encode a photograph with the bundle's own runtime; take the largest peak of the rounds."""
+    encode = ["-m", "splitrun", "encode", str(photo), "-o", str(work / "photo.sz"), "--json"]
+    encode += ["--threads", str(THREADS)]
+    runs = [run([sys.executable, *encode], work / "bundle") for _ in range(rounds)]
+    peak = max(json.loads(done.stdout)["peak_memory_bytes"] for done in runs) / 1e6
+    trace = run([sys.executable, "-X", "importtime", *encode], work / "bundle").stderr
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}
+    loaded = sorted(modules & {"torch", "compressai", "timm", "onnx", "splitzoo"})
+    note = f"largest of {rounds}; " + (
+        f"it imports {', '.join(loaded)}" if loaded else "it imports neither torch nor splitzoo"
+    )
+    met = peak <= 250 and not loaded
+    return Limit("peak memory", "MB", peak, 250, met, f"python -m splitrun encode, {note}")
+
+
+def measure_help() -> Limit:
+    """Time ``splitzoo --help`` from start to end."""
+    name, bar = "splitzoo --help", 0.5
+    command = [str(Path(sys.executable).with_name("splitzoo")), "--help"]
+    seconds = []
+    try:
+        for _ in range(HELP_WARMUP + HELP_RUNS):
+            start = time.perf_counter()
+            run(command)
+            seconds.append(time.perf_counter() - start)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return Limit(name, "s", None, bar, None, f"not measured: {type(error).__name__}")
+    median = float(np.median(seconds[HELP_WARMUP:]))
+    return Limit(name, "s", median, bar, median <= bar, f"median of {HELP_RUNS}, start to end")
+
+
+def run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and keep what it wrote."""
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+
+
+def figures(report: Report) -> list[list[str]]:
+    """Return the rows of the table of figures, its head first."""
+    rows = [["what", *SIDES, "ratio", "bar", "met"]]
+    for one in report.comparisons:
+        times = [f"{t.p50_ms:.2f} ({t.p90_ms:.2f}) ms" for t in (one.splitzoo, one.sc2bench)]
+        rows.append([one.name, *times, f"{one.ratio:.3f}", f"≤ {one.bar}", word(one.met)])
+    for one in report.limits:
+        value = "–" if one.value is None else f"{one.value:.3g} {one.unit}"
+        rows.append([one.name, value, "–", "–", f"≤ {one.bar} {one.unit}", word(one.met)])
+    ours = sum(photo.splitzoo_payload_bytes for photo in report.photographs)
+    peer = sum(photo.sc2bench_string_bytes for photo in report.photographs)
+    rows.append(["payload bytes", f"{ours:,}", f"{peer:,}", f"{ours / peer:.4f}", "–", "–"])
+    return rows
+
+
+def markdown(report: Report) -> str:
+    """Return the report as a page."""
+    env, same = report.environment, report.agreement
+    foreign = [cores for side in report.foreign_cores.values() for cores in side]
+    busy = "unknown" if None in foreign else f"{max(foreign):.2f}"
+    ratios = (
+        f"{c.name} {', '.join(f'{r:.3f}' for r in c.round_ratios)}" for c in report.comparisons
+    )
+    parts = [
+        "# Speed beside sc2bench",
+        f"{report.model}, the same random weights (seed 0) on both sides, 224×224, batch 1, "
+        f"{report.threads} threads. {report.date}, `{report.command}`.",
+        f"{env['cpu']}, {env['cores']} cores, {env['system']}, Python {env['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in report.versions.items())
+        + f". Load average before the run {report.load_average[0]}; cores that other processes "
+        f"kept busy during a turn, at most {busy}.",
+        grid(figures(report)),
+        f"Times are p50 (p90) of {report.comparisons[0].runs} runs: {report.rounds} rounds, the "
+        f"sides in turn, each turn a new process with {report.warmup} warm-up runs and "
+        f"{report.iterations} counted ones. Ratios of the rounds: {'; '.join(ratios)}.",
+        " ".join(f"{one.name}: {one.note}." for one in report.limits)
+        + f" Payload bytes: {len(report.photographs)} photograph(s), entropy-coded, no frame.",
+        f"On the first photograph {same.symbols_differing} of {same.symbols:,} symbols differ "
+        f"({same.symbols_not_zero:,} are not 0); tables equal: {word(same.tables_equal)}; logits "
+        f"within {same.logits_relative_error:.1e} of the largest.",
+        grid([["task", *SIDES], *([name, *what] for name, (_, *what) in BARS.items())]),
+        "sc2bench's entropy coding takes and gives latents: rounding and medians are in its rows. "
+        "Ours takes and gives symbols; the graphs do the rest, in the device and edge paths.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def grid(rows: list[list[str]]) -> str:
+    """Return rows as a Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def word(met: bool | None) -> str:
+    """Return a verdict for people."""
+    return "not measured" if met is None else "yes" if met else "no"
+
+
+def save(report: Report, folder: Path) -> list[Path]:
+    """Write JSON and Markdown under a name that carries device and versions."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", report.environment["cpu"].lower()).strip("-")
+    torch, ort = (report.versions[name].partition("+")[0] for name in ("torch", "onnxruntime"))
+    stem = f"sc2bench_speed.{cpu}.{report.threads}threads.torch{torch}-ort{ort}"
+    pages = {"json": json.dumps(asdict(report), indent=2) + "\n", "md": markdown(report)}
+    for suffix, page in pages.items():
+        with new_file(folder / f"{stem}.{suffix}") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    return [folder / f"{stem}.{suffix}" for suffix in pages]
+
+
+def find_photos(folder: Path | None) -> list[Path]:
+    """Return the images of a folder, or the photograph that comes with matplotlib."""
+    if folder:
+        return [photo.resolve() for photo in list_images(folder)]
+    from matplotlib.cbook import get_sample_data
+
+    return [Path(get_sample_data("grace_hopper.jpg", asfileobj=False))]
+
+
 def main() -> None:
-    """Read the arguments; run one stage if asked by :func:`run_stage`, otherwise everything."""
+    """Measure, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, metavar="DIR", help="images; the first is timed")
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--iterations", type=_positive, default=50, help="per round and row")
-    parser.add_argument("--rounds", type=_positive, default=3)
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, default=HERE / "results", metavar="DIR")
+    parser.add_argument("--iterations", type=positive, default=50, help="counted runs in a turn")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
     arguments = parser.parse_args()
-    if arguments.stage:
-        turn = STAGES[arguments.stage](arguments.work, arguments.iterations)
-        if turn:
-            (arguments.work / f"{arguments.stage}.json").write_text(json.dumps(asdict(turn)))
-        return
+    # A path of this machine would say nothing elsewhere.
+    command = "python benchmarks/sc2bench_speed.py" + " --photos DIR" * bool(arguments.photos)
+    command += f" --iterations {arguments.iterations} --rounds {arguments.rounds}"
     try:
-        if arguments.photos:
-            photos = [photo.resolve() for photo in list_images(arguments.photos)]
-        else:
-            from matplotlib.cbook import get_sample_data
-
-            photos = [Path(get_sample_data("grace_hopper.jpg", asfileobj=False))]
-        command = "python benchmarks/sc2bench_speed.py" + (
-            " --photos DIR" if arguments.photos else ""
-        )
-        command += f" --iterations {arguments.iterations} --rounds {arguments.rounds}"
+        photos = find_photos(arguments.photos)
         report = measure(photos, arguments.rounds, arguments.iterations, command)
-        table, markdown = render(report)
+        head, *rows = figures(report)
+        table = Table(*head, title=f"{report.model}, {report.threads} threads, p50 (p90)")
+        for row in rows:
+            table.add_row(*row)
         Console().print(table)
-        for path in save(report, markdown, arguments.output):
-            _progress(f"wrote {path}")
+        for path in save(report, arguments.output):
+            progress(f"wrote {path}")
     except SplitzooError as error:
         raise SystemExit(f"error: {error}") from error
     except subprocess.CalledProcessError as error:
-        raise SystemExit(
-            f"error: a stage failed ({error.returncode}).\n{error.stderr or ''}"
-        ) from error
+        raise SystemExit(f"error: {error}\n{error.stderr or ''}") from error
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return value
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """Say on standard error what happens next."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Measure what the device pays.")
 
-DEVICES: Registry[str] = Registry("device", next_step="This version measures on: cpu")
+DEVICES: Registry[str] = Registry("device")
 DEVICES.register("cpu", "cpu")
 
 

@@ -7,17 +7,19 @@ exported: GDN folded into a constant 1×1 convolution and a division.
 
 import logging
 import math
-import warnings
 from collections import Counter
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import conv_flop_jit
 
 from ..export.graphs import DeviceGraph
+from ..zoo.deprecations import quiet_torchscript
 from ..zoo.split_model import SplitModel
 from .report import Compute, OperatorCount
+
+with quiet_torchscript():
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import conv_flop_jit
 
 _ELEMENTWISE = ("abs", "add", "clamp", "div", "mul", "relu", "round", "sub")
 _CONVOLUTION = "convolution"
@@ -32,9 +34,7 @@ def count_flops(model: SplitModel) -> Compute:
     level = logging.getLogger("fvcore").level
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # fvcore traces with TorchScript, which torch deprecates with each call.
-            warnings.simplefilter("ignore")
+        with quiet_torchscript():
             analysis = FlopCountAnalysis(DeviceGraph(model).eval(), torch.zeros(shape))
             analysis.set_op_handle("aten::_convolution", _convolution)
             for name in _ELEMENTWISE:

@@ -1,4 +1,5 @@
 import io
+import itertools
 import math
 import pickle
 import warnings
@@ -19,11 +20,11 @@ INT32_EDGES = st.sampled_from([INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1
 
 
 @st.composite
-def any_tables(draw, channels=st.integers(1, 5)):
+def any_tables(draw):
     precision = draw(st.integers(1, 16))
     top = 1 << precision
     rows = []
-    for _ in range(draw(channels)):
+    for _ in range(draw(st.integers(1, 5))):
         slots = draw(st.integers(2, min(top, 40)))
         cuts = st.lists(
             st.sampled_from(range(1, top)), unique=True, min_size=slots - 1, max_size=slots - 1
@@ -70,7 +71,7 @@ class ReferenceCoder:
         self.escape = [length - 2 for length in tables.length.tolist()]
         scale = 1 << (24 - tables.precision)
         self.models = [
-            intervals([int(b - a) * scale for a, b in zip(row, row[1:length], strict=False)])
+            intervals([int(b - a) * scale for a, b in itertools.pairwise(row[:length])])
             for row, length in zip(tables.cdf.tolist(), tables.length.tolist(), strict=True)
         ]
         counts = [65536 // (bits + 2) for bits in range(35)]
@@ -83,7 +84,7 @@ class ReferenceCoder:
         for model, offset, escape, plane in zip(
             self.models, self.offset, self.escape, symbols.tolist(), strict=True
         ):
-            for symbol in sum(plane, []):
+            for symbol in itertools.chain.from_iterable(plane):
                 slot = symbol - offset
                 if 0 <= slot < escape:
                     slots.append(model[slot])
@@ -389,9 +390,7 @@ def patched(content, signature, position, value):
         pytest.param(changed(cdf=[[0, 1, -3, 4], [0, 2, 4, 0]]), "row 0", id="negative entry"),
         pytest.param(
             # Each difference is positive modulo 2**32.
-            changed(
-                cdf=[[0, INT32.max, INT32.min, -1, 4]], length=[5], offset=[0]
-            ),
+            changed(cdf=[[0, INT32.max, INT32.min, -1, 4]], length=[5], offset=[0]),
             "row 0",
             id="row that wraps around",
         ),

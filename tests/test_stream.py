@@ -129,8 +129,12 @@ def test_bytes_after_the_end_are_refused(codec, stream):
     [
         pytest.param(b"", "has 0 bytes; the shortest has 12", id="nothing"),
         pytest.param(b"SZ\1\0", "has 4 bytes", id="four bytes"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(20), "not a splitzoo stream", id="another format"),
-        pytest.param(framed(b"", magic=b"sz"), "not a splitzoo stream", id="magic in small letters"),
+        pytest.param(
+            b"\x89PNG\r\n\x1a\n" + bytes(20), "not a splitzoo stream", id="another format"
+        ),
+        pytest.param(
+            framed(b"", magic=b"sz"), "not a splitzoo stream", id="magic in small letters"
+        ),
         pytest.param(framed(b"")[:-1] + b"\0", "CRC-32 does not match", id="wrong CRC"),
         pytest.param(framed(b"", version=2), "format version 2; this reads version 1", id="newer"),
         pytest.param(framed(b"", version=0), "format version 0", id="version 0"),
@@ -250,7 +254,9 @@ def test_golden_streams_are_written_and_read_as_ever(request, name):
     if request.config.getoption("rewrite_golden"):
         _rewrite_golden(name)
     with np.load(GOLDEN / f"{name}.npz") as golden:
-        tables = FactorizedTables(*(golden[key] for key in ("cdf", "length", "offset", "precision")))
+        tables = FactorizedTables(
+            *(golden[key] for key in ("cdf", "length", "offset", "precision"))
+        )
         codec = Codec(tables, golden["model_id"].tobytes(), tuple(golden["shape"].tolist()))
         symbols = golden["symbols"]
     stream = (GOLDEN / f"{name}.sz").read_bytes()

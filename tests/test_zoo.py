@@ -77,7 +77,7 @@ def test_list_models_gives_the_registered_names_in_order():
     [
         ("beta0.08", NAMES[:1]),
         ("*beta0.*", NAMES[:4]),
-        ("*-beta[12].?[68]", [NAMES[5]]),
+        ("*-beta[12].*", NAMES[4:6]),
         ("resnet50", NAMES),
         ("resnet50*", []),
         ("nothing", []),
@@ -108,7 +108,9 @@ zoo.get_spec(zoo.DEFAULT_MODEL)
 heavy = {"torch", "torchvision", "timm", "compressai", "onnx", "onnxruntime"}
 print(sorted(heavy & sys.modules.keys()))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -118,7 +120,7 @@ def test_names_that_the_package_does_not_offer_are_attribute_errors():
     assert [getattr(zoo, name) is not None for name in zoo.__all__] == [True] * len(zoo.__all__)
 
 
-@pytest.mark.parametrize(("name", "beta"), zip(NAMES, BETAS, strict=True))
+@pytest.mark.parametrize(("name", "beta"), list(zip(NAMES, BETAS, strict=True)))
 def test_registered_specs_are_those_of_the_paper(name, beta):
     spec = zoo.get_spec(name)
     assert (spec.name, spec.beta) == (name, beta)
@@ -357,7 +359,7 @@ def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
     change_config(folder, "format_version", value=2)
     # What a later format holds besides is not this version's to judge.
     change_config(folder, "new_in_2", value=True)
-    with pytest.raises(ModelFolderError, match="has format 2; .* reads up to 1") as caught:
+    with pytest.raises(ModelFolderError, match=r"has format 2; .* reads up to 1") as caught:
         zoo.load(folder)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
 
@@ -412,7 +414,9 @@ def test_a_backbone_that_cannot_be_built_is_refused(folder, monkeypatch, backbon
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     change_config(folder, "spec", "backbone", value=backbone)
-    with pytest.raises(ModelFolderError, match=r"config\.json describes a model that cannot be built"):
+    with pytest.raises(
+        ModelFolderError, match=r"config\.json describes a model that cannot be built"
+    ):
         zoo.load(folder)
 
 
@@ -444,7 +448,9 @@ def test_missing_unexpected_and_reshaped_tensors_are_all_named(folder):
 
 def test_weights_of_another_spec_are_refused(folder):
     change_config(folder, "spec", "num_classes", value=11)
-    with pytest.raises(ModelFolderError, match=r"decoder\.tail\.fc\.bias, decoder\.tail\.fc\.weight"):
+    with pytest.raises(
+        ModelFolderError, match=r"decoder\.tail\.fc\.bias, decoder\.tail\.fc\.weight"
+    ):
         zoo.load(folder)
 
 

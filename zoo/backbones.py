@@ -1,7 +1,11 @@
 """timm backbones, cut where a bottleneck takes the place of their first layers."""
 
-import timm
 from torch import Tensor, nn
+
+from .deprecations import quiet_torchscript
+
+with quiet_torchscript():
+    import timm
 
 _RESNET_TAIL = ("layer2", "layer3", "layer4", "global_pool", "fc")
 

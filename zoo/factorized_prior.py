@@ -9,20 +9,18 @@ Ballé et al. 2018 (https://arxiv.org/abs/1802.01436) for the prior; Matsubara e
 (https://arxiv.org/abs/2108.11898) for the layers around it.
 """
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
-    # CompressAI scripts its likelihood functions on import, which torch 2.15 deprecates.
-    warnings.simplefilter("ignore", FutureWarning)
+from .coding import FactorizedTables
+from .deprecations import quiet_torchscript
+from .spec import FactorizedPriorBottleneck
+
+with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck
     from compressai.layers import GDN1
 
-from .coding import FactorizedTables
-from .spec import FactorizedPriorBottleneck
 
 _TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
 

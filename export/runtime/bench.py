@@ -68,7 +68,7 @@ def bench_half(
         warmup: Runs before the counted ones.
         iterations: Counted runs.
     """
-    record = Record.load(bundle.part_paths["selftest"])
+    record = Record.load(bundle)
     codec = bundle.codec()
     if half == "device":
         device = Device(bundle, threads)

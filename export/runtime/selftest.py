@@ -1,6 +1,5 @@
 """Does this machine compute what the exporting machine recorded?"""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ParityError
+from ...zoo.coding.arrays import read_arrays
 from .bundle import Bundle
 from .halves import Device, Edge
 
+_MAX_BYTES = 1 << 28
 _ARRAYS = ("image", "symbols", "ties", "output", "stream")
 
 
@@ -46,21 +47,34 @@ class Record:
             )
 
     @classmethod
-    def load(cls, path: Path, limit_bytes: int = 1 << 28) -> "Record":
-        """Read a record.
+    def load(cls, bundle: Bundle) -> "Record":
+        """Read a bundle's record.
 
         Raises:
-            BundleError: The file is damaged, too large, or holds anything else.
+            BundleError: The file is damaged, too large, or does not fit the bundle's graphs.
         """
+        path = bundle.part_paths["selftest"]
         try:
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > limit_bytes:
-                    raise BundleError(f"{path} unpacks to more than {limit_bytes >> 20} MiB.")
-            with np.load(path, allow_pickle=False) as arrays:
-                values = {name: arrays[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(path, _ARRAYS, limit_bytes=_MAX_BYTES)
+        except ValueError as error:
             raise BundleError(f"Cannot read the self-test record {path}: {error}.") from error
-        return cls(**values | {"stream": values["stream"].tobytes()})
+        latent = bundle.device.output.shape[1:]
+        expected = {
+            "image": (np.float32, (1, *bundle.device.input.shape[1:])),
+            "symbols": (np.int32, (1, *latent)),
+            "ties": (np.bool_, (1, *latent)),
+            "output": (np.float32, (1, *bundle.edge.output.shape[1:])),
+            "stream": (np.uint8, arrays["stream"].shape[:1]),
+        }
+        for name, (dtype, shape) in expected.items():
+            value = arrays[name]
+            if value.dtype != dtype or value.shape != shape:
+                raise BundleError(
+                    f"The self-test record holds {name} as {value.dtype} {value.shape}, "
+                    f"not {np.dtype(dtype)} {shape}."
+                )
+        stream = arrays.pop("stream").tobytes()
+        return cls(stream=stream, **arrays)  # pyright: ignore[reportArgumentType]  # as checked
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def run_selftest(bundle: Bundle, threads: int = 0) -> SelfTest:
         ParityError: A symbol, the stream or the output differs by more than it may.
         BundleError: The record or a graph cannot be read.
     """
-    record = Record.load(bundle.part_paths["selftest"])
+    record = Record.load(bundle)
     device, edge = Device(bundle, threads), Edge(bundle, threads)
     differing = compare_symbols(device.symbols(record.image), record.symbols, record.ties)
     if device.codec.compress(record.symbols[0]) != record.stream:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ...errors import BitstreamError
 from .factorized import FactorizedCoder
-from .stream import read_stream, write_stream
+from .stream import MAX_SIDE, read_stream, write_stream
 from .tables import FactorizedTables
 
 MAX_SYMBOLS = 1 << 24
@@ -38,6 +38,7 @@ class Codec:
     def frame(self, payload: bytes, shape: tuple[int, ...]) -> bytes:
         """Frame a payload; a latent of another shape than the model's sends it along."""
         height, width = shape
+        self._refuse_absurd(height, width)
         return write_stream(
             payload, self.model_id, None if (height, width) == self.shape else (height, width)
         )
@@ -55,12 +56,17 @@ class Codec:
                 next_step="Decode it with the bundle or model that wrote it.",
             )
         height, width = frame.shape or self.shape
-        if not 0 < self.tables.channels * height * width <= MAX_SYMBOLS:
+        self._refuse_absurd(height, width)
+        return frame.payload, height, width
+
+    def _refuse_absurd(self, height: int, width: int) -> None:
+        channels = self.tables.channels
+        possible = 0 < channels * height * width <= MAX_SYMBOLS
+        if not possible or max(height, width) > MAX_SIDE:
             raise BitstreamError(
-                f"The stream claims {self.tables.channels}×{height}×{width} symbols; "
+                f"The stream claims {channels}×{height}×{width} symbols; "
                 f"from 1 to {MAX_SYMBOLS} are possible."
             )
-        return frame.payload, height, width
 
     def decompress(self, stream: bytes) -> NDArray[np.int32]:
         """Read the symbols (C, H, W) int32 of one image.

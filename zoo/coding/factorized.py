@@ -60,8 +60,8 @@ class FactorizedCoder:
             _integer_model(np.diff(row[:length]))
             for row, length in zip(tables.cdf, tables.length, strict=True)
         ]
-        self._offset = tables.offset.astype(np.int64)[:, None]
-        self._escape = tables.length.astype(np.int64)[:, None] - 2
+        self._offset = tables.offset[:, None]
+        self._escape = tables.length[:, None] - np.int32(2)
         self._escape_classes = _escape_class_model()
 
     def encode(self, symbols: NDArray[np.int32]) -> bytes:
@@ -73,13 +73,10 @@ class FactorizedCoder:
         Returns:
             The payload.
         """
-        rows = np.asarray(symbols).reshape(self.tables.channels, -1) - self._offset
-        escaped = (rows < 0) | (rows >= self._escape)
+        slots, escaped = self._slots(symbols)
         coder = _AnsCoder()
         if escaped.any():
-            self._encode_escapes(coder, rows, escaped)
-            rows = np.where(escaped, self._escape, rows)
-        slots = rows.astype(np.int32)
+            self._encode_escapes(coder, symbols, escaped)
         for slot_row, model in zip(slots[::-1], reversed(self._models), strict=True):
             coder.encode_reverse(slot_row, model)
         # The last word is never zero, so its zero bytes need not be sent.
@@ -101,22 +98,40 @@ class FactorizedCoder:
         words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4").astype(np.uint32)
         coder = _AnsCoder(words)
         count = height * width
-        rows = np.stack([coder.decode(model, count) for model in self._models]).astype(np.int64)
+        rows = np.stack([coder.decode(model, count) for model in self._models])
         escaped = rows == self._escape
-        if escaped.any():
-            self._decode_escapes(coder, rows, escaped)
+        rows += self._offset
+        beyond = self._decode_escapes(coder, escaped) if escaped.any() else None
         if not coder.is_empty():
             raise BitstreamError("The payload goes on after its last symbol.")
-        rows += self._offset
-        if escaped.any() and not _fits_int32(rows[escaped]):
-            raise BitstreamError("The payload holds a symbol beyond 32 bits.")
-        return rows.astype(np.int32).reshape(-1, height, width)
+        if beyond is not None:
+            limits = np.iinfo(np.int32)
+            if beyond.min() < limits.min or beyond.max() > limits.max:
+                raise BitstreamError("The payload holds a symbol beyond 32 bits.")
+            rows[escaped] = beyond
+        return rows.reshape(-1, height, width)
+
+    def _slots(self, symbols: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return each symbol's slot (C, H·W) int32, and whether it is the escape slot."""
+        symbols = symbols.astype(np.int32, casting="safe", copy=False)
+        slots = symbols.reshape(self.tables.channels, -1) - self._offset
+        # A difference below 0, or one that wraps around, is a large unsigned number: the tables'
+        # own ranges are checked not to wrap.
+        escaped = slots.view(np.uint32) >= self._escape.view(np.uint32)
+        np.copyto(slots, self._escape, where=escaped)
+        return slots, escaped
+
+    def _bounds(self, escaped: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first ordinary symbol of each escaped one's channel, and the first beyond."""
+        first = np.broadcast_to(self._offset, escaped.shape)[escaped].astype(np.int64)
+        return first, first + np.broadcast_to(self._escape, escaped.shape)[escaped]
 
     def _encode_escapes(
-        self, coder: Any, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
+        self, coder: Any, symbols: NDArray[np.int32], escaped: NDArray[np.bool_]
     ) -> None:
-        beyond = rows - np.where(rows < 0, 0, self._escape)
-        beyond = beyond[escaped]
+        first, end = self._bounds(escaped)
+        values = symbols.reshape(escaped.shape)[escaped].astype(np.int64)
+        beyond = np.where(values < first, values - first, values - end)
         # 0, 1, 2, … above the table become 0, 2, 4, …; −1, −2, … below it become 1, 3, …
         magnitude = np.where(beyond < 0, -2 * beyond - 1, 2 * beyond)
         classes = _bit_lengths(magnitude)
@@ -124,23 +139,19 @@ class FactorizedCoder:
             coder.encode_reverse(values, _Uniform(), np.left_shift(1, bits).astype(np.int32))
         coder.encode_reverse(classes.astype(np.int32), self._escape_classes)
 
-    def _decode_escapes(
-        self, coder: Any, rows: NDArray[np.int64], escaped: NDArray[np.bool_]
-    ) -> None:
-        count = int(escaped.sum())
-        classes = np.asarray(coder.decode(self._escape_classes, count), np.int64)
+    def _decode_escapes(self, coder: Any, escaped: NDArray[np.bool_]) -> NDArray[np.int64]:
+        first, end = self._bounds(escaped)
+        classes = coder.decode(self._escape_classes, first.size).astype(np.int64)
         magnitude = np.where(classes > 0, np.left_shift(1, np.maximum(classes - 1, 0)), 0)
         for shift, chosen, bits in _bit_split(classes):
             sizes = np.left_shift(1, bits).astype(np.int32)
             magnitude[chosen] |= coder.decode(_Uniform(), sizes).astype(np.int64) << shift
         beyond = np.where(magnitude & 1, -(magnitude + 1) // 2, magnitude // 2)
-        base = np.broadcast_to(self._escape, rows.shape)[escaped]
-        rows[escaped] = beyond + np.where(beyond < 0, 0, base)
+        return beyond + np.where(beyond < 0, first, end)
 
     def ideal_bits(self, symbols: NDArray[np.int32]) -> float:
         """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
-        rows = np.asarray(symbols).reshape(self.tables.channels, -1) - self._offset
-        slots = np.where((rows < 0) | (rows >= self._escape), self._escape, rows)
+        slots, _ = self._slots(symbols)
         frequency = np.diff(self.tables.cdf.astype(np.int64), axis=1)
         counts = np.take_along_axis(frequency, slots, axis=1)
         return float(self.tables.precision * counts.size - np.log2(counts).sum())
@@ -172,8 +183,3 @@ def _bit_fields(
         (bits, ((magnitude[chosen] >> shift) & ((1 << bits) - 1)).astype(np.int32))
         for shift, chosen, bits in _bit_split(classes)
     ]
-
-
-def _fits_int32(values: NDArray[np.int64]) -> bool:
-    limits = np.iinfo(np.int32)
-    return bool(values.min() >= limits.min and values.max() <= limits.max)

@@ -23,6 +23,9 @@ from ...errors import BitstreamError
 STREAM_OVERHEAD_BYTES = 12
 """Bytes of a stream beyond its payload when the shape is not sent."""
 
+MAX_SIDE = (1 << 16) - 1
+"""Height and width of a latent have two bytes each."""
+
 _MAGIC = b"SZ"
 _VERSION = 1
 _HAS_SHAPE = 1

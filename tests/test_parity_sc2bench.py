@@ -1,0 +1,162 @@
+"""The same weights in sc2-benchmark's own model and in ours, on the same photographs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from splitzoo import zoo
+
+pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
+
+# sc2bench and what it imports use deprecated interfaces of other packages: theirs to fix.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+BOTTLENECK = "bottleneck_layer."
+OUR_NAMES = {
+    "bottleneck_layer.encoder.": "encoder.",
+    "bottleneck_layer.entropy_bottleneck.": "coder.entropy_bottleneck.",
+    "bottleneck_layer.decoder.": "decoder.g_s.",
+    "layer2.": "decoder.tail.layer2.",
+    "layer3.": "decoder.tail.layer3.",
+    "layer4.": "decoder.tail.layer4.",
+    "fc.": "decoder.tail.fc.",
+}
+
+
+def our_name(name):
+    (prefix,) = (prefix for prefix in OUR_NAMES if name.startswith(prefix))
+    return OUR_NAMES[prefix] + name.removeprefix(prefix)
+
+
+@pytest.fixture(scope="module")
+def images(photographs):
+    preprocessing = zoo.get_spec(zoo.DEFAULT_MODEL).preprocessing
+    return [torch.from_numpy(preprocessing.load(path)) for path in photographs]
+
+
+@pytest.fixture(scope="module")
+def peer(images):
+    """sc2bench's model with weights that leave no part of the computation idle."""
+    from sc2bench.models.backbone import splittable_resnet
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = splittable_resnet(
+            {
+                "key": "FPBasedResNetBottleneck",
+                "kwargs": {"num_bottleneck_channels": 24, "num_target_channels": 256},
+            },
+            resnet_name="resnet50",
+            skips_avgpool=False,
+            skips_fc=False,
+        )
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 1.0)
+                layer.bias.normal_(0, 0.1)
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 1.5)
+        bottleneck = model.bottleneck_layer
+        medians = bottleneck.entropy_bottleneck.quantiles[:, 0, 1]
+        medians.uniform_(-0.45, 0.45)
+        # The tables reach from -10 to 10: with this spread some symbols lie outside.
+        spread = torch.cat([bottleneck.encoder(image) for image in images]).std()
+        bottleneck.encoder[4].weight *= 6 / spread
+    model.eval()
+    model.update()
+    return model
+
+
+@pytest.fixture(scope="module")
+def ours(peer):
+    model = zoo.load(zoo.DEFAULT_MODEL, pretrained=False)
+    weights = {our_name(name): tensor for name, tensor in peer.state_dict().items()}
+    assert weights.keys() == model.state_dict().keys()
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+class Comparison(NamedTuple):
+    """One photograph on both sides, up to the decoders."""
+
+    image: torch.Tensor
+    peer_symbols: np.ndarray
+    peer_string: bytes
+    peer_dequantised: torch.Tensor
+    symbols: np.ndarray
+    stream: bytes
+
+
+@pytest.fixture(scope="module")
+def comparisons(peer, ours, images):
+    return [compare(peer, ours, image) for image in images]
+
+
+@torch.no_grad()
+def compare(peer, ours, image):
+    bottleneck = peer.bottleneck_layer
+    coder = bottleneck.entropy_bottleneck
+    latent = bottleneck.encoder(image)
+    (string,) = coder.compress(latent)
+    symbols = ours.symbols(image)
+    return Comparison(
+        image=image,
+        peer_symbols=coder.quantize(latent, "symbols", bottleneck._get_means(latent)).numpy(),
+        peer_string=string,
+        peer_dequantised=coder.decompress([string], latent.shape[2:]),
+        symbols=symbols,
+        stream=ours.codec.compress(symbols[0]),
+    )
+
+
+def test_the_comparison_covers_ordinary_symbols_and_escapes(ours, comparisons):
+    symbols = np.concatenate([compared.symbols for compared in comparisons])
+    tables = ours.codec.tables
+    first = tables.offset.reshape(1, -1, 1, 1)
+    escaped = (symbols < first) | (symbols >= first + tables.length.reshape(1, -1, 1, 1) - 2)
+    assert len(comparisons) == 10
+    assert 0.01 < escaped.mean() < 0.5
+    assert np.unique(symbols).size > 20
+    assert np.unique(tables.offset).size > 1
+
+
+def test_symbols_are_equal_to_the_last_one(comparisons):
+    for compared in comparisons:
+        np.testing.assert_array_equal(compared.symbols, compared.peer_symbols, strict=True)
+
+
+def test_what_the_peer_decodes_is_what_we_decode(ours, comparisons):
+    for compared in comparisons:
+        symbols = ours.codec.decompress(compared.stream)[None]
+        np.testing.assert_array_equal(symbols, compared.peer_symbols, strict=True)
+        dequantised = ours.coder.dequantise(torch.from_numpy(symbols))
+        assert torch.equal(dequantised, compared.peer_dequantised)
+
+
+def test_logits_are_equal_within_float_rounding(peer, ours, comparisons):
+    for compared in comparisons:
+        with torch.no_grad():
+            expected = peer(compared.image)
+        logits = ours.decompress([compared.stream])
+        assert expected.shape == logits.shape == (1, 1000)
+        assert expected.std() > 0.1
+        # The same layers on the same symbols: only the order of float32 additions may differ,
+        # which through fifty layers stays far below 1e-4 of the largest logit.
+        assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_no_payload_is_more_than_16_bytes_longer_than_the_peers(ours, comparisons):
+    for compared in comparisons:
+        payload, *_ = ours.codec.unframe(compared.stream)
+        assert len(payload) <= len(compared.peer_string) + 16
+
+
+def test_encoder_bits_are_counted_as_the_peer_does(peer, ours):
+    from sc2bench.analysis import analyze_model_size
+
+    from splitzoo.profile.size import sc2bench_encoder_bits
+
+    parts = [BOTTLENECK + "encoder", BOTTLENECK + "entropy_bottleneck"]
+    assert sc2bench_encoder_bits(ours) == analyze_model_size(peer, encoder_paths=parts)["encoder"]

@@ -1,0 +1,56 @@
+"""Read the arrays of an ``.npz`` file that may be hostile."""
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # encrypted; its subclasses: unknown compression, nesting
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What zipfile and numpy raise at damaged files, beside what they document."""
+
+
+def read_arrays(
+    path: Path, names: Collection[str], *, limit_bytes: int
+) -> dict[str, NDArray[np.generic]]:
+    """Read all arrays of an ``.npz`` file; nothing is unpickled.
+
+    Args:
+        path: Of the file.
+        names: That it must hold, and nothing else.
+        limit_bytes: Of all arrays together, unpacked.
+
+    Raises:
+        ValueError: The file is missing, damaged, too large, or holds other arrays.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            # A small archive can claim large arrays: look before unpacking.
+            if sum(entry.file_size for entry in entries) > limit_bytes:
+                raise ValueError(f"it unpacks to more than {limit_bytes >> 20} MiB")
+            held = sorted(entry.filename for entry in entries)
+            if held != sorted(f"{name}.npy" for name in names):
+                raise ValueError(f"it holds {', '.join(held) or 'nothing'}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except _DAMAGE as error:
+        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error

@@ -1,0 +1,18 @@
+"""Keep other libraries' use of TorchScript from filling the terminal."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Ignore torch's FutureWarning that TorchScript is deprecated.
+
+    timm and CompressAI script functions when they are imported, and fvcore traces; users of this
+    package can do nothing about it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`?torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="`?torch.jit", category=DeprecationWarning)
+        yield
