@@ -29,6 +29,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     refuse_taken(path)
+    made = [parent for parent in path.parents if not parent.exists()]
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -40,6 +41,9 @@ def new_folder(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # refused where something is in it: then all went well
 
 
 @contextlib.contextmanager

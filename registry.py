@@ -43,7 +43,8 @@ class Registry(Generic[T]):
         """Return the entry of a name or alias.
 
         Raises:
-            UnknownNameError: Nothing has that name; it carries up to three close ones.
+            UnknownNameError: Nothing has that name; it carries up to three close ones, or all
+                where there are few.
         """
         try:
             return self._entries[self._aliases.get(name, name)]

@@ -34,6 +34,7 @@ from splitzoo.zoo.preprocessing import list_images
 HERE = Path(__file__).parent
 SIDES = ("splitzoo", "sc2bench")
 HELP_WARMUP, HELP_RUNS = 2, 10
+QUIET_CORES = 0.1  # kept busy by other processes; beyond it the ratios mean little
 PACKAGES = (
     *("splitzoo", "sc2bench", "torchdistill", "compressai", "torch", "torchvision", "timm"),
     *("onnx", "onnxruntime", "constriction", "numpy", "pillow"),
@@ -242,8 +243,6 @@ def figures(report: Report) -> list[list[str]]:
 def markdown(report: Report) -> str:
     """Return the report as a page."""
     env, same = report.environment, report.agreement
-    foreign = [cores for side in report.foreign_cores.values() for cores in side]
-    busy = "unknown" if None in foreign else f"{max(foreign):.2f}"
     ratios = (
         f"{c.name} {', '.join(f'{r:.3f}' for r in c.round_ratios)}" for c in report.comparisons
     )
@@ -253,8 +252,7 @@ def markdown(report: Report) -> str:
         f"{report.threads} threads. {report.date}, `{report.command}`.",
         f"{env['cpu']}, {env['cores']} cores, {env['system']}, Python {env['python']}; "
         + ", ".join(f"{name} {number}" for name, number in report.versions.items())
-        + f". Load average before the run {report.load_average[0]}; cores that other processes "
-        f"kept busy during a turn, at most {busy}.",
+        + f". Load average before the run {report.load_average[0]}. {disturbance(report)}",
         grid(figures(report)),
         f"Times are p50 (p90) of {report.comparisons[0].runs} runs: {report.rounds} rounds, the "
         f"sides in turn, each turn a new process with {report.warmup} warm-up runs and "
@@ -269,6 +267,18 @@ def markdown(report: Report) -> str:
         "Ours takes and gives symbols; the graphs do the rest, in the device and edge paths.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def disturbance(report: Report) -> str:
+    """Say how much other processes worked meanwhile, and whether the times can be trusted."""
+    turns = [cores for side in report.foreign_cores.values() for cores in side]
+    known = [cores for cores in turns if cores is not None]
+    if not known:
+        return "What other processes did meanwhile is not known."
+    text = f"Other processes kept at most {max(known):.2f} cores busy during a turn"
+    if max(known) <= QUIET_CORES:
+        return text + "."
+    return text + f": the machine was not quiet (≤ {QUIET_CORES}), do not rely on the times."
 
 
 def grid(rows: list[list[str]]) -> str:
@@ -322,6 +332,7 @@ def main() -> None:
         for row in rows:
             table.add_row(*row)
         Console().print(table)
+        progress(disturbance(report))
         for path in save(report, arguments.output):
             progress(f"wrote {path}")
     except SplitzooError as error:

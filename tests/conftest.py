@@ -35,6 +35,34 @@ def tiny_model():
 
 
 @pytest.fixture(scope="session")
+def bundle(model, tmp_path_factory):
+    """The bundle of ``model``. Shared: tests leave it as it is."""
+    from splitzoo import export
+
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    export.export_split(model, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model, tmp_path_factory):
+    """The bundle of ``tiny_model``, small enough to copy and damage. Shared too."""
+    from splitzoo import export
+
+    folder = tmp_path_factory.mktemp("exported") / "tiny"
+    export.export_split(tiny_model, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_model, tmp_path_factory):
+    """The folder of ``tiny_model``, for commands that take a model."""
+    from splitzoo import zoo
+
+    return zoo.save(tiny_model, tmp_path_factory.mktemp("saved") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def photo():
     """A photograph that every installation has."""
     from matplotlib.cbook import get_sample_data

@@ -272,7 +272,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "file.jpg").write_bytes(content)
     with pytest.raises(ImageError) as caught:
         IMAGENET.load(tmp_path / "file.jpg")
-    assert caught.value.reason == "it is not an image of a known format"
+    assert caught.value.reason.startswith("it is not an image of a known format (BMP, JPEG, ")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tiff", "ppm"])

@@ -53,11 +53,20 @@ def test_at_most_three_close_names_are_given():
     assert len(caught.value.matches) == 3
 
 
-def test_a_name_close_to_nothing_is_answered_with_the_next_step_alone(fruit):
+def test_a_name_close_to_nothing_is_answered_with_all_names_where_they_are_few(fruit):
     with pytest.raises(UnknownNameError) as caught:
         fruit.get("xyz")
+    assert caught.value.matches == ("apple", "apricot")
+
+
+def test_a_name_close_to_nothing_is_answered_with_the_next_step_alone_where_names_are_many():
+    registry = Registry("word", next_step="See: words")
+    for number in range(6):
+        registry.register(f"word{number}", number)
+    with pytest.raises(UnknownNameError) as caught:
+        registry.get("xyz")
     assert caught.value.matches == ()
-    assert str(caught.value) == "No fruit is named 'xyz'.\nSee: fruit list"
+    assert str(caught.value) == "No word is named 'xyz'.\nSee: words"
 
 
 @pytest.mark.parametrize(

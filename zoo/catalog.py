@@ -64,7 +64,7 @@ def build(spec: ModelSpec, *, seed: int = 0) -> "SplitModel":
 
     builder = _builder(spec)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = builder(spec)
     model.eval()
     model.make_tables()

@@ -3,6 +3,8 @@
 numpy and Pillow alone: the same code runs in the zoo and on the board.
 """
 
+import math
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +13,33 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from ..errors import ImageError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_FORMATS = tuple(
+    str(plugin.format)
+    for plugin in (
+        BmpImagePlugin.BmpImageFile,
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        PpmImagePlugin.PpmImageFile,
+        TiffImagePlugin.TiffImageFile,
+        WebPImagePlugin.WebPImageFile,
+    )
+)
+"""What is read. Pillow knows more, among them formats that it hands to other programs."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +65,10 @@ class Preprocessing:
             raise ValueError(f"interpolation {self.interpolation!r}, not bilinear or bicubic")
         if not 0 < min(self.crop) <= max(self.crop) <= self.resize <= 1 << 14:
             raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError("mean and std are three numbers each, std above 0")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ValueError("mean and std are not three numbers each")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError("mean and std are not finite, or a std is not above 0")
 
     def load(self, path: Path | str) -> NDArray[np.float32]:
         """Read an image file into the model's input.
@@ -56,7 +82,7 @@ class Preprocessing:
         Raises:
             ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
         """
-        with _image_errors(path), Image.open(path) as image:
+        with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
             return self.normalise(self.pixels(_upright_rgb(image)))
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -87,6 +113,19 @@ class Preprocessing:
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
 
+# What Pillow's readers raise at damaged files, beside OSError.
+_DAMAGE = (
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return the image files below a folder, sorted by path.
 
@@ -102,13 +141,15 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow would clip 16-bit grey values to 255 instead of scaling them.
         grey = np.asarray(image, np.float64)
         if image.mode.startswith("I"):
             grey = grey / 257.0
         image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
-    return ImageOps.exif_transpose(image).convert("RGB")
+    image.info.pop("transparency", None)  # or Pillow warns that it is lost
+    return image.convert("RGB")
 
 
 @contextmanager
@@ -119,10 +160,11 @@ def _image_errors(path: Path | str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except UnidentifiedImageError as error:
-        raise ImageError(path, "it is not an image of a known format") from error
+        known = ", ".join(IMAGE_FORMATS)
+        raise ImageError(path, f"it is not an image of a known format ({known})") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(path, "it has more than 89 megapixels") from error
     except OSError as error:
         raise ImageError(path, (error.strerror or str(error)).lower()) from error
-    except (ValueError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
+    except _DAMAGE as error:
         raise ImageError(path, f"it is damaged ({error})") from error

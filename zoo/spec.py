@@ -1,11 +1,12 @@
 """What a split model is, as data: the part of a model that is not its weights."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .preprocessing import Preprocessing
 
+Channels = Annotated[int, Field(ge=1, le=4096)]
 Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
 
 
@@ -17,8 +18,12 @@ class FactorizedPriorBottleneck(_Frozen):
     """Sizes of the encoder and decoder of Entropic Student with a factorized prior."""
 
     kind: Literal["factorized-prior"] = "factorized-prior"
-    encoder_channels: tuple[int, int, int] = Field(description="after each convolution of g_a")
-    decoder_channels: tuple[int, int, int] = Field(description="after each convolution of g_s")
+    encoder_channels: tuple[Channels, Channels, Channels] = Field(
+        description="after each convolution of g_a"
+    )
+    decoder_channels: tuple[Channels, Channels, Channels] = Field(
+        description="after each convolution of g_s"
+    )
 
     @property
     def latent_channels(self) -> int:
@@ -53,9 +58,15 @@ class ModelSpec(_Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
     task: Task
     method: str
-    backbone: str = Field(description="name of the timm or torchvision model that is split")
+    # timm would look names with a scheme, such as hf-hub:, up on the network.
+    backbone: str = Field(
+        pattern=r"^[A-Za-z0-9_.]{1,80}$",
+        description="name of the timm or torchvision model that is split",
+    )
     bottleneck: FactorizedPriorBottleneck
-    beta: float = Field(ge=0, description="weight of the rate in the training loss")
+    beta: float = Field(
+        ge=0, allow_inf_nan=False, description="weight of the rate in the training loss"
+    )
     dataset: str
     num_classes: int = Field(ge=1, le=1 << 20)
     preprocessing: Preprocessing
@@ -64,6 +75,12 @@ class ModelSpec(_Frozen):
     base_model: str = Field(
         default="", description="Hub name of the teacher that training begins from"
     )
+
+    @model_validator(mode="after")
+    def _has_a_latent(self) -> Self:
+        if min(self.latent_shape) < 1:
+            raise ValueError(f"an input of {self.preprocessing.crop} pixels leaves no latent")
+        return self
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

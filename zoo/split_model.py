@@ -40,6 +40,7 @@ class SplitModel(nn.Module):
         self.coder = coder
         self.decoder = decoder
         self._codec: Codec | None = None
+        self.register_load_state_dict_post_hook(_forget_codec)
 
     def forward(self, image: Tensor) -> Tensor:
         """Run both halves without entropy coding, for training and evaluation.
@@ -102,9 +103,17 @@ class SplitModel(nn.Module):
     def make_tables(self) -> None:
         """Make the integer tables from the present weights; for models that were just trained."""
         self.coder.make_tables()
-        self._codec = None
+        _forget_codec(self)
 
     def train(self, mode: bool = True) -> "SplitModel":
         """Set training mode; entering or leaving it forgets the stream id."""
-        self._codec = None
+        _forget_codec(self)
         return super().train(mode)
+
+    def __getstate__(self) -> dict:
+        # The coder's own models cannot be copied; they are made again when needed.
+        return {**self.__dict__, "_codec": None}
+
+
+def _forget_codec(model: SplitModel, _keys: object = None) -> None:
+    model._codec = None

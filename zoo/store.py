@@ -28,7 +28,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
     library_name: str = "splitzoo"
     library_version: str = __version__
     spec: ModelSpec
@@ -112,13 +112,18 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
         model = build(config.spec)
     except SplitzooError:
         raise
-    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+    except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
         raise ModelFolderError(
             f"{folder / CONFIG_NAME} describes a model that cannot be built: {error}"
         ) from error
     _refuse_other_tensors(path, model.state_dict(), state)
     model.load_state_dict(state)
-    _ = model.coder.tables  # hostile tables are refused now, not at the first image
+    # Hostile tables are refused now, not at the first image.
+    if model.coder.tables.channels != config.spec.bottleneck.latent_channels:
+        raise ModelFolderError(
+            f"{path} holds entropy tables of {model.coder.tables.channels} channels; "
+            f"the latent has {config.spec.bottleneck.latent_channels}."
+        )
     return model.eval()
 
 

@@ -147,7 +147,7 @@ class FactorizedCoder:
             sizes = np.left_shift(1, bits).astype(np.int32)
             magnitude[chosen] |= coder.decode(_Uniform(), sizes).astype(np.int64) << shift
         beyond = np.where(magnitude & 1, -(magnitude + 1) // 2, magnitude // 2)
-        return beyond + np.where(beyond < 0, first, end)
+        return np.add(np.where(beyond < 0, first, end), beyond)
 
     def ideal_bits(self, symbols: NDArray[np.int32]) -> float:
         """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""

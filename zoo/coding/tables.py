@@ -1,7 +1,6 @@
 """Integer entropy tables: what the coder knows of the symbols' distribution."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,15 +114,4 @@ class FactorizedTables:
             arrays = read_arrays(path, _ARRAYS, limit_bytes=_MAX_FILE_BYTES)
         except ValueError as error:
             raise TablesError(f"Cannot read entropy tables from {path}: {error}.") from error
-        return cls(**arrays)  # pyright: ignore[reportArgumentType]  # checked in __post_init__
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.integer]]) -> "FactorizedTables":
-        """Make tables from arrays named like the attributes.
-
-        Raises:
-            TablesError: An array is missing, one is too many, or they are not valid tables.
-        """
-        if set(arrays) != set(_ARRAYS):
-            raise TablesError(f"Entropy tables hold {sorted(arrays)}, not {sorted(_ARRAYS)}.")
         return cls(**arrays)  # pyright: ignore[reportArgumentType]  # checked in __post_init__
