@@ -1,5 +1,6 @@
 """The command line: ``splitzoo zoo | export | profile | cards | demo``."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,9 @@ def _main(
 
 def run() -> int:
     """Run the command that the process was started with, and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know β
     try:
         app()
     except SystemExit as stop:

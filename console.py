@@ -73,7 +73,11 @@ class Console:
         self._out.print(Markdown(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table; columns whose name ends in ``>`` are aligned to the right."""
+        """Print a table.
+
+        The first column, and those whose name ends in ``>``, which are aligned to the right, are
+        not broken into lines.
+        """
         table = Table(
             title=escape(title) or None,
             title_justify="left",
@@ -81,10 +85,13 @@ class Console:
             show_header=any(name.strip(">") for name in columns),
             box=SIMPLE,
         )
-        for column in columns:
+        for number, column in enumerate(columns):
             right = column.endswith(">")
             table.add_column(
-                column.removesuffix(">"), justify="right" if right else "left", no_wrap=right
+                column.removesuffix(">"),
+                justify="right" if right else "left",
+                no_wrap=right or number == 0,
+                overflow="fold",
             )
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))

@@ -44,17 +44,22 @@ class Coding(_Part):
 class Parity(_Part):
     """How the exported graphs compare with PyTorch on the same inputs."""
 
-    images: int = Field(description="seeded test pictures compared")
-    symbols: int = Field(description="symbols compared, over all pictures")
-    symbols_differing: int
+    images: int = Field(default=0, description="seeded test pictures compared")
+    symbols: int = Field(default=0, description="symbols compared, over all pictures")
+    symbols_differing: int = 0
     symbols_tied: int = Field(
+        default=0,
         description="symbols whose latent lies so close to a rounding boundary that float "
-        "arithmetic of another order may round it the other way; they may differ by 1"
+        "arithmetic of another order may round it the other way; they may differ by 1",
     )
     tie_margin: float = Field(description="that distance, in units of a symbol")
-    output_max_relative_error: float = Field(description="largest |difference| / largest |output|")
+    output_max_relative_error: float = Field(
+        default=0.0, description="largest |difference| / largest |output|"
+    )
     output_tolerance: float
-    streams_decoded: bool = Field(description="every stream gave back the symbols that went in")
+    streams_decoded: bool = Field(
+        default=False, description="every stream gave back the symbols that went in"
+    )
 
 
 class Provenance(_Part):

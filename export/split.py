@@ -139,16 +139,7 @@ def _write_parts(
         labels="labels.json",
         selftest="selftest.npz",
         requirements=["numpy", "pillow", "constriction>=0.5,<0.6", *target.requirements],
-        parity=Parity(
-            images=0,
-            symbols=0,
-            symbols_differing=0,
-            symbols_tied=0,
-            tie_margin=TIE_MARGIN,
-            output_max_relative_error=0.0,
-            output_tolerance=OUTPUT_TOLERANCE,
-            streams_decoded=False,
-        ),
+        parity=Parity(tie_margin=TIE_MARGIN, output_tolerance=OUTPUT_TOLERANCE),
         provenance=Provenance(
             weights="trained" if seed is None else "random",
             seed=seed,

@@ -25,7 +25,7 @@ def list_(
     def show() -> None:
         rows = (
             (
-                spec.name + (" (default)" if spec.name == DEFAULT_MODEL else ""),
+                spec.name,
                 spec.task,
                 spec.method,
                 spec.backbone,
@@ -37,6 +37,8 @@ def list_(
         console.table("", ("name", "task", "method", "backbone", "β>", "dataset"), rows)
 
     console.data(specs, show)
+    if DEFAULT_MODEL in (spec.name for spec in specs):
+        console.hint(f"The default is {DEFAULT_MODEL}.")
     if not specs:
         console.hint("No model matches. All of them: splitzoo zoo list")
 
