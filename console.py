@@ -91,7 +91,6 @@ class Console:
                 column.removesuffix(">"),
                 justify="right" if right else "left",
                 no_wrap=right or number == 0,
-                overflow="fold",
             )
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))

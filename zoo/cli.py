@@ -28,13 +28,11 @@ def list_(
                 spec.name,
                 spec.task,
                 spec.method,
-                spec.backbone,
                 f"{spec.beta:g}",
-                spec.dataset,
             )
             for spec in specs
         )
-        console.table("", ("name", "task", "method", "backbone", "β>", "dataset"), rows)
+        console.table("", ("name", "task", "method", "β>"), rows)
 
     console.data(specs, show)
     if DEFAULT_MODEL in (spec.name for spec in specs):
