@@ -22,7 +22,7 @@ ABSENT = (
     *("torch", "torchvision", "timm", "compressai", "onnx", "onnxscript", "pydantic", "typer"),
     *("rich", "jinja2", "huggingface_hub", "safetensors", "fvcore", "matplotlib", "splitzoo"),
 )
-ON_THE_BOARD = f"""
+BLOCKED = f"""
 import runpy, sys
 
 class Absent:
@@ -31,8 +31,8 @@ class Absent:
             raise ModuleNotFoundError("absent on the board: " + name)
 
 sys.meta_path.insert(0, Absent())
-runpy.run_module("splitrun", run_name="__main__", alter_sys=True)
 """
+RUN = 'runpy.run_module("splitrun", run_name="__main__", alter_sys=True)'
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def board(bundle):
 
     def run(*arguments: object) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-W", "error", "-c", ON_THE_BOARD, *map(str, arguments)],
+            [sys.executable, "-W", "error", "-c", BLOCKED + RUN, *map(str, arguments)],
             cwd=bundle,
             env=environment,
             capture_output=True,
@@ -91,7 +91,7 @@ def refused(result: tuple[int, str, str], saying: str) -> None:
 @pytest.mark.parametrize("name", ["torch", "pydantic", "splitzoo"])
 def test_the_board_lacks_what_it_should(name) -> None:
     # Otherwise the tests below would prove nothing.
-    code = ON_THE_BOARD.replace("runpy.run_module(", f"import {name}; (")
+    code = f"{BLOCKED}import {name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"ModuleNotFoundError: absent on the board: {name}" in done.stderr
 
@@ -161,7 +161,7 @@ def test_bench_measures_both_halves_on_the_board(board, photo) -> None:
 
 
 def test_a_board_without_the_engine_says_what_to_install(bundle) -> None:
-    without = ON_THE_BOARD.replace("'splitzoo')", "'splitzoo', 'onnxruntime')")
+    without = BLOCKED.replace("'splitzoo')", "'splitzoo', 'onnxruntime')") + RUN
     done = subprocess.run(
         [sys.executable, "-c", without, "selftest"], cwd=bundle, capture_output=True, text=True
     )
@@ -400,7 +400,7 @@ def test_the_module_in_the_package_needs_a_bundle(capsys) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_bench_ends_without_a_traceback(tiny_bundle, signal_number) -> None:
-    words = [sys.executable, "-c", STARTED, "bench", "--iterations", "1000000"]
+    words = [sys.executable, "-c", ANNOUNCED + RUN, "bench", "--iterations", "1000000"]
     process = subprocess.Popen(
         words, cwd=tiny_bundle, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -411,8 +411,23 @@ def test_a_stopped_bench_ends_without_a_traceback(tiny_bundle, signal_number) ->
     assert process.returncode in (1, 128 + signal_number, -signal_number)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_a_runtime_stopped_while_it_starts_ends_without_a_traceback(tiny_bundle, tmp_path) -> None:
+    # A board takes seconds to import numpy and ONNX Runtime: Ctrl-C often falls there.
+    (tmp_path / "numpy.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "splitrun", "selftest"],
+        cwd=tiny_bundle,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (1, -signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in done.stderr
+
+
 # Says when it has begun, so that the signal does not come before Python is ready for it.
-STARTED = """
+ANNOUNCED = """
 import runpy, sys
 import splitrun.export.runtime.bench as bench
 measure = bench.measure_steps
@@ -422,5 +437,4 @@ def announced(*args, **kwargs):
     return measure(*args, **kwargs)
 
 bench.measure_steps = announced
-runpy.run_module("splitrun", run_name="__main__", alter_sys=True)
 """

@@ -1,0 +1,607 @@
+"""Bundles that are damaged or hostile: each is refused with a message that names what is wrong."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitzoo.errors import BitstreamError, BundleError, ParityError, SplitzooError
+from splitzoo.export import run_bundle, verify_bundle
+from splitzoo.export.runtime.bundle import open_bundle
+from splitzoo.export.runtime.cli import main
+from splitzoo.export.runtime.halves import Device, Edge
+from splitzoo.export.runtime.selftest import Record, run_selftest
+from splitzoo.zoo.coding import FactorizedTables
+
+ABSURD = 65536
+
+
+@pytest.fixture
+def damaged(tiny_bundle, tmp_path):
+    """A copy of the tiny bundle, to damage."""
+    return shutil.copytree(tiny_bundle, tmp_path / "damaged")
+
+
+@pytest.fixture
+def manifest(damaged):
+    """Change the copy's manifest: a path of keys, and the value to put there."""
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+
+    def change(keys: str, value: object) -> Path:
+        *parents, last = keys.split("/")
+        entry = content
+        for key in parents:
+            entry = entry[key]
+        entry[last] = value
+        path.write_text(json.dumps(content))
+        return damaged
+
+    return change
+
+
+def refused_by_both(folder: Path, saying: str) -> None:
+    """The board's reader and the whole check refuse, for the same reason."""
+    for read in (open_bundle, verify_bundle):
+        with pytest.raises(BundleError) as caught:
+            read(folder)
+        assert saying in str(caught.value)
+
+
+def test_the_undamaged_bundle_is_verified(tiny_bundle, tiny_model) -> None:
+    result = verify_bundle(tiny_bundle)
+    assert result.files == len(result.manifest.files)
+    assert result.manifest.spec == tiny_model.spec
+    assert result.selftest.symbols == 4 * 55 * 55
+
+
+# The manifest as a file
+
+
+def test_a_folder_without_manifest_is_no_bundle(damaged) -> None:
+    (damaged / "manifest.json").unlink()
+    refused_by_both(damaged, "is not a bundle: it has no manifest.json")
+
+
+def test_a_folder_that_is_not_there_is_no_bundle(tmp_path) -> None:
+    refused_by_both(tmp_path / "nowhere", "is not a bundle")
+
+
+def test_the_error_says_how_to_make_a_bundle(tmp_path) -> None:
+    with pytest.raises(BundleError) as caught:
+        open_bundle(tmp_path)
+    assert caught.value.next_step.endswith("splitzoo export split --target cpu -o DIR")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b"[]",
+        b"null",
+        b'"manifest"',
+        b"{}",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"[" * 200_000,
+        b'{"schema_version": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_manifest_that_is_no_json_object_is_damaged(damaged, content) -> None:
+    (damaged / "manifest.json").write_bytes(content)
+    refused_by_both(damaged, "manifest.json is damaged")
+
+
+def test_a_huge_manifest_is_refused_unread(damaged) -> None:
+    with (damaged / "manifest.json").open("wb") as file:
+        file.truncate(1 << 34)  # sparse: no disk is used
+    refused_by_both(damaged, "manifest.json is larger than 4 MiB")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_manifest_is_damaged(damaged, share) -> None:
+    path = damaged / "manifest.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    refused_by_both(damaged, "manifest.json is damaged")
+
+
+# The manifest's contents
+
+
+@pytest.mark.parametrize("version", [2, 10**6])
+def test_a_newer_schema_says_how_to_go_on(manifest, version) -> None:
+    damaged = manifest("schema_version", version)
+    refused_by_both(damaged, f"has schema {version}; this reads up to 1.")
+    refused_by_both(damaged, "Use the splitrun inside the bundle")
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", 1.5, None, [1]])
+def test_a_version_that_is_none_is_damage(manifest, version) -> None:
+    refused_by_both(manifest("schema_version", version), "manifest.json is damaged")
+
+
+@pytest.mark.parametrize(
+    "key", ["schema_version", "spec", "engine", "device", "edge", "coding", "labels", "files"]
+)
+def test_a_missing_key_is_named(damaged, key) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, f"'{key}' is missing")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("spec", []),
+        ("spec", "resnet"),
+        ("spec/name", 5),
+        ("spec/preprocessing", []),
+        ("spec/preprocessing/crop", 224),
+        ("spec/preprocessing/crop", [224]),
+        ("spec/preprocessing/crop", []),
+        ("spec/preprocessing/crop", ["a", "b"]),
+        ("spec/preprocessing/crop", [224.0, 224.0]),
+        ("spec/preprocessing/resize", 100),
+        ("spec/preprocessing/resize", 256.5),
+        ("spec/preprocessing/resize", 10**9),
+        ("spec/preprocessing/interpolation", "magic"),
+        ("spec/preprocessing/mean", ["a", "b", "c"]),
+        ("spec/preprocessing/mean", [[0.5], [0.5], [0.5]]),
+        ("spec/preprocessing/mean", [0.5, 0.5, float("nan")]),
+        ("spec/preprocessing/std", [0.0, 0.0, 0.0]),
+        ("spec/preprocessing/std", [1.0]),
+        ("spec/preprocessing/std", [float("nan")] * 3),
+        ("spec/preprocessing/extra", 1),
+        ("files", []),
+        ("files", None),
+        ("files", {"device/encoder.onnx": 5}),
+        ("device", None),
+        ("device/file", 5),
+        ("device/file", None),
+        ("device/input", "image"),
+        ("device/input/shape", 5),
+        ("device/input/shape", "1322"),
+        ("device/input/shape", [1, 3, 64, 64]),
+        ("device/output/shape", [1, 4, 55, 54]),
+        ("device/output/shape", [1, 4, 55, True]),
+        ("device/output/dtype", "foo"),
+        ("edge/input/shape", []),
+        ("edge/output/shape", [1, 0]),
+        ("edge/output/shape", [1, -1]),
+        ("edge/output/shape", [1, 10**400]),
+        ("edge/output/dtype", "foo"),
+        ("coding/model_id", "zz"),
+        ("coding/model_id", "00"),
+        ("coding/model_id", 5),
+        ("coding/latent_shape", [4, 55]),
+        ("coding/latent_shape", [4, 55, 54]),
+        ("coding/latent_shape", [4, 55.0, 55]),
+        ("coding/latent_shape", [0, 55, 55]),
+        ("coding/latent_shape", [-1, 55, 55]),
+        ("coding/latent_shape", [4, 55, 1 << 40]),
+        ("parity/output_tolerance", "none"),
+        ("parity/output_tolerance", None),
+        ("parity/output_tolerance", 10**400),
+        ("provenance", {}),
+        ("provenance/weights", 0),
+        ("engine", ["onnxruntime"]),
+        ("target", 5),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_of_another_type_or_range_is_damage(manifest, keys, value) -> None:
+    refused_by_both(manifest(keys, value), "manifest.json is damaged")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [("precision", "fp7"), ("spec/beta", -1), ("extra", 1), ("parity/images", "x")],
+)
+def test_verify_holds_the_whole_manifest_to_its_schema(manifest, keys, value) -> None:
+    with pytest.raises(BundleError, match=rf"manifest\.json is damaged: {keys.replace('/', '.')}"):
+        verify_bundle(manifest(keys, value))
+
+
+def test_an_unknown_target_is_refused(manifest) -> None:
+    with pytest.raises(SplitzooError, match="No target is named 'abacus'"):
+        verify_bundle(manifest("target", "abacus"))
+
+
+def test_an_unknown_engine_is_named_with_the_known_ones(manifest) -> None:
+    damaged = manifest("engine", "abacus")
+    for half in (Device, Edge):
+        with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
+            half(open_bundle(damaged))
+    with pytest.raises(BundleError, match="abacus"):
+        verify_bundle(damaged)
+
+
+# Paths that leave the folder
+
+ESCAPES = [
+    "../secret.onnx",
+    "device/../../secret.onnx",
+    "/etc/hostname",
+    "//etc/hostname",
+    "..",
+    ".",
+    "",
+    "device/..",
+    "..\\secret.onnx",
+    "device\\encoder.onnx",
+    "C:/secret.onnx",
+    "C:secret.onnx",
+    "device/encoder.onnx\0",
+]
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=repr)
+@pytest.mark.parametrize("keys", ["device/file", "coding/tables", "labels", "selftest"])
+def test_a_part_outside_the_folder_is_refused(manifest, tmp_path, keys, name) -> None:
+    (tmp_path / "secret.onnx").write_text("secret")
+    refused_by_both(manifest(keys, name), f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=repr)
+def test_a_listed_file_outside_the_folder_is_refused(manifest, tmp_path, name) -> None:
+    (tmp_path / "secret.onnx").write_text("secret")
+    damaged = manifest("files", {name: "0" * 64})
+    refused_by_both(damaged, f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "labels.json", "README.md"])
+def test_a_link_out_of_the_folder_is_refused(damaged, tmp_path, name) -> None:
+    shutil.move(damaged / name, tmp_path / "outside")
+    (damaged / name).symlink_to(tmp_path / "outside")
+    refused_by_both(damaged, f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+def test_a_linked_folder_is_refused(damaged, tmp_path) -> None:
+    shutil.move(damaged / "device", tmp_path / "outside")
+    (damaged / "device").symlink_to(tmp_path / "outside")
+    refused_by_both(damaged, "names a path outside the bundle: 'device/encoder.onnx'")
+
+
+def test_a_part_that_is_not_listed_is_refused(damaged) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["files"]["device/encoder.onnx"]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, "device/encoder.onnx is used but not listed under files")
+
+
+# Files
+
+PARTS = ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz", "labels.json", "selftest.npz"]
+OTHERS = ["README.md", "requirements.txt", "splitrun/__main__.py", "splitrun/zoo/preprocessing.py"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_missing_part_is_named(damaged, name) -> None:
+    (damaged / name).unlink()
+    refused_by_both(damaged, f"The bundle lacks {name}.")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_missing_file_is_named_by_the_check(damaged, name) -> None:
+    (damaged / name).unlink()
+    with pytest.raises(BundleError, match=f"The bundle lacks {name}"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.parametrize("name", [*PARTS, *OTHERS])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_changed_byte_is_found_in_any_file(damaged, name, place) -> None:
+    path = damaged / name
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} was changed") as caught:
+        verify_bundle(damaged)
+    assert caught.value.next_step == "Copy or export the bundle again."
+
+
+@pytest.mark.parametrize("name", ["README.md", "tables.npz", "splitrun/__init__.py"])
+def test_an_added_byte_is_found(damaged, name) -> None:
+    with (damaged / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.parametrize(
+    "name", ["extra.txt", "device/extra.onnx", "splitrun/extra.py", ".hidden", "sub/dir/file"]
+)
+def test_an_unlisted_file_is_named(damaged, name) -> None:
+    (damaged / name).parent.mkdir(parents=True, exist_ok=True)
+    (damaged / name).write_text("extra")
+    with pytest.raises(BundleError, match=f"that its manifest does not name: {name}"):
+        verify_bundle(damaged)
+
+
+def test_what_python_leaves_beside_the_runtime_is_no_damage(damaged) -> None:
+    cache = damaged / "splitrun" / "__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "cli.cpython-311.pyc").write_bytes(b"compiled")
+    verify_bundle(damaged)
+
+
+def test_a_python_cache_where_no_python_lies_is_unlisted(damaged) -> None:
+    (damaged / "device" / "__pycache__").mkdir()
+    (damaged / "device" / "__pycache__" / "weights.bin").write_bytes(b"extra")
+    with pytest.raises(BundleError, match="that its manifest does not name"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+def test_an_unlisted_linked_folder_is_named(damaged, tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (damaged / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="that its manifest does not name: linked"):
+        verify_bundle(damaged)
+
+
+# Parts whose contents are not what they should be
+
+
+def ran(folder: Path, photo: Path, tmp_path: Path) -> None:
+    """Use every part as the board does, without looking at hashes first."""
+    bundle = open_bundle(folder)
+    run_selftest(bundle)
+    assert len(bundle.labels()) == 10
+    main(["encode", str(photo), "-o", str(tmp_path / "x.sz")], bundle=folder)
+
+
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx"])
+@pytest.mark.parametrize("content", [b"", b"no graph", None], ids=["empty", "text", "cut"])
+def test_a_graph_that_is_none_is_named(damaged, photo, tmp_path, name, content) -> None:
+    whole = (damaged / name).read_bytes()
+    (damaged / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(BundleError, match=f"ONNX Runtime cannot load .*{name}"):
+        ran(damaged, photo, tmp_path)
+
+
+def test_the_halves_swapped_are_refused(damaged, photo, tmp_path) -> None:
+    shutil.copyfile(damaged / "edge/decoder.onnx", damaged / "device/encoder.onnx")
+    with pytest.raises(BundleError, match="ONNX Runtime failed"):
+        ran(damaged, photo, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_tables_of_another_channel_count_are_refused(damaged, channels) -> None:
+    tables = FactorizedTables.load(damaged / "tables.npz")
+    rows = np.arange(channels) % tables.channels
+    FactorizedTables(
+        tables.cdf[rows], tables.length[rows], tables.offset[rows], tables.precision
+    ).save(damaged / "tables.npz")
+    with pytest.raises(BundleError, match=f"The tables have {channels} channels, the latent 4"):
+        open_bundle(damaged).codec()
+
+
+def test_tables_that_are_none_are_refused(damaged) -> None:
+    (damaged / "tables.npz").write_bytes(b"no tables")
+    with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*tables\.npz"):
+        open_bundle(damaged).codec()
+
+
+@pytest.mark.parametrize(
+    ("content", "saying"),
+    [
+        (b"", "Cannot read the bundle's labels"),
+        (b"\xff", "Cannot read the bundle's labels"),
+        (b"[" * 100_000, "Cannot read the bundle's labels"),
+        (b"{}", "labels are not a list of words"),
+        (b"[1, 2]", "labels are not a list of words"),
+        (b'"cat"', "labels are not a list of words"),
+        (b"null", "labels are not a list of words"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_labels_that_are_no_list_of_words_are_refused(damaged, content, saying) -> None:
+    (damaged / "labels.json").write_bytes(content)
+    with pytest.raises(BundleError, match=saying):
+        open_bundle(damaged).labels()
+
+
+def test_labels_of_another_number_are_refused(damaged, photo, capsys, tmp_path) -> None:
+    (damaged / "labels.json").write_text('["one", "two"]')
+    path = tmp_path / "photo.sz"
+    assert main(["encode", str(photo), "-o", str(path)], bundle=damaged) == 0
+    assert main(["decode", str(path)], bundle=damaged) == 1
+    assert capsys.readouterr().err == "error: The bundle has 2 labels for 10 classes.\n"
+
+
+def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    content["coding"]["latent_shape"] = [4, ABSURD, ABSURD]
+    content["device"]["output"]["shape"] = [1, 4, ABSURD, ABSURD]
+    content["edge"]["input"]["shape"] = [1, 4, ABSURD, ABSURD]
+    path.write_text(json.dumps(content))
+    bundle = open_bundle(damaged)
+    with pytest.raises(BundleError, match="The graph gave symbols as int32"):
+        Device(bundle).encode(bundle.preprocessing.load(photo))
+    stream = tmp_path / "x.sz"
+    stream.write_bytes(b"SZ\x01\x00" + bundle.model_id + b"\x00" * 4)
+    with pytest.raises(BitstreamError):
+        Edge(bundle).decode(stream.read_bytes())
+    with pytest.raises(SplitzooError):
+        run_selftest(bundle)
+
+
+# The self-test record
+
+
+@pytest.fixture
+def record(damaged):
+    """Rewrite the copy's self-test record with some arrays replaced."""
+
+    def rewrite(**changes: np.ndarray) -> Path:
+        with np.load(damaged / "selftest.npz") as arrays:
+            values = dict(arrays)
+        np.savez_compressed(damaged / "selftest.npz", **values | changes)
+        return damaged
+
+    return rewrite
+
+
+def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path) -> None:
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    damaged = record(stream=np.array([Payload()], dtype=object))
+    with pytest.raises(BundleError, match=r"Cannot read the self-test record .*selftest\.npz"):
+        run_selftest(open_bundle(damaged))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_record_that_unpacks_to_too_much_is_refused(damaged) -> None:
+    with zipfile.ZipFile(damaged / "selftest.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for _ in range(5):
+            name = f"{len(archive.namelist())}.npy"
+            with archive.open(name, "w") as entry:
+                for _ in range(64):
+                    entry.write(bytes(1 << 20))
+    assert (damaged / "selftest.npz").stat().st_size < 1 << 20
+    with pytest.raises(BundleError, match=r"unpacks to more than \d+ MiB"):
+        run_selftest(open_bundle(damaged))
+
+
+@pytest.mark.parametrize("shape", [(1 << 45,), (1 << 62,), (1 << 70,), (-1,)], ids=str)
+def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
+        for name in ("image", "symbols", "ties", "output", "stream"):
+            archive.writestr(f"{name}.npy", header.getvalue())
+    with pytest.raises(BundleError, match="Cannot read the self-test record"):
+        run_selftest(open_bundle(damaged))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"symbols": np.int32(3)},
+        {"symbols": np.zeros(3, np.int32)},
+        {"symbols": np.zeros((1, 4, 55, 55), np.float32)},
+        {"symbols": np.full((1, 4, 55, 55), "x")},
+        {"ties": np.zeros(3, bool)},
+        {"image": np.float32(1)},
+        {"image": np.zeros((1, 3, 224, 224), np.float64)},
+        {"image": np.zeros((0, 3, 224, 224), np.float32)},
+        {"output": np.zeros((1, 0), np.float32)},
+        {"output": np.full((1, 10), "x")},
+        {"stream": np.full(3, "x")},
+    ],
+    ids=lambda changes: str({k: (v.dtype.str, v.shape) for k, v in changes.items()}),
+)
+def test_a_record_of_other_shapes_and_types_is_refused(record, changes) -> None:
+    with pytest.raises(BundleError):
+        run_selftest(open_bundle(record(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "saying"),
+    [
+        ("image", "symbols differ from PyTorch's"),
+        ("symbols", "symbols differ from PyTorch's"),
+        ("output", "output differs from PyTorch's"),
+        ("stream", "another stream than the recorded one"),
+    ],
+)
+def test_a_record_of_another_run_fails_parity(damaged, record, name, saying) -> None:
+    with np.load(damaged / "selftest.npz") as arrays:
+        value = arrays[name].copy()
+    value.reshape(-1)[::2] += np.ones((), value.dtype)
+    with pytest.raises(ParityError, match=saying):
+        run_selftest(open_bundle(record(**{name: value})))
+
+
+def test_a_record_of_nan_fails_parity(record) -> None:
+    damaged = record(output=np.full((1, 10), np.nan, np.float32))
+    with pytest.raises(ParityError, match="differs from PyTorch's by nan"):
+        run_selftest(open_bundle(damaged))
+
+
+def test_a_record_damaged_anywhere_is_refused_or_read_right(damaged) -> None:
+    path = damaged / "selftest.npz"
+    bundle = open_bundle(damaged)
+    right = Record.load(bundle)
+    content = path.read_bytes()
+    places = np.random.default_rng(0).integers(0, len(content), 40)
+    for place in (*range(0, 60, 7), *range(len(content) - 60, len(content), 7), *places):
+        changed = bytearray(content)
+        changed[place] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            found = Record.load(bundle)
+        except BundleError as error:
+            assert "selftest.npz" in str(error)
+        else:
+            assert found.stream == right.stream
+            assert np.array_equal(found.symbols, right.symbols)
+
+
+# Code
+
+
+@pytest.fixture
+def trap(damaged, tmp_path):
+    """Code in the bundle's own runtime that leaves a trace when it is run."""
+    sprung = tmp_path / "sprung"
+    for name in ("__init__.py", "__main__.py", "export/runtime/cli.py", "errors.py"):
+        path = damaged / "splitrun" / name
+        line = f"open({str(sprung)!r}, 'w').close(); raise SystemExit(99)\n"
+        path.write_text(line + path.read_text())
+    return sprung
+
+
+def test_verify_runs_no_code_of_the_bundle(damaged, trap) -> None:
+    with pytest.raises(BundleError, match=r"splitrun/.*\.py was changed"):
+        verify_bundle(damaged)
+    assert not trap.exists()
+
+
+def test_run_runs_no_code_of_the_bundle(damaged, trap, photo, monkeypatch) -> None:
+    monkeypatch.chdir(damaged)  # where `python -m` looks first
+    (run,) = run_bundle(damaged, [photo])
+    assert len(run.top) == 5
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("module", ["numpy", "splitzoo", "onnxruntime", "json"])
+def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, monkeypatch, module):
+    # `python -m` puts the working folder in front of sys.path: a bundle that brings a numpy.py must
+    # not have it run by whoever stands in its folder.
+    sprung = tmp_path / "sprung"
+    (damaged / f"{module}.py").write_text(f"open({str(sprung)!r}, 'w').close()\n")
+    monkeypatch.chdir(damaged)
+    run_bundle(Path(), [photo])
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz"])
+def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
+    # A changed weight still loads and still gives an answer: a wrong one.
+    path = damaged / name
+    content = bytearray(path.read_bytes())
+    content[int(0.7 * len(content))] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(SplitzooError, match=f"{name} was changed"):
+        run_bundle(damaged, [photo])
