@@ -4,22 +4,25 @@ import signal
 import sys
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class _Stopped(BaseException):
     """Ctrl-C or SIGTERM. Unwinds everything, so that temporary folders are removed."""
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
-    # A second Ctrl-C must not interrupt the clean-up after the first.
-    signal.signal(signum, signal.SIG_IGN)
+    # A second signal must not interrupt the clean-up after the first.
+    for other in _SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     raise _Stopped(signum)
 
 
 def main() -> None:
     """Run the command line: the one place where an error becomes a message and an exit code."""
     try:
-        signal.signal(signal.SIGINT, _stop)
-        signal.signal(signal.SIGTERM, _stop)
+        for signum in _SIGNALS:
+            signal.signal(signum, _stop)
         from .cli import run
 
         code = run()

@@ -63,4 +63,12 @@ def run() -> int:
         # The reader went away; Python would complain about it once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        Console().error(
+            SplitzooError(
+                f"The system refused: {error.strerror or error}.",
+                next_step="Is there space, for the output and in the temporary folder?",
+            )
+        )
+        return 1
     return 0

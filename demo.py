@@ -1,5 +1,6 @@
 """``splitzoo demo``: load, split, run on a photograph, profile, card."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,22 +46,24 @@ def demo(
         from .profile.encoder import profile_bundle
 
         with new_folder(output) as folder:
-            bundle, report, photo = folder / "bundle", folder / "profile.json", folder / "photo"
+            bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
             source = image or _packaged_photograph()
-            photo = photo.with_suffix(source.suffix)
-            manifest = export_split(model, bundle, seed=used_seed, progress=step)
+            photo = photos / source.name
+            manifest = export_split(model, bundle, progress=step)
             step("running the photograph through both halves")
             (run,) = run_bundle(bundle, [source])
+            photos.mkdir()
             shutil.copyfile(source, photo)
             step("measuring")
-            command = f"splitzoo profile encoder {output}/bundle -o {output}/profile.json"
-            profile = profile_bundle(bundle, images=[photo], command=command)
+            words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
+            words += ["--images", f"{output}/photos", "-o", f"{output}/profile.json"]
+            profile = profile_bundle(bundle, images=[photo], command=shlex.join(words))
             profile.save(report)
             (edge,) = call_runtime(bundle, "bench", "--half=edge", "--iterations=30")
             step("writing the card")
             build_card(folder / "card", bundle=bundle, profile=report)
     _summary(console, manifest, run, profile, edge["latency"]["total"]["p50_ms"])
-    console.print(f"photograph  {output}/{photo.name}")
+    console.print(f"photograph  {output}/photos/{photo.name}")
     console.print(f"bundle      {output}/bundle")
     console.print(f"profile     {output}/profile.json")
     console.print(f"card        {output}/card/README.md")

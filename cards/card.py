@@ -1,5 +1,6 @@
 """A Hugging Face model card from what was measured: a bundle's manifest and a profile's report."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,22 @@ class CardFacts:
         return self.manifest.provenance.weights if self.manifest else ""
 
     @property
+    def source(self) -> str:
+        """What loads the model: a name or a folder."""
+        if self.profile:
+            return self.profile.source
+        return self.manifest.provenance.source if self.manifest else self.spec.name
+
+    @property
+    def split_command(self) -> str:
+        """The command that made the bundle, or that would."""
+        if self.manifest:
+            return self.manifest.provenance.command
+        words = ["splitzoo", "export", "split", self.source, "--target", "cpu"]
+        words += [] if self.seed is None else ["--random-weights", "--seed", str(self.seed)]
+        return shlex.join(words)
+
+    @property
     def seed(self) -> int | None:
         """Of random weights."""
         if self.profile:
@@ -72,9 +89,9 @@ def gather_facts(
         "the profile": report.spec if report else None,
     }
     named = {source: spec for source, spec in specs.items() if spec}
-    if len({spec.name for spec in named.values()}) > 1:
+    if any(spec != next(iter(named.values())) for spec in named.values()):
         said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
-        raise ReportError(f"A card is of one model, but {said}.")
+        raise ReportError(f"A card is of one model, but their specs differ: {said}.")
     if manifest and report and manifest.coding.model_id != report.model_id:
         raise ReportError(
             f"The bundle holds other weights ({manifest.coding.model_id}) than the profile "

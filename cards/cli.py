@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console
+from ..console import Console, Json
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
 
@@ -55,18 +55,23 @@ def show(
         str,
         typer.Argument(metavar="CARD", help="A card, its folder, or a model's name."),
     ],
+    json: Json = False,
 ) -> None:
     """Print a card in the terminal."""
     from .card import CARD_NAME, gather_facts, read_card, render_card
 
-    console = Console()
+    console = Console(json)
     path = Path(card)
     if path.is_dir():
         path /= CARD_NAME
     shown = read_card(path) if path.is_file() else render_card(gather_facts(card))
     data = shown.data.to_dict()
-    console.table("", ("", ""), [(key, _line(value)) for key, value in data.items()])
-    console.markdown(shown.text)
+
+    def terminal() -> None:
+        console.table("", ("", ""), [(key, _line(value)) for key, value in data.items()])
+        console.markdown(shown.text)
+
+    console.data({"metadata": data, "text": shown.text}, terminal)
 
 
 def _line(value: object) -> str:

@@ -49,14 +49,14 @@ def split(
         from .split import export_split
 
         manifest = export_split(
-            built, folder, target=target, dynamic_batch=dynamic_batch, seed=used_seed, progress=step
+            built, folder, target=target, dynamic_batch=dynamic_batch, progress=step
         )
 
     def show() -> None:
         parity = manifest.parity
         rows = [
             ("model", manifest.spec.name),
-            ("weights", "random" if used_seed is not None else "trained"),
+            ("weights", manifest.provenance.weights),
             (
                 "device graph",
                 f"{manifest.device.file} ({_megabytes(folder / manifest.device.file)})",
@@ -72,7 +72,7 @@ def split(
         console.table(str(folder), ("", ""), rows)
 
     console.data(manifest, show)
-    if used_seed is not None:
+    if manifest.provenance.weights == "random":
         console.hint("The weights are random: right for graphs and latency, not for answers.")
     console.hint(f"Next: splitzoo export run {folder} IMAGE, or on the device: python -m splitrun")
 

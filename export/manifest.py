@@ -65,6 +65,7 @@ class Parity(_Part):
 class Provenance(_Part):
     """Where the bundle comes from."""
 
+    source: str = Field(description="what zoo.load was given: a name or a folder")
     weights: Literal["random", "trained"]
     seed: int | None = None
     model_sha256: Sha256 = Field(description="of all tensors of the model, tables included")

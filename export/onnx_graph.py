@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def check_onnx(path: Path) -> None:
         ValueError,
     ) as error:
         raise BundleError(f"{path} is not valid ONNX: {error}") from error
-    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in model.graph.initializer):
+    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in _tensors(model.graph)):
         raise BundleError(f"{path} keeps weights in other files; a bundle's graph is one file.")
     if not model.graph.input:
         raise BundleError(f"{path} has no input: the exporter froze its output into a constant.")
@@ -95,6 +96,18 @@ def _reached(model: "onnx.ModelProto") -> set[str]:
         if reached.intersection(node.input):
             reached.update(node.output)
     return reached
+
+
+def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
+    """Go through all constants of a graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (one for node in graph.node for one in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node or inner.initializer:
+                yield from _tensors(inner)
 
 
 def _strip_origins(proto: "onnx.ModelProto") -> None:

@@ -84,7 +84,16 @@ def call_runtime(
     Raises:
         SplitzooError: It failed; the message and the exit code are its own.
     """
-    words = [sys.executable, "-m", "splitzoo.export.runtime", "--bundle", str(bundle), command]
+    # -P: modules that lie in the current folder, which may be the bundle, are not imported.
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "splitzoo.export.runtime",
+        "--bundle",
+        str(bundle),
+        command,
+    ]
     words += [*options, "--json", f"--threads={threads}"]
     words += ["--", *map(str, files)] if files else []
     done = subprocess.run(words, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -41,7 +42,6 @@ def export_split(
     *,
     target: str = "cpu",
     dynamic_batch: bool = False,
-    seed: int | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
@@ -51,7 +51,6 @@ def export_split(
         folder: To write; it must not exist, or be empty.
         target: Name of a registered target.
         dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
-        seed: Of the random weights, where the model has them; None says that it was trained.
         progress: Called with the name of each step as it begins.
 
     Returns:
@@ -71,7 +70,7 @@ def export_split(
     refuse_taken(folder)
     model = model.eval()
     with new_folder(folder) as temporary:
-        manifest = _write_parts(model, temporary, chosen, dynamic_batch, seed, progress)
+        manifest = _write_parts(model, temporary, chosen, dynamic_batch, progress)
         progress("comparing with PyTorch")
         manifest.parity = check_parity(
             open_bundle(temporary),
@@ -88,7 +87,6 @@ def _write_parts(
     folder: Path,
     target: Target,
     dynamic_batch: bool,
-    seed: int | None,
     progress: Callable[[str], None],
 ) -> Manifest:
     (folder / "device").mkdir()
@@ -141,11 +139,12 @@ def _write_parts(
         requirements=["numpy", "pillow", "constriction>=0.5,<0.6", *target.requirements],
         parity=Parity(tie_margin=TIE_MARGIN, output_tolerance=OUTPUT_TOLERANCE),
         provenance=Provenance(
-            weights="trained" if seed is None else "random",
-            seed=seed,
+            source=model.source,
+            weights="trained" if model.random_seed is None else "random",
+            seed=model.random_seed,
             model_sha256=model.digest().hex(),
             versions={"splitzoo": __version__, **{name: version(name) for name in _VERSIONS}},
-            command=_command(spec.name, target.name, dynamic_batch, seed),
+            command=_command(model, target.name, dynamic_batch),
         ),
         files={},
     )
@@ -180,14 +179,21 @@ def _write_runtime(folder: Path) -> None:
     )
     (folder / "__main__.py").write_text(
         '"""Entry point of ``python -m splitrun``."""\n\n'
+        "import sys\n"
         "from pathlib import Path\n\n"
-        "from .export.runtime.cli import main\n\n"
-        "raise SystemExit(main(bundle=Path(__file__).parents[1]))\n"
+        "try:\n"
+        "    from .export.runtime.cli import main\n\n"
+        "    code = main(bundle=Path(__file__).parents[1])\n"
+        "except KeyboardInterrupt:\n"
+        '    print("\\nStopped.", file=sys.stderr)\n'
+        "    code = 1\n"
+        "sys.exit(code)\n"
     )
 
 
-def _command(name: str, target: str, dynamic_batch: bool, seed: int | None) -> str:
-    words = ["splitzoo export split", name, "--target", target]
+def _command(model: SplitModel, target: str, dynamic_batch: bool) -> str:
+    seed = model.random_seed
+    words = ["splitzoo", "export", "split", model.source, "--target", target]
     words += ["--dynamic-batch"] if dynamic_batch else []
-    words += [] if seed is None else ["--random-weights", f"--seed {seed}"]
-    return " ".join(words)
+    words += [] if seed is None else ["--random-weights", "--seed", str(seed)]
+    return shlex.join(words)

@@ -1,5 +1,6 @@
 """``splitzoo profile``: measure what the device pays."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,7 @@ def encoder(
         "threads": threads,
         "warmup": warmup,
         "iterations": iterations,
-        "command": " ".join(["splitzoo", *sys.argv[1:]]),
+        "command": shlex.join(["splitzoo", *sys.argv[1:]]),
         "track": lambda paths: console.track(paths, "photographs"),
     }
     with console.steps() as step:
@@ -80,7 +81,7 @@ def encoder(
         else:
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
             step("measuring the model")
-            report = profile_model(loaded, seed=used_seed, **options)
+            report = profile_model(loaded, **options)
     if output:
         report.save(output)
     console.data(report, lambda: show_report(console, report))

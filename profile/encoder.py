@@ -28,7 +28,6 @@ def profile_model(
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
-    seed: int | None = None,
     command: str = "",
     track: Track = iter,
 ) -> EncoderProfile:
@@ -40,7 +39,6 @@ def profile_model(
         threads: For PyTorch; 0 leaves its setting.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
-        seed: Of the random weights, where the model has them; None says that it was trained.
         command: That makes this report again.
         track: Goes through the images, showing progress.
     """
@@ -68,8 +66,9 @@ def profile_model(
         subject="model",
         runtime=f"PyTorch {torch.__version__}, eager",
         device="cpu",
-        weights="trained" if seed is None else "random",
-        seed=seed,
+        source=model.source,
+        weights="trained" if model.random_seed is None else "random",
+        seed=model.random_seed,
         model_id=codec.model_id.hex(),
         size=Size(
             parameters=encoder_parameters(model),
@@ -130,6 +129,7 @@ def profile_bundle(
         subject="bundle",
         runtime=bench["engine"],
         device="cpu",
+        source=manifest.provenance.source,
         weights=manifest.provenance.weights,
         seed=manifest.provenance.seed,
         model_id=manifest.coding.model_id,

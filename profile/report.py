@@ -129,6 +129,7 @@ class EncoderProfile(BaseModel):
     subject: Literal["model", "bundle"]
     runtime: str
     device: str
+    source: str
     weights: Literal["random", "trained"]
     seed: int | None
     model_id: str

@@ -40,7 +40,7 @@ def bundle(model, tmp_path_factory):
     from splitzoo import export
 
     folder = tmp_path_factory.mktemp("exported") / "bundle"
-    export.export_split(model, folder, seed=0)
+    export.export_split(model, folder)
     return folder
 
 
@@ -50,7 +50,7 @@ def tiny_bundle(tiny_model, tmp_path_factory):
     from splitzoo import export
 
     folder = tmp_path_factory.mktemp("exported") / "tiny"
-    export.export_split(tiny_model, folder, seed=0)
+    export.export_split(tiny_model, folder)
     return folder
 
 

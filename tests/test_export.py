@@ -42,7 +42,7 @@ def manifest(bundle):
 @pytest.fixture(scope="module")
 def dynamic_bundle(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dynamic") / "bundle"
-    export.export_split(tiny_model, folder, dynamic_batch=True, seed=0)
+    export.export_split(tiny_model, folder, dynamic_batch=True)
     return folder
 
 
@@ -441,7 +441,7 @@ def foreign_graphs(monkeypatch, tiny_bundle):
 
 def test_failed_parity_leaves_nothing_behind(foreign_graphs, other_model, tmp_path) -> None:
     with pytest.raises(ParityError):
-        export.export_split(other_model, tmp_path / "bundle", seed=1)
+        export.export_split(other_model, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -451,7 +451,7 @@ def test_failed_parity_leaves_an_empty_folder_as_it_was(
     folder = tmp_path / "bundle"
     folder.mkdir()
     with pytest.raises(ParityError):
-        export.export_split(other_model, folder, seed=1)
+        export.export_split(other_model, folder)
     assert [*tmp_path.iterdir(), *folder.iterdir()] == [folder]
 
 

@@ -20,7 +20,13 @@ class ResNetTail(nn.Module):
 
     def __init__(self, name: str, num_classes: int) -> None:
         super().__init__()
-        whole = timm.create_model(name, pretrained=False, num_classes=num_classes)
+        whole = timm.create_model(
+            # timm's zeros would take every residual branch out of an untrained network.
+            name,
+            pretrained=False,
+            num_classes=num_classes,
+            zero_init_last=False,
+        )
         for part in _RESNET_TAIL:
             self.add_module(part, whole.get_submodule(part))
 

@@ -68,6 +68,7 @@ def build(spec: ModelSpec, *, seed: int = 0) -> "SplitModel":
         model = builder(spec)
     model.eval()
     model.make_tables()
+    model.random_seed = seed
     return model
 
 
@@ -84,13 +85,16 @@ def load(name_or_folder: str | Path, *, pretrained: bool = True, seed: int = 0) 
         WeightsNotFoundError: The model is registered but no trained weights can be had.
         ModelFolderError: The folder is not a saved model, or was damaged or changed.
     """
-    if not pretrained:
-        return build(get_spec(name_or_folder), seed=seed)
     folder = as_folder(name_or_folder)
-    if folder is not None:
-        from .store import load_folder
+    if folder is not None or not pretrained:
+        if not pretrained:
+            model = build(get_spec(name_or_folder), seed=seed)
+        else:
+            from .store import load_folder
 
-        return load_folder(folder, build)
+            model = load_folder(Path(name_or_folder), build)
+        model.source = str(name_or_folder)
+        return model
     name = MODELS.get(str(name_or_folder)).spec.name
     raise WeightsNotFoundError(
         name,

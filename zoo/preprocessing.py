@@ -63,6 +63,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation {self.interpolation!r}, not bilinear or bicubic")
+        if any(type(size) is not int for size in (self.resize, *self.crop)) or len(self.crop) != 2:
+            raise ValueError("resize and crop are not whole numbers of pixels")
         if not 0 < min(self.crop) <= max(self.crop) <= self.resize <= 1 << 14:
             raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
         if len(self.mean) != 3 or len(self.std) != 3:

@@ -29,6 +29,11 @@ class SplitModel(nn.Module):
         encoder: Image (N, 3, H, W) float32 to latent (N, C, h, w) float32.
         coder: Quantiser and entropy model of the latent.
         decoder: Quantised latent to output, the rest of the backbone included.
+
+    Attributes:
+        source: What :func:`splitzoo.zoo.load` was given: a name or a folder.
+        random_seed: Of the weights, while they are those of a random generator; training and
+            loading weights set it to None.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class SplitModel(nn.Module):
         self.encoder = encoder
         self.coder = coder
         self.decoder = decoder
+        self.source = spec.name
+        self.random_seed: int | None = None
         self._codec: Codec | None = None
-        self.register_load_state_dict_post_hook(_forget_codec)
+        self.register_load_state_dict_post_hook(_weights_changed)
 
     def forward(self, image: Tensor) -> Tensor:
         """Run both halves without entropy coding, for training and evaluation.
@@ -103,11 +110,13 @@ class SplitModel(nn.Module):
     def make_tables(self) -> None:
         """Make the integer tables from the present weights; for models that were just trained."""
         self.coder.make_tables()
-        _forget_codec(self)
+        self._codec = None
 
     def train(self, mode: bool = True) -> "SplitModel":
         """Set training mode; entering or leaving it forgets the stream id."""
-        _forget_codec(self)
+        self._codec = None
+        if mode:
+            self.random_seed = None
         return super().train(mode)
 
     def __getstate__(self) -> dict:
@@ -115,5 +124,6 @@ class SplitModel(nn.Module):
         return {**self.__dict__, "_codec": None}
 
 
-def _forget_codec(model: SplitModel, _keys: object = None) -> None:
+def _weights_changed(model: SplitModel, _keys: object) -> None:
     model._codec = None
+    model.random_seed = None

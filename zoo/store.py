@@ -33,6 +33,9 @@ class ModelConfig(BaseModel):
     library_version: str = __version__
     spec: ModelSpec
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    random_seed: int | None = Field(
+        default=None, ge=0, description="of the weights, where they are random and not trained"
+    )
 
 
 def save_folder(model: "SplitModel", folder: Path) -> Path:
@@ -43,7 +46,11 @@ def save_folder(model: "SplitModel", folder: Path) -> Path:
     with new_folder(folder) as temporary:
         weights = temporary / WEIGHTS_NAME
         weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
-        config = ModelConfig(spec=model.spec, weights_sha256=sha256_file(weights))
+        config = ModelConfig(
+            spec=model.spec,
+            weights_sha256=sha256_file(weights),
+            random_seed=model.random_seed,
+        )
         (temporary / CONFIG_NAME).write_text(config.model_dump_json(indent=2) + "\n")
     return folder
 
@@ -118,6 +125,7 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
         ) from error
     _refuse_other_tensors(path, model.state_dict(), state)
     model.load_state_dict(state)
+    model.random_seed = config.random_seed
     # Hostile tables are refused now, not at the first image.
     if model.coder.tables.channels != config.spec.bottleneck.latent_channels:
         raise ModelFolderError(

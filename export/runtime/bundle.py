@@ -76,6 +76,7 @@ class Bundle:
         Raises:
             BundleError: They are damaged or have other channels than the graphs.
         """
+        self.check_file(self.part_paths["tables"])
         try:
             tables = FactorizedTables.load(self.part_paths["tables"])
         except TablesError as error:
@@ -88,6 +89,7 @@ class Bundle:
 
     def labels(self) -> list[str]:
         """Load the class labels, one for each output."""
+        self.check_file(self.part_paths["labels"])
         try:
             labels = json.loads(self.part_paths["labels"].read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
@@ -96,28 +98,37 @@ class Bundle:
             raise BundleError("The bundle's labels are not a list of words.")
         return labels
 
+    def check_file(self, path: Path) -> None:
+        """Compare a file with the manifest's SHA-256.
+
+        Raises:
+            BundleError: It is missing or was changed.
+        """
+        name = path.relative_to(self.folder).as_posix()
+        expected = self.files[name]
+        if not path.is_file():
+            raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{name} was changed: its SHA-256 is {found[:12]}…, the manifest says "
+                f"{expected[:12]}….",
+                next_step="Copy or export the bundle again.",
+            )
+
     def check_files(self) -> None:
         """Compare every file with the manifest's SHA-256.
 
         Raises:
             BundleError: A file is missing, changed, or not in the manifest.
         """
-        for name, expected in self.files.items():
-            path = _inside(self.folder, name)
-            if not path.is_file():
-                raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expected:
-                raise BundleError(
-                    f"{name} was changed: its SHA-256 is {found[:12]}…, the manifest says "
-                    f"{expected[:12]}….",
-                    next_step="Copy or export the bundle again.",
-                )
+        for name in self.files:
+            self.check_file(_inside(self.folder, name))
         extra = sorted(
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if not path.is_dir() and "__pycache__" not in path.parts
+            if path.is_symlink() or not (path.is_dir() or _is_bytecode(path, self.folder))
         )
         unknown = [name for name in extra if name not in self.files and name != MANIFEST_NAME]
         if unknown:
@@ -153,7 +164,15 @@ def open_bundle(folder: Path) -> Bundle:
                 next_step="Use the splitrun inside the bundle, or: pip install --upgrade splitzoo",
             )
         return _parse(folder, manifest)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BundleError(
             f"{path} is damaged: {detail}.", next_step="Copy or export the bundle again."
@@ -213,7 +232,10 @@ def _half(listed, half: dict[str, Any]) -> HalfInfo:
 
 
 def _tensor(info: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(_text(info["name"]), _text(info["dtype"]), _shape(info["shape"]))
+    dtype = _text(info["dtype"])
+    if dtype not in ("float32", "int32"):
+        raise ValueError(f"the type {dtype} is not float32 or int32")
+    return TensorInfo(_text(info["name"]), dtype, _shape(info["shape"]))
 
 
 def _shape(value: Any, *, rank: int | None = None) -> tuple[int, ...]:
@@ -231,6 +253,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
     return value
+
+
+def _is_bytecode(path: Path, folder: Path) -> bool:
+    """Say whether Python, running the bundle's own runtime, left this file there."""
+    parts = path.relative_to(folder).parts
+    return parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
 
 
 def _inside(folder: Path, name: str) -> Path:

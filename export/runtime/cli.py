@@ -116,7 +116,10 @@ def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     labels = bundle.labels()
     results = []
     for name in arguments.streams:
-        output = edge.decode(_read_stream_file(Path(name)))
+        try:
+            output = edge.decode(_read_stream_file(Path(name)))
+        except BitstreamError as error:
+            raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
         best = top_predictions(output, labels, arguments.top)
         results.append({"stream": name, "top": [dataclasses.asdict(one) for one in best]})
         if not arguments.json:
@@ -187,6 +190,9 @@ def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
         paths = [output / f"{image.stem}.sz" for image in images]
     else:
         paths = [output]
+    for path in paths:
+        if any(path.resolve() == image.resolve() for image in images):
+            raise OutputError(path, "it is one of the images", next_step="Name the stream with -o.")
     if len(set(paths)) < len(paths):
         raise OutputError(
             output or images[0].parent,
@@ -200,11 +206,11 @@ def _read_stream_file(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_STREAM_BYTES:
-            raise BitstreamError(f"{path} has {size:,} bytes: too many for a stream.")
+            raise BitstreamError(f"It has {size:,} bytes: too many for a stream.")
         return path.read_bytes()
     except OSError as error:
         raise BitstreamError(
-            f"Cannot read the stream {path}: {(error.strerror or str(error)).lower()}."
+            f"It cannot be read: {(error.strerror or str(error)).lower()}."
         ) from error
 
 

@@ -16,11 +16,15 @@ class Device:
     Args:
         bundle: That was opened.
         threads: For the engine; 0 lets it choose.
+
+    Raises:
+        BundleError: The graph or the tables were changed, or cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle = bundle
         self.codec = bundle.codec()
+        bundle.check_file(bundle.device.path)
         self.session = open_session(bundle.engine, bundle.device.path, threads)
 
     def symbols(self, image: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -38,11 +42,15 @@ class Edge:
     Args:
         bundle: That was opened.
         threads: For the engine; 0 lets it choose.
+
+    Raises:
+        BundleError: The graph or the tables were changed, or cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle = bundle
         self.codec = bundle.codec()
+        bundle.check_file(bundle.edge.path)
         self.session = open_session(bundle.engine, bundle.edge.path, threads)
 
     def symbols(self, stream: bytes) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """Does this machine compute what the exporting machine recorded?"""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +37,16 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write the record as a compressed ``.npz`` file."""
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image=self.image,
-                symbols=self.symbols,
-                ties=self.ties,
-                output=self.output,
-                stream=np.frombuffer(self.stream, np.uint8),
-            )
+        content = io.BytesIO()  # zipfile complains at length about a full disk
+        np.savez_compressed(
+            content,
+            image=self.image,
+            symbols=self.symbols,
+            ties=self.ties,
+            output=self.output,
+            stream=np.frombuffer(self.stream, np.uint8),
+        )
+        path.write_bytes(content.getvalue())
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Record":

@@ -1,6 +1,7 @@
 """Integer entropy tables: what the coder knows of the symbols' distribution."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,14 +95,15 @@ class FactorizedTables:
 
     def save(self, path: Path) -> None:
         """Write the tables as an uncompressed ``.npz`` file."""
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                cdf=self.cdf,
-                length=self.length,
-                offset=self.offset,
-                precision=np.int32(self.precision),
-            )
+        content = io.BytesIO()  # zipfile complains at length about a full disk
+        np.savez(
+            content,
+            cdf=self.cdf,
+            length=self.length,
+            offset=self.offset,
+            precision=np.int32(self.precision),
+        )
+        path.write_bytes(content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "FactorizedTables":
