@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
@@ -39,6 +40,10 @@ def seed_of(random_weights: bool, seed: int | None) -> int | None:
     return (seed or 0) if random_weights else None
 
 
+_PIPE_COLUMNS = 200
+"""Width of tables that no terminal shows: what reads them looks for lines."""
+
+
 class Console:
     """Prints the result of one command.
 
@@ -48,7 +53,8 @@ class Console:
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
-        self._out = RichConsole(highlight=False)
+        wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
+        self._out = RichConsole(highlight=False, width=wide)
         self._err = RichConsole(stderr=True, highlight=False)
 
     def data(self, value: Any, show: Callable[[], None]) -> None:
@@ -60,7 +66,7 @@ class Console:
             value = TypeAdapter(Any).dump_python(value, mode="json")
         else:
             value = value.model_dump(mode="json")
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
     def print(self, text: str = "") -> None:
         """Print a line of data."""
@@ -110,7 +116,11 @@ class Console:
     def steps(self) -> Iterator[Callable[[str], None]]:
         """Show the step under way on standard error; give a function that names it."""
         with Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), console=self._err, transient=True
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            console=self._err,
+            transient=True,
+            disable=not self._err.is_terminal,
         ) as progress:
             task = progress.add_task("")
             yield lambda step: progress.update(task, description=escape(step))
@@ -123,5 +133,6 @@ class Console:
             MofNCompleteColumn(),
             console=self._err,
             transient=True,
+            disable=not self._err.is_terminal,
         ) as progress:
             yield from progress.track(items, description=description)

@@ -41,7 +41,7 @@ def demo(
         model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
 
         from .cards.card import build_card
-        from .export.run import call_runtime, run_bundle
+        from .export.run import bench_bundle, run_bundle
         from .export.split import export_split
         from .profile.encoder import profile_bundle
 
@@ -59,10 +59,10 @@ def demo(
             words += ["--images", f"{output}/photos", "-o", f"{output}/profile.json"]
             profile = profile_bundle(bundle, images=[photo], command=shlex.join(words))
             profile.save(report)
-            (edge,) = call_runtime(bundle, "bench", "--half=edge", "--iterations=30")
+            edge = bench_bundle(bundle, "edge", iterations=30)
             step("writing the card")
             build_card(folder / "card", bundle=bundle, profile=report)
-    _summary(console, manifest, run, profile, edge["latency"]["total"]["p50_ms"])
+    _summary(console, manifest, run, profile, edge.latency["total"].p50_ms)
     console.print(f"photograph  {output}/photos/{photo.name}")
     console.print(f"bundle      {output}/bundle")
     console.print(f"profile     {output}/profile.json")

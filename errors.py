@@ -5,6 +5,7 @@
     SplitzooError                 exit code 1 on the command line
     ├── UnknownNameError          a model or target name that is not registered
     ├── DuplicateNameError        a name registered twice
+    ├── SpecError                 a model description from which nothing can be built
     ├── WeightsNotFoundError      weights that cannot be had
     ├── ModelFolderError          a saved model that cannot be loaded
     ├── ImageError                an image that cannot be read or used
@@ -64,6 +65,10 @@ class UnknownNameError(SplitzooError):
 
 class DuplicateNameError(SplitzooError):
     """A name registered twice."""
+
+
+class SpecError(SplitzooError):
+    """A model description from which nothing can be built."""
 
 
 class WeightsNotFoundError(SplitzooError):

@@ -27,7 +27,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: ``path`` is taken, or the file system refused (no permission, no space).
     """
-    path = Path(path).absolute()
+    with _output_errors(path):
+        path = Path(path).absolute()
     refuse_taken(path)
     made = [parent for parent in path.parents if not parent.exists()]
     with _output_errors(path):
@@ -53,8 +54,8 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The file system refused.
     """
-    path = Path(path).absolute()
     with _output_errors(path):
+        path = Path(path).absolute()
         if path.is_dir():
             raise OutputError(path, "it is a folder", next_step="Give the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +92,12 @@ def refuse_taken(path: Path) -> None:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    # Not hashlib.file_digest: this runs on boards with Python 3.10.
+    content = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ def gather_facts(
     named = {source: spec for source, spec in specs.items() if spec}
     if any(spec != next(iter(named.values())) for spec in named.values()):
         said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
-        raise ReportError(f"A card is of one model, but their specs differ: {said}.")
+        raise ReportError(f"A card is of one model, but {said}: their specs differ.")
     if manifest and report and manifest.coding.model_id != report.model_id:
         raise ReportError(
             f"The bundle holds other weights ({manifest.coding.model_id}) than the profile "

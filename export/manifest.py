@@ -14,7 +14,7 @@ Sha256 = str
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Tensor(_Part):
@@ -36,6 +36,7 @@ class Half(_Part):
 class Coding(_Part):
     """What the entropy coder needs beside the tables."""
 
+    kind: Literal["factorized"] = "factorized"
     tables: str
     model_id: str = Field(pattern="^[0-9a-f]{8}$")
     latent_shape: tuple[int, int, int]

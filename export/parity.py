@@ -11,17 +11,13 @@ from ..zoo.split_model import SplitModel
 from .manifest import Parity
 from .runtime.bundle import Bundle
 from .runtime.halves import Device, Edge
-from .runtime.selftest import Record, compare_outputs, compare_symbols
-
-TIE_MARGIN = 1e-4
-"""Distance from a rounding boundary, in symbols, below which a symbol may differ.
-
-float32 sums of a few thousand products taken in another order differ by some 1e-6 of their size;
-latents reach some tens, so 1e-4 covers them with room. About one symbol in 5,000 lies so close.
-"""
-
-OUTPUT_TOLERANCE = 1e-4
-"""Relative to the largest output: float32 through fifty layers, in another order of additions."""
+from .runtime.selftest import (
+    OUTPUT_TOLERANCE,
+    TIE_MARGIN,
+    Record,
+    compare_outputs,
+    compare_symbols,
+)
 
 
 def picture(shape: tuple[int, int, int], seed: int) -> NDArray[np.float32]:

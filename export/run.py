@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import SplitzooError
+from .runtime.bench import Bench
 from .runtime.bundle import open_bundle
 from .runtime.halves import Prediction
+from .runtime.measure import Latency
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,21 @@ def run_bundle(
     ]
 
 
+def bench_bundle(
+    folder: str | Path,
+    half: Literal["device", "edge"],
+    *,
+    threads: int = 0,
+    warmup: int = 10,
+    iterations: int = 100,
+) -> Bench:
+    """Measure one half of a bundle in a process of its own; see :func:`.bench.bench_half`."""
+    options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
+    (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads)
+    latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}
+    return Bench(**measured, latency=latency)
+
+
 def call_runtime(
     bundle: Path,
     command: str,
@@ -98,7 +115,10 @@ def call_runtime(
     words += ["--", *map(str, files)] if files else []
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        error = SplitzooError(done.stderr.strip().removeprefix("error: ") or f"{command} failed.")
-        error.exit_code = done.returncode
+        said = done.stderr.strip().removeprefix("error: ")
+        if done.returncode < 0:
+            said = f"The process for {command} was killed by signal {-done.returncode}. {said}"
+        error = SplitzooError(said or f"{command} failed.")
+        error.exit_code = max(done.returncode, 1)
         raise error
     return json.loads(done.stdout)

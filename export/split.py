@@ -16,14 +16,38 @@ from ..zoo.labels import class_labels
 from ..zoo.split_model import SplitModel
 from .graphs import DeviceGraph, EdgeGraph
 from .manifest import Coding, Half, Manifest, Parity, Provenance, Tensor
-from .parity import OUTPUT_TOLERANCE, TIE_MARGIN, check_parity, record_run
+from .parity import check_parity, record_run
 from .readme import bundle_readme
 from .runtime.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN
 from .targets import TARGETS, Target
 
 PARITY_PICTURES = 3
 _PACKAGE = Path(__file__).parents[1]
-_RUNTIME_SOURCES = ("errors.py", "files.py", "zoo/preprocessing.py", "zoo/coding", "export/runtime")
+_RUNTIME_SOURCES = (
+    "errors.py",
+    "files.py",
+    "signals.py",
+    "zoo/preprocessing.py",
+    "zoo/coding",
+    "export/runtime",
+)
+_ENTRY_POINT = '''"""Entry point of ``python -m splitrun``."""
+
+import sys
+from pathlib import Path
+
+from .signals import run_stoppable
+
+
+def _run() -> int:
+    from .export.runtime.cli import main
+
+    return main(bundle=Path(__file__).parents[1])
+
+
+sys.exit(run_stoppable(_run))
+'''
 _VERSIONS = (
     "torch",
     "timm",
@@ -148,7 +172,9 @@ def _write_parts(
         ),
         files={},
     )
-    (folder / "requirements.txt").write_text("\n".join(manifest.requirements) + "\n")
+    (folder / "requirements.txt").write_text(
+        "\n".join(manifest.requirements) + "\n", encoding="utf-8"
+    )
     _write_manifest(manifest, folder)
     return manifest
 
@@ -175,20 +201,10 @@ def _write_runtime(folder: Path) -> None:
             shutil.copyfile(path, copy)
     (folder / "__init__.py").write_text(
         '"""The runtime of this bundle: python -m splitrun --help."""\n\n'
-        f'__version__ = "{__version__}"\n'
+        f'__version__ = "{__version__}"\n',
+        encoding="utf-8",
     )
-    (folder / "__main__.py").write_text(
-        '"""Entry point of ``python -m splitrun``."""\n\n'
-        "import sys\n"
-        "from pathlib import Path\n\n"
-        "try:\n"
-        "    from .export.runtime.cli import main\n\n"
-        "    code = main(bundle=Path(__file__).parents[1])\n"
-        "except KeyboardInterrupt:\n"
-        '    print("\\nStopped.", file=sys.stderr)\n'
-        "    code = 1\n"
-        "sys.exit(code)\n"
-    )
+    (folder / "__main__.py").write_text(_ENTRY_POINT, encoding="utf-8")
 
 
 def _command(model: SplitModel, target: str, dynamic_batch: bool) -> str:

@@ -8,8 +8,11 @@ from pydantic import ValidationError
 from ..errors import BundleError
 from .manifest import Manifest
 from .runtime.bundle import MANIFEST_NAME, Bundle, open_bundle
-from .runtime.selftest import SelfTest, run_selftest
+from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN, SelfTest, run_selftest
 from .targets import TARGETS
+
+MAX_TIED = 0.01
+"""Share of symbols that may lie on rounding boundaries; about 1 in 5,000 does."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,27 @@ def verify_bundle(folder: str | Path) -> Verification:
     """
     bundle, manifest = read_manifest(folder)
     bundle.check_files()
+    _refuse_lenient(manifest)
     target = TARGETS.get(manifest.target)
     target.check(bundle.device.path)
     target.check(bundle.edge.path)
-    return Verification(manifest, len(bundle.files), run_selftest(bundle))
+    selftest = run_selftest(bundle)
+    if selftest.symbols_tied > MAX_TIED * selftest.symbols:
+        raise BundleError(
+            f"The record lets {selftest.symbols_tied} of {selftest.symbols} symbols differ; "
+            f"up to {MAX_TIED:.0%} can lie on rounding boundaries."
+        )
+    return Verification(manifest, len(bundle.files), selftest)
+
+
+def _refuse_lenient(manifest: Manifest) -> None:
+    """Refuse a bundle that judges itself by weaker rules than the exporter's."""
+    parity, provenance = manifest.parity, manifest.provenance
+    if parity.output_tolerance > OUTPUT_TOLERANCE or parity.tie_margin > TIE_MARGIN:
+        raise BundleError(
+            f"{MANIFEST_NAME} allows an output error of {parity.output_tolerance:g} and a tie "
+            f"margin of {parity.tie_margin:g}; the exporter allows {OUTPUT_TOLERANCE:g} and "
+            f"{TIE_MARGIN:g}."
+        )
+    if not provenance.model_sha256.startswith(manifest.coding.model_id):
+        raise BundleError(f"{MANIFEST_NAME} is damaged: the stream id is not of the model.")

@@ -52,6 +52,7 @@ def encoder(
     from ..export.runtime.bundle import MANIFEST_NAME
     from ..zoo.catalog import DEFAULT_MODEL, as_folder, get_spec, load
     from ..zoo.preprocessing import list_images
+    from .report import refuse_foreign
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
@@ -63,6 +64,8 @@ def encoder(
         raise typer.BadParameter("a bundle has its own weights.", param_hint="--random-weights")
     if not is_bundle:
         get_spec(model)
+    if output:
+        refuse_foreign(output)
     options = {
         "images": list_images(images) if images else (),
         "threads": threads,
@@ -82,8 +85,8 @@ def encoder(
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
             step("measuring the model")
             report = profile_model(loaded, **options)
-    if output:
-        report.save(output)
+        if output:
+            report.save(output)
     console.data(report, lambda: show_report(console, report))
     if output:
         console.hint(f"Written to {output}. Next: splitzoo cards build --profile {output}")

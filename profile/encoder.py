@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__, zoo
-from ..export.run import call_runtime
+from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
 from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
 from ..export.verify import read_manifest
@@ -117,17 +117,17 @@ def profile_bundle(
         BundleError: The bundle cannot be read.
     """
     bundle, manifest = read_manifest(folder)
-    options = ("--half=device", f"--warmup={warmup}", f"--iterations={iterations}")
-    (bench,) = call_runtime(folder, "bench", *options, threads=threads)
+    bench = bench_bundle(folder, "device", threads=threads, warmup=warmup, iterations=iterations)
     # Parameters and operations are the architecture's; its weights do not matter here.
     model = zoo.build(manifest.spec)
-    device = Device(bundle, threads)
     graph_bytes, tables_bytes = deployed_bytes(bundle)
-    rate = bundle_rates(device, bundle.preprocessing, track(images)) if images else None
+    rate = None
+    if images:
+        rate = bundle_rates(Device(bundle, threads), bundle.preprocessing, track(images))
     return EncoderProfile(
         spec=manifest.spec,
         subject="bundle",
-        runtime=bench["engine"],
+        runtime=bench.engine,
         device="cpu",
         source=manifest.provenance.source,
         weights=manifest.provenance.weights,
@@ -136,17 +136,17 @@ def profile_bundle(
         size=Size(
             parameters=encoder_parameters(model),
             encoder_bits=encoder_bits(model),
-            sc2bench_encoder_bits=sc2bench_encoder_bits(model, device.codec.tables),
+            sc2bench_encoder_bits=sc2bench_encoder_bits(model, bundle.codec().tables),
             graph_bytes=graph_bytes,
             tables_bytes=tables_bytes,
         ),
         compute=count_flops(model),
-        latency=_latency(bench["latency"], threads, warmup, iterations),
-        peak_memory_bytes=bench["peak_memory_bytes"],
+        latency=_latency(bench.latency, threads, warmup, iterations),
+        peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",
         rate=rate,
         not_measured=_without_images(rate),
-        environment=bench["environment"] | {"splitzoo": __version__},
+        environment=bench.environment | {"splitzoo": __version__},
         date=_today(),
         command=command,
     )

@@ -1,52 +1,60 @@
 """The document that a profile is: written as JSON, read by the cards."""
 
+import contextlib
 import statistics
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import ReportError
+from ..errors import OutputError, ReportError
 from ..files import new_file
 from ..zoo.spec import ModelSpec
 
 SCHEMA_VERSION = 1
 _MAX_REPORT_BYTES = 1 << 28
 
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-class Size(BaseModel):
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class Size(_Part):
     """What the device holds. Deployed bytes are of files, so a model in PyTorch has none.
 
     ``encoder_bits`` is Eq. 1 of the SC2 paper, over the encoder's parameters;
     ``sc2bench_encoder_bits`` what its code counts: buffers and the entropy bottleneck too.
     """
 
-    parameters: int
-    encoder_bits: int
-    sc2bench_encoder_bits: int
-    graph_bytes: int | None
-    tables_bytes: int | None
+    parameters: Count
+    encoder_bits: Count
+    sc2bench_encoder_bits: Count
+    graph_bytes: Count | None
+    tables_bytes: Count | None
 
 
-class OperatorCount(BaseModel):
+class OperatorCount(_Part):
     """Operations of one kind of operator."""
 
     operator: str
-    macs: int
-    flops: int
+    macs: Count
+    flops: Count
 
 
-class Compute(BaseModel):
+class Compute(_Part):
     """Operations of one pass of the device graph."""
 
-    input_shape: tuple[int, ...]
-    macs: int
-    flops: int
+    input_shape: tuple[Count, ...]
+    macs: Count
+    flops: Count
     operators: list[OperatorCount]
-    uncounted: dict[str, int]
+    uncounted: dict[str, Count]
 
 
-class ImageRate(BaseModel):
+class ImageRate(_Part):
     """Bytes of one image.
 
     ``estimated_bits`` (from the learned likelihoods) and ``sc2bench_bytes`` (the size that sc2bench
@@ -54,20 +62,20 @@ class ImageRate(BaseModel):
     """
 
     image: str
-    payload_bytes: int
-    stream_bytes: int
-    estimated_bits: float | None = None
-    sc2bench_bytes: int | None = None
+    payload_bytes: Count
+    stream_bytes: Count
+    estimated_bits: Quantity | None = None
+    sc2bench_bytes: Count | None = None
 
 
-class Distribution(BaseModel):
+class Distribution(_Part):
     """Of a quantity over images; the 90th percentile is nearest-rank."""
 
-    mean: float
-    median: float
-    p90: float
-    smallest: float
-    largest: float
+    mean: Quantity
+    median: Quantity
+    p90: Quantity
+    smallest: Quantity
+    largest: Quantity
 
     @classmethod
     def of(cls, values: list[float]) -> "Distribution":
@@ -82,17 +90,17 @@ class Distribution(BaseModel):
         )
 
 
-class SkippedImage(BaseModel):
+class SkippedImage(_Part):
     """An image that could not be used."""
 
     image: str
     reason: str
 
 
-class Rate(BaseModel):
+class Rate(_Part):
     """Bytes per image over a set of images."""
 
-    count: int
+    count: Count
     payload_bytes: Distribution
     stream_bytes: Distribution
     estimated_bits: Distribution | None
@@ -101,30 +109,34 @@ class Rate(BaseModel):
     skipped: list[SkippedImage]
 
 
-class StepLatency(BaseModel):
+class StepLatency(_Part):
     """Percentiles of one step, milliseconds."""
 
-    model_config = ConfigDict(from_attributes=True)
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
+    p50_ms: Quantity
+    p90_ms: Quantity
+    p99_ms: Quantity
+    mean_ms: Quantity
 
 
-class LatencyReport(BaseModel):
+class LatencyReport(_Part):
     """Latency of the device path on one image, per step and in total."""
 
-    threads: int
-    warmup: int
-    iterations: int
+    threads: Count
+    warmup: Count
+    iterations: Count
     steps: dict[str, StepLatency]
 
+    @model_validator(mode="after")
+    def _has_the_steps(self) -> Self:
+        if not {"encoder", "entropy coding", "framing", "total"} <= self.steps.keys():
+            raise ValueError("the device path has the steps encoder, entropy coding, framing")
+        return self
 
-class EncoderProfile(BaseModel):
+
+class EncoderProfile(_Part):
     """Everything that ``splitzoo profile encoder`` measures."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Count = SCHEMA_VERSION
     spec: ModelSpec
     subject: Literal["model", "bundle"]
     runtime: str
@@ -136,7 +148,7 @@ class EncoderProfile(BaseModel):
     size: Size
     compute: Compute
     latency: LatencyReport
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     peak_memory_of: str
     rate: Rate | None
     not_measured: list[str]
@@ -148,10 +160,27 @@ class EncoderProfile(BaseModel):
         """Write the report as JSON, whole or not at all.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: It cannot be written, or something else is there.
         """
+        refuse_foreign(path)
         with new_file(path) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise ``OutputError`` if a report cannot be written to ``path``, or would replace a file
+    that does not look like one. Long work calls it before it starts.
+    """
+    if path.exists() and path.suffix != ".json":
+        raise OutputError(
+            path, "it exists and its name is not a report's", next_step="Name a .json file with -o."
+        )
+    with contextlib.suppress(_Probe), new_file(path):
+        raise _Probe
+
+
+class _Probe(Exception):
+    """Ends a trial of writing."""
 
 
 class _Version(BaseModel):

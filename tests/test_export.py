@@ -23,6 +23,7 @@ from splitzoo.export.readme import bundle_readme
 from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.halves import Device, Edge
 from splitzoo.export.targets.cpu import CpuTarget
+from splitzoo.files import sha256_file
 
 ROOT = Path(__file__).parents[1]
 GRAPHS = ("device/encoder.onnx", "edge/decoder.onnx")
@@ -406,6 +407,9 @@ def test_parity_refuses_other_weights_on_the_edge(damaged, tiny_model) -> None:
     changed = numpy_helper.to_array(weight) * np.float32(1.001)
     weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
     path.write_bytes(proto.SerializeToString())
+    manifest = json.loads((damaged / "manifest.json").read_text())
+    manifest["files"][GRAPHS[1]] = sha256_file(path)
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ParityError, match="edge graph's output differs from PyTorch's"):
         check_parity(open_bundle(damaged), records(tiny_model), dynamic_batch=False)
 

@@ -4,7 +4,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UnknownNameError, WeightsNotFoundError
+from ..errors import SpecError, UnknownNameError, WeightsNotFoundError
 from . import entropic_student  # noqa: F401  # registers its models
 from .models import MODELS, ModelEntry
 from .spec import ModelSpec
@@ -59,13 +59,17 @@ def build(spec: ModelSpec, *, seed: int = 0) -> "SplitModel":
 
     Raises:
         UnknownNameError: No family has the spec's method.
+        SpecError: The family cannot build this spec.
     """
     import torch
 
     builder = _builder(spec)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = builder(spec)
+        try:
+            model = builder(spec)
+        except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
+            raise SpecError(f"{spec.name} cannot be built: {error}") from error
     model.eval()
     model.make_tables()
     model.random_seed = seed
@@ -100,8 +104,10 @@ def load(name_or_folder: str | Path, *, pretrained: bool = True, seed: int = 0) 
         name,
         "none are published or packaged yet",
         next_step=(
-            "Give the folder of a model saved with zoo.save, or ask for random weights, which do "
-            "for graphs and latency:\n  zoo.load(name, pretrained=False)  or  --random-weights"
+            "Give the folder of a model saved with zoo.save in place of the name, or, for graphs "
+            "and latency, ask for random weights:\n"
+            "  on the command line:  --random-weights\n"
+            f'  in Python:            zoo.load("{name}", pretrained=False)'
         ),
     )
 
@@ -140,8 +146,11 @@ def as_folder(name_or_folder: str | Path) -> Path | None:
 
 
 def _builder(spec: ModelSpec):
+    def family(one: ModelSpec) -> tuple[str, str, str]:
+        return one.task, one.method, one.bottleneck.kind
+
     for entry in MODELS:
-        if (entry.spec.task, entry.spec.method) == (spec.task, spec.method):
+        if family(entry.spec) == family(spec):
             return entry.build
     methods = sorted({entry.spec.method for entry in MODELS})
     raise UnknownNameError("method", f"{spec.method} ({spec.task})", methods)

@@ -1,5 +1,8 @@
 """From an image file to the model's input, as torchvision's evaluation transforms do it.
 
+Bilinear pixels are torchvision's to within 1 of 255: both round between the two passes of a resize,
+but here the passes see the cropped part alone.
+
 numpy and Pillow alone: the same code runs in the zoo and on the board.
 """
 
@@ -136,7 +139,11 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(folder, "it is not a folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
     if not found:
         raise ImageError(folder, "no file in it has the name of an image")
     return found
@@ -144,12 +151,14 @@ def list_images(folder: Path) -> list[Path]:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode == "F":
+        raise ValueError("its values are floating-point, of no known range")
+    if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey values to 255 instead of scaling them.
-        grey = np.asarray(image, np.float64)
-        if image.mode.startswith("I"):
-            grey = grey / 257.0
-        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        grey = np.asarray(image, np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its values do not fit into 16 bits")
+        image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
     image.info.pop("transparency", None)  # or Pillow warns that it is lost
     return image.convert("RGB")
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .preprocessing import Preprocessing
 
-Channels = Annotated[int, Field(ge=1, le=4096)]
+Channels = Annotated[int, Field(ge=1, le=1024)]
 Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
 
 
@@ -68,7 +68,7 @@ class ModelSpec(_Frozen):
         ge=0, allow_inf_nan=False, description="weight of the rate in the training loss"
     )
     dataset: str
-    num_classes: int = Field(ge=1, le=1 << 20)
+    num_classes: int = Field(ge=1, le=1 << 16)
     preprocessing: Preprocessing
     training: tuple[TrainingStage, ...] = ()
     reference: str = Field(default="", description="experiment name in sc2-benchmark")

@@ -47,6 +47,7 @@ class SplitModel(nn.Module):
         self.source = spec.name
         self.random_seed: int | None = None
         self._codec: Codec | None = None
+        self._tables_are_old = False
         self.register_load_state_dict_post_hook(_weights_changed)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -93,8 +94,10 @@ class SplitModel(nn.Module):
 
     @property
     def codec(self) -> Codec:
-        """Tables and stream id of the present weights; training forgets them."""
-        if self._codec is None:
+        """Tables and stream id of the present weights; made anew after training."""
+        if self._tables_are_old:
+            self.make_tables()
+        if self._codec is None or self.training:
             tables = self.coder.tables
             self._codec = Codec(tables, self.digest()[:4], self.spec.latent_shape[1:])
         return self._codec
@@ -108,15 +111,17 @@ class SplitModel(nn.Module):
         return content.digest()
 
     def make_tables(self) -> None:
-        """Make the integer tables from the present weights; for models that were just trained."""
+        """Make the integer tables from the present weights."""
         self.coder.make_tables()
         self._codec = None
+        self._tables_are_old = self.training
 
     def train(self, mode: bool = True) -> "SplitModel":
-        """Set training mode; entering or leaving it forgets the stream id."""
+        """Set training mode; entering it makes tables, stream id and random seed void."""
         self._codec = None
         if mode:
             self.random_seed = None
+            self._tables_are_old = True
         return super().train(mode)
 
     def __getstate__(self) -> dict:
@@ -126,4 +131,5 @@ class SplitModel(nn.Module):
 
 def _weights_changed(model: SplitModel, _keys: object) -> None:
     model._codec = None
+    model._tables_are_old = False  # they came with the weights
     model.random_seed = None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from .. import __version__
-from ..errors import ModelFolderError, SplitzooError
+from ..errors import ModelFolderError, SpecError
 from ..files import new_folder, sha256_file
 from .spec import ModelSpec
 
@@ -40,6 +40,7 @@ class ModelConfig(BaseModel):
 
 def save_folder(model: "SplitModel", folder: Path) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
+    _ = model.codec  # makes the tables of a model that was just trained
     state = {
         name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
     }
@@ -51,7 +52,9 @@ def save_folder(model: "SplitModel", folder: Path) -> Path:
             weights_sha256=sha256_file(weights),
             random_seed=model.random_seed,
         )
-        (temporary / CONFIG_NAME).write_text(config.model_dump_json(indent=2) + "\n")
+        (temporary / CONFIG_NAME).write_text(
+            config.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
     return folder
 
 
@@ -117,11 +120,9 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
         raise ModelFolderError(f"Cannot read {path}: {error}.") from error
     try:
         model = build(config.spec)
-    except SplitzooError:
-        raise
-    except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
+    except SpecError as error:
         raise ModelFolderError(
-            f"{folder / CONFIG_NAME} describes a model that cannot be built: {error}"
+            f"{folder / CONFIG_NAME} describes a model that cannot be built: {error.message}"
         ) from error
     _refuse_other_tensors(path, model.state_dict(), state)
     model.load_state_dict(state)
@@ -151,9 +152,14 @@ def _refuse_other_tensors(
             name for name in expected.keys() & found.keys() if not fits(name)
         ),
     }
-    named = [f"{what}: {', '.join(names)}" for what, names in differences.items() if names]
+    named = [f"{what}: {_some(names)}" for what, names in differences.items() if names]
     if named:
         raise ModelFolderError(f"{path} does not fit its config. " + ". ".join(named) + ".")
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _Version(BaseModel):

@@ -1,6 +1,15 @@
 """``python -m splitzoo.export.runtime --bundle DIR …``: not the bundle's own copy."""
 
-from .cli import main
+import sys
+
+from ...signals import run_stoppable
+
+
+def _run() -> int:
+    from .cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_stoppable(_run))

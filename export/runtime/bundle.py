@@ -1,12 +1,12 @@
 """Read a bundle: its manifest, checked, and the parts that it names."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import BundleError, TablesError
+from ...files import sha256_file
 from ...zoo.coding import Codec, FactorizedTables
 from ...zoo.preprocessing import Preprocessing
 
@@ -94,7 +94,9 @@ class Bundle:
             labels = json.loads(self.part_paths["labels"].read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"Cannot read the bundle's labels: {error}.") from error
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        if not isinstance(labels, list) or not all(
+            isinstance(label, str) and label.isprintable() for label in labels
+        ):
             raise BundleError("The bundle's labels are not a list of words.")
         return labels
 
@@ -108,8 +110,7 @@ class Bundle:
         expected = self.files[name]
         if not path.is_file():
             raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_file(path)
         if found != expected:
             raise BundleError(
                 f"{name} was changed: its SHA-256 is {found[:12]}…, the manifest says "
@@ -181,10 +182,10 @@ def open_bundle(folder: Path) -> Bundle:
 
 def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
     spec, coding = manifest["spec"], manifest["coding"]
-    files = {_text(name): _text(digest) for name, digest in manifest["files"].items()}
+    files = {name: _text(digest) for name, digest in manifest["files"].items()}
 
     def listed(name: str) -> Path:
-        path = _inside(folder, _text(name))
+        path = _inside(folder, name)
         if name not in files:
             raise ValueError(f"{name} is used but not listed under files")
         if not path.is_file():
@@ -197,6 +198,8 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in spec["preprocessing"].items()
     }
+    if coding["kind"] != "factorized":
+        raise ValueError(f"the coder {coding['kind']!r} is unknown")
     model_id = bytes.fromhex(_text(coding["model_id"]))
     if len(model_id) != 4:
         raise ValueError(f"model_id has {len(model_id)} bytes, not 4")
@@ -252,6 +255,8 @@ def _shape(value: Any, *, rank: int | None = None) -> tuple[int, ...]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
+    if not value.isprintable():
+        raise ValueError(f"{value!r} holds control characters")
     return value
 
 
@@ -261,14 +266,16 @@ def _is_bytecode(path: Path, folder: Path) -> bool:
     return parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Path, name: Any) -> Path:
     """Return the path of a bundle's file, refusing any that leaves the folder."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is not a path")
     relative = PurePosixPath(name)
     escapes = (
         not name
         or "\\" in name
         or ":" in name
-        or "\0" in name
+        or not name.isprintable()
         or relative.is_absolute()
         or ".." in relative.parts
     )

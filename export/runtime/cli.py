@@ -28,14 +28,15 @@ def main(argv: list[str] | None = None, *, bundle: Path | None = None) -> int:
     arguments = _parser(bundle).parse_args(argv)
     try:
         arguments.run(open_bundle(arguments.bundle), arguments)
+        sys.stdout.flush()
     except SplitzooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: The system refused: {error.strerror or error}.", file=sys.stderr)
         return 1
     return 0
 
@@ -177,7 +178,8 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
         for name, one in result.latency.items():
             print(f"  {name:16} {one.p50_ms:8.3f} {one.p90_ms:8.3f} {one.p99_ms:8.3f}")
         print(f"  stream {result.stream_bytes:,} bytes, {result.iterations} runs")
-    print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB")
+    what = "of this process, which ran both halves" if len(results) > 1 else "of this process"
+    print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB, {what}")
 
 
 def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
@@ -204,10 +206,13 @@ def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
 
 def _read_stream_file(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_STREAM_BYTES:
-            raise BitstreamError(f"It has {size:,} bytes: too many for a stream.")
-        return path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise BitstreamError("It is not a file.")
+        with path.open("rb") as file:
+            stream = file.read(MAX_STREAM_BYTES + 1)
+        if len(stream) > MAX_STREAM_BYTES:
+            raise BitstreamError(f"It has more than {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
+        return stream
     except OSError as error:
         raise BitstreamError(
             f"It cannot be read: {(error.strerror or str(error)).lower()}."

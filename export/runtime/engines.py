@@ -1,5 +1,6 @@
 """What runs a graph. Adding an engine is one class here and one line in ``ENGINES``."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -33,12 +34,18 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
+        # Version 1.32 reports use to its maker by default; a camera board has no say in that.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore
         except ImportError as error:
+            missing = getattr(error, "name", None) == "onnxruntime"
             raise DependencyError(
-                "ONNX Runtime is not installed.", next_step="pip install onnxruntime"
+                "ONNX Runtime is not installed."
+                if missing
+                else f"ONNX Runtime cannot be imported: {error}",
+                next_step="pip install onnxruntime" if missing else "",
             ) from error
         self.version = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()

@@ -12,6 +12,16 @@ from ...zoo.coding.arrays import read_arrays
 from .bundle import Bundle
 from .halves import Device, Edge
 
+TIE_MARGIN = 1e-4
+"""Distance from a rounding boundary, in symbols, below which a symbol may differ.
+
+float32 sums of a few thousand products taken in another order differ by some 1e-6 of their size;
+latents reach some tens, so 1e-4 covers them with room. About one symbol in 5,000 lies so close.
+"""
+
+OUTPUT_TOLERANCE = 1e-4
+"""Relative to the largest output: float32 through fifty layers, in another order of additions."""
+
 _MAX_BYTES = 1 << 28
 _ARRAYS = ("image", "symbols", "ties", "output", "stream")
 

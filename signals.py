@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: unwind everything, so that nothing half-written stays, and say so once."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class _Stopped(BaseException):
+    """Raised where the signal found the program."""
+
+
+def run_stoppable(work: Callable[[], int]) -> int:
+    """Run ``work`` and return its exit code, or that of the signal that stopped it.
+
+    The imports of ``work`` belong inside it, so that they can be stopped too.
+
+    Returns:
+        What ``work`` returned; 1 after Ctrl-C, 128 + its number after another signal.
+    """
+    received: list[int] = []
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        # A second signal must not interrupt the clean-up after the first.
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        received.append(signum)
+        raise _Stopped
+
+    try:
+        for signum in _SIGNALS:
+            signal.signal(signum, stop)
+        return work()
+    except BaseException:
+        # A library may have turned the stop into an error of its own, such as an ImportError.
+        if not received:
+            raise
+        print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
+        return 1 if received[0] == signal.SIGINT else 128 + received[0]
