@@ -45,7 +45,7 @@ def prepare(folder: Path, _iterations: int) -> None:
     from splitzoo.export.split import export_split
 
     model = zoo.load(MODEL, pretrained=False, seed=0)
-    export_split(model, folder / "bundle", target="cpu", seed=0)
+    export_split(model, folder / "bundle", target="cpu")
     weights = {
         sc2bench_key(name): tensor.contiguous()
         for name, tensor in model.state_dict().items()

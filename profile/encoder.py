@@ -84,7 +84,7 @@ def profile_model(
         rate=rate,
         not_measured=[
             "deployed bytes (export the model, then profile the bundle)",
-            *_without_images(rate),
+            *_left_out(rate),
         ],
         environment=_environment(),
         date=_today(),
@@ -145,7 +145,7 @@ def profile_bundle(
         peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",
         rate=rate,
-        not_measured=_without_images(rate),
+        not_measured=_left_out(rate),
         environment=bench.environment | {"splitzoo": __version__},
         date=_today(),
         command=command,
@@ -161,8 +161,12 @@ def _latency(steps: dict, threads: int, warmup: int, iterations: int) -> Latency
     )
 
 
-def _without_images(rate: Rate | None) -> list[str]:
-    return [] if rate else ["bytes per image (give photographs with --images DIR)"]
+def _left_out(rate: Rate | None) -> list[str]:
+    always = [
+        "preprocessing (reading, resizing) in the latency",
+        "entropy coding in the operations",
+    ]
+    return always if rate else [*always, "bytes per image (give photographs with --images DIR)"]
 
 
 def _environment() -> dict[str, str]:

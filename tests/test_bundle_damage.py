@@ -616,3 +616,33 @@ def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
     path.write_bytes(content)
     with pytest.raises(SplitzooError, match=f"{name} was changed"):
         run_bundle(damaged, [photo])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "saying"),
+    [
+        ("parity/output_tolerance", 1e9, "allows an output error of 1e+09"),
+        ("parity/output_tolerance", float("inf"), "parity.output_tolerance"),
+        ("parity/tie_margin", 0.5, "tie margin of 0.5"),
+        ("coding/model_id", "deadbeef", "the stream id is not of the model"),
+    ],
+)
+def test_a_bundle_that_judges_itself_leniently_is_refused(manifest, keys, value, saying) -> None:
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(manifest(keys, value))
+    assert saying in str(caught.value)
+
+
+def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
+    with np.load(damaged / "selftest.npz") as arrays:
+        values = dict(arrays)
+    values["ties"] = np.ones_like(values["ties"])
+    np.savez_compressed(damaged / "selftest.npz", **values)
+    with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
+        verify_bundle(hashed(damaged))
+
+
+def test_labels_cannot_steer_a_terminal(damaged) -> None:
+    (damaged / "labels.json").write_text(json.dumps(["\x1b[2J"] * 10))
+    with pytest.raises(BundleError, match="labels are not a list of words"):
+        open_bundle(hashed(damaged)).labels()

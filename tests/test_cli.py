@@ -700,3 +700,39 @@ def test_demo_of_an_image_that_is_none_leaves_nothing_behind(
     words = ("demo", "--random-weights", "--image", bad, "-o", tmp_path / "out")
     refused(splitzoo(*words), f"Cannot use the image {bad}: ")
     assert list(tmp_path.iterdir()) == [bad]
+
+
+def test_a_table_in_a_pipe_has_a_line_for_each_model(splitzoo, monkeypatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, out, _ = splitzoo("zoo", "list")
+    lines = [line.split() for line in out.splitlines() if "splittable" in line]
+    assert lines == [
+        [name, "image-classification", "entropic-student", name.partition("beta")[2]]
+        for name in zoo.list_models()
+    ]
+
+
+def test_a_report_does_not_replace_another_file(splitzoo, tiny_bundle, tmp_path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"mine")
+    refused(splitzoo("profile", "encoder", tiny_bundle, "-o", photo), "its name is not a report's")
+    assert photo.read_bytes() == b"mine"
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    splitzoo, tiny_bundle, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("splitzoo.profile.encoder.profile_bundle", pytest.fail)
+    output = tmp_path / "file" / "report.json"
+    refused(splitzoo("profile", "encoder", tiny_bundle, "-o", output), "Cannot write")
+
+
+def test_the_encoder_of_a_bundle_of_an_impossible_model_is_refused(
+    splitzoo, tiny_bundle, tmp_path
+) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["spec"]["backbone"] = "vit_tiny_patch16_224"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    refused(splitzoo("profile", "encoder", folder, "--iterations", "1"), "cannot be built")

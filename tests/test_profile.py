@@ -372,3 +372,29 @@ def test_a_profile_of_a_saved_model_is_of_its_own_weights(tiny_folder, tiny_mode
     profile = profile_model(zoo.load(tiny_folder), warmup=0, iterations=1)
     assert profile.model_id == tiny_model.codec.model_id.hex()
     assert isinstance(profile, EncoderProfile)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("latency/steps", {}),
+        ("latency/steps/total/p50_ms", float("nan")),
+        ("latency/steps/total/p50_ms", -1),
+        ("compute/macs", 10**400),
+        ("size/encoder_bits", -1),
+        ("size/unknown", 1),
+        ("peak_memory_bytes", float("inf")),
+    ],
+)
+def test_a_report_of_impossible_numbers_is_refused(tiny_model, tmp_path, keys, value) -> None:
+    report = profile_model(tiny_model, warmup=0, iterations=1)
+    content = json.loads(report.model_dump_json())
+    *parents, last = keys.split("/")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ReportError, match="is no encoder profile"):
+        read_report(path)

@@ -438,3 +438,21 @@ def announced(*args, **kwargs):
 
 bench.measure_steps = announced
 """
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
+def test_a_device_without_end_is_no_stream(splitrun) -> None:
+    refused(splitrun("decode", "/dev/zero"), "/dev/zero: It is not a file.")
+
+
+def test_the_engine_reports_to_nobody(tiny_bundle) -> None:
+    code = (
+        "import os, pathlib, sys; from splitzoo.export.runtime.bundle import open_bundle; "
+        "from splitzoo.export.runtime.halves import Device; "
+        "Device(open_bundle(pathlib.Path(sys.argv[1]))); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    command = [sys.executable, "-c", code, str(tiny_bundle)]
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

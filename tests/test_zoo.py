@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from splitzoo.errors import (
     BitstreamError,
     ModelFolderError,
     OutputError,
+    SpecError,
     SplitzooError,
     TablesError,
     UnknownNameError,
@@ -484,3 +486,47 @@ def test_hostile_tables_are_refused_when_loaded(folder, changes, error):
 
 def test_a_copied_model_keeps_its_id(tiny_model):
     assert copy.deepcopy(tiny_model).codec.model_id == tiny_model.codec.model_id
+
+
+def test_random_weights_are_known_as_such_until_they_are_trained(tiny_model, tmp_path):
+    model = zoo.build(tiny_model.spec, seed=3)
+    zoo.save(model, tmp_path / "model")
+    loaded = zoo.load(tmp_path / "model")
+    assert (model.random_seed, loaded.random_seed) == (3, 3)
+    assert (model.source, loaded.source) == (model.spec.name, str(tmp_path / "model"))
+    loaded.train()
+    assert loaded.eval().random_seed is None
+    model.load_state_dict(loaded.state_dict())
+    assert model.random_seed is None
+
+
+def test_tables_follow_the_weights_that_were_trained(tiny_model, tmp_path):
+    model = zoo.build(tiny_model.spec, seed=3)
+    before = model.codec.tables.digest(), model.codec.model_id
+    model.train()
+    with torch.no_grad():
+        model.coder.entropy_bottleneck.quantiles[:, 0, 2] += 5
+    model.eval()
+    zoo.save(model, tmp_path / "model")
+    after = model.codec.tables.digest(), model.codec.model_id
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    loaded = zoo.load(tmp_path / "model")
+    assert (loaded.codec.tables.digest(), loaded.codec.model_id) == after
+
+
+def test_a_backbone_that_is_no_resnet_is_a_spec_error(tiny_model):
+    spec = tiny_model.spec.model_copy(update={"backbone": "vit_tiny_patch16_224"})
+    with pytest.raises(SpecError, match="tiny cannot be built"):
+        zoo.build(spec)
+
+
+def test_a_model_is_saved_under_an_ascii_locale(saved, tmp_path):
+    code = "import sys; from splitzoo import zoo; zoo.save(zoo.load(sys.argv[1]), sys.argv[2])"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(saved), str(tmp_path / "again")],
+        env=environment,
+        check=True,
+    )
+    assert zoo.get_spec(tmp_path / "again") == zoo.get_spec(saved)

@@ -211,7 +211,7 @@ def _read_stream_file(path: Path) -> bytes:
         with path.open("rb") as file:
             stream = file.read(MAX_STREAM_BYTES + 1)
         if len(stream) > MAX_STREAM_BYTES:
-            raise BitstreamError(f"It has more than {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
+            raise BitstreamError(f"It has over {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
         return stream
     except OSError as error:
         raise BitstreamError(
