@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from ..documents import read_document
 from ..errors import BundleError
 from .manifest import Manifest
-from .runtime.bundle import MANIFEST_NAME, Bundle, open_bundle
+from .runtime.bundle import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    SCHEMA_VERSION,
+    Bundle,
+    open_bundle,
+)
 from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN, SelfTest, run_selftest
 from .targets import TARGETS
 
@@ -37,13 +42,17 @@ def read_manifest(folder: str | Path) -> tuple[Bundle, Manifest]:
         BundleError: It is missing, damaged or newer.
     """
     bundle = open_bundle(Path(folder))
-    try:
-        text = (bundle.folder / MANIFEST_NAME).read_text(encoding="utf-8")
-        return bundle, Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{MANIFEST_NAME} is damaged: {where}: {first['msg']}.") from error
+    manifest = read_document(
+        Manifest,
+        bundle.folder / MANIFEST_NAME,
+        what="manifest",
+        version_field="schema_version",
+        supported=SCHEMA_VERSION,
+        limit_bytes=MAX_MANIFEST_BYTES,
+        error=BundleError,
+        next_step="Copy or export the bundle again.",
+    )
+    return bundle, manifest
 
 
 def verify_bundle(folder: str | Path) -> Verification:

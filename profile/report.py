@@ -5,8 +5,9 @@ import statistics
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..documents import read_document
 from ..errors import OutputError, ReportError
 from ..files import new_file
 from ..zoo.spec import ModelSpec
@@ -183,34 +184,19 @@ class _Probe(Exception):
     """Ends a trial of writing."""
 
 
-class _Version(BaseModel):
-    schema_version: int
-
-
 def read_report(path: Path) -> EncoderProfile:
     """Read a report that ``splitzoo profile encoder -o`` wrote.
 
     Raises:
         ReportError: It is missing, damaged, or of a newer schema.
     """
-    advice = "Make one with: splitzoo profile encoder -o report.json"
-    try:
-        if path.stat().st_size > _MAX_REPORT_BYTES:
-            raise ReportError(f"{path} is larger than {_MAX_REPORT_BYTES >> 20} MiB.")
-        text = path.read_text(encoding="utf-8")
-        version = _Version.model_validate_json(text).schema_version
-        if version > SCHEMA_VERSION:
-            raise ReportError(
-                f"{path} has schema {version}; this reads up to {SCHEMA_VERSION}.",
-                next_step="pip install --upgrade splitzoo",
-            )
-        return EncoderProfile.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
-        raise ReportError(
-            f"{path} is no encoder profile: {where}: {first['msg']}.", next_step=advice
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ReportError(f"Cannot read {path}: {reason.lower()}.", next_step=advice) from error
+    return read_document(
+        EncoderProfile,
+        path,
+        what="encoder profile",
+        version_field="schema_version",
+        supported=SCHEMA_VERSION,
+        limit_bytes=_MAX_REPORT_BYTES,
+        error=ReportError,
+        next_step="Make one with: splitzoo profile encoder -o report.json",
+    )

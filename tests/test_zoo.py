@@ -361,7 +361,7 @@ def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
     change_config(folder, "format_version", value=2)
     # What a later format holds besides is not this version's to judge.
     change_config(folder, "new_in_2", value=True)
-    with pytest.raises(ModelFolderError, match=r"has format 2; .* reads up to 1") as caught:
+    with pytest.raises(ModelFolderError, match=r"has format_version 2; .* reads up to 1") as caught:
         zoo.load(folder)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
 
@@ -418,7 +418,7 @@ def test_a_backbone_that_cannot_be_built_is_refused(folder, monkeypatch, backbon
     change_config(folder, "spec", "backbone", value=backbone)
     with pytest.raises(
         ModelFolderError,
-        match=r"config\.json (describes a model that cannot be built|is not valid)",
+        match=r"config\.json (describes a model that cannot be built|is no valid)",
     ):
         zoo.load(folder)
 

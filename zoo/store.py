@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from .. import __version__
+from ..documents import read_document
 from ..errors import ModelFolderError, SpecError
 from ..files import new_folder, sha256_file
 from .spec import ModelSpec
@@ -70,26 +71,15 @@ def read_config(folder: Path) -> ModelConfig:
             f"{folder} is not a saved model: it has no {CONFIG_NAME}.",
             next_step="Save one with zoo.save(model, folder), or name a model: splitzoo zoo list",
         )
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelFolderError(f"{path} is larger than {_MAX_CONFIG_BYTES >> 20} MiB.")
-        text = path.read_text(encoding="utf-8")
-        version = _Version.model_validate_json(text).format_version
-        if version > FORMAT_VERSION:
-            raise ModelFolderError(
-                f"{path} has format {version}; this splitzoo ({__version__}) reads up to "
-                f"{FORMAT_VERSION}.",
-                next_step="pip install --upgrade splitzoo",
-            )
-        return ModelConfig.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ModelFolderError(
-            f"{path} is not valid: {where or 'JSON'}: {first['msg']}."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"Cannot read {path}: {error}.") from error
+    return read_document(
+        ModelConfig,
+        path,
+        what="model config",
+        version_field="format_version",
+        supported=FORMAT_VERSION,
+        limit_bytes=_MAX_CONFIG_BYTES,
+        error=ModelFolderError,
+    )
 
 
 def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "SplitModel":
@@ -160,7 +150,3 @@ def _refuse_other_tensors(
 def _some(names: list[str], most: int = 8) -> str:
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-class _Version(BaseModel):
-    format_version: int

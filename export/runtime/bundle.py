@@ -12,7 +12,7 @@ from ...zoo.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-_MAX_MANIFEST_BYTES = 1 << 22
+MAX_MANIFEST_BYTES = 1 << 22
 _MAX_DIMENSION = 1 << 16
 
 
@@ -153,8 +153,8 @@ def open_bundle(folder: Path) -> Bundle:
             next_step="Make one with: splitzoo export split --target cpu -o DIR",
         )
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is larger than {_MAX_MANIFEST_BYTES >> 20} MiB.")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB.")
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
         if not isinstance(version, int) or version < 1:

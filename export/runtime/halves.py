@@ -6,52 +6,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BitstreamError, BundleError
-from .bundle import Bundle, TensorInfo
+from .bundle import Bundle, HalfInfo
 from .engines import open_session
 
 
-class Device:
-    """The device half of a bundle.
+class _Half:
+    """A graph that was checked and loaded, and the codec of its bundle.
 
     Args:
         bundle: That was opened.
+        half: Its graph.
         threads: For the engine; 0 lets it choose.
 
     Raises:
         BundleError: The graph or the tables were changed, or cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, half: HalfInfo, threads: int) -> None:
+        bundle.check_file(half.path)
+        self._half = half
         self.codec = bundle.codec()
-        bundle.check_file(bundle.device.path)
-        self.session = open_session(bundle.engine, bundle.device.path, threads)
+        self.session = open_session(bundle.engine, half.path, threads)
+
+    def _run(self, value: NDArray) -> NDArray:
+        """Run the graph, and hold the engine to what the manifest says of its output."""
+        given, expected = self.session.run(value), self._half.output
+        if given.dtype != np.dtype(expected.dtype) or given.shape[1:] != expected.shape[1:]:
+            raise BundleError(
+                f"The graph gave {expected.name} as {given.dtype} {given.shape}; "
+                f"the manifest says {expected.dtype} {expected.shape}.",
+                next_step="Check the bundle with: splitzoo export verify BUNDLE",
+            )
+        return given
+
+
+class Device(_Half):
+    """The device half of a bundle."""
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        super().__init__(bundle, bundle.device, threads)
 
     def symbols(self, image: NDArray[np.float32]) -> NDArray[np.int32]:
         """Run the device graph: image (N, 3, H, W) float32 to symbols (N, C, h, w) int32."""
-        return _checked(self.session.run(image), self.bundle.device.output)
+        return self._run(image)
 
     def encode(self, image: NDArray[np.float32]) -> list[bytes]:
         """Turn images (N, 3, H, W) float32 into one stream each."""
         return [self.codec.compress(symbols) for symbols in self.symbols(image)]
 
 
-class Edge:
-    """The edge half of a bundle.
-
-    Args:
-        bundle: That was opened.
-        threads: For the engine; 0 lets it choose.
-
-    Raises:
-        BundleError: The graph or the tables were changed, or cannot be loaded.
-    """
+class Edge(_Half):
+    """The edge half of a bundle."""
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        self.bundle = bundle
-        self.codec = bundle.codec()
-        bundle.check_file(bundle.edge.path)
-        self.session = open_session(bundle.engine, bundle.edge.path, threads)
+        super().__init__(bundle, bundle.edge, threads)
 
     def symbols(self, stream: bytes) -> NDArray[np.int32]:
         """Read a stream's symbols (1, C, h, w) int32.
@@ -69,7 +77,7 @@ class Edge:
 
     def output(self, symbols: NDArray[np.int32]) -> NDArray[np.float32]:
         """Run the edge graph: symbols (N, C, h, w) int32 to the output float32."""
-        return _checked(self.session.run(symbols), self.bundle.edge.output)
+        return self._run(symbols)
 
     def decode(self, stream: bytes) -> NDArray[np.float32]:
         """Turn one stream into the output of one image, such as logits (1, classes) float32."""
@@ -100,14 +108,3 @@ def top_predictions(
     shares /= shares.sum()
     order = np.argsort(-shares, kind="stable")[:count]
     return [Prediction(int(i), labels[i], float(shares[i])) for i in order]
-
-
-def _checked(value: NDArray, expected: TensorInfo) -> NDArray:
-    """Hold an engine to what the manifest says of its output."""
-    if value.dtype != np.dtype(expected.dtype) or value.shape[1:] != expected.shape[1:]:
-        raise BundleError(
-            f"The graph gave {expected.name} as {value.dtype} {value.shape}; "
-            f"the manifest says {expected.dtype} {expected.shape}.",
-            next_step="Check the bundle with: splitzoo export verify BUNDLE",
-        )
-    return value

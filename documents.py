@@ -1,0 +1,57 @@
+"""Documents on disk: JSON files held to a pydantic model."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .errors import SplitzooError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_document(
+    model: type[M],
+    path: Path,
+    *,
+    what: str,
+    version_field: str,
+    supported: int,
+    limit_bytes: int,
+    error: type[SplitzooError],
+    next_step: str = "",
+) -> M:
+    """Read a document and hold it to its model.
+
+    Args:
+        model: Of the document.
+        path: Of the file.
+        what: The document's name, for messages.
+        version_field: That holds the document's version.
+        supported: The newest version that is understood.
+        limit_bytes: Beyond which the file is not read.
+        error: Raised for whatever is wrong; takes a message and ``next_step``.
+        next_step: What to do about a missing or damaged document.
+
+    Raises:
+        SplitzooError: As ``error``: the file is missing, too large, newer or damaged.
+    """
+    try:
+        if path.stat().st_size > limit_bytes:
+            raise error(f"{path} is larger than {limit_bytes >> 20} MiB.", next_step=next_step)
+        text = path.read_text(encoding="utf-8")
+        version = TypeAdapter(dict[str, Any]).validate_json(text).get(version_field)
+        if isinstance(version, int) and version > supported:
+            raise error(
+                f"{path} has {version_field} {version}; this splitzoo reads up to {supported}.",
+                next_step="pip install --upgrade splitzoo",
+            )
+        return model.model_validate_json(text)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        message = f"{path} is no valid {what}: {where}: {first['msg']}."
+        raise error(message, next_step=next_step) from invalid
+    except (OSError, UnicodeDecodeError) as unread:
+        reason = (getattr(unread, "strerror", None) or str(unread)).lower()
+        raise error(f"Cannot read {path}: {reason}.", next_step=next_step) from unread
