@@ -84,10 +84,9 @@ class Console:
         The first column, and those whose name ends in ``>``, which are aligned to the right, are
         not broken into lines.
         """
+        if title:
+            self._out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
         table = Table(
-            title=escape(title) or None,
-            title_justify="left",
-            title_style="bold",
             show_header=any(name.strip(">") for name in columns),
             box=SIMPLE,
         )
