@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__, zoo
+from ..export.parity import picture
 from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
 from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
@@ -43,7 +44,7 @@ def profile_model(
         track: Goes through the images, showing progress.
     """
     codec = model.codec
-    image = torch.zeros(1, *model.spec.input_shape)
+    image = torch.from_numpy(picture(model.spec.input_shape, seed=0))
     steps = {
         "encoder": lambda image: model.symbols(image)[0],
         "entropy coding": codec.coder.encode,
@@ -53,9 +54,6 @@ def profile_model(
     torch.set_num_threads(threads or before)
     try:
         used_threads = torch.get_num_threads()
-        from ..export.parity import picture
-
-        image = torch.from_numpy(picture(model.spec.input_shape, seed=0))
         latency = measure_steps(steps, image, warmup=warmup, iterations=iterations)
     finally:
         torch.set_num_threads(before)

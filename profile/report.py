@@ -169,8 +169,9 @@ class EncoderProfile(_Part):
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise ``OutputError`` if a report cannot be written to ``path``, or would replace a file
-    that does not look like one. Long work calls it before it starts.
+    """Raise ``OutputError`` if no report can be written there, or another file would be lost.
+
+    Long work calls it before it starts.
     """
     if path.exists() and path.suffix != ".json":
         raise OutputError(
