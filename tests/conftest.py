@@ -1,8 +1,15 @@
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
+
+from splitzoo import cli
+from splitzoo.export.targets.cpu import CpuTarget
+
+pytest.register_assert_rewrite("commands")
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -90,3 +97,32 @@ def _cut_up(photo, folder):
         piece = whole.crop((left, top, left + 290 - 5 * number, top + 300))
         piece = ImageOps.mirror(piece) if number % 2 else piece
         piece.save(folder / f"{number}.jpg", quality=95)
+
+
+@pytest.fixture
+def damaged(tiny_bundle, tmp_path):
+    """A copy of the tiny bundle, to damage."""
+    return shutil.copytree(tiny_bundle, tmp_path / "damaged")
+
+
+@pytest.fixture
+def splitzoo(monkeypatch, capsys):
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["splitzoo", *map(str, words)])
+        code = cli.run()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def copied_graphs(monkeypatch, tiny_bundle):
+    """Export takes its graphs from the tiny bundle: the same, and no seconds spent."""
+
+    def copy(_target, _graph, _example, path, **_options) -> None:
+        shutil.copyfile(tiny_bundle / path.parent.name / path.name, path)
+
+    monkeypatch.setattr(CpuTarget, "export", copy)

@@ -1,6 +1,5 @@
 """Does this machine compute what the exporting machine recorded?"""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ParityError
-from ...zoo.coding.arrays import read_arrays
+from ...zoo.coding.arrays import read_arrays, write_arrays
 from .bundle import Bundle
 from .halves import Device, Edge
 
@@ -47,16 +46,9 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write the record as a compressed ``.npz`` file."""
-        content = io.BytesIO()  # zipfile complains at length about a full disk
-        np.savez_compressed(
-            content,
-            image=self.image,
-            symbols=self.symbols,
-            ties=self.ties,
-            output=self.output,
-            stream=np.frombuffer(self.stream, np.uint8),
-        )
-        path.write_bytes(content.getvalue())
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays["stream"] = np.frombuffer(self.stream, np.uint8)
+        write_arrays(path, arrays, save=np.savez_compressed)
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Record":

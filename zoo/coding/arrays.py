@@ -1,10 +1,11 @@
-"""Read the arrays of an ``.npz`` file that may be hostile."""
+"""Arrays in ``.npz`` files: written in one go, read even where the file may be hostile."""
 
+import io
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,24 @@ _DAMAGE = (
     zlib.error,
 )
 """What zipfile and numpy raise at damaged files, beside what they document."""
+
+
+def write_arrays(
+    path: Path, arrays: dict[str, NDArray[np.generic]], *, save: Callable[..., None] = np.savez
+) -> None:
+    """Write arrays as an ``.npz`` file.
+
+    Args:
+        path: Of the file.
+        arrays: By name.
+        save: ``np.savez`` or ``np.savez_compressed``.
+
+    Raises:
+        OSError: The file system refused.
+    """
+    content = io.BytesIO()  # written directly, zipfile complains at length about a full disk
+    save(content, **arrays)
+    path.write_bytes(content.getvalue())
 
 
 def read_arrays(

@@ -1,7 +1,6 @@
 """Integer entropy tables: what the coder knows of the symbols' distribution."""
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import TablesError
-from .arrays import read_arrays
+from .arrays import read_arrays, write_arrays
 
 MAX_PRECISION = 16
 """Bits of the largest cumulative count; CompressAI's tables have 16."""
@@ -95,15 +94,8 @@ class FactorizedTables:
 
     def save(self, path: Path) -> None:
         """Write the tables as an uncompressed ``.npz`` file."""
-        content = io.BytesIO()  # zipfile complains at length about a full disk
-        np.savez(
-            content,
-            cdf=self.cdf,
-            length=self.length,
-            offset=self.offset,
-            precision=np.int32(self.precision),
-        )
-        path.write_bytes(content.getvalue())
+        arrays = {name: np.asarray(getattr(self, name), np.int32) for name in _ARRAYS}
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> "FactorizedTables":

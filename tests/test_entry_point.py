@@ -1,0 +1,175 @@
+"""The program as a process: help, standard streams, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import SPLITZOO, finish, refused, start
+
+from splitzoo import __version__, cli, zoo
+
+GROUPS = {
+    "zoo": ("list", "show"),
+    "export": ("split", "verify", "run"),
+    "profile": ("encoder",),
+    "cards": ("build", "show"),
+    "demo": (),
+}
+COMMANDS = [(), *((g,) for g in GROUPS), *((g, c) for g, names in GROUPS.items() for c in names)]
+HEAVY = ("torch", "onnx", "onnxruntime", "timm", "matplotlib", "compressai", "huggingface_hub")
+
+
+def test_version_is_the_packages() -> None:
+    assert finish("--version") == (0, f"splitzoo {__version__}\n", "")
+
+
+def test_help_names_every_command_group() -> None:
+    code, out, err = finish("--help")
+    assert (code, err) == (0, "")
+    assert all(group in out for group in GROUPS)
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    # One process for all: what any of them loaded would show at the end.
+    program = f"""
+import sys
+from splitzoo.cli import run
+for words in {COMMANDS!r}:
+    sys.argv = ["splitzoo", *words, "--help"]
+    assert run() == 0, words
+print("LOADED", sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+    assert done.stdout.count("Usage: ") == len(COMMANDS)
+
+
+def test_listing_and_showing_models_load_nothing_heavy() -> None:
+    program = f"""
+import sys
+from splitzoo.cli import run
+for words in (["list"], ["list", "--json"], ["show", {zoo.DEFAULT_MODEL!r}]):
+    sys.argv = ["splitzoo", "zoo", *words]
+    assert run() == 0, words
+print("LOADED", sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_the_commands_tested_are_the_commands_there_are() -> None:
+    import typer
+
+    root = typer.main.get_command(cli.app)
+    found = {name: tuple(getattr(one, "commands", ())) for name, one in root.commands.items()}
+    assert {name: set(names) for name, names in found.items()} == {
+        name: set(names) for name, names in GROUPS.items()
+    }
+
+
+def test_an_error_exits_with_1_through_the_entry_point() -> None:
+    code, out, err = finish("zoo", "show", "resnet50")
+    refused((code, out, err), "No model is named 'resnet50'")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of a POSIX shell")
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_reader_that_goes_away_leaves_no_traceback(options) -> None:
+    line = f"{sys.executable} -m splitzoo zoo list {options} | head -c 1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Broken pipe" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of a POSIX shell")
+def test_a_reader_that_is_gone_from_the_start_leaves_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        process = subprocess.Popen(
+            [*SPLITZOO, "zoo", "list", "--json"], stdout=writer, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writer)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*SPLITZOO, "zoo", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "no space left on device" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("command", [("zoo", "list"), ("zoo", "show", zoo.DEFAULT_MODEL)])
+def test_a_terminal_without_greek_is_no_error(command) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    code, out, err = finish(*command, env=environment)
+    assert code == 0, err
+    assert "Traceback" not in err
+    assert zoo.DEFAULT_MODEL in out
+
+
+# Interrupted
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# While importing, with the temporary folder begun, and between the two graphs.
+MOMENTS = {
+    "importing": lambda _folder: True,
+    "exporting": lambda folder: any(folder.glob(".x.*/splitrun/__main__.py")),
+    "half done": lambda folder: any(folder.glob(".x.*/device/encoder.onnx")),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+@pytest.mark.parametrize(
+    ("moment", "number", "expected"),
+    [
+        *((moment, signal.SIGINT, 1) for moment in MOMENTS),
+        ("half done", signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+)
+def test_a_stopped_export_leaves_nothing_behind(
+    tiny_folder, tmp_path, moment, number, expected
+) -> None:
+    process = start("export", "split", tiny_folder, "--random-weights", "-o", tmp_path / "x")
+    time.sleep(0.3)  # Python itself has started
+    wait_for(lambda: MOMENTS[moment](tmp_path), process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == expected
+    assert out == ""
+    assert err.strip() == "Stopped. Nothing half-written was left behind."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_an_impatient_second_interrupt_leaves_nothing_behind(tiny_folder, tmp_path) -> None:
+    process = start("export", "split", tiny_folder, "--random-weights", "-o", tmp_path / "x")
+    wait_for(lambda: MOMENTS["exporting"](tmp_path), process)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

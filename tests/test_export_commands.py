@@ -1,0 +1,170 @@
+"""splitzoo export split, verify and run as a user meets them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import disk_of, refused
+
+
+def test_export_split_of_json_prints_the_manifest(
+    splitzoo, copied_graphs, tiny_folder, tmp_path
+) -> None:
+    folder = tmp_path / "b"
+    code, out, err = splitzoo(
+        "export", "split", tiny_folder, "--random-weights", "-o", folder, "--json"
+    )
+    assert code == 0
+    assert json.loads(out) == json.loads((folder / "manifest.json").read_text())
+    assert "The weights are random" in err
+    assert f"splitzoo export run {folder}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_export_split_says_what_it_made(splitzoo, copied_graphs, tiny_folder, tmp_path) -> None:
+    code, out, _ = splitzoo(
+        "export", "split", tiny_folder, "--random-weights", "-o", tmp_path / "b"
+    )
+    assert code == 0
+    assert re.search(r"weights +random", out)
+    assert re.search(r"symbols differing +\d+ of 36,300", out)
+
+
+def test_export_split_names_the_folder_after_model_and_target(
+    splitzoo, copied_graphs, tiny_folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert splitzoo("export", "split", tiny_folder, "--random-weights")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-cpu"]
+
+
+def test_the_command_in_the_manifest_can_be_run_again(
+    splitzoo, copied_graphs, tiny_folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert splitzoo("export", "split", tiny_folder, "--random-weights", "-o", "first")[0] == 0
+    first = json.loads(Path("first/manifest.json").read_text())
+    program, *words = first["provenance"]["command"].split()
+    assert program == "splitzoo"
+    code, _, err = splitzoo(*words, "-o", "second")
+    assert (code, Path("second/manifest.json").exists()) == (0, True), err
+    second = json.loads(Path("second/manifest.json").read_text())
+    assert second["provenance"]["model_sha256"] == first["provenance"]["model_sha256"]
+
+
+def test_failed_parity_exits_with_3(splitzoo, copied_graphs, tiny_folder, tmp_path) -> None:
+    words = ("--random-weights", "--seed", "1", "-o", tmp_path / "b")
+    refused(splitzoo("export", "split", tiny_folder, *words), "symbols differ", code=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_split_leaves_a_taken_folder_alone(splitzoo, tiny_folder, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    result = splitzoo("export", "split", tiny_folder, "--random-weights", "-o", tmp_path)
+    refused(result, f"Cannot write {tmp_path}: the folder exists and is not empty", "with -o")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_export_split_below_a_file_is_refused(splitzoo, tiny_folder, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    place = tmp_path / "file" / "b"
+    result = splitzoo("export", "split", tiny_folder, "--random-weights", "-o", place)
+    refused(result, f"Cannot write {place}: ", "with -o")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# In turn, what no longer fits: the self-test record, the edge graph.
+@pytest.mark.parametrize("size_bytes", [100_000, 1_000_000])
+def test_a_full_disk_leaves_nothing_behind(
+    splitzoo, copied_graphs, tiny_folder, tmp_path, size_bytes
+) -> None:
+    with disk_of(size_bytes):
+        result = splitzoo("export", "split", tiny_folder, "--random-weights", "-o", tmp_path / "b")
+    refused(result, f"Cannot write {tmp_path / 'b'}: file too large", "Nothing was left behind")
+    assert list(tmp_path.iterdir()) == []
+
+
+# export verify and run
+
+
+def test_export_verify_says_what_it_checked(splitzoo, tiny_bundle) -> None:
+    code, out, err = splitzoo("export", "verify", tiny_bundle)
+    assert (code, err.strip()) == (0, "")
+    assert "as the manifest says" in out
+    assert re.search(r"symbols +12,100 of 12,100 equal", out)
+
+
+def test_export_verify_of_json(splitzoo, tiny_bundle) -> None:
+    code, out, _ = splitzoo("export", "verify", tiny_bundle, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["files"] == len(result["manifest"]["files"])
+    assert result["selftest"]["symbols"] == 12_100
+
+
+def test_export_verify_of_a_changed_file(splitzoo, tiny_bundle, tmp_path) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
+    (bundle / "labels.json").write_text("[]")
+    refused(splitzoo("export", "verify", bundle), "labels.json was changed", "export the bundle")
+
+
+@pytest.mark.parametrize("command", ["verify", "run"])
+def test_a_folder_that_is_no_bundle(splitzoo, tmp_path, photo, command) -> None:
+    images = [photo] if command == "run" else []
+    refused(
+        splitzoo("export", command, tmp_path, *images),
+        f"{tmp_path} is not a bundle: it has no manifest.json.",
+        "splitzoo export split",
+    )
+
+
+def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photographs) -> None:
+    code, out, err = splitzoo("export", "run", tiny_bundle, photo, photographs[0])
+    assert code == 0
+    # A long path wraps the line that it stands in.
+    assert len(re.findall(r"[\d,]+ bytes sent", " ".join(out.split()))) == 2
+    assert len(re.findall(r"class \d +\d+\.\d%", out)) == 10
+    assert "these answers mean nothing" in err
+
+
+def test_export_run_of_json(splitzoo, tiny_bundle, photo, tiny_model) -> None:
+    code, out, _ = splitzoo("export", "run", tiny_bundle, photo, "--top", "3", "--json")
+    assert code == 0
+    (one,) = json.loads(out)
+    assert one["image"] == str(photo)
+    assert one["stream_bytes"] == one["payload_bytes"] + 12
+    assert len(one["top"]) == 3
+    assert one["top"][0].keys() == {"index", "label", "probability"}
+
+
+def test_export_run_names_the_bad_image_among_good_ones(
+    splitzoo, tiny_bundle, photo, tmp_path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(photo.read_bytes()[:1000])
+    refused(splitzoo("export", "run", tiny_bundle, photo, bad), f"Cannot use the image {bad}: ")
+    assert list(tmp_path.iterdir()) == [bad]
+
+
+@pytest.mark.parametrize("name", ["-o.jpg", "--help", "a b.jpg", "[red]x.jpg", "ünï.jpg"])
+def test_export_run_takes_images_of_any_name(
+    splitzoo, tiny_bundle, photo, tmp_path, monkeypatch, name
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(photo, name)
+    code, out, err = splitzoo("export", "run", tiny_bundle, "--", name)
+    assert code == 0, err
+    assert f"{name}: " in out
+
+
+def test_labels_that_cannot_be_printed_are_no_traceback(
+    splitzoo, tiny_bundle, photo, tmp_path
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
+    labels = ["\ud800" if index % 2 else "\x1b[2J" for index in range(10)]
+    (bundle / "labels.json").write_text(json.dumps(labels))
+    code, _, err = splitzoo("export", "run", bundle, photo)
+    assert code in (0, 1)
+    assert "Traceback" not in err
