@@ -239,6 +239,15 @@ def test_a_part_outside_the_folder_is_refused(manifest, tmp_path, keys, name) ->
     refused_by_both(manifest(keys, name), f"names a path outside the bundle: {name!r}")
 
 
+@pytest.mark.parametrize(
+    "name", ["edge//decoder.onnx", "./edge/decoder.onnx", "edge/./decoder.onnx"]
+)
+def test_another_spelling_of_a_path_is_damage(damaged, name) -> None:
+    path = damaged / "manifest.json"
+    path.write_text(path.read_text().replace('"edge/decoder.onnx"', json.dumps(name)))
+    refused_by_both(damaged, f"the path {name!r} is not plainly written")
+
+
 @pytest.mark.parametrize("name", ESCAPES, ids=repr)
 def test_a_listed_file_outside_the_folder_is_refused(manifest, tmp_path, name) -> None:
     (tmp_path / "secret.onnx").write_text("secret")

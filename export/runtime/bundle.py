@@ -285,4 +285,7 @@ def _inside(folder: Path, name: Any) -> Path:
             f"The manifest names a path outside the bundle: {name!r}.",
             next_step="Do not use this bundle.",
         )
+    if relative.as_posix() != name:
+        # A file's digest is looked up by its path: one file, one spelling.
+        raise ValueError(f"the path {name!r} is not plainly written")
     return folder / relative
