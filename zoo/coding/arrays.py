@@ -5,7 +5,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ _DAMAGE = (
 
 
 def write_arrays(
-    path: Path, arrays: dict[str, NDArray[np.generic]], *, save: Callable[..., None] = np.savez
+    path: Path, arrays: Mapping[str, NDArray[np.generic]], *, save: Callable[..., None] = np.savez
 ) -> None:
     """Write arrays as an ``.npz`` file.
 
