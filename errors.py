@@ -11,6 +11,9 @@
     ├── ImageError                an image that cannot be read or used
     ├── TablesError               entropy tables that are not valid
     ├── BitstreamError            a stream that is damaged, foreign or hostile
+    │   └── DesyncError           device and edge compute other scale indexes
+    ├── HubError                  a repository on the Hub that cannot be had or written
+    ├── CheckpointError           a legacy checkpoint that cannot be converted
     ├── BundleError               a bundle that cannot be trusted or read
     ├── ReportError               a profile that cannot be read or does not fit
     ├── OutputError               a result that cannot be written
@@ -97,6 +100,18 @@ class TablesError(SplitzooError):
 
 class BitstreamError(SplitzooError):
     """A stream that is truncated, corrupted, foreign or hostile."""
+
+
+class DesyncError(BitstreamError):
+    """The edge's hyper-decoder gave other scale indexes than the device's: symbols cannot be read."""
+
+
+class HubError(SplitzooError):
+    """A repository on the Hugging Face Hub that cannot be read or written."""
+
+
+class CheckpointError(SplitzooError):
+    """A legacy checkpoint that cannot be read or does not fit its model."""
 
 
 class BundleError(SplitzooError):

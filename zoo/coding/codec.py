@@ -1,50 +1,38 @@
-"""Symbols to streams and back for one model: tables, frame and id together."""
-
-import numpy as np
-from numpy.typing import NDArray
+"""Tensors to streams and back for one model: coder, frame and id together."""
 
 from ...errors import BitstreamError
-from .factorized import FactorizedCoder
+from .coder import Array, Coder, Hyper
 from .stream import MAX_SIDE, read_stream, write_stream
-from .tables import FactorizedTables
 
 MAX_SYMBOLS = 1 << 24
 """Symbols that a stream may claim: 64 MiB of int32."""
 
 
 class Codec:
-    """Turns the symbols of one image into one stream.
+    """Turns what the device graph gives for one image into one stream.
 
     Args:
-        tables: Of the model.
+        coder: Of the model.
         model_id: 4 bytes that tell streams of different models apart.
-        shape: Height and width of the latent that need not be sent.
+        shape: Height and width, of the tensor that is decoded first, that need not be sent.
     """
 
-    def __init__(self, tables: FactorizedTables, model_id: bytes, shape: tuple[int, int]) -> None:
-        self.coder = FactorizedCoder(tables)
+    def __init__(self, coder: Coder, model_id: bytes, shape: tuple[int, int]) -> None:
+        self.coder = coder
         self.model_id = model_id
         self.shape = shape
 
-    @property
-    def tables(self) -> FactorizedTables:
-        """The tables of the model."""
-        return self.coder.tables
+    def compress(self, *tensors: Array) -> bytes:
+        """Code and frame the device graph's outputs for one image, each (C, h, w)."""
+        return self.frame(self.coder.encode(*tensors), self.coder.shape(*tensors))
 
-    def compress(self, symbols: NDArray[np.int32]) -> bytes:
-        """Code and frame the symbols (C, H, W) int32 of one image."""
-        return self.frame(self.coder.encode(symbols), symbols.shape[1:])
-
-    def frame(self, payload: bytes, shape: tuple[int, ...]) -> bytes:
-        """Frame a payload; a latent of another shape than the model's sends it along."""
-        height, width = shape
-        self._refuse_absurd(height, width)
-        return write_stream(
-            payload, self.model_id, None if (height, width) == self.shape else (height, width)
-        )
+    def frame(self, payload: bytes, shape: tuple[int, int]) -> bytes:
+        """Frame a payload; another shape than the model's is sent along."""
+        self._refuse_absurd(*shape)
+        return write_stream(payload, self.model_id, None if shape == self.shape else shape)
 
     def unframe(self, stream: bytes) -> tuple[bytes, int, int]:
-        """Check a stream's frame, and return its payload and the latent's height and width.
+        """Check a stream's frame, and return its payload, height and width.
 
         Raises:
             BitstreamError: The stream is damaged, hostile, or of another model.
@@ -60,7 +48,7 @@ class Codec:
         return frame.payload, height, width
 
     def _refuse_absurd(self, height: int, width: int) -> None:
-        channels = self.tables.channels
+        channels = self.coder.channels
         possible = 0 < channels * height * width <= MAX_SYMBOLS
         if not possible or max(height, width) > MAX_SIDE:
             raise BitstreamError(
@@ -68,10 +56,15 @@ class Codec:
                 f"from 1 to {MAX_SYMBOLS} are possible."
             )
 
-    def decompress(self, stream: bytes) -> NDArray[np.int32]:
-        """Read the symbols (C, H, W) int32 of one image.
+    def decompress(self, stream: bytes, hyper: Hyper | None = None) -> tuple[Array, ...]:
+        """Read the edge graph's inputs for one image, each (C, h, w).
+
+        Args:
+            stream: From :meth:`compress`.
+            hyper: The hyper-decoder, for coders that need one.
 
         Raises:
             BitstreamError: The stream is damaged, hostile, or of another model.
         """
-        return self.coder.decode(*self.unframe(stream))
+        payload, height, width = self.unframe(stream)
+        return self.coder.decode(payload, height, width, hyper)

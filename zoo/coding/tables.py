@@ -1,20 +1,19 @@
 """Integer entropy tables: what the coder knows of the symbols' distribution."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import TablesError
-from .arrays import read_arrays, write_arrays
+from .coder import Array
 
 MAX_PRECISION = 16
 """Bits of the largest cumulative count; CompressAI's tables have 16."""
 
 _MAX_CHANNELS = 1 << 16
-_MAX_FILE_BYTES = 1 << 26
 _ARRAYS = {"cdf": 2, "length": 1, "offset": 1, "precision": 0}
 
 
@@ -92,20 +91,24 @@ class FactorizedTables:
             content.update(row[:length].astype("<i4").tobytes())
         return content.digest()
 
-    def save(self, path: Path) -> None:
-        """Write the tables as an uncompressed ``.npz`` file."""
-        arrays = {name: np.asarray(getattr(self, name), np.int32) for name in _ARRAYS}
-        write_arrays(path, arrays)
+    def arrays(self, prefix: str = "") -> dict[str, Array]:
+        """Return the arrays by name, int32."""
+        return {f"{prefix}{name}": np.asarray(getattr(self, name), np.int32) for name in _ARRAYS}
 
     @classmethod
-    def load(cls, path: Path) -> "FactorizedTables":
-        """Read the tables that :meth:`save` wrote.
+    def names(cls, prefix: str = "") -> tuple[str, ...]:
+        """Return the names that :meth:`arrays` gives."""
+        return tuple(f"{prefix}{name}" for name in _ARRAYS)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array], prefix: str = "") -> "FactorizedTables":
+        """Make tables from what :meth:`arrays` gave.
 
         Raises:
-            TablesError: The file is missing, damaged, too large, or holds anything else.
+            TablesError: An array is missing or not valid.
         """
         try:
-            arrays = read_arrays(path, _ARRAYS, limit_bytes=_MAX_FILE_BYTES)
-        except ValueError as error:
-            raise TablesError(f"Cannot read entropy tables from {path}: {error}.") from error
-        return cls(**arrays)  # pyright: ignore[reportArgumentType]  # checked in __post_init__
+            found = {name: arrays[f"{prefix}{name}"] for name in _ARRAYS}
+        except KeyError as error:
+            raise TablesError(f"Entropy tables: {error} is missing.") from error
+        return cls(**found)  # pyright: ignore[reportArgumentType]  # checked in __post_init__

@@ -1,0 +1,171 @@
+"""Entropy coding of a latent y and its hyperprior z: Ballé et al. 2018.
+
+::
+
+    device: symbols of y, symbols of z, scale indexes ─► payload
+    edge:   payload ─► symbols of z ─► hyper-decoder ─► scale indexes ─► symbols of y
+
+The payload is a check of the scale indexes, 2 bytes, and one stack (see ``ans``): on its top z,
+channel after channel in raster order, below it y, scale after scale in raster order
+(https://arxiv.org/abs/1802.01436; with means, https://arxiv.org/abs/1809.02736).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BitstreamError, TablesError
+from .ans import RowModels, Stack
+from .coder import Array, Hyper, Setting
+from .gaussian import CHECK_BYTES, ConditionalModels, index_check, refuse_other_indexes
+from .tables import FactorizedTables
+
+_HYPER = "hyper_"
+
+
+class HierarchicalCoder:
+    """What coders with a hyperprior share: z, the check, the tables.
+
+    Args:
+        hyper_tables: Of z, one row per channel.
+        tables: Of y, one row per scale.
+
+    Raises:
+        TablesError: There are more than 256 scales.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, hyper_tables: FactorizedTables, tables: FactorizedTables) -> None:
+        self.hyper_tables = hyper_tables
+        self.tables = tables
+        self._hyper_models = RowModels(hyper_tables)
+        self._models = ConditionalModels(tables)
+
+    @property
+    def channels(self) -> int:
+        """Channels of z, which is decoded first."""
+        return self.hyper_tables.channels
+
+    def shape(self, *tensors: Array) -> tuple[int, int]:
+        """Return height and width of z, the second tensor."""
+        _, height, width = tensors[1].shape
+        return height, width
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of all that coding depends on."""
+        content = f"{self.kind}-1".encode() + self.hyper_tables.digest() + self.tables.digest()
+        return hashlib.sha256(content).digest()
+
+    def settings(self) -> dict[str, Setting]:
+        """Return nothing: the arrays say all."""
+        return {}
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the tables of z and y by name."""
+        return self.hyper_tables.arrays(_HYPER) | self.tables.arrays()
+
+    @classmethod
+    def array_names(cls) -> tuple[str, ...]:
+        """Return the names of :meth:`arrays`."""
+        return FactorizedTables.names(_HYPER) + FactorizedTables.names()
+
+    @staticmethod
+    def _tables_of(arrays: Mapping[str, Array]) -> tuple[FactorizedTables, FactorizedTables]:
+        return FactorizedTables.of(arrays, _HYPER), FactorizedTables.of(arrays)
+
+    def _finish(
+        self, stack: Stack, hyper_symbols: NDArray[np.int32], indexes: NDArray[np.uint8]
+    ) -> bytes:
+        """Code z on top of y and return the payload."""
+        if hyper_symbols.ndim != 3 or len(hyper_symbols) != self.channels:
+            raise TablesError(
+                f"The hyperprior has shape {hyper_symbols.shape}; tables are for {self.channels} "
+                "channels."
+            )
+        counts = np.full(self.channels, hyper_symbols[0].size)
+        self._hyper_models.push(stack, hyper_symbols.ravel(), counts)
+        return index_check(indexes) + stack.payload()
+
+    def _begin(
+        self, payload: bytes, height: int, width: int, hyper: Hyper | None
+    ) -> tuple[bytes, Stack, tuple[Array, ...]]:
+        """Return the check, what lies below z, and what the hyper-decoder makes of z."""
+        if hyper is None:
+            raise TypeError(f"a coder of kind {self.kind} decodes with a hyper-decoder only")
+        if len(payload) < CHECK_BYTES:
+            raise BitstreamError("The payload ends within the check of its scale indexes.")
+        stack = Stack(payload[CHECK_BYTES:])
+        symbols = self._hyper_models.pop(stack, np.full(self.channels, height * width))
+        return payload[:CHECK_BYTES], stack, hyper(symbols.reshape(-1, height, width))
+
+
+class HyperpriorCoder(HierarchicalCoder):
+    """Codes y under the Gaussians whose scales the hyper-decoder computes from z."""
+
+    kind: ClassVar[str] = "hyperprior"
+    lossless: ClassVar[bool] = True
+
+    @classmethod
+    def from_parts(
+        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> "HyperpriorCoder":
+        """Make a coder from tables, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        return cls(*cls._tables_of(arrays))
+
+    def encode(self, *tensors: Array) -> bytes:
+        """Code one image, losslessly.
+
+        Args:
+            tensors: Symbols of y (C, h, w) int32 and of z (N, hz, wz) int32, any values; those
+                outside their table are escape-coded. Scale indexes of y (C, h, w) int32.
+
+        Returns:
+            The payload.
+
+        Raises:
+            TablesError: The scale indexes do not fit the tables, or shapes do not fit.
+        """
+        symbols, hyper_symbols, indexes = tensors
+        if symbols.shape != indexes.shape:
+            raise TablesError(
+                f"Symbols of shape {symbols.shape} have scale indexes of shape {indexes.shape}."
+            )
+        indexes = self._models.valid(indexes, TablesError)
+        stack = Stack()
+        self._models.push(stack, symbols, indexes)
+        return self._finish(stack, hyper_symbols, indexes)
+
+    def decode(
+        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+    ) -> tuple[Array, ...]:
+        """Read back what :meth:`encode` wrote.
+
+        Time and memory are bounded by the sizes of z and of what the hyper-decoder returns.
+
+        Args:
+            payload: From :meth:`encode`.
+            height: Of z.
+            width: Of z.
+            hyper: Symbols of z (N, height, width) int32 to scale indexes (C, h, w) int32, and more.
+
+        Returns:
+            Symbols of y (C, h, w) int32, and what ``hyper`` gave beside the indexes.
+
+        Raises:
+            BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
+            DesyncError: The hyper-decoder gives other scale indexes than the device's.
+        """
+        check, stack, (indexes, *rest) = self._begin(payload, height, width, hyper)
+        indexes = self._models.valid(indexes, BitstreamError)
+        refuse_other_indexes(indexes, check)
+        symbols = self._models.pop(stack, indexes)
+        stack.close()
+        return symbols, *rest
