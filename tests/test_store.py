@@ -12,13 +12,7 @@ import safetensors.torch
 import torch
 
 from splitzoo import zoo
-from splitzoo.errors import (
-    ModelFolderError,
-    OutputError,
-    SplitzooError,
-    TablesError,
-    UnknownNameError,
-)
+from splitzoo.errors import ModelFolderError, OutputError, SplitzooError, TablesError
 from splitzoo.files import sha256_file
 
 BOTTLENECK = "coder.entropy_bottleneck."
@@ -75,9 +69,9 @@ def test_the_entropy_tables_travel_with_the_weights(tiny_model, tmp_path):
     trained.coder.entropy_bottleneck.quantiles.data[:, 0] = torch.tensor([-4.0, 0.25, 6.0])
     trained.make_tables()
     loaded = zoo.load(zoo.save(trained, tmp_path / "trained"))
-    assert loaded.codec.tables.digest() == trained.codec.tables.digest()
-    assert loaded.codec.tables.digest() != tiny_model.codec.tables.digest()
-    assert loaded.codec.tables.cdf.shape != tiny_model.codec.tables.cdf.shape
+    assert loaded.codec.coder.digest() == trained.codec.coder.digest()
+    assert loaded.codec.coder.digest() != tiny_model.codec.coder.digest()
+    assert loaded.codec.coder.tables.cdf.shape != tiny_model.codec.coder.tables.cdf.shape
 
 
 def test_the_full_model_is_saved_and_loaded(model, tmp_path):
@@ -133,12 +127,18 @@ def test_a_config_that_is_none_is_refused(folder, content):
 
 
 def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
-    change_config(folder, "format_version", value=2)
+    change_config(folder, "format_version", value=3)
     # What a later format holds besides is not this version's to judge.
-    change_config(folder, "new_in_2", value=True)
-    with pytest.raises(ModelFolderError, match=r"has format_version 2; .* reads up to 1") as caught:
+    change_config(folder, "new_in_3", value=True)
+    with pytest.raises(ModelFolderError, match=r"has format_version 3; .* reads up to 2") as caught:
         zoo.load(folder)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
+
+
+def test_the_first_format_is_refused_by_its_number(folder):
+    change_config(folder, "format_version", value=1)
+    with pytest.raises(ModelFolderError, match=r"config\.json .*format_version"):
+        zoo.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
         (("format_version",), "one", "format_version"),
         (("extra",), 1, "extra"),
         (("spec", "extra"), 1, r"spec\.extra"),
-        (("spec", "bottleneck", "extra"), 1, r"spec\.bottleneck\.extra"),
+        (("spec", "bottleneck", "extra"), 1, r"spec\.bottleneck\.factorized-prior\.extra"),
         (("spec", "preprocessing", "extra"), 1, r"spec\.preprocessing\.extra"),
         (("spec", "name"), "../elsewhere", r"spec\.name"),
         (("spec", "name"), "", r"spec\.name"),
@@ -160,7 +160,12 @@ def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
         (("spec", "bottleneck", "encoder_channels"), [-1, 8, 4], "config"),
         (("spec", "bottleneck", "encoder_channels"), [8, 8, 0], "config"),
         (("spec", "bottleneck", "encoder_channels"), [10**12, 8, 4], "config"),
-        (("spec", "bottleneck", "kind"), "other", r"spec\.bottleneck"),
+        (("spec", "bottleneck", "kind"), "other", r"spec\.bottleneck: .*'factorized-prior'"),
+        (("spec", "bottleneck"), {}, r"spec\.bottleneck"),
+        (("spec", "bottleneck"), None, r"spec\.bottleneck"),
+        (("spec", "method"), "other", r"spec\.method: .*'entropic-student', "),
+        (("spec", "cut"), "", r"spec\.cut"),
+        (("spec", "cut"), "layer1()", r"spec\.cut"),
         (("spec", "preprocessing", "crop"), [300, 300], "crop"),
         (("spec", "preprocessing", "std"), [0, 1, 1], "std"),
         (("spec", "preprocessing", "mean"), [float("nan"), 0, 0], "mean"),
@@ -198,11 +203,11 @@ def test_a_backbone_that_cannot_be_built_is_refused(folder, monkeypatch, backbon
         zoo.load(folder)
 
 
-def test_an_unknown_method_is_answered_with_the_known_ones(folder):
-    change_config(folder, "spec", "method", value="other")
-    with pytest.raises(UnknownNameError) as caught:
+@pytest.mark.parametrize("cut", ["layer9", "layer1.1.conv1", "fc", "layer4", None])
+def test_a_cut_that_does_not_fit_is_refused(folder, cut):
+    change_config(folder, "spec", "cut", value=cut)
+    with pytest.raises(ModelFolderError):
         zoo.load(folder)
-    assert caught.value.matches == ("entropic-student",)
 
 
 def test_missing_unexpected_and_reshaped_tensors_are_all_named(folder):

@@ -1,77 +1,20 @@
-"""Models by name: what is registered, what is built, what goes through the bytes."""
+"""Models: how they are built, what goes through the bytes, what training changes."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from splitzoo import zoo
-from splitzoo.errors import (
-    BitstreamError,
-    SpecError,
-    UnknownNameError,
-    WeightsNotFoundError,
-)
+from splitzoo.errors import BitstreamError, SpecError, WeightsNotFoundError
+from splitzoo.zoo.bottleneck_specs import FactorizedPriorBottleneck
+from splitzoo.zoo.bottlenecks.factorized_prior import analysis
 from splitzoo.zoo.coding import read_stream
-from splitzoo.zoo.factorized_prior import analysis
-from splitzoo.zoo.spec import FactorizedPriorBottleneck
-
-BETAS = [0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
-NAMES = [f"splittable_resnet50-fp-beta{beta}" for beta in BETAS]
 
 
 def pictures(count, height, width, seed=0):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def test_list_models_gives_the_registered_names_in_order():
-    assert zoo.list_models() == NAMES
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("beta0.08", NAMES[:1]),
-        ("*beta0.*", NAMES[:4]),
-        ("*-beta[12].*", NAMES[4:6]),
-        ("resnet50", NAMES),
-        ("resnet50*", []),
-        ("nothing", []),
-    ],
-)
-def test_list_models_takes_a_word_or_a_shell_pattern(pattern, expected):
-    assert zoo.list_models(pattern) == expected
-
-
-def test_list_models_filters_by_task_and_method():
-    assert zoo.list_models(task="image-classification", method="entropic-student") == NAMES
-    assert zoo.list_models(task="object-detection") == []
-    assert zoo.list_models(method="other") == []
-    assert zoo.list_models("beta5", task="image-classification") == NAMES[6:]
-
-
-def test_the_default_model_is_registered():
-    assert zoo.DEFAULT_MODEL in zoo.list_models()
-
-
-def test_listing_models_loads_no_heavy_package():
-    program = """
-import sys
-import splitzoo
-from splitzoo import zoo
-zoo.list_models()
-zoo.get_spec(zoo.DEFAULT_MODEL)
-heavy = {"torch", "torchvision", "timm", "compressai", "onnx", "onnxruntime"}
-print(sorted(heavy & sys.modules.keys()))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"
 
 
 def test_names_that_the_package_does_not_offer_are_attribute_errors():
@@ -80,47 +23,18 @@ def test_names_that_the_package_does_not_offer_are_attribute_errors():
     assert [getattr(zoo, name) is not None for name in zoo.__all__] == [True] * len(zoo.__all__)
 
 
-@pytest.mark.parametrize(("name", "beta"), list(zip(NAMES, BETAS, strict=True)))
-def test_registered_specs_are_those_of_the_paper(name, beta):
-    spec = zoo.get_spec(name)
-    assert (spec.name, spec.beta) == (name, beta)
-    assert spec.bottleneck.encoder_channels == (96, 48, 24)
-    assert spec.bottleneck.decoder_channels == (512, 256, 256)
-    assert (spec.task, spec.method) == ("image-classification", "entropic-student")
-    assert (spec.backbone, spec.dataset, spec.num_classes) == ("resnet50", "imagenet-1k", 1000)
-    assert (spec.input_shape, spec.latent_shape) == ((3, 224, 224), (24, 55, 55))
-    assert spec.reference == f"ilsvrc2012-{name}_from_resnet50"
-
-
 def test_the_encoder_has_the_parameters_of_the_papers(model):
     # 3·96·25 + 96·48·25 + 48·24·4 of the convolutions, 96² + 96 + 48² + 48 of GDN
     assert sum(parameter.numel() for parameter in model.encoder.parameters()) == 138_672
 
 
-def test_an_unknown_name_is_answered_with_the_closest_ones():
-    with pytest.raises(UnknownNameError) as caught:
-        zoo.load("splittable_resnet50-fp-beta0.8")
-    assert (caught.value.kind, caught.value.name) == ("model", "splittable_resnet50-fp-beta0.8")
-    assert caught.value.matches[0] == "splittable_resnet50-fp-beta0.08"
-    assert caught.value.next_step.endswith("See: splitzoo zoo list")
-
-
-@pytest.mark.parametrize("path", ["no/such/folder", Path("nowhere")])
-def test_a_path_to_nothing_is_an_unknown_folder(path):
-    with pytest.raises(UnknownNameError) as caught:
-        zoo.load(path)
-    assert (caught.value.kind, caught.value.name) == ("model folder", str(path))
-
-
-def test_an_alias_leads_to_the_model():
-    assert zoo.get_spec(f"{NAMES[2]}_from_resnet50") is zoo.get_spec(NAMES[2])
-
-
-def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do():
+@pytest.mark.parametrize("local", [False, True])
+def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(hub, local):
     with pytest.raises(WeightsNotFoundError) as caught:
-        zoo.load(f"{NAMES[1]}_from_resnet50")
-    assert caught.value.name == NAMES[1]
+        zoo.load("splittable_resnet50-fp-beta0.16_from_resnet50", local_files_only=local)
+    assert caught.value.name == "splittable_resnet50-fp-beta0.16"
     assert "pretrained=False" in caught.value.next_step
+    assert bool(hub.seen()) == (not local)
 
 
 def test_equal_seeds_give_equal_models_and_other_seeds_others(tiny_model):
@@ -146,7 +60,7 @@ def test_a_built_model_is_in_evaluation_mode(model):
 
 
 def test_a_random_model_has_something_to_code(model, photo):
-    symbols = model.symbols(torch.from_numpy(model.spec.preprocessing.load(photo)))
+    (symbols,) = model.wire_tensors(torch.from_numpy(model.spec.preprocessing.load(photo)))
     assert symbols.dtype == np.int32
     assert symbols.shape == (1, 24, 55, 55)
     assert np.unique(symbols).size > 5
@@ -195,7 +109,8 @@ def test_another_input_size_sends_its_shape_and_comes_back(model):
     frame = read_stream(stream)
     assert frame.shape == (63, 79)
     assert len(stream) == len(frame.payload) + 16
-    np.testing.assert_array_equal(model.codec.decompress(stream), model.symbols(image)[0])
+    (decoded,), (symbols,) = model.codec.decompress(stream), model.wire_tensors(image)
+    np.testing.assert_array_equal(decoded, symbols[0], strict=True)
     with torch.no_grad():
         assert torch.equal(model.decompress([stream]), model(image))
 
@@ -238,7 +153,7 @@ def test_latent_size_is_that_of_the_encoder(height):
     for width in [*range(5, 25), 224, 320, 333]:
         with torch.no_grad():
             latent = encoder(torch.zeros(1, 3, height, width))
-        assert (sizes.latent_channels, *sizes.latent_size(height, width)) == latent.shape[1:]
+        assert sizes.latent(height, width) == latent.shape[1:]
 
 
 def test_a_copied_model_keeps_its_id(tiny_model):
@@ -259,17 +174,17 @@ def test_random_weights_are_known_as_such_until_they_are_trained(tiny_model, tmp
 
 def test_tables_follow_the_weights_that_were_trained(tiny_model, tmp_path):
     model = zoo.build(tiny_model.spec, seed=3)
-    before = model.codec.tables.digest(), model.codec.model_id
+    before = model.codec.coder.digest(), model.codec.model_id
     model.train()
     with torch.no_grad():
         model.coder.entropy_bottleneck.quantiles[:, 0, 2] += 5
     model.eval()
     zoo.save(model, tmp_path / "model")
-    after = model.codec.tables.digest(), model.codec.model_id
+    after = model.codec.coder.digest(), model.codec.model_id
     assert before[0] != after[0]
     assert before[1] != after[1]
     loaded = zoo.load(tmp_path / "model")
-    assert (loaded.codec.tables.digest(), loaded.codec.model_id) == after
+    assert (loaded.codec.coder.digest(), loaded.codec.model_id) == after
 
 
 def test_a_backbone_that_is_no_resnet_is_a_spec_error(tiny_model):

@@ -10,7 +10,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .catalog import DEFAULT_MODEL, build, get_spec, list_models, load, save
+    from .catalog import (
+        DEFAULT_MODEL,
+        build,
+        fetch,
+        get_spec,
+        list_architectures,
+        list_models,
+        load,
+        save,
+    )
     from .preprocessing import Preprocessing
     from .spec import ModelSpec
     from .split_model import SplitModel
@@ -18,7 +27,9 @@ if TYPE_CHECKING:
 _HOME = {
     "DEFAULT_MODEL": "catalog",
     "build": "catalog",
+    "fetch": "catalog",
     "get_spec": "catalog",
+    "list_architectures": "catalog",
     "list_models": "catalog",
     "load": "catalog",
     "save": "catalog",
@@ -33,7 +44,9 @@ __all__ = [
     "Preprocessing",
     "SplitModel",
     "build",
+    "fetch",
     "get_spec",
+    "list_architectures",
     "list_models",
     "load",
     "save",

@@ -1,115 +1,252 @@
-"""Look up, build, load and save models by name or folder."""
+"""Look up, build, load and save models by name, folder or Hub repository."""
 
+import contextlib
 import fnmatch
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SpecError, UnknownNameError, WeightsNotFoundError
-from . import entropic_student  # noqa: F401  # registers its models
-from .models import MODELS, ModelEntry
+from ..errors import SpecError, UnknownNameError
+from . import methods
+from .models import MODELS, find_spec
+from .source import Source
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .split_model import SplitModel
+
+for _method in (
+    "entropic_student",
+    "channel_reduction",
+    "fine_tuning",
+    "feature_compression",
+    "input_compression",
+):
+    importlib.import_module(f".{_method}", methods.__name__)
 
 DEFAULT_MODEL = "splittable_resnet50-fp-beta0.08"
 """What the commands take when no model is named."""
 
 
 def list_models(
-    pattern: str = "*", *, task: str | None = None, method: str | None = None
+    pattern: str = "*",
+    *,
+    task: str | None = None,
+    method: str | None = None,
+    backbone: str | None = None,
+    beta: float | None = None,
+    pretrained: bool = False,
 ) -> list[str]:
     """Return the names of registered models.
 
     Args:
         pattern: Shell-style, such as ``"*resnet50*"``; a word without wildcards matches anywhere.
+            A name of sc2-benchmark matches too.
         task: Keep the models of this task.
         method: Keep the models of this method.
+        backbone: Keep the models of backbones with this in their name.
+        beta: Keep the models of this β.
+        pretrained: Keep the models whose weights are at hand, without a request.
     """
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
     return [
-        entry.spec.name
-        for entry in MODELS
-        if fnmatch.fnmatchcase(entry.spec.name, pattern)
-        and task in (None, entry.spec.task)
-        and method in (None, entry.spec.method)
+        spec.name
+        for spec in MODELS
+        if (fnmatch.fnmatchcase(spec.name, pattern) or fnmatch.fnmatchcase(spec.reference, pattern))
+        and task in (None, spec.task)
+        and method in (None, spec.method)
+        and (backbone is None or backbone in spec.backbone or backbone in spec.name)
+        and beta in (None, spec.beta)
+        and (not pretrained or has_weights(spec.name))
     ]
 
 
-def get_spec(name_or_folder: str | Path) -> ModelSpec:
-    """Return the spec of a registered name or of a saved model's folder.
+def list_architectures() -> dict[str, list[str]]:
+    """Return the registered models that differ in more than β, channels of CR+BQ, or quality.
+
+    Returns:
+        The first name of each architecture, with all names of it.
+    """
+    found: dict[str, list[str]] = {}
+    firsts: dict[str, str] = {}
+    for spec in MODELS:
+        varied = {"quality", "channels"} if spec.method == "channel-reduction" else {"quality"}
+        bottleneck = spec.bottleneck.model_dump_json(exclude=varied)
+        key = f"{spec.task} {spec.backbone} {spec.cut} {bottleneck} {spec.input_shape}"
+        found.setdefault(firsts.setdefault(key, spec.name), []).append(spec.name)
+    return found
+
+
+def has_weights(name: str) -> bool:
+    """Say whether a registered model's weights lie on this machine; no request is made."""
+    from .hub import is_cached
+
+    return is_cached(name)
+
+
+def get_spec(name_or_repo: str | Path) -> ModelSpec:
+    """Return the spec of a name, of a saved model's folder, or of a repository on the Hub.
 
     Raises:
         UnknownNameError: No model has that name.
+        SpecError: The name is of a family, but its backbone cannot be cut.
         ModelFolderError: The folder holds no readable ``config.json``.
+        HubError: The repository cannot be read.
     """
-    folder = as_folder(name_or_folder)
-    if folder is not None:
-        from .store import read_config
+    source = Source.of(name_or_repo)
+    if source.name is not None:
+        return find_spec(source.name)
+    from .config import read_config
 
-        return read_config(folder).spec
-    return MODELS.get(str(name_or_folder)).spec
+    if source.folder is not None:
+        return read_config(source.folder).spec
+    from .hub import fetch_config, parse_repo
+
+    return read_config(fetch_config(parse_repo(source.repository or ""))).spec
 
 
-def build(spec: ModelSpec, *, seed: int = 0) -> "SplitModel":
+def build(spec: ModelSpec | str, *, seed: int = 0) -> "SplitModel":
     """Build a model with seeded random weights, in evaluation mode and with its tables made.
 
     torch's global random state is left as it was.
 
+    Args:
+        spec: What to build, or a name: registered, or of a family, such as
+            ``"splittable_<timm name>-fp"``.
+        seed: Of the weights.
+
     Raises:
-        UnknownNameError: No family has the spec's method.
-        SpecError: The family cannot build this spec.
+        UnknownNameError: No model has that name.
+        SpecError: Nothing can be built from this spec.
     """
     import torch
 
-    builder = _builder(spec)
-    with torch.random.fork_rng(devices=[]):
+    from .parts import build_model
+
+    spec = find_spec(spec) if isinstance(spec, str) else spec
+    with building(spec), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        try:
-            model = builder(spec)
-        except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
-            raise SpecError(f"{spec.name} cannot be built: {error}") from error
-    model.eval()
-    model.make_tables()
+        model = build_model(spec).eval()
+        model.make_tables()
     model.random_seed = seed
     return model
 
 
-def load(name_or_folder: str | Path, *, pretrained: bool = True, seed: int = 0) -> "SplitModel":
+@contextlib.contextmanager
+def building(spec: ModelSpec) -> Iterator[None]:
+    """Map what torch, timm and CompressAI raise at specs that make no sense to SpecError."""
+    try:
+        yield
+    except UnknownNameError as error:
+        raise SpecError(
+            f"{spec.name} cannot be built: {error.message}", next_step=error.next_step
+        ) from error
+    except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
+        raise SpecError(f"{spec.name} cannot be built: {error}") from error
+
+
+def load(
+    name_or_repo: str | Path,
+    *,
+    revision: str | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> "SplitModel":
     """Load a model, in evaluation mode.
 
     Args:
-        name_or_folder: A registered name or alias, or a folder that :func:`save` wrote.
+        name_or_repo: A registered name or alias; a folder that :func:`save` wrote; or a repository
+            on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``. The weights of
+            registered names are looked for in the namespace ``splitzoo``, or the one that the
+            environment variable ``SPLITZOO_HUB_NAMESPACE`` names; those of models that are not
+            trained as a whole (input and feature compression) come from timm, torchvision and
+            CompressAI.
+        revision: Branch, tag or commit.
         pretrained: False gives seeded random weights: for graphs and latency, not for answers.
         seed: Of the random weights.
+        cache_dir: Of the Hub's files.
+        token: For private repositories; by default the one that ``hf auth login`` stored.
+        local_files_only: Make no request.
 
     Raises:
         UnknownNameError: No model has that name.
-        WeightsNotFoundError: The model is registered but no trained weights can be had.
+        WeightsNotFoundError: No weights can be had.
+        HubError: The Hub, or the way to it, failed.
         ModelFolderError: The folder is not a saved model, or was damaged or changed.
     """
-    folder = as_folder(name_or_folder)
-    if folder is not None or not pretrained:
-        if not pretrained:
-            model = build(get_spec(name_or_folder), seed=seed)
-        else:
-            from .store import load_folder
-
-            model = load_folder(Path(name_or_folder), build)
-        model.source = str(name_or_folder)
+    if not pretrained:
+        model = build(get_spec(name_or_repo), seed=seed)
+        model.source = str(name_or_repo)
         return model
-    name = MODELS.get(str(name_or_folder)).spec.name
-    raise WeightsNotFoundError(
-        name,
-        "none are published or packaged yet",
-        next_step=(
-            "Give the folder of a model saved with zoo.save in place of the name, or, for graphs "
-            "and latency, ask for random weights:\n"
-            "  on the command line:  --random-weights\n"
-            f'  in Python:            zoo.load("{name}", pretrained=False)'
-        ),
+    source = Source.of(name_or_repo, revision)
+    spec = find_spec(source.name) if source.name is not None else None
+    if spec is not None and is_assembled(spec):
+        from .pretrained import assemble
+
+        model = assemble(build(spec))
+    else:
+        from .store import load_folder
+
+        folder = source.folder or fetch(
+            spec.name if spec else source.repository or "",
+            revision=revision if spec else None,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        model = load_folder(folder, build)
+    model.source = str(name_or_repo)
+    return model
+
+
+def fetch(
+    name_or_repo: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Fetch the folder of a model from the Hub into the cache, or find it there.
+
+    Args:
+        name_or_repo: A registered name, or ``"org/name[@revision]"``.
+        revision: See :func:`load`; so for the others.
+        cache_dir: Of the Hub's files.
+        token: For private repositories.
+        local_files_only: Make no request.
+
+    Raises:
+        UnknownNameError: No model has that name.
+        WeightsNotFoundError: The Hub has none for a registered name.
+        HubError: The Hub, or the way to it, failed.
+    """
+    from .hub import fetch_model, hub_name, parse_repo
+
+    source = Source.of(name_or_repo, revision)
+    text = source.repository
+    if source.name is not None:
+        text = hub_name(find_spec(source.name).name) + (f"@{revision}" if revision else "")
+    return fetch_model(
+        parse_repo(text or name_or_repo),
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
     )
+
+
+def is_assembled(spec: ModelSpec) -> bool:
+    """Say whether a model is put together from published parts, none of which was trained for it.
+
+    So are input and feature compression: their backbones come from timm and torchvision, their
+    learned codecs from CompressAI.
+    """
+    return spec.method in ("input-compression", "feature-compression")
 
 
 def save(model: "SplitModel", folder: str | Path) -> Path:
@@ -124,45 +261,3 @@ def save(model: "SplitModel", folder: str | Path) -> Path:
     from .store import save_folder
 
     return save_folder(model, Path(folder))
-
-
-def as_folder(name_or_folder: str | Path) -> Path | None:
-    """Return the path if a folder is meant rather than a registered name.
-
-    Raises:
-        UnknownNameError: A path is meant, and no folder is there.
-    """
-    text = str(name_or_folder)
-    path = Path(name_or_folder)
-    if isinstance(name_or_folder, str) and text in MODELS:
-        return None
-    if path.is_dir():
-        return path
-    if isinstance(name_or_folder, Path) or "/" in text or "\\" in text:
-        raise UnknownNameError(
-            "model folder", text, next_step="Give a folder that holds config.json, or a name."
-        )
-    return None
-
-
-def _builder(spec: ModelSpec):
-    def family(one: ModelSpec) -> tuple[str, str, str]:
-        return one.task, one.method, one.bottleneck.kind
-
-    for entry in MODELS:
-        if family(entry.spec) == family(spec):
-            return entry.build
-    methods = sorted({entry.spec.method for entry in MODELS})
-    raise UnknownNameError("method", f"{spec.method} ({spec.task})", methods)
-
-
-__all__ = [
-    "DEFAULT_MODEL",
-    "ModelEntry",
-    "as_folder",
-    "build",
-    "get_spec",
-    "list_models",
-    "load",
-    "save",
-]

@@ -1,12 +1,24 @@
-"""``splitzoo zoo``: look models up."""
+"""``splitzoo zoo``: look models up, fetch, publish and import them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..console import Console, Json
 
-app = typer.Typer(no_args_is_help=True, help="Look up models.")
+app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(help="Of the Hub.", show_default="the one that `hf auth login` stored"),
+]
 
 
 @app.command("list")
@@ -14,25 +26,32 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
     task: Annotated[str | None, typer.Option(help="Such as image-classification.")] = None,
     method: Annotated[str | None, typer.Option(help="Such as entropic-student.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Part of a backbone's name.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the rate in training.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only models whose weights lie on this machine.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List the registered models."""
     from .catalog import DEFAULT_MODEL, get_spec, list_models
 
     console = Console(json)
-    specs = [get_spec(name) for name in list_models(pattern, task=task, method=method)]
+    specs = [
+        get_spec(name)
+        for name in list_models(
+            pattern,
+            task=task,
+            method=method,
+            backbone=backbone,
+            beta=beta,
+            pretrained=pretrained,
+        )
+    ]
 
     def show() -> None:
-        rows = (
-            (
-                spec.name,
-                spec.task,
-                spec.method,
-                f"{spec.beta:g}",
-            )
-            for spec in specs
-        )
-        console.table("", ("name", "task", "method", "β>"), rows)
+        rows = ((spec.name, spec.task, spec.method, spec.strength) for spec in specs)
+        console.table("", ("name", "task", "method", "rate set by"), rows)
 
     console.data(specs, show)
     if DEFAULT_MODEL in (spec.name for spec in specs):
@@ -42,46 +61,47 @@ def list_(
 
 
 @app.command()
-def show(
-    model: Annotated[str, typer.Argument(help="A registered name, or a saved model's folder.")],
-    json: Json = False,
-) -> None:
-    """Print what a model is: sizes, cut, input, training."""
+def show(model: ModelArgument, json: Json = False) -> None:
+    """Print what a model is: its parts, where it is cut, what crosses the link, training."""
     from .catalog import get_spec
+    from .description import describe
 
     console = Console(json)
-    spec = get_spec(model)
+    with console.steps() as step:
+        step("building")
+        described = describe(get_spec(model))
 
     def table() -> None:
-        channels, height, width = spec.latent_shape
-        bottleneck, preprocessing = spec.bottleneck, spec.preprocessing
+        spec = described.spec
+        bottleneck = spec.bottleneck
+        cut = f"after {spec.cut}" if spec.cut else "in front of it"
         rows = [
             ("task", spec.task),
-            ("method", f"{spec.method}, {bottleneck.kind} bottleneck, β {spec.beta:g}"),
-            ("backbone", f"{spec.backbone}, its first layers replaced"),
-            ("input", "×".join(map(str, spec.input_shape)) + " float32"),
-            (
-                "preprocessing",
-                f"shorter side to {preprocessing.resize}, {preprocessing.interpolation}, "
-                f"centre crop {preprocessing.crop[0]}×{preprocessing.crop[1]}",
-            ),
-            ("encoder (device)", f"channels {_arrows((3, *bottleneck.encoder_channels))}"),
-            (
-                "on the wire",
-                f"{channels}×{height}×{width} = {channels * height * width:,} symbols, "
-                "entropy-coded",
+            ("method", f"{spec.method}, {bottleneck.kind} bottleneck, {spec.strength}"),
+            ("backbone", f"{spec.backbone}, cut {cut}"),
+            ("input", f"{_by(spec.input_shape)} float32"),
+            ("preprocessing", spec.preprocessing.summary()),
+            ("on the device", f"{bottleneck.device}; {described.device_parameters:,} parameters"),
+            *(
+                ("on the wire" if number == 0 else "", f"{one.name} {_by(one.shape)} {one.dtype}")
+                for number, one in enumerate(described.wire)
             ),
             (
-                "decoder (edge)",
-                f"channels {_arrows((channels, *bottleneck.decoder_channels))}, then the backbone",
+                "on the edge",
+                f"{bottleneck.edge + ', ' if bottleneck.edge else ''}{spec.backbone}"
+                f"{' ' + cut if spec.cut else ''}; {described.edge_parameters:,} parameters",
             ),
             ("data set", f"{spec.dataset}, {spec.num_classes} classes"),
             *(
                 (
                     f"training stage {number}",
                     f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.optimizer}, rate "
-                    f"{stage.learning_rate:g}, cut after {', '.join(map(str, stage.milestones))}: "
-                    f"{stage.loss}",
+                    f"{stage.learning_rate:g}"
+                    + (
+                        f", cut after {', '.join(map(str, stage.milestones))}"
+                        * bool(stage.milestones)
+                    )
+                    + f": {stage.loss}",
                 )
                 for number, stage in enumerate(spec.training, 1)
             ),
@@ -89,8 +109,58 @@ def show(
         ]
         console.table(spec.name, ("", ""), rows)
 
-    console.data(spec, table)
+    console.data(described, table)
 
 
-def _arrows(sizes: tuple[int, ...]) -> str:
-    return " → ".join(map(str, sizes))
+@app.command()
+def pull(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A registered name, or org/name[@revision].")
+    ],
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Of the Hub's files.", show_default="huggingface-hub's own")
+    ] = None,
+    token: Token = None,
+) -> None:
+    """Fetch a model's weights from the Hub, so that it loads without a network."""
+    from .catalog import fetch, get_spec, is_assembled
+    from .source import Source
+
+    console = Console()
+    name = Source.of(model).name
+    if name is not None and is_assembled(get_spec(name)):
+        from .catalog import load
+
+        with console.steps() as step:
+            step("fetching the published parts")
+            load(name)
+        console.hint(f"{name} is made of published parts; they are in their libraries' caches.")
+        return
+    folder = fetch(model, cache_dir=cache_dir, token=token)
+    console.print(str(folder))
+    console.hint(f"Next: splitzoo export split {model}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A .pt file of sc2-benchmark, or a folder.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the model.", show_default="what the file's name says"),
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Convert every checkpoint below the folder CKPT.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Turn checkpoints of sc2-benchmark into folders that zoo.load reads."""
+    from .conversion.cli import run
+
+    run(Console(json), checkpoint, output, name=name, everything=all_)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

@@ -1,27 +1,30 @@
-"""The registry of models: builder and metadata of each in one place. Imports no torch."""
+"""The registry of models: their specs by name. Imports no torch."""
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from ..registry import Registry
 from .spec import ModelSpec
 
-if TYPE_CHECKING:
-    from .split_model import SplitModel
+MODELS: Registry[ModelSpec] = Registry("model", next_step="See: splitzoo zoo list")
+
+PATTERNS: list[Callable[[str], ModelSpec | None]] = []
+"""Each reads a name that no model is registered under: another backbone, β or quality."""
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """One registered model.
+def find_spec(name: str) -> ModelSpec:
+    """Return the spec of a registered name or alias, or of a name that a method can read.
 
-    Attributes:
-        spec: What it is.
-        build: Makes it from a spec of its family, with the weights that torch's generator gives.
+    Raises:
+        UnknownNameError: No model has that name; it carries close ones.
     """
-
-    spec: ModelSpec
-    build: Callable[[ModelSpec], "SplitModel"]
-
-
-MODELS: Registry[ModelEntry] = Registry("model", next_step="See: splitzoo zoo list")
+    if name not in MODELS:
+        for read in PATTERNS:
+            # What a pattern takes and a spec does not, such as a β of a hundred digits, is no name.
+            with contextlib.suppress(ValidationError):
+                spec = read(name)
+                if spec is not None:
+                    return spec
+    return MODELS.get(name)

@@ -1,46 +1,27 @@
-"""What a split model is, as data: the part of a model that is not its weights."""
+"""What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from .bottleneck_specs import AnyBottleneck, Layer, Part, WireTensor
 from .preprocessing import Preprocessing
 
-Channels = Annotated[int, Field(ge=1, le=1024)]
 Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
+TASKS: tuple[Task, ...] = ("image-classification", "object-detection", "semantic-segmentation")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Method = Literal[
+    "entropic-student",
+    "end-to-end",
+    "channel-reduction",
+    "fine-tuning",
+    "feature-compression",
+    "input-compression",
+]
 
 
-class FactorizedPriorBottleneck(_Frozen):
-    """Sizes of the encoder and decoder of Entropic Student with a factorized prior."""
-
-    kind: Literal["factorized-prior"] = "factorized-prior"
-    encoder_channels: tuple[Channels, Channels, Channels] = Field(
-        description="after each convolution of g_a"
-    )
-    decoder_channels: tuple[Channels, Channels, Channels] = Field(
-        description="after each convolution of g_s"
-    )
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the latent y."""
-        return self.encoder_channels[-1]
-
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the latent for an input of that size, pixels."""
-
-        def size(pixels: int) -> int:
-            # 5×5 stride 2 padding 2, twice, then 2×2 without padding.
-            return ((pixels + 1) // 2 + 1) // 2 - 1
-
-        return size(height), size(width)
-
-
-class TrainingStage(_Frozen):
+class TrainingStage(Part):
     """One stage of a training recipe."""
 
     loss: str
@@ -48,37 +29,40 @@ class TrainingStage(_Frozen):
     batch_size: int
     optimizer: str
     learning_rate: float
-    milestones: tuple[int, ...] = Field(description="epochs after which the rate is cut to a tenth")
+    milestones: tuple[int, ...] = Field(
+        default=(), description="epochs after which the rate is cut to a tenth"
+    )
     frozen: tuple[str, ...] = ()
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(Part):
     """Name, architecture, input, labels and training of one split model."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
     task: Task
-    method: str
+    method: Method
     # timm would look names with a scheme, such as hf-hub:, up on the network.
-    backbone: str = Field(
-        pattern=r"^[A-Za-z0-9_.]{1,80}$",
-        description="name of the timm or torchvision model that is split",
+    backbone: Layer = Field(description="timm's name of the network that is split")
+    cut: Layer | None = Field(
+        description="the layer of the backbone after which the edge's part begins; none where "
+        "the edge has the whole backbone"
     )
-    bottleneck: FactorizedPriorBottleneck
-    beta: float = Field(
-        ge=0, allow_inf_nan=False, description="weight of the rate in the training loss"
+    bottleneck: AnyBottleneck
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="weight of the rate in the training loss, if it has one"
     )
     dataset: str
     num_classes: int = Field(ge=1, le=1 << 16)
     preprocessing: Preprocessing
     training: tuple[TrainingStage, ...] = ()
-    reference: str = Field(default="", description="experiment name in sc2-benchmark")
+    reference: str = Field(default="", description="experiment or configuration of sc2-benchmark")
     base_model: str = Field(
-        default="", description="Hub name of the teacher that training begins from"
+        default="", description="Hub name of the network that training begins from"
     )
 
     @model_validator(mode="after")
     def _has_a_latent(self) -> Self:
-        if min(self.latent_shape) < 1:
+        if any(min(tensor.shape) < 1 for tensor in self.wire):
             raise ValueError(f"an input of {self.preprocessing.crop} pixels leaves no latent")
         return self
 
@@ -88,9 +72,26 @@ class ModelSpec(_Frozen):
         return (3, *self.preprocessing.crop)
 
     @property
+    def wire(self) -> tuple[WireTensor, ...]:
+        """What the device graph gives for one image of the input shape."""
+        return self.bottleneck.wire(*self.preprocessing.crop)
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the latent at the input shape."""
-        return (
-            self.bottleneck.latent_channels,
-            *self.bottleneck.latent_size(*self.preprocessing.crop),
-        )
+        """Channels, height and width of the main wire tensor at the input shape."""
+        return self.wire[0].shape
+
+    @property
+    def quality(self) -> int | None:
+        """The codec's quality, where the bottleneck is an image codec."""
+        return getattr(self.bottleneck, "quality", None)
+
+    @property
+    def strength(self) -> str:
+        """What sets the rate, in words: β, channels or quality."""
+        if self.beta is not None:
+            return f"β {self.beta:g}"
+        if self.quality is not None:
+            return f"quality {self.quality}"
+        channels = getattr(self.bottleneck, "channels", None)
+        return f"{channels} ch" if channels else "—"

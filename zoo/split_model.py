@@ -1,6 +1,8 @@
 """A model cut in two, with an entropy coder in between."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import BitstreamError
-from .coding import Codec
-from .factorized_prior import FactorizedPrior
+from .bottlenecks.base import Bottleneck
+from .coding import Codec, Coder
 from .spec import ModelSpec
 
 
@@ -27,17 +29,18 @@ class SplitModel(nn.Module):
     Args:
         spec: What the model is.
         encoder: Image (N, 3, H, W) float32 to latent (N, C, h, w) float32.
-        coder: Quantiser and entropy model of the latent.
+        coder: The bottleneck: quantiser and entropy model of the latent.
         decoder: Quantised latent to output, the rest of the backbone included.
 
     Attributes:
-        source: What :func:`splitzoo.zoo.load` was given: a name or a folder.
+        source: What :func:`splitzoo.zoo.load` was given: a name, a folder or a repository.
+        origin: Where the weights were before, in words, such as a file that was converted.
         random_seed: Of the weights, while they are those of a random generator; training and
             loading weights set it to None.
     """
 
     def __init__(
-        self, spec: ModelSpec, encoder: nn.Module, coder: FactorizedPrior, decoder: nn.Module
+        self, spec: ModelSpec, encoder: nn.Module, coder: Bottleneck, decoder: nn.Module
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -45,66 +48,88 @@ class SplitModel(nn.Module):
         self.coder = coder
         self.decoder = decoder
         self.source = spec.name
+        self.origin = ""
         self.random_seed: int | None = None
         self._codec: Codec | None = None
         self._tables_are_old = False
         self.register_load_state_dict_post_hook(_weights_changed)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Any:
         """Run both halves without entropy coding, for training and evaluation.
 
         Args:
             image: (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
 
         Returns:
-            For classifiers, logits (N, classes) float32.
+            For classifiers, logits (N, classes) float32; for segmentation, logits
+            (N, classes, H, W); for detectors, a list of boxes, labels and scores per image.
         """
         return self.decoder(self.coder(self.encoder(image)))
 
     @torch.no_grad()
-    def symbols(self, image: Tensor) -> NDArray[np.int32]:
+    def wire_tensors(self, image: Tensor) -> tuple[NDArray[Any], ...]:
         """Run the device half up to the entropy coder.
 
         Returns:
-            (N, C, h, w) int32.
+            The tensors that ``spec.wire`` lists, each (N, C, h, w).
         """
-        return self.coder.symbols(self.encoder(image)).cpu().numpy()
+        return tuple(tensor.cpu().numpy() for tensor in self.coder.send(self.encoder(image)))
 
     def compress(self, image: Tensor) -> list[bytes]:
         """Run the device half: images (N, 3, H, W) float32 to one stream each."""
-        return [self.codec.compress(symbols) for symbols in self.symbols(image)]
+        tensors = self.wire_tensors(image)
+        return [self.codec.compress(*one) for one in zip(*tensors, strict=True)]
 
     @torch.no_grad()
-    def decompress(self, streams: list[bytes]) -> Tensor:
+    def decompress(self, streams: Sequence[bytes]) -> Any:
         """Run the edge half: streams of equal latent shape to one batch of outputs.
+
+        Returns:
+            What :meth:`forward` does.
 
         Raises:
             BitstreamError: A stream is damaged, of another model, or of another shape than the
                 first.
         """
-        symbols = [self.codec.decompress(stream) for stream in streams]
-        if len({s.shape for s in symbols}) != 1:
+        received = [self.codec.decompress(stream, self.hyper) for stream in streams]
+        shapes = {tuple(tensor.shape for tensor in tensors) for tensors in received}
+        if len(shapes) != 1:
             raise BitstreamError(
                 f"{len(streams)} streams cannot make one batch: "
-                f"latents of {sorted({s.shape for s in symbols})}.",
+                f"latents of {sorted({shape[0] for shape in shapes})}.",
                 next_step="Decompress streams of different shapes one by one.",
             )
-        batch = torch.from_numpy(np.stack(symbols)).to(self.coder.medians.device)
-        return self.decoder(self.coder.dequantise(batch))
+        batch = [torch.from_numpy(np.stack(one)).to(self._device) for one in zip(*received)]  # noqa: B905  # of one shape, as checked
+        return self.decoder(self.coder.receive(*batch))
+
+    def hyper(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+        """Run the hyper-decoder for one image: z (C, h, w) to scale indexes and what follows."""
+        batch = torch.from_numpy(np.ascontiguousarray(hyper_symbols))[None].to(self._device)
+        with torch.no_grad():
+            return tuple(tensor[0].cpu().numpy() for tensor in self.coder.hyper(batch))
+
+    @property
+    def _device(self) -> torch.device:
+        return next((one.device for one in self.parameters()), torch.device("cpu"))
 
     @property
     def codec(self) -> Codec:
-        """Tables and stream id of the present weights; made anew after training."""
+        """Coder and stream id of the present weights; made anew after training."""
         if self._tables_are_old:
             self.make_tables()
         if self._codec is None or self.training:
-            tables = self.coder.tables
-            self._codec = Codec(tables, self.digest()[:4], self.spec.latent_shape[1:])
+            coder = self.coder.coder()
+            # Of no memory: a coder looks at the shapes alone.
+            wire = (np.broadcast_to(np.int32(0), one.shape) for one in self.spec.wire)
+            self._codec = Codec(coder, self._digest(coder)[:4], coder.shape(*wire))
         return self._codec
 
     def digest(self) -> bytes:
         """Return the SHA-256 of all tensors, entropy tables included; the stream id begins it."""
-        content = hashlib.sha256(self.coder.tables.digest())
+        return self._digest(self.coder.coder())
+
+    def _digest(self, coder: Coder) -> bytes:
+        content = hashlib.sha256(coder.digest())
         for name, tensor in sorted(self.state_dict().items()):
             content.update(f"{name}{tuple(tensor.shape)}".encode())
             content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())

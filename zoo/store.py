@@ -6,37 +6,16 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from .. import __version__
-from ..documents import read_document
 from ..errors import ModelFolderError, SpecError
 from ..files import new_folder, sha256_file
+from .bottlenecks.factorized_prior import TABLE_BUFFERS
+from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .split_model import SplitModel
-
-FORMAT_VERSION = 1
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-_MAX_CONFIG_BYTES = 1 << 20
-
-
-class ModelConfig(BaseModel):
-    """What ``config.json`` holds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format_version: int = Field(default=FORMAT_VERSION, ge=1)
-    library_name: str = "splitzoo"
-    library_version: str = __version__
-    spec: ModelSpec
-    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    random_seed: int | None = Field(
-        default=None, ge=0, description="of the weights, where they are random and not trained"
-    )
 
 
 def save_folder(model: "SplitModel", folder: Path) -> Path:
@@ -52,34 +31,12 @@ def save_folder(model: "SplitModel", folder: Path) -> Path:
             spec=model.spec,
             weights_sha256=sha256_file(weights),
             random_seed=model.random_seed,
+            origin=model.origin,
         )
         (temporary / CONFIG_NAME).write_text(
             config.model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
     return folder
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """Read ``config.json``.
-
-    Raises:
-        ModelFolderError: It is missing, damaged, or of a newer format.
-    """
-    path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise ModelFolderError(
-            f"{folder} is not a saved model: it has no {CONFIG_NAME}.",
-            next_step="Save one with zoo.save(model, folder), or name a model: splitzoo zoo list",
-        )
-    return read_document(
-        ModelConfig,
-        path,
-        what="model config",
-        version_field="format_version",
-        supported=FORMAT_VERSION,
-        limit_bytes=_MAX_CONFIG_BYTES,
-        error=ModelFolderError,
-    )
 
 
 def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "SplitModel":
@@ -117,13 +74,15 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
     _refuse_other_tensors(path, model.state_dict(), state)
     model.load_state_dict(state)
     model.random_seed = config.random_seed
+    model.origin = config.origin
     # Hostile tables are refused now, not at the first image.
-    if model.coder.tables.channels != config.spec.bottleneck.latent_channels:
+    channels = model.eval().codec.coder.channels
+    if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
         raise ModelFolderError(
-            f"{path} holds entropy tables of {model.coder.tables.channels} channels; "
-            f"the latent has {config.spec.bottleneck.latent_channels}."
+            f"{path} holds entropy tables of {channels} channels; the latent has "
+            f"{config.spec.latent_shape[0]}."
         )
-    return model.eval()
+    return model
 
 
 def _refuse_other_tensors(
@@ -132,7 +91,7 @@ def _refuse_other_tensors(
     # Entropy tables are as long as they are; their contents are checked when read.
     def fits(name: str) -> bool:
         have, want = found[name], expected[name]
-        table = name.rpartition(".")[2] in ("_quantized_cdf", "_cdf_length", "_offset")
+        table = name.rpartition(".")[2] in TABLE_BUFFERS
         return have.dtype == want.dtype and (table or have.shape == want.shape)
 
     differences = {

@@ -1,0 +1,54 @@
+"""``config.json`` of a saved model. Imports no torch, so that a download is judged quickly."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .. import __version__
+from ..documents import read_document
+from ..errors import ModelFolderError
+from .spec import ModelSpec
+
+FORMAT_VERSION = 2
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class ModelConfig(BaseModel):
+    """What ``config.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = Field(default=FORMAT_VERSION, ge=2)
+    library_name: str = "splitzoo"
+    library_version: str = __version__
+    spec: ModelSpec
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    random_seed: int | None = Field(
+        default=None, ge=0, description="of the weights, where they are random and not trained"
+    )
+    origin: str = Field(default="", description="where the weights were before, in words")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read ``config.json``.
+
+    Raises:
+        ModelFolderError: It is missing, damaged, or of a newer format.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ModelFolderError(
+            f"{folder} is not a saved model: it has no {CONFIG_NAME}.",
+            next_step="Save one with zoo.save(model, folder), or name a model: splitzoo zoo list",
+        )
+    return read_document(
+        ModelConfig,
+        path,
+        what="model config",
+        version_field="format_version",
+        supported=FORMAT_VERSION,
+        limit_bytes=MAX_CONFIG_BYTES,
+        error=ModelFolderError,
+    )

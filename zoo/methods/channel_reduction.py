@@ -1,0 +1,132 @@
+"""CR + BQ: an encoder of few output channels, its latent quantised to 8 bits after training.
+
+Matsubara and Levorato 2020, "Neural Compression and Filtering for Edge-assisted Real-time Object
+Detection in Challenged Networks" (https://arxiv.org/abs/2007.15818); generalised head network
+distillation (GHND). The published models are those of sc2bench 0.0.3 (24 layers, the encoder is the
+first 12); version 0.1.1 has another network under the same name, here with ``_v0.1.1``.
+"""
+
+import re
+
+from ..backbones import BACKBONES, Backbone
+from ..bottleneck_specs import ChannelReductionBottleneck
+from ..models import PATTERNS
+from ..spec import ModelSpec, TrainingStage
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+
+_LOSS = "squared error to the teacher's {}, summed (GHND); 8-bit quantiser afterwards"
+_TRAINING = {
+    CLASSIFICATION.task: TrainingStage(
+        loss=_LOSS.format("layer1 to layer4"),
+        epochs=20,
+        batch_size=64,
+        optimizer="Adam",
+        learning_rate=1e-3,
+        milestones=(5, 10, 15),
+        frozen=("layer2", "layer3", "layer4"),
+    ),
+    DETECTION.task: TrainingStage(
+        loss=_LOSS.format("layer1 to layer4"),
+        epochs=20,
+        batch_size=4,
+        optimizer="Adam",
+        learning_rate=1e-3,
+        milestones=(5, 15),
+    ),
+    SEGMENTATION.task: TrainingStage(
+        loss=_LOSS.format("layer2 to layer4"),
+        epochs=50,
+        batch_size=16,
+        optimizer="Adam",
+        learning_rate=1e-3,
+        milestones=(30, 40),
+        frozen=("layer3", "layer4"),
+    ),
+}
+_OLD, _NEW = "resnet-24", "resnet-20"
+_NETWORKS = {
+    "resnet50": _NEW,
+    "resnet101": _NEW,
+    "resnet152": _NEW,
+    "densenet169": "densenet",
+    "densenet201": "densenet",
+    "inception_v3": "inception",
+}
+"""Backbones that version 0.1.1 has a network for."""
+
+
+def make_spec(
+    backbone: Backbone,
+    channels: int,
+    *,
+    task: TaskFacts = CLASSIFICATION,
+    published: bool = True,
+    reference: str = "",
+) -> ModelSpec:
+    """Return the spec of one model.
+
+    Args:
+        backbone: Of ``_NETWORKS``.
+        channels: Of the latent.
+        task: Of the model.
+        published: The network of sc2bench 0.0.3, for ResNets; False: that of 0.1.1.
+        reference: Name in sc2-benchmark.
+    """
+    network = _OLD if published else _NETWORKS[backbone.name]
+    suffix = "" if published else "_v0.1.1"
+    return ModelSpec(
+        name=f"{task.prefix}splittable_{backbone.name}-bq{channels}ch{suffix}",
+        task=task.task,
+        method="channel-reduction",
+        backbone=backbone.timm_name,
+        cut=backbone.layer if published else backbone.reduction_layer,
+        bottleneck=ChannelReductionBottleneck(network=network, channels=channels),  # pyright: ignore[reportArgumentType]
+        dataset=task.dataset,
+        num_classes=task.num_classes,
+        preprocessing=task.input_of(backbone),
+        training=(_TRAINING[task.task],),
+        reference=reference,
+        base_model=backbone.base_model,
+    )
+
+
+_NAME = re.compile(
+    r"(?P<prefix>faster_rcnn_|deeplabv3_)?splittable_(?P<backbone>[a-z0-9_]+)"
+    r"-bq(?P<channels>[1-9][0-9]{0,2})ch(?P<new>_v0\.1\.1)?"
+)
+
+
+def read_name(name: str) -> ModelSpec | None:
+    """Return the spec of a name of this family, for any number of channels."""
+    found = _NAME.fullmatch(name)
+    if found is None or found["backbone"] not in _NETWORKS:
+        return None
+    if not found["new"] and not found["backbone"].startswith("resnet"):
+        return None
+    return make_spec(
+        BACKBONES.get(found["backbone"]),
+        int(found["channels"]),
+        task=task_of(found["prefix"]),
+        published=not found["new"],
+    )
+
+
+for _task in (CLASSIFICATION, DETECTION, SEGMENTATION):
+    for _channels in (1, 2, 3, 6, 9, 12):
+        _teacher = _task.teacher("resnet50")
+        _fpn = "_fpn" if _task is DETECTION else ""
+        _stem = f"{_task.prefix}resnet50-bq{_channels}ch{_fpn}_from_{_teacher}"
+        register(
+            make_spec(
+                BACKBONES.get("resnet50"),
+                _channels,
+                task=_task,
+                reference=f"{_task.folder}-{_stem}",
+            ),
+            f"{_task.folder}/supervised_compression/ghnd-bq/{_stem}",
+        )
+for _name in _NETWORKS:
+    register(make_spec(BACKBONES.get(_name), 12, published=False))
+register(make_spec(BACKBONES.get("resnet101"), 12, task=SEGMENTATION))
+
+PATTERNS.append(read_name)

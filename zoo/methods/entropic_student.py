@@ -1,0 +1,239 @@
+"""Entropic Student, and the same networks trained end to end.
+
+A light encoder trained to replace a backbone's first layers: Matsubara et al. 2022, "Supervised
+Compression for Resource-Constrained Edge Computing Systems" (https://arxiv.org/abs/2108.11898).
+End to end: Singh et al. 2020, "End-to-end Learning of Compressible Features"
+(https://arxiv.org/abs/2007.11797). Sizes, β and training from the configurations of sc2-benchmark,
+the code of "SC2 Benchmark: Supervised Compression for Split Computing" (TMLR 2023).
+"""
+
+import re
+from typing import Literal
+
+from ..backbones import BACKBONES, Backbone, find_backbone
+from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
+from ..models import PATTERNS
+from ..spec import ModelSpec, TrainingStage
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+
+Prior = Literal["fp", "shp", "mshp"]
+
+_KINDS: dict[str, Literal["scale-hyperprior", "mean-scale-hyperprior"]] = {
+    "shp": "scale-hyperprior",
+    "mshp": "mean-scale-hyperprior",
+}
+_WIDE = ("regnety6.4gf", "hybrid_vit_small_r26_s32_224")
+"""Backbones for which the paper took an encoder of 64 channels throughout."""
+
+_ADAM = "Adam"
+_TRAINING = {
+    CLASSIFICATION.task: (
+        TrainingStage(
+            loss="squared error to the teacher's features at each stage, summed, + β · bits",
+            epochs=10,
+            batch_size=64,
+            optimizer=_ADAM,
+            learning_rate=1e-3,
+            milestones=(5, 8),
+            frozen=("tail but its head",),
+        ),
+        TrainingStage(
+            loss="knowledge distillation, temperature 1, half from the teacher",
+            epochs=10,
+            batch_size=128,
+            optimizer="SGD, momentum 0.9, weight decay 5e-4",
+            learning_rate=1e-3,
+            milestones=(5,),
+            frozen=("encoder", "coder"),
+        ),
+    ),
+    DETECTION.task: (
+        TrainingStage(
+            loss="squared error to the teacher's layer1 to layer4, summed",
+            epochs=5,
+            batch_size=4,
+            optimizer=_ADAM,
+            learning_rate=1e-3,
+            milestones=(3,),
+            frozen=("encoder", "coder"),
+        ),
+        TrainingStage(
+            loss="Faster R-CNN's own",
+            epochs=5,
+            batch_size=4,
+            optimizer="SGD, momentum 0.9, weight decay 5e-4",
+            learning_rate=1e-4,
+            milestones=(3,),
+            frozen=("encoder", "coder"),
+        ),
+    ),
+    SEGMENTATION.task: (
+        TrainingStage(
+            loss="squared error to the teacher's layer2 to layer4, summed",
+            epochs=40,
+            batch_size=16,
+            optimizer=_ADAM,
+            learning_rate=1e-3,
+            milestones=(30, 35),
+            frozen=("encoder", "coder", "layer3", "layer4"),
+        ),
+        TrainingStage(
+            loss="cross entropy, + half of the auxiliary head's",
+            epochs=10,
+            batch_size=16,
+            optimizer="SGD, momentum 0.9, weight decay 1e-4, falling as a polynomial",
+            learning_rate=2.5e-3,
+            frozen=("encoder", "coder"),
+        ),
+    ),
+}
+_END_TO_END = {
+    CLASSIFICATION.task: TrainingStage(
+        loss="cross entropy + β · bits (Eq. 8 of the SC2 paper)",
+        epochs=60,
+        batch_size=256,
+        optimizer="Adam, weight decay 1e-4, falling as a cosine",
+        learning_rate=1e-3,
+    ),
+    # From the classifier's weights; its encoder stays as it is.
+    DETECTION.task: TrainingStage(
+        loss="Faster R-CNN's own",
+        epochs=10,
+        batch_size=4,
+        optimizer="SGD, momentum 0.9, weight decay 5e-4",
+        learning_rate=1e-4,
+        milestones=(5,),
+        frozen=("encoder", "coder"),
+    ),
+    SEGMENTATION.task: TrainingStage(
+        loss="cross entropy, + half of the auxiliary head's",
+        epochs=50,
+        batch_size=8,
+        optimizer="SGD, momentum 0.9, weight decay 1e-4, falling as a polynomial",
+        learning_rate=2.5e-3,
+        frozen=("encoder", "coder"),
+    ),
+}
+_LONGER_FROM = 10.24
+"""The β from which the paper fine-tuned its classifiers for longer."""
+
+
+def _training(task: TaskFacts, beta: str, end_to_end: bool) -> tuple[TrainingStage, ...]:
+    if end_to_end:
+        return (_END_TO_END[task.task],)
+    first, second = _TRAINING[task.task]
+    if task is CLASSIFICATION and beta and float(beta) >= _LONGER_FROM:
+        second = second.model_copy(update={"epochs": 20, "milestones": (10,)})
+    return first, second
+
+
+def _bottleneck(
+    backbone: Backbone, prior: Prior
+) -> FactorizedPriorBottleneck | HyperpriorBottleneck:
+    features = backbone.channels
+    encoder = (64, 64, 64) if backbone.name in _WIDE else (96, 48, 24)
+    decoder = (2 * features, features, features)
+    if prior == "fp":
+        return FactorizedPriorBottleneck(encoder_channels=encoder, decoder_channels=decoder)
+    return HyperpriorBottleneck(
+        kind=_KINDS[prior], encoder_channels=encoder, decoder_channels=decoder
+    )
+
+
+def make_spec(
+    backbone: Backbone,
+    prior: Prior,
+    beta: str = "",
+    *,
+    task: TaskFacts = CLASSIFICATION,
+    end_to_end: bool = False,
+    reference: str = "",
+) -> ModelSpec:
+    """Return the spec of one model; ``beta`` is spelled as in its name, and may be left out."""
+    name = f"{task.prefix}splittable_{backbone.name}-{prior}"
+    name += f"-beta{beta}" if beta else ""
+    return ModelSpec(
+        name=name + ("-e2e" if end_to_end else ""),
+        task=task.task,
+        method="end-to-end" if end_to_end else "entropic-student",
+        backbone=backbone.timm_name,
+        cut=backbone.layer,
+        bottleneck=_bottleneck(backbone, prior),
+        beta=float(beta) if beta else None,
+        dataset=task.dataset,
+        num_classes=task.num_classes,
+        preprocessing=task.input_of(backbone),
+        training=_training(task, beta, end_to_end),
+        reference=reference,
+        base_model="" if end_to_end else backbone.base_model,
+    )
+
+
+_NAME = re.compile(
+    r"(?P<prefix>faster_rcnn_|deeplabv3_)?splittable_(?P<backbone>[A-Za-z0-9_.]+)"
+    r"-(?P<prior>fp|shp|mshp)(-beta(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?))?(?P<e2e>-e2e)?"
+)
+
+
+def read_name(name: str) -> ModelSpec | None:
+    """Return the spec of a name of this family, for any backbone and β."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    return make_spec(
+        find_backbone(found["backbone"]),
+        found["prior"],  # pyright: ignore[reportArgumentType]  # one of the three, as matched
+        found["beta"] or "",
+        task=task_of(found["prefix"]),
+        end_to_end=bool(found["e2e"]),
+    )
+
+
+def _register_published(
+    task: TaskFacts, backbone: str, prior: Prior, betas: str, *, end_to_end: bool = False
+) -> None:
+    for beta in betas.split():
+        stem = f"{task.prefix}splittable_{backbone}-{prior}-beta{beta}"
+        stem += "_fpn" if task is DETECTION else ""
+        stem += "" if end_to_end else f"_from_{task.teacher(backbone)}"
+        spec = make_spec(
+            BACKBONES.get(backbone),
+            prior,
+            beta,
+            task=task,
+            end_to_end=end_to_end,
+            reference=f"{task.folder}-{stem}",
+        )
+        # The configurations' file names spell it with one t.
+        file = stem.replace("splittable", "splitable") if task is CLASSIFICATION else stem
+        folder = "end-to-end" if end_to_end else "entropic_student"
+        register(spec, f"{task.folder}/supervised_compression/{folder}/{file}")
+
+
+_SEVEN = "0.08 0.16 0.32 0.64 1.28 2.56 5.12"
+_NINE = "0.16 0.32 0.64 1.28 2.56 5.12 10.24 15.36 20.48"
+_END_TO_END_BETAS = "1.28e-8 1.024e-7 2.048e-7 8.192e-7 3.2768e-6"
+
+_register_published(CLASSIFICATION, "resnet50", "fp", _SEVEN)
+_register_published(CLASSIFICATION, "resnet50", "mshp", "0.08 0.16 0.32 0.64 1.28 2.56 3.84")
+_register_published(CLASSIFICATION, "resnet101", "fp", _SEVEN)
+_register_published(CLASSIFICATION, "resnet101", "mshp", "0.08 0.16 0.32 0.64 1.28 2.56")
+_register_published(CLASSIFICATION, "regnety6.4gf", "fp", f"{_SEVEN} 7.68")
+_register_published(CLASSIFICATION, "regnety6.4gf", "mshp", "0.08 0.16 0.32 0.64 1.28 2.56 4.48")
+for _prior in ("fp", "mshp"):
+    _register_published(CLASSIFICATION, "hybrid_vit_small_r26_s32_224", _prior, _NINE)
+_register_published(DETECTION, "resnet50", "fp", _SEVEN)
+_register_published(SEGMENTATION, "resnet50", "fp", "0.16 0.32 0.64 1.28 2.56 5.12")
+for _task in (CLASSIFICATION, DETECTION, SEGMENTATION):
+    _register_published(_task, "resnet50", "fp", _END_TO_END_BETAS, end_to_end=True)
+
+# Not in the paper, for comparison.
+for _backbone in ("resnet50", "resnet101", "regnety6.4gf", "hybrid_vit_small_r26_s32_224"):
+    register(make_spec(BACKBONES.get(_backbone), "shp", "0.16"))
+for _task in (DETECTION, SEGMENTATION):
+    for _prior in ("shp", "mshp"):
+        register(make_spec(BACKBONES.get("resnet50"), _prior, "0.16", task=_task))
+for _prior in ("fp", "shp", "mshp"):
+    register(make_spec(BACKBONES.get("resnet101"), _prior, "0.16", task=SEGMENTATION))
+
+PATTERNS.append(read_name)

@@ -1,0 +1,127 @@
+"""A codec in front of a whole network: the picture itself is sent.
+
+The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs of CompressAI
+(https://arxiv.org/abs/2011.03029); AVIF and HEIC beside them, as today's codecs.
+"""
+
+import re
+
+from ..backbones import BACKBONES, Backbone, find_backbone
+from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
+from ..models import PATTERNS
+from ..preprocessing import Preprocessing
+from ..spec import ModelSpec
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+
+ARCHITECTURES = {
+    "factorized_prior": "bmshj2018-factorized",
+    "scale_hyperprior": "bmshj2018-hyperprior",
+    "mean_scale_hyperprior": "mbt2018-mean",
+    "joint_autoregressive_hierarchical_prior": "mbt2018",
+}
+"""sc2-benchmark's names of CompressAI's learned codecs."""
+
+CODECS = ("jpeg", "webp", "avif", "heic", "bpg", "vtm")
+_HIGHEST = {"bpg": 51, "vtm": 63} | dict.fromkeys(ARCHITECTURES, 8)
+
+
+def make_spec(
+    backbone: Backbone,
+    codec: str,
+    quality: int,
+    *,
+    task: TaskFacts = CLASSIFICATION,
+    reference: str = "",
+) -> ModelSpec:
+    """Return the spec of one model; ``codec`` is one of ``CODECS`` or ``ARCHITECTURES``."""
+    whole = task.input_of(backbone)
+    neural = codec in ARCHITECTURES
+    # The learned codecs see the resized picture before it is cropped, as in sc2-benchmark.
+    uncropped = neural and task is CLASSIFICATION
+    edge = {
+        "mean": whole.mean,
+        "std": whole.std,
+        "crop": whole.crop if uncropped else None,
+    }
+    if neural:
+        bottleneck = NeuralCodecBottleneck(
+            architecture=ARCHITECTURES[codec],  # pyright: ignore[reportArgumentType]
+            quality=quality,
+            **edge,
+        )
+    else:
+        bottleneck = InputCodecBottleneck(codec=codec, quality=quality, **edge)  # pyright: ignore[reportArgumentType]
+    side = (whole.resize, whole.resize)
+    return ModelSpec(
+        name=f"{task.prefix}{backbone.name}-{codec}-q{quality}",
+        task=task.task,
+        method="input-compression",
+        backbone=backbone.timm_name,
+        cut=None,
+        bottleneck=bottleneck,
+        dataset=task.dataset,
+        num_classes=task.num_classes,
+        preprocessing=Preprocessing(
+            resize=whole.resize,
+            crop=side if uncropped else whole.crop,
+            interpolation=whole.interpolation,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            fit=whole.fit,
+            longest=whole.longest,
+            # Zero once it is normalised.
+            padding=whole.mean if whole.fit == "pad" else (0.0, 0.0, 0.0),
+        ),
+        reference=reference,
+        base_model=backbone.base_model,
+    )
+
+
+_CODEC = "|".join((*CODECS, *ARCHITECTURES))
+_NAME = re.compile(
+    rf"(?P<prefix>faster_rcnn_|deeplabv3_)?(?P<backbone>[A-Za-z0-9_.]+)"
+    rf"-(?P<codec>{_CODEC})-q(?P<quality>0|[1-9][0-9]?|100)"
+)
+
+
+def read_name(name: str) -> ModelSpec | None:
+    """Return the spec of a name of this family, for any backbone and quality."""
+    found = _NAME.fullmatch(name)
+    if found is None or int(found["quality"]) > _HIGHEST.get(found["codec"], 100):
+        return None
+    return make_spec(
+        find_backbone(found["backbone"]),
+        found["codec"],
+        int(found["quality"]),
+        task=task_of(found["prefix"]),
+    )
+
+
+def _register_published(task: TaskFacts, backbone: str, codecs: str) -> None:
+    for word in codecs.split():
+        codec, _, quality = word.partition(":")
+        stem = f"{codec}-{task.teacher(backbone)}"
+        reference = f"{task.folder}/input_compression/{stem}"
+        spec = make_spec(
+            BACKBONES.get(backbone), codec, int(quality), task=task, reference=reference
+        )
+        register(spec, stem, f"{task.folder}-{stem}")
+
+
+_IMAGE = "jpeg:90 webp:90"
+_NEURAL = "factorized_prior:8 scale_hyperprior:8 mean_scale_hyperprior:8"
+_JOINT = "joint_autoregressive_hierarchical_prior:8"
+_register_published(CLASSIFICATION, "resnet50", f"{_IMAGE} bpg:50 vtm:63 {_NEURAL} {_JOINT}")
+for _backbone in ("resnet101", "resnet152"):
+    _register_published(CLASSIFICATION, _backbone, f"{_IMAGE} bpg:50")
+for _backbone in ("tf_efficientnet_l2_ns", "tf_efficientnet_l2_ns_475"):
+    _register_published(CLASSIFICATION, _backbone, f"jpeg:90 {_NEURAL}")
+_register_published(DETECTION, "resnet50", f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}")
+for _backbone in ("resnet50", "resnet101"):
+    _register_published(SEGMENTATION, _backbone, f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}")
+
+# Not in the paper, for comparison.
+for _codec in ("avif", "heic"):
+    register(make_spec(BACKBONES.get("resnet50"), _codec, 50))
+
+PATTERNS.append(read_name)

@@ -1,0 +1,89 @@
+"""What the models of a task have in common, whatever the method: data set, input, teacher."""
+
+from dataclasses import dataclass
+
+from ..backbones import Backbone
+from ..models import MODELS
+from ..preprocessing import Preprocessing
+from ..spec import ModelSpec, Task
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task of the SC2 paper.
+
+    Attributes:
+        task: Its name.
+        prefix: Of its models' names.
+        dataset: That its models are trained on.
+        num_classes: Of that data set; COCO's and VOC's with the background.
+        folder: Of its configurations in sc2-benchmark; its experiments' names begin with it.
+        preprocessing: Of its models, where the backbone does not say.
+    """
+
+    task: Task
+    prefix: str
+    dataset: str
+    num_classes: int
+    folder: str
+    preprocessing: Preprocessing | None
+
+    def teacher(self, backbone: str) -> str:
+        """Return sc2-benchmark's name of the network that a model is taught by."""
+        suffix = "_fpn" if self.task == "object-detection" else ""
+        return f"{self.prefix}{backbone}{suffix}"
+
+    def input_of(self, backbone: Backbone) -> Preprocessing:
+        """Return the preprocessing of this task's models on a backbone."""
+        return self.preprocessing or backbone.preprocessing
+
+
+CLASSIFICATION = TaskFacts(
+    "image-classification", "", "imagenet-1k", 1000, "ilsvrc2012", preprocessing=None
+)
+DETECTION = TaskFacts(
+    "object-detection",
+    "faster_rcnn_",
+    "coco-2017",
+    91,
+    "coco2017",
+    Preprocessing(
+        resize=800,
+        crop=(800, 1344),
+        longest=1333,
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
+        fit="pad",
+    ),
+)
+SEGMENTATION = TaskFacts(
+    "semantic-segmentation",
+    "deeplabv3_",
+    "pascal-voc-2012",
+    21,
+    "pascal_voc2012",
+    Preprocessing(
+        resize=513,
+        crop=(528, 704),
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
+        fit="pad",
+    ),
+)
+TASKS = (CLASSIFICATION, DETECTION, SEGMENTATION)
+
+
+def task_of(prefix: str | None) -> TaskFacts:
+    """Return the task whose names have this prefix; none is classification's."""
+    return next(one for one in TASKS if one.prefix == (prefix or ""))
+
+
+def register(spec: ModelSpec, *aliases: str) -> None:
+    """Register a model under its name, its name in sc2-benchmark, and further ones."""
+    known = [spec.reference, spec.reference.partition("-")[2] if "/" not in spec.reference else ""]
+    names = dict.fromkeys(one for one in (*known, *aliases) if one and one != spec.name)
+    MODELS.register(spec.name, spec, aliases=[one for one in names if one not in MODELS])
