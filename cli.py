@@ -14,6 +14,7 @@ from .demo import demo
 from .errors import SplitzooError
 from .export.cli import app as export_app
 from .profile.cli import app as profile_app
+from .publish import push
 from .zoo.cli import app as zoo_app
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# A push writes a card, so it stands beside what it is made of and not within the zoo.
+zoo_app.command()(push)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(export_app, name="export")
 app.add_typer(profile_app, name="profile")

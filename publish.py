@@ -1,0 +1,50 @@
+"""``splitzoo zoo push``: a model, its config and its card to the Hub, in one commit."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import Console
+
+
+def push(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="NAME_OR_FOLDER", help="A saved model's folder, or a name to copy."),
+    ],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="On the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Where the repository is made anew.")
+    ] = False,
+    message: Annotated[str | None, typer.Option("-m", "--message", help="Of the commit.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Of the Hub.", show_default="the one that `hf auth login` stored"),
+    ] = None,
+) -> None:
+    """Publish a model on the Hub: weights, config and card in one commit."""
+    from .cards.card import CARD_NAME, build_card
+    from .zoo.catalog import load, save
+    from .zoo.config import read_config
+    from .zoo.hub_push import push_model
+    from .zoo.source import Source
+
+    console = Console()
+    with console.steps() as step, tempfile.TemporaryDirectory() as temporary:
+        folder = Source.of(model).folder
+        if folder is None:
+            step(f"loading {model}")
+            folder = save(load(model), Path(temporary) / "model")
+        read_config(folder)
+        card = folder / CARD_NAME
+        if not card.is_file():
+            step("writing the card")
+            card = build_card(Path(temporary) / "card", str(folder), repository=repository)
+        step(f"sending to {repository}")
+        url = push_model(
+            folder, repository, private=private, token=token, message=message, card=card
+        )
+    console.print(url)
+    console.hint(f'Next: zoo.load("{repository}"), or: splitzoo zoo pull {repository}')

@@ -1,0 +1,115 @@
+"""Names and tokens for the Hugging Face Hub, checked before they reach a path or a request."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from ..errors import HubError
+
+NAMESPACE_VARIABLE = "SPLITZOO_HUB_NAMESPACE"
+DEFAULT_NAMESPACE = "splitzoo"
+DEFAULT_REVISION = "main"
+_WORD = re.compile(r"\w([\w.-]{0,94}\w)?", re.ASCII)
+_BRANCH = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*", re.ASCII)
+_COMMIT = re.compile("[0-9a-f]{40}")
+_TOKEN = re.compile("[!-~]+")
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A model repository at one revision; made by :func:`parse_repo`.
+
+    Attributes:
+        repo_id: ``"org/name"``.
+        revision: A branch, tag or commit.
+    """
+
+    repo_id: str
+    revision: str = DEFAULT_REVISION
+
+    def __str__(self) -> str:
+        return self.repo_id + (f"@{self.revision}" if self.revision != DEFAULT_REVISION else "")
+
+    @property
+    def model(self) -> str | None:
+        """The registered name that the repository holds the weights of, or None."""
+        namespace, _, name = self.repo_id.partition("/")
+        return name if namespace == hub_namespace() else None
+
+
+def parse_repo(text: str) -> Repo:
+    """Read ``"org/name"`` or ``"org/name@revision"``.
+
+    Raises:
+        HubError: It is neither. The revision becomes part of a path in the cache, so ``..`` and a
+            leading ``/`` are refused too.
+    """
+    repo_id, separator, revision = text.partition("@")
+    words = repo_id.split("/")
+    if len(words) != 2 or not all(map(_is_word, words)) or repo_id.endswith(".git"):
+        raise HubError(
+            f"{text!r} does not name a repository.",
+            next_step="Such names are org/name or org/name@revision: letters, digits, - _ and .",
+        )
+    if not separator:
+        return Repo(repo_id)
+    if not _BRANCH.fullmatch(revision) or ".." in revision or len(revision) > 200:
+        raise HubError(
+            f"{text!r} names no revision after the @.",
+            next_step=f"Give a branch, tag or commit, or leave it out: {repo_id}",
+        )
+    return Repo(repo_id, revision)
+
+
+def hub_name(name: str) -> str:
+    """Return the repository of a registered model's weights: ``"splitzoo/<name>"``.
+
+    The environment variable ``SPLITZOO_HUB_NAMESPACE`` names another namespace.
+
+    Raises:
+        HubError: The variable holds no namespace.
+    """
+    return f"{hub_namespace()}/{name}"
+
+
+def hub_namespace() -> str:
+    """Return the namespace in which registered names are looked up.
+
+    Raises:
+        HubError: The environment names none.
+    """
+    namespace = os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE
+    if not _is_word(namespace):
+        raise HubError(
+            f"{NAMESPACE_VARIABLE} is {namespace!r}, which is no namespace of the Hub.",
+            next_step="Set it to the name of a user or an organisation, or unset it.",
+        )
+    return namespace
+
+
+def is_commit(revision: str) -> bool:
+    """Say whether a revision is a whole commit hash."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def checked_token(token: str | None) -> str | None:
+    """Return the token.
+
+    Raises:
+        HubError: It cannot be one. The message does not hold it.
+    """
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise bad_token()
+    return token
+
+
+def bad_token() -> HubError:
+    """Return the error of a token that can be none."""
+    return HubError(
+        "The token is empty or holds characters that no token has.",
+        next_step="Copy it again from https://huggingface.co/settings/tokens",
+    )
+
+
+def _is_word(word: str) -> bool:
+    return _WORD.fullmatch(word) is not None and "--" not in word and ".." not in word
