@@ -1,0 +1,147 @@
+"""The same weights in sc2bench's backbones after their bottleneck and in ours after the cut."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from splitzoo.zoo import backbones
+
+pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
+
+# sc2bench and what it imports use deprecated interfaces of other packages: theirs to fix.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+def stirred(model):
+    """Give a network's normalisations statistics that leave no part of them idle."""
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 1.0)
+                layer.bias.normal_(0, 0.1)
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@torch.no_grad()
+def assert_equal(peer, tail, features):
+    """Compare the outputs for the same features."""
+    expected, logits = peer.eval()(features), tail.eval()(features)
+    assert expected.shape == logits.shape == (len(features), 1000)
+    assert expected.std() > 1e-3
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def load_whole(tail, weights):
+    """Load those of a whole network's weights that the tail has."""
+    tail.load_state_dict({name: weights[name] for name in tail.state_dict()})
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "channels"),
+    [
+        ("resnet50", "layer1", 256),
+        ("resnet50", "layer2", 512),
+        pytest.param("resnet101", "layer1", 256, marks=pytest.mark.slow),
+        pytest.param("resnet152", "layer2", 512, marks=pytest.mark.slow),
+    ],
+)
+def test_resnet(name, layer, channels):
+    from sc2bench.models.backbone import SplittableResNet
+
+    whole = stirred(getattr(torchvision.models, name)())
+    peer = SplittableResNet(
+        nn.Identity(),
+        whole,
+        skips_avgpool=False,
+        skips_fc=False,
+        short_module_names=[one for one in ("layer2", "layer3", "layer4") if one > layer],
+    )
+    tail = backbones.build_tail(name, layer)
+    load_whole(tail, whole.state_dict())
+    assert_equal(peer, tail, torch.randn(2, channels, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "name", ["regnety_002", pytest.param("regnety_064", marks=pytest.mark.slow)]
+)
+def test_regnet(name):
+    from sc2bench.models.backbone import splittable_regnet
+
+    peer = splittable_regnet(_bottleneck(), regnet_name=name, skips_head=False)
+    peer.bottleneck_layer = nn.Identity()
+    stirred(peer)
+    tail = backbones.build_tail(name, "s1")
+    tail.load_state_dict(peer.state_dict())
+    channels = backbones.find_backbone(name).channels
+    assert_equal(peer, tail, torch.randn(2, channels, 16, 16))
+
+
+def test_hybrid_vit():
+    import timm
+    from sc2bench.models.backbone import SplittableHybridViT
+
+    entry = backbones.find_backbone("hybrid_vit_small_r26_s32_224")
+    whole = timm.create_model(entry.timm_name)
+    # timm's class had it when sc2bench was written, and it did nothing.
+    whole.pre_logits = nn.Identity()
+    peer = SplittableHybridViT(nn.Identity(), whole, num_pruned_stages=1, skips_head=False)
+    tail = backbones.build_tail(entry.timm_name, entry.layer)
+    load_whole(tail, whole.state_dict())
+    assert_equal(peer, tail, torch.randn(1, entry.channels, 56, 56))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "densenet121",
+        pytest.param("densenet169", marks=pytest.mark.slow),
+        pytest.param("densenet201", marks=pytest.mark.slow),
+    ],
+)
+def test_densenet(name):
+    from sc2bench.models.backbone import splittable_densenet
+
+    peer = splittable_densenet(
+        _bottleneck(), densenet_name=name, skips_avgpool=False, skips_classifier=False
+    )
+    peer.bottleneck_layer = nn.Identity()
+    stirred(peer)
+    tail = backbones.build_tail(name, "features.transition2")
+    tail.load_state_dict(peer.state_dict())
+    assert_equal(peer, tail, torch.randn(2, 256, 14, 14))
+
+
+def test_inception():
+    from sc2bench.models.backbone import SplittableInceptionV3
+
+    entry = backbones.find_backbone("inception_v3")
+    whole = torchvision.models.inception_v3(aux_logits=False, init_weights=False)
+    peer = SplittableInceptionV3(
+        nn.Identity(),
+        [name for name, _ in whole.named_children() if name.startswith("Mixed_") or name == "fc"],
+        stirred(whole),
+        skips_avgpool=False,
+        skips_dropout=False,
+        skips_fc=False,
+    )
+    tail = backbones.build_tail(entry.timm_name, entry.reduction_layer)
+    load_whole(tail, whole.state_dict())
+    assert_equal(peer, tail, torch.randn(1, 192, 35, 35))
+
+
+def _bottleneck():
+    # The peer's builders want one; the tests put the identity in its place.
+    return {"key": "FPBasedResNetBottleneck", "kwargs": {"num_bottleneck_channels": 24}}

@@ -1,0 +1,180 @@
+"""timm's networks, whole or cut, with the weights that torch's random generator gives."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ...errors import SpecError, UnknownNameError
+from ..deprecations import quiet_torchscript
+from . import cut
+
+with quiet_torchscript():
+    import timm
+
+_NAME = re.compile(r"(?P<architecture>[A-Za-z0-9_]+)(\.(?P<tag>[A-Za-z0-9_]+))?")
+_GATE = re.compile(r"gain|scale|gamma\w*")
+_SHUT = 1e-3
+"""What starts below this leaves a branch, or all, out of what an untrained network gives."""
+_STD = 0.02
+"""Of the values that a matrix of zeros gets: timm's own for transformers."""
+
+
+def build_whole(
+    timm_name: str,
+    num_classes: int = 1000,
+    input_size: tuple[int, int] | None = None,
+    *,
+    output_stride: int | None = None,
+) -> nn.Module:
+    """Build a whole network.
+
+    Factors that timm starts at or near zero, which scale the branches of residual blocks, are 1,
+    and classifiers of zeros are random: an untrained network then computes with all of its layers.
+    No name is looked up on the network.
+
+    Args:
+        timm_name: timm's name of the architecture; a tag, as in ``resnet50.tv_in1k``, has no
+            effect but on the input size.
+        num_classes: Of the classifier.
+        input_size: Height and width of the pictures, pixels, for networks that are built for one
+            size; None for the size of the pretrained weights.
+        output_stride: Pixels per feature of the last layers, whose convolutions are dilated
+            instead of strided beyond it; None for timm's default.
+
+    Returns:
+        Image (N, 3, H, W) float32 to logits (N, num_classes) float32.
+
+    Raises:
+        UnknownNameError: timm has no such architecture; it carries close ones.
+        SpecError: timm does not build it for that input size or output stride.
+    """
+    check_name(timm_name)
+    settings: dict[str, Any] = {}
+    config = timm.get_pretrained_cfg(timm_name)
+    if input_size is not None and config is not None and config.fixed_input_size:
+        own_size = tuple(config.input_size[1:])
+        # Not every such network takes its own size as an argument.
+        settings |= {} if own_size == tuple(input_size) else {"img_size": tuple(input_size)}
+    if output_stride is not None:
+        settings["output_stride"] = output_stride
+    try:
+        model = timm.create_model(timm_name, pretrained=False, num_classes=num_classes, **settings)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join(f"{key} {value}" for key, value in settings.items())
+        raise SpecError(
+            f"timm does not build {timm_name}{f' with {given}' if given else ''}: {error}"
+        ) from error
+    _open_gates(model)
+    return model
+
+
+def build_head(
+    timm_name: str, layer: str, input_size: tuple[int, int] | None = None
+) -> fx.GraphModule:
+    """Build the part of a network up to a layer.
+
+    Args:
+        timm_name: As in ``build_whole``.
+        layer: timm's path of a module, such as ``"layer1"``.
+        input_size: As in ``build_whole``.
+
+    Returns:
+        Image (N, 3, H, W) float32 to features (N, C, h, w) float32.
+
+    Raises:
+        UnknownNameError: timm has no such architecture, or it no such layer.
+        SpecError: It cannot be built, or not be cut there.
+    """
+    return cut.head(build_whole(timm_name, input_size=input_size), layer)
+
+
+def build_tail(
+    timm_name: str,
+    layer: str | None,
+    num_classes: int = 1000,
+    input_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """Build the part of a network after a layer.
+
+    Args:
+        timm_name: As in ``build_whole``.
+        layer: timm's path of a module; None for the whole network.
+        num_classes: Of the classifier.
+        input_size: Of the pictures that the features come from, as in ``build_whole``.
+
+    Returns:
+        Features (N, C, h, w) float32 to logits (N, num_classes) float32.
+
+    Raises:
+        UnknownNameError: timm has no such architecture, or it no such layer.
+        SpecError: It cannot be built, or not be cut there.
+    """
+    whole = build_whole(timm_name, num_classes, input_size)
+    return whole if layer is None else cut.tail(whole, layer)
+
+
+def build_features(
+    timm_name: str,
+    after: str | None,
+    layers: Sequence[str],
+    output_stride: int | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> fx.GraphModule:
+    """Build the part of a network from one layer to several others, for dense tasks.
+
+    Args:
+        timm_name: As in ``build_whole``.
+        after: The layer that it begins after, None for the image.
+        layers: The layers whose features are wanted; ``after`` may be one, handed on.
+        output_stride: As in ``build_whole``; 8 is torchvision's
+            ``replace_stride_with_dilation=[False, True, True]`` for ResNets.
+        input_size: As in ``build_whole``.
+
+    Returns:
+        Features (N, C, h, w) float32 to a dictionary from layers to features (N, C', h', w')
+        float32.
+
+    Raises:
+        UnknownNameError: timm has no such architecture, or it no such layer.
+        SpecError: It cannot be built, or not be cut there.
+    """
+    whole = build_whole(timm_name, input_size=input_size, output_stride=output_stride)
+    return cut.features(whole, layers, after)
+
+
+def check_name(timm_name: str) -> str:
+    """Return timm's name of the architecture, without a tag.
+
+    Raises:
+        UnknownNameError: timm has no such architecture, or no such weights of it. Names that timm
+            would look up elsewhere, such as ``hf-hub:…``, are none of its own.
+    """
+    found = _NAME.fullmatch(timm_name)
+    architecture = found["architecture"] if found else timm_name
+    known = timm.list_models()
+    if architecture not in known:
+        raise UnknownNameError(
+            "backbone", timm_name, difflib.get_close_matches(architecture, known)
+        )
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if timm_name != architecture and timm_name not in tagged:
+        raise UnknownNameError("backbone", timm_name, difflib.get_close_matches(timm_name, tagged))
+    return architecture
+
+
+@torch.no_grad()
+def _open_gates(model: nn.Module) -> None:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta or not (name == "weight" or _GATE.fullmatch(name)):
+                continue
+            if parameter.abs().max() >= _SHUT:
+                continue
+            if name == "weight" and parameter.ndim > 1:
+                nn.init.trunc_normal_(parameter, std=_STD)
+            else:
+                nn.init.ones_(parameter)

@@ -1,0 +1,132 @@
+"""Entries of timm's networks that are not registered, found out by looking at the network."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ...errors import SpecError
+from ..deprecations import quiet_torchscript
+from ..preprocessing import Preprocessing
+from .build import build_whole, check_name
+from .cut import channels_last, cut_points
+from .entry import BOTTLENECK_STRIDE, Backbone, Stage
+
+with quiet_torchscript():
+    from timm.data.config import resolve_data_config
+
+Shapes = dict[str, tuple[int, int, int]]
+"""Channels, height and width of layers' outputs."""
+
+
+@functools.cache
+def any_timm(name: str) -> Backbone:
+    """Return the entry of any network of timm.
+
+    Stages are those that timm names as its features; where none of them will do, the last layer
+    of stride 4 that the network can be cut after. Nothing is downloaded, and no memory taken: the
+    network is built on the meta device.
+
+    Args:
+        name: timm's, with or without the tag of pretrained weights: ``convnext_atto.d2_in1k``.
+
+    Raises:
+        UnknownNameError: timm has no such network; it carries close names.
+        SpecError: It does not classify pictures of three channels.
+    """
+    architecture = check_name(name)
+    with torch.device("meta"):
+        model = build_whole(name).eval()
+    config = cast(Mapping[str, Any], model.pretrained_cfg)
+    channels, height, width = config["input_size"]
+    if channels != 3:
+        raise SpecError(f"{name} takes {channels} channels, not red, green and blue.")
+    tag = config.get("tag")
+    return Backbone(
+        name=name,
+        timm_name=architecture,
+        stages=find_stages(model, (height, width)),
+        preprocessing=_preprocessing(config),
+        base_model=config.get("hf_hub_id") or (f"timm/{architecture}.{tag}" if tag else ""),
+        num_classes=config["num_classes"],
+    )
+
+
+def find_stages(model: nn.Module, input_size: tuple[int, int]) -> tuple[Stage, ...]:
+    """Return the layers of stride 4 and more after which a network can be cut.
+
+    Args:
+        model: On the meta device or another.
+        input_size: Height and width of the picture, pixels.
+    """
+    shapes = output_shapes(model, input_size)
+    named = {
+        info["module"]: info["reduction"]
+        for info in getattr(model, "feature_info", None) or ()
+        if info["reduction"] >= BOTTLENECK_STRIDE and info["module"] in shapes
+    }
+    stages = [
+        Stage(layer, shapes[layer][0], stride)
+        for layer, stride in named.items()
+        if _has_stride(shapes[layer], input_size, stride) and _can_be_cut(model, layer)
+    ]
+    if all(stage.stride != BOTTLENECK_STRIDE for stage in stages):
+        for layer in reversed(shapes):
+            fits = _has_stride(shapes[layer], input_size, BOTTLENECK_STRIDE)
+            if fits and _can_be_cut(model, layer):
+                stages.insert(0, Stage(layer, shapes[layer][0], BOTTLENECK_STRIDE))
+                break
+    return tuple(stages)
+
+
+def output_shapes(model: nn.Module, input_size: tuple[int, int]) -> Shapes:
+    """Return the shapes of all layers' features, in the order in which the layers end."""
+    shapes: Shapes = {}
+    swapped = channels_last(model)
+
+    def note(name: str, output: object) -> None:
+        shapes.pop(name, None)
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            _, *others = output.movedim(-1, 1).shape if swapped else output.shape
+            shapes[name] = (others[0], others[1], others[2])
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _given, output, name=name: note(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, *input_size, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _has_stride(shape: tuple[int, int, int], input_size: tuple[int, int], stride: int) -> bool:
+    return shape[1:] == tuple(math.ceil(size / stride) for size in input_size)
+
+
+def _can_be_cut(model: nn.Module, layer: str) -> bool:
+    try:
+        return layer in cut_points(model, [layer])
+    except SpecError:
+        return False
+
+
+def _preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    data = resolve_data_config(pretrained_cfg=dict(config))
+    _, height, width = data["input_size"]
+    known = data["interpolation"] in ("bilinear", "bicubic")
+    return Preprocessing(
+        resize=math.floor(max(height, width) / data["crop_pct"]),
+        crop=(height, width),
+        interpolation=data["interpolation"] if known else "bicubic",
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )

@@ -1,0 +1,92 @@
+"""Pretrained weights of timm's networks, for whole networks and for their parts."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...errors import WeightsNotFoundError
+from ..deprecations import quiet_torchscript
+
+with quiet_torchscript():
+    import timm
+
+_OWNER = "timm/"
+
+
+def load_timm_weights(
+    module: nn.Module,
+    base_model: str,
+    *,
+    input_size: tuple[int, int] | None = None,
+    file: Path | None = None,
+    cache_dir: Path | None = None,
+) -> None:
+    """Load pretrained weights into a network of timm's or a part of one.
+
+    Args:
+        module: A network, or a part cut from one; every tensor of it is loaded.
+        base_model: Hub name of the weights, such as ``timm/resnet50.tv_in1k``.
+        input_size: Height and width that the network was built for, where it was not the size of
+            the pretrained weights; position embeddings are resampled as timm does it.
+        file: A safetensors file with the network's weights, read instead of the Hub.
+        cache_dir: Where the Hub's files are kept; by default, where huggingface-hub keeps them.
+
+    Raises:
+        WeightsNotFoundError: timm knows no weights of that name, or they have other tensors.
+        OSError: The file or the network cannot be read. So are most errors of huggingface-hub,
+            which pass through as they are.
+    """
+    if file is not None and file.suffix != ".safetensors":
+        raise WeightsNotFoundError(
+            base_model,
+            f"{file} is not a safetensors file",
+            next_step="Save the weights with safetensors.",
+        )
+    settings: dict[str, Any] = {} if input_size is None else {"img_size": tuple(input_size)}
+    whole = timm.create_model(
+        timm_weights_name(base_model),
+        pretrained=True,
+        pretrained_cfg_overlay=None if file is None else {"file": str(file)},
+        cache_dir=cache_dir,
+        **settings,
+    )
+    theirs, ours = whole.state_dict(), module.state_dict()
+    wrong = [name for name in ours if name not in theirs]
+    wrong += [
+        f"{name} ({_shape(tensor)} here, {_shape(theirs[name])} there)"
+        for name, tensor in ours.items()
+        if name in theirs and tensor.shape != theirs[name].shape
+    ]
+    if wrong:
+        raise WeightsNotFoundError(
+            base_model,
+            f"they do not fit in {len(wrong)} tensors, among them {wrong[0]}",
+            next_step="Build the model for the classes and the architecture of the weights.",
+        )
+    module.load_state_dict({name: theirs[name] for name in ours})
+
+
+def timm_weights_name(base_model: str) -> str:
+    """Return timm's name, architecture and tag, of weights on the Hub.
+
+    Raises:
+        WeightsNotFoundError: timm knows no weights of that name.
+    """
+    known = timm.list_pretrained()
+    name = base_model.removeprefix(_OWNER)
+    if base_model.startswith(_OWNER) and name in known:
+        return name
+    for name in known:
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.hf_hub_id == base_model:
+            return name
+    raise WeightsNotFoundError(
+        base_model or "this backbone",
+        "timm knows no such weights",
+        next_step="Names of weights are those of repositories on the Hub: timm/resnet50.tv_in1k.",
+    )
+
+
+def _shape(tensor: object) -> str:
+    return "×".join(map(str, getattr(tensor, "shape", ()))) or "one number"
