@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     Image,
     ImageOps,
     JpegImagePlugin,
@@ -47,14 +48,29 @@ IMAGE_FORMATS = tuple(
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side, cut out the centre, scale to [0, 1] and normalise.
+    """Resize, fit into the model's input, scale to [0, 1] and normalise.
+
+    ``fit`` says how a picture of any shape becomes an input of one shape:
+
+    - ``"crop"``: the shorter side is resized to ``resize``, and the centre cut out.
+    - ``"pad"``: the picture is scaled as a whole, so that its shorter side has ``resize`` pixels if
+      its longer one then has at most ``longest`` and it lies inside the input, else as large as
+      that allows. It lies at the top left; the rest is padding.
+
+    torchvision's detectors take each picture at its own shape. An input of one shape holds a
+    landscape picture at the same scale, but a portrait one only at the scale that its height
+    leaves: 480×640 goes into 800×1344 as 600×800, where torchvision makes it 800×1066.
 
     Attributes:
         resize: Length of the shorter side after resizing, pixels.
-        crop: Height and width of the centre crop, pixels; the model's input.
+        crop: Height and width of the model's input, pixels.
         interpolation: ``"bilinear"`` or ``"bicubic"``, with antialiasing.
         mean: Per channel (red, green, blue), of values in [0, 1].
         std: Likewise.
+        fit: ``"crop"`` or ``"pad"``.
+        longest: Of ``"pad"``: bound of the longer side after resizing, pixels; 0 where the input's
+            own sides are the bound.
+        padding: Of ``"pad"``: value of the padding per channel, after normalisation.
     """
 
     resize: int
@@ -62,18 +78,27 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: str = "crop"
+    longest: int = 0
+    padding: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation {self.interpolation!r}, not bilinear or bicubic")
-        if any(type(size) is not int for size in (self.resize, *self.crop)) or len(self.crop) != 2:
-            raise ValueError("resize and crop are not whole numbers of pixels")
-        if not 0 < min(self.crop) <= max(self.crop) <= self.resize <= 1 << 14:
+        if self.fit not in ("crop", "pad"):
+            raise ValueError(f"fit {self.fit!r}, not crop or pad")
+        sizes = (self.resize, self.longest, *self.crop)
+        if any(type(size) is not int for size in sizes) or len(self.crop) != 2:
+            raise ValueError("resize, crop and longest are not whole numbers of pixels")
+        if min(self.resize, *self.crop) < 1 or not 0 <= min(sizes) <= max(sizes) <= 1 << 14:
             raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError("mean and std are not three numbers each")
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ValueError("mean and std are not finite, or a std is not above 0")
+        if self.fit == "crop" and max(self.crop) > self.resize:
+            raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
+        if not len(self.mean) == len(self.std) == len(self.padding) == 3:
+            raise ValueError("mean, std and padding are not three numbers each")
+        values = (*self.mean, *self.std, *self.padding)
+        if not all(map(math.isfinite, values)) or min(self.std) <= 0:
+            raise ValueError("mean, std and padding are not finite, or a std is not above 0")
 
     def load(self, path: Path | str) -> NDArray[np.float32]:
         """Read an image file into the model's input.
@@ -88,34 +113,104 @@ class Preprocessing:
             ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
         """
         with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
-            return self.normalise(self.pixels(_upright_rgb(image)))
+            values = self.normalise(self.pixels(_upright_rgb(image)))
+        return self._padded(values) if self.fit == "pad" else values
+
+    def summary(self) -> str:
+        """Say in words what happens to a picture's size."""
+        height, width = self.crop
+        if self.fit == "pad":
+            return (
+                f"shorter side to {self.resize}, {self.interpolation}, within {height}×{width}, "
+                "padded right and below"
+            )
+        return f"shorter side to {self.resize}, {self.interpolation}, centre crop {height}×{width}"
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize an RGB picture and cut out the centre.
+        """Resize an RGB picture and, where ``fit`` is ``"crop"``, cut out the centre.
 
         Only the part that the crop keeps is resized, so a picture 20,000 pixels wide costs no more
         than a square one.
 
         Returns:
-            (crop height, crop width, 3) uint8.
+            (crop height, crop width, 3) uint8; where ``fit`` is ``"pad"``, the picture without its
+            padding, (height, width, 3).
         """
         width, height = image.size
-        # torchvision truncates the longer side; Python's round() is its rule for the offset.
-        new_width = self.resize if width <= height else int(self.resize * width / height)
-        new_height = self.resize if height <= width else int(self.resize * height / width)
-        crop_height, crop_width = self.crop
-        left = round((new_width - crop_width) / 2.0)
-        top = round((new_height - crop_height) / 2.0)
+        new_width, new_height = self.scaled_size(width, height)
+        kept_height, kept_width = (new_height, new_width) if self.fit == "pad" else self.crop
+        left, top = self._corner(new_width, new_height)
         x, y = width / new_width, height / new_height
         resample = Image.Resampling[self.interpolation.upper()]
-        box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
-        return np.asarray(image.resize((crop_width, crop_height), resample, box=box))
+        box = (left * x, top * y, (left + kept_width) * x, (top + kept_height) * y)
+        return np.asarray(image.resize((kept_width, kept_height), resample, box=box))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn pixels (H, W, 3) uint8 into the model's input (1, 3, H, W) float32."""
+        """Turn pixels (H, W, 3) uint8 into values (1, 3, H, W) float32."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+
+    def scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of a picture after resizing, pixels, before any crop.
+
+        Where ``fit`` is ``"pad"``, this part of the input, from its top left, is the picture.
+        """
+        shorter, longer = min(width, height), max(width, height)
+        if self.fit == "crop":
+            # torchvision truncates the longer side.
+            long_side = int(self.resize * longer / shorter)
+            return (self.resize, long_side) if width <= height else (long_side, self.resize)
+        scale = min(self.resize / shorter, self.crop[0] / height, self.crop[1] / width)
+        if self.longest:
+            scale = min(scale, self.longest / longer)
+        # Truncated after the product, as torchvision does: 97 pixels times 800 / 97 are 799.
+        return max(int(width * scale), 1), max(int(height * scale), 1)
+
+    def to_picture(
+        self, boxes: NDArray[np.float32], width: int, height: int
+    ) -> NDArray[np.float32]:
+        """Map boxes on the model's input back to the picture that was loaded.
+
+        Args:
+            boxes: (D, 4) float32, x0, y0, x1, y1 in pixels of the input.
+            width: Of the picture, upright, pixels.
+            height: Likewise.
+
+        Returns:
+            (D, 4) float32 in pixels of the picture, clipped to it.
+        """
+        new_width, new_height = self.scaled_size(width, height)
+        corner = np.array(self._corner(new_width, new_height) * 2, np.float32)
+        ratio = np.array((width / new_width, height / new_height) * 2, np.float32)
+        limit = np.array((width, height) * 2, np.float32)
+        return np.clip((boxes + corner) * ratio, 0, limit)
+
+    def _corner(self, new_width: int, new_height: int) -> tuple[int, int]:
+        """Return x and y, in the resized picture, of the input's top left pixel."""
+        if self.fit == "pad":
+            return 0, 0
+        crop_height, crop_width = self.crop
+        # Python's round() is torchvision's rule for the offset.
+        return round((new_width - crop_width) / 2.0), round((new_height - crop_height) / 2.0)
+
+    def _padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        canvas = np.empty((1, 3, *self.crop), np.float32)
+        canvas[...] = np.array(self.padding, np.float32)[:, None, None]
+        canvas[:, :, : values.shape[2], : values.shape[3]] = values
+        return canvas
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """Return width and height of the picture in a file, pixels, turned as its EXIF tag says.
+
+    Raises:
+        ImageError: The file is missing, no image, or damaged.
+    """
+    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        width, height = image.size
+        return (height, width) if turned else (width, height)
 
 
 # What Pillow's readers raise at damaged files, beside OSError.

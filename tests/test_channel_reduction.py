@@ -1,0 +1,107 @@
+"""CR + BQ: its networks and its quantiser."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from wires import sent_by
+
+from splitzoo.zoo.bottleneck_specs import ChannelReductionBottleneck
+from splitzoo.zoo.bottlenecks import channel_reduction
+from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
+
+FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
+LATENTS = numpy_strategies.arrays(np.float32, (2, 2, 3, 2), elements=FLOATS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(latent=LATENTS)
+def test_any_latent_is_quantised_within_a_step_and_zero_stays_zero(latent):
+    quantiser = UniformQuantiser(2).eval()
+    latent[0, 0, 0, 0] = 0
+    values, scale, zero_point = quantiser.send(torch.from_numpy(latent))
+    assert (values.dtype, scale.dtype, zero_point.dtype) == (
+        torch.uint8,
+        torch.float32,
+        torch.int32,
+    )
+    assert scale.shape == zero_point.shape == (2, 1, 1, 1)
+    assert (scale > 0).all()
+    assert 0 <= zero_point.min() <= zero_point.max() <= 255
+    restored = quantiser(torch.from_numpy(latent))
+    assert restored[0, 0, 0, 0] == 0
+    error = (restored - torch.from_numpy(latent)).abs()
+    assert (error <= scale * (1 + 1e-4)).all()
+    exact_values, _, exact_zero_point = quantiser.unrounded(torch.from_numpy(latent))
+    assert torch.equal(torch.round(exact_values).to(torch.uint8), values)
+    assert torch.equal(torch.round(exact_zero_point).to(torch.int32), zero_point)
+
+
+@pytest.mark.parametrize(
+    ("value", "zero_point"),
+    [(0.0, 0), (3.0, 0), (1e-30, 0), (-2.0, 255), (-1e-42, 0)],
+)
+def test_a_constant_latent_comes_back(value, zero_point):
+    quantiser = UniformQuantiser(1).eval()
+    latent = torch.full((1, 1, 4, 4), value)
+    assert quantiser.send(latent)[2].item() == zero_point
+    torch.testing.assert_close(quantiser(latent), latent, rtol=1e-6, atol=2.0**-99)
+
+
+def test_each_image_has_its_own_range():
+    quantiser = UniformQuantiser(1).eval()
+    small, large = torch.rand(1, 1, 4, 4), 1000 * torch.rand(1, 1, 4, 4) - 500
+    both = quantiser.send(torch.cat([small, large]))
+    for index, image in enumerate((small, large)):
+        for one, of_batch in zip(quantiser.send(image), both, strict=True):
+            assert torch.equal(one[0], of_batch[index])
+
+
+def test_training_goes_past_the_quantiser():
+    latent = torch.rand(1, 2, 3, 3)
+    assert UniformQuantiser(2).train()(latent) is latent
+    assert UniformQuantiser(2).likelihoods(latent) == ()
+
+
+@pytest.mark.parametrize(
+    ("network", "cut", "layers", "side", "features"),
+    [
+        ("resnet-24", 12, 24, 224, (256, 56, 56)),
+        ("resnet-20", 7, 20, 224, (512, 28, 28)),
+        ("densenet", 8, 23, 224, (256, 14, 14)),
+        ("inception", 7, 17, 299, (192, 35, 35)),
+    ],
+)
+def test_channel_reduction_has_the_papers_layers_and_the_backbones_shape(
+    network, cut, layers, side, features
+):
+    encoder, decoder = channel_reduction.layers(network, 3)
+    assert (len(encoder), len(encoder) + len(decoder)) == (cut, layers)
+    meta = torch.empty(1, 3, side, side, device="meta")
+    assert decoder.to("meta")(encoder.to("meta")(meta)).shape[1:] == features
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    network=st.sampled_from(["resnet-24", "resnet-20", "densenet", "inception"]),
+    height=st.integers(40, 300),
+    width=st.integers(40, 300),
+)
+def test_channel_reduction_sends_what_its_spec_says(network, height, width):
+    sizes = ChannelReductionBottleneck(network=network, channels=3)
+    encoder, _ = channel_reduction.layers(network, 3)
+    latent = encoder.to("meta")(torch.empty(1, 3, height, width, device="meta"))
+    assert sent_by(UniformQuantiser(3), latent) == sizes.wire(height, width)
+
+
+@pytest.mark.parametrize("network", ["resnet-24", "resnet-20", "densenet", "inception"])
+def test_an_untrained_channel_reduction_keeps_its_signal(network):
+    torch.manual_seed(0)
+    encoder, decoder = (part.eval() for part in channel_reduction.layers(network, 3))
+    with torch.no_grad():
+        latent = encoder(torch.randn(1, 3, 96, 96))
+        features = decoder(UniformQuantiser(3).eval()(latent))
+    assert 0.1 < latent.std() < 10
+    assert 0.05 < features.std() < 10

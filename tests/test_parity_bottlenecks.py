@@ -1,0 +1,449 @@
+"""The same weights in the reference's bottlenecks and in ours: sc2bench and CompressAI."""
+
+import pytest
+import sc2bench_003
+import torch
+from torch import nn
+
+from splitzoo import zoo
+from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottleneck
+from splitzoo.zoo.bottlenecks import channel_reduction, neural_codec
+from splitzoo.zoo.bottlenecks.factorized_prior import analysis, synthesis
+from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior
+from splitzoo.zoo.bottlenecks.initialisation import keep_variance, spread_scales
+from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
+
+pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
+
+# The peers and what they import use deprecated interfaces of other packages: theirs to fix.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def images(photographs):
+    preprocessing = zoo.get_spec(zoo.DEFAULT_MODEL).preprocessing
+    # Their middle: the reference's coder is slow.
+    whole = [torch.from_numpy(preprocessing.load(path)) for path in photographs[:3]]
+    return [image[..., 48:176, 48:176] for image in whole]
+
+
+def assert_close(ours, theirs):
+    """Within 1e-4 of the largest element: only the order of float32 additions may differ."""
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def assert_same_indexes(ours, scales, gaussian):
+    """Equal, but for scales within a millionth of a boundary: there either side will do."""
+    theirs = gaussian.build_indexes(scales)
+    differ = ours != theirs
+    distance = (scales[differ][:, None] / gaussian.scale_table - 1).abs()
+    assert differ.sum() <= 3
+    assert (distance.amin(1) < 1e-6).all()
+    assert (ours - theirs).abs().max() <= 1
+    assert theirs.unique().numel() > 8
+
+
+def sc2bench_bits(module):
+    from sc2bench.analysis import analyze_model_size
+
+    return analyze_model_size(module)["model"]
+
+
+def stir_norms(module):
+    """Leave no part of the computation idle."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.bias.data.normal_(0, 0.3)
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 1.5)
+
+
+# The hyperpriors of Entropic Student, sc2bench 0.1.1
+
+
+CLASSES = {
+    "scale-hyperprior": "SHPBasedResNetBottleneck",
+    "mean-scale-hyperprior": "MSHPBasedResNetBottleneck",
+}
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def hyperpriors(request):
+    """sc2bench's bottleneck, and ours with its weights: encoder, bottleneck, decoder."""
+    from sc2bench.models.layer import get_layer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        peer = get_layer(CLASSES[request.param])
+        for name in ("g_a", "g_s", "h_a", "h_s"):
+            keep_variance(getattr(peer, name))
+        spread_scales(peer.h_s, 24)
+        peer.g_a[4].weight.data *= 3
+        peer.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
+    peer.eval()
+    peer.update()
+    sizes = HyperpriorBottleneck(
+        kind=request.param, encoder_channels=(96, 48, 24), decoder_channels=(512, 256, 256)
+    )
+    ours = nn.ModuleDict(
+        {"g_a": analysis(sizes), "coder": entropic_hyperprior(sizes), "g_s": synthesis(sizes)}
+    )
+    ours.load_state_dict(
+        {
+            name if name.startswith(("g_a.", "g_s.")) else f"coder.{name}": tensor
+            for name, tensor in peer.state_dict().items()
+        }
+    )
+    return peer, ours.eval()
+
+
+@torch.no_grad()
+def test_hyperprior_equals_sc2bench(hyperpriors, images):
+    peer, ours = hyperpriors
+    coder = ours["coder"].coder()
+    with_means = "means" in ours["coder"].receives
+    for image in images:
+        encoded = peer.encode(image)
+        y_strings, z_strings = encoded["strings"]
+        z_hat = peer.entropy_bottleneck.decompress(z_strings, encoded["shape"])
+        parameters = peer.h_s(z_hat)
+        scales, means = parameters.chunk(2, 1) if with_means else (parameters, None)
+
+        latent = ours["g_a"](image)
+        symbols, hyper_symbols, indexes = ours["coder"].send(latent)
+        expected = peer.gaussian_conditional.quantize(peer.g_a(image), "symbols", means)
+        assert torch.equal(symbols, expected)
+        assert torch.equal(hyper_symbols + ours["coder"].medians, z_hat)
+        assert_same_indexes(indexes, scales, peer.gaussian_conditional)
+        assert symbols.unique().numel() > 10
+
+        sent = [one[0].numpy() for one in (symbols, hyper_symbols, indexes)]
+        payload = coder.encode(*sent)
+        # Beside the strings, sc2bench sends the shape, and pickles it all.
+        assert len(payload) <= len(y_strings[0]) + len(z_strings[0])
+        received = coder.decode(payload, *coder.shape(*sent), hyper_of(ours["coder"]))
+        latent_hat = ours["coder"].receive(*(torch.from_numpy(one)[None] for one in received))
+        expected = peer.decode(**encoded)
+        assert_close(ours["g_s"](latent_hat), expected)
+        assert_close(ours["g_s"](ours["coder"](latent)), expected)
+
+
+def hyper_of(bottleneck):
+    def hyper(hyper_symbols):
+        batch = torch.from_numpy(hyper_symbols)[None]
+        return tuple(one[0].numpy() for one in bottleneck.hyper(batch))
+
+    return hyper
+
+
+@torch.no_grad()
+def test_hyperprior_estimates_the_rate_as_sc2bench_does(hyperpriors, images):
+    peer, ours = hyperpriors
+    found = {}
+    models = {"y": peer.gaussian_conditional, "z": peer.entropy_bottleneck}
+    hooks = [
+        model.register_forward_hook(lambda _, __, out, name=name: found.update({name: out[1]}))
+        for name, model in models.items()
+    ]
+    peer._forward2train(images[0])
+    for hook in hooks:
+        hook.remove()
+    likelihoods = ours["coder"].likelihoods(ours["g_a"](images[0]))
+    for one, name in zip(likelihoods, ("y", "z"), strict=True):
+        assert_close(one, found[name])
+
+
+def test_hyperprior_encoder_has_the_bits_that_sc2bench_counts(hyperpriors):
+    from sc2bench.analysis import analyze_model_size
+
+    peer, ours = hyperpriors
+    parts = ["g_a", "h_a", "h_s", "entropy_bottleneck", "gaussian_conditional"]
+    expected = analyze_model_size(peer, encoder_paths=parts)["encoder"]
+    assert sc2bench_bits(ours["g_a"]) + sc2bench_bits(ours["coder"]) == expected
+
+
+def test_the_tables_of_both_are_the_same(hyperpriors):
+    _, ours = hyperpriors
+    digest = ours["coder"].coder().digest()
+    ours["coder"].make_tables()
+    assert ours["coder"].coder().digest() == digest
+
+
+# Channel reduction, sc2bench 0.1.1 and 0.0.3
+
+
+@torch.no_grad()
+def assert_same_reduction(encoder, decoder, image, theirs):
+    """Compare with the reference's z, quantised z, its scale and zero point, and output."""
+    channels = theirs["z"].shape[1]
+    quantiser = UniformQuantiser(channels).eval()
+    latent = encoder(image)
+    assert_close(latent, theirs["z"])
+    # What is quantised is the reference's: a last bit may decide how a value is rounded.
+    values, scale, zero_point = quantiser.send(theirs["z"])
+    assert torch.equal(values, theirs["values"])
+    assert torch.equal(scale.flatten(), theirs["scale"].flatten())
+    assert zero_point.item() == theirs["zero_point"].item()
+    assert 0 < zero_point < 255
+    assert values.unique().numel() > 50
+    assert_close(decoder(quantiser.receive(values, scale, zero_point)), theirs["output"])
+    sent = [one[0].numpy() for one in (values, scale, zero_point)]
+    assert len(quantiser.coder().encode(*sent)) == theirs["values"].numel() + 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("network", "function"),
+    [
+        ("resnet-20", "larger_resnet_bottleneck"),
+        ("densenet", "larger_densenet_bottleneck"),
+        ("inception", "inception_v3_bottleneck"),
+    ],
+)
+@torch.no_grad()
+def test_channel_reduction_equals_sc2bench_011(network, function, images):
+    from sc2bench.models.layer import get_layer
+    from torchdistill.common.tensor_util import dequantize_tensor, quantize_tensor
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        peer = get_layer(
+            function,
+            bottleneck_channel=3,
+            compressor_transform=quantize_tensor,
+            decompressor_transform=dequantize_tensor,
+        )
+        stir_norms(peer)
+    peer.eval()
+    encoder, decoder = (part.eval() for part in channel_reduction.layers(network, 3))
+    encoder.load_state_dict(peer.encoder.state_dict())
+    decoder.load_state_dict(peer.decoder.state_dict())
+    quantised = peer.encode(images[0])["z"]
+    theirs = {
+        "z": peer.encoder(images[0]),
+        "values": quantised.tensor,
+        "scale": quantised.scale,
+        "zero_point": torch.tensor(quantised.zero_point),
+        "output": peer(images[0]),
+    }
+    assert_same_reduction(encoder, decoder, images[0], theirs)
+    assert sc2bench_bits(encoder) == sc2bench_bits(peer.encoder)
+
+
+OLD_REDUCTION = """
+from sc2bench.models.layer import larger_resnet_bottleneck
+import sc2bench.transforms.misc
+
+torch.manual_seed(0)
+for channels in (1, 3, 12):
+    peer = larger_resnet_bottleneck(
+        bottleneck_channel=channels,
+        compressor_transform_params=[{"type": "SimpleQuantizer", "params": {"num_bits": 8}}],
+        decompressor_transform_params=[{"type": "SimpleDequantizer", "params": {"num_bits": 8}}],
+    )
+    for layer in peer.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.bias.data.normal_(0, 0.3)
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 1.5)
+    peer.eval()
+    with torch.no_grad():
+        quantised = peer.encode(given["image"])["z"]
+        parts = {
+            "z": peer.encoder(given["image"]),
+            "values": quantised.tensor,
+            "scale": quantised.scale,
+            "zero_point": torch.tensor(quantised.zero_point),
+            "output": peer(given["image"]),
+            **{f"weights.{name}": tensor for name, tensor in peer.state_dict().items()},
+        }
+    answer.update({f"{channels}.{name}": tensor for name, tensor in parts.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def old_reduction(images, tmp_path_factory):
+    exchange = tmp_path_factory.mktemp("sc2bench-0.0.3")
+    return sc2bench_003.run(OLD_REDUCTION, exchange, {"image": images[0]})
+
+
+@pytest.mark.parametrize("channels", [1, 3, 12])
+def test_channel_reduction_equals_sc2bench_003(channels, old_reduction, images):
+    theirs = below(f"{channels}.", old_reduction)
+    weights = below("weights.", theirs)
+    encoder, decoder = (part.eval() for part in channel_reduction.layers("resnet-24", channels))
+    for part, name in ((encoder, "encoder."), (decoder, "decoder.")):
+        part.load_state_dict(below(name, weights))
+    assert theirs["values"].shape[1:] == (channels, 36, 36)
+    assert_same_reduction(encoder, decoder, images[0], theirs)
+    # sc2bench counts the state dict of ``bottleneck_layer.encoder``.
+    bits = sum(8 * one.element_size() * one.numel() for one in below("encoder.", weights).values())
+    assert sc2bench_bits(encoder) == bits
+
+
+def below(prefix, tensors):
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+@torch.no_grad()
+def test_where_the_reference_quantiser_saturates_ours_does_not():
+    from torchdistill.common.tensor_util import dequantize_tensor, quantize_tensor
+
+    quantiser = UniformQuantiser(1).eval()
+    positive = torch.linspace(10, 11, 256).reshape(1, 1, 16, 16)
+    # The reference cannot express the offset: all values become 255, and these 1.
+    assert quantize_tensor(positive).tensor.unique().tolist() == [255]
+    assert dequantize_tensor(quantize_tensor(positive)).max() < 1.01
+    assert (quantiser(positive) - positive).abs().max() <= 11 / 255
+    # Nor a constant: it divides by zero.
+    with pytest.raises(ValueError, match="NaN"):
+        quantize_tensor(torch.zeros(1, 1, 2, 2))
+    assert torch.equal(quantiser(torch.zeros(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))
+    # And it has one range for a batch: what an image is sent as depends on its neighbours.
+    batch = torch.cat([torch.linspace(-1, 1, 256), torch.linspace(-100, 100, 256)])
+    batch = batch.reshape(2, 1, 16, 16)
+    assert (dequantize_tensor(quantize_tensor(batch))[0] - batch[0]).abs().max() > 0.3
+    assert (quantiser(batch)[0] - batch[0]).abs().max() <= 2 / 255
+
+
+# The codecs of CompressAI
+
+
+ARCHITECTURES = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def codecs(request):
+    """CompressAI's model as its zoo builds it, and our parts with its weights."""
+    from compressai.zoo import image_models
+
+    sizes = NeuralCodecBottleneck(architecture=request.param, quality=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        peer = image_models[request.param](quality=1)
+        peer.load_state_dict(neural_codec.compressai_model(sizes).state_dict())
+        peer.g_a[-1].weight.data *= 4
+        peer.g_s[-1].weight.data *= 0.2
+        peer.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
+    peer.eval()
+    peer.update()
+    parts = neural_codec.build(sizes, (64, 64))
+    neural_codec.copy_weights(parts, peer)
+    return peer, tuple(part.eval() for part in parts)
+
+
+@pytest.fixture(scope="module")
+def small_image(images):
+    # Back into [0, 1], and small.
+    image = images[0][..., 32:96, 32:96]
+    return (image - image.amin()) / (image.amax() - image.amin())
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def exchanged(codecs, small_image):
+    """What CompressAI's model sends, the latent it decodes from that, and the image."""
+    peer, _ = codecs
+    latents = []
+    hook = peer.g_s.register_forward_pre_hook(lambda _, given: latents.append(given[0]))
+    compressed = peer.compress(small_image)
+    decoded = peer.decompress(**compressed)["x_hat"]
+    hook.remove()
+    return compressed["strings"], latents[0], decoded
+
+
+@torch.no_grad()
+def test_a_neural_codec_equals_compressai(codecs, small_image, exchanged):
+    _, (encoder, bottleneck, decoder) = codecs
+    strings, expected_latent, expected = exchanged
+    sent = bottleneck.send(encoder(small_image))
+    coder = bottleneck.coder()
+    image = [one[0].numpy() for one in sent]
+    payload = coder.encode(*image)
+    hyper = hyper_of(bottleneck) if bottleneck.hyper_gives else None
+    received = coder.decode(payload, *coder.shape(*image), hyper)
+    latent_hat = bottleneck.receive(*(torch.from_numpy(one)[None] for one in received))
+    # y_hat is symbols and means: equal but for rounding, so are the symbols.
+    assert (latent_hat - expected_latent).abs().max() < 1e-4
+    assert torch.round(latent_hat).unique().numel() > 5
+    assert_close(decoder(latent_hat), expected)
+    assert_close(decoder(bottleneck(encoder(small_image))), expected)
+    assert expected.std() > 0.05
+    assert len(payload) <= sum(len(of_images[0]) for of_images in strings)
+
+
+@torch.no_grad()
+def test_what_a_neural_codec_sends_equals_compressai(codecs, small_image):
+    peer, (encoder, bottleneck, _) = codecs
+    sent = dict(zip(bottleneck.sends, bottleneck.send(encoder(small_image)), strict=True))
+    y = peer.g_a(small_image)
+    means, scales = None, None
+    if "hyper_symbols" in sent:
+        z = peer.h_a(y.abs() if bottleneck.receives == ("symbols",) else y)
+        (string,) = peer.entropy_bottleneck.compress(z)
+        z_hat = peer.entropy_bottleneck.decompress([string], z.shape[2:])
+        assert torch.equal(sent["hyper_symbols"] + bottleneck.medians, z_hat)
+        parameters = peer.h_s(z_hat)
+        scales, means = parameters, None
+        if "means" in bottleneck.receives:
+            scales, means = parameters.chunk(2, 1)
+    if "params" in sent:
+        assert torch.equal(sent["latent"], y)
+        assert torch.equal(sent["params"], parameters)
+        return
+    if scales is None:
+        assert torch.equal(sent["symbols"] + bottleneck.medians, peer.entropy_bottleneck(y)[0])
+        return
+    assert torch.equal(sent["symbols"], peer.gaussian_conditional.quantize(y, "symbols", means))
+    assert_same_indexes(sent["indexes"], scales, peer.gaussian_conditional)
+
+
+@pytest.mark.parametrize("codecs", ARCHITECTURES[:3], indirect=True)
+@torch.no_grad()
+def test_a_neural_codec_estimates_the_rate_as_compressai_does(codecs, small_image):
+    peer, (encoder, bottleneck, _) = codecs
+    expected = peer(small_image)["likelihoods"]
+    likelihoods = bottleneck.likelihoods(encoder(small_image))
+    assert len(likelihoods) == len(expected)
+    for one, name in zip(likelihoods, expected, strict=True):
+        assert_close(one, expected[name])
+
+
+@pytest.mark.parametrize("codecs", ARCHITECTURES[:3], indirect=True)
+@torch.no_grad()
+def test_a_neural_codec_trains_on_what_compressai_does(codecs, small_image):
+    peer, (encoder, bottleneck, decoder) = codecs
+    peer.train()
+    bottleneck.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        expected = peer(small_image)["x_hat"]
+        torch.manual_seed(1)
+        ours = decoder.g_s(bottleneck(encoder(small_image)))
+    peer.eval()
+    bottleneck.eval()
+    assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("codecs", ["mbt2018"], indirect=True)
+@torch.no_grad()
+def test_mbt2018_gives_what_is_sent_where_compressai_forward_does_not(
+    codecs, small_image, exchanged
+):
+    peer, (encoder, bottleneck, decoder) = codecs
+    _, _, sent = exchanged
+    # Its forward rounds to integers, its compress to the means: another y_hat, and another image.
+    integers = peer.g_s(torch.round(peer.g_a(small_image))).clamp(0, 1)
+    parallel = peer(small_image)
+    assert_close(parallel["x_hat"].clamp(0, 1), integers)
+    assert (integers - sent).abs().max() > 0.05
+    assert_close(decoder(bottleneck(encoder(small_image))), sent)
+    # z is rounded in the same way on both.
+    _, of_z = bottleneck.likelihoods(encoder(small_image))
+    assert_close(of_z, parallel["likelihoods"]["z"])

@@ -1,0 +1,278 @@
+"""Bottlenecks as data: kind and sizes of each, and the shapes on the wire. Imports no torch.
+
+A kind has its modules under the same name in ``BOTTLENECKS`` of :mod:`splitzoo.zoo.parts`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=1 << 14)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Layer = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,80}$")]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class WireTensor:
+    """A tensor that the device graph gives: name, dtype, and shape (C, h, w) without batch."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+class Part(BaseModel):
+    """A frozen part of a spec; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _half(size: int) -> int:
+    return (size + 1) // 2
+
+
+class _ConvolutionalBottleneck(Part):
+    encoder_channels: tuple[Channels, Channels, Channels] = Field(
+        description="after each convolution of g_a"
+    )
+    decoder_channels: tuple[Channels, Channels, Channels] = Field(
+        description="after each convolution of g_s"
+    )
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        return f"convolutions and GDN, channels {_arrows((3, *self.encoder_channels))}"
+
+    @property
+    def edge(self) -> str:
+        """What the edge computes before the backbone goes on, in words."""
+        channels = _arrows((self.encoder_channels[-1], *self.decoder_channels))
+        return f"convolutions and inverse GDN, channels {channels}"
+
+    def latent(self, height: int, width: int) -> Shape:
+        """Return the shape of y for an input of that size, pixels."""
+        # 5×5 stride 2 padding 2, twice, then 2×2 without padding.
+        return self.encoder_channels[-1], _half(_half(height)) - 1, _half(_half(width)) - 1
+
+
+class FactorizedPriorBottleneck(_ConvolutionalBottleneck):
+    """Entropic Student's encoder and decoder around a factorized prior."""
+
+    kind: Literal["factorized-prior"] = "factorized-prior"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        return (WireTensor("symbols", "int32", self.latent(height, width)),)
+
+
+class HyperpriorBottleneck(_ConvolutionalBottleneck):
+    """Entropic Student's encoder and decoder around a scale or mean-scale hyperprior."""
+
+    kind: Literal["scale-hyperprior", "mean-scale-hyperprior"]
+    hyper_channels: Channels = Field(default=16, description="of z")
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        latent = self.latent(height, width)
+        # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
+        rows, columns = (_half((side - 1) // 2) for side in latent[1:])
+        z = (self.hyper_channels, rows, columns)
+        return (
+            WireTensor("symbols", "int32", latent),
+            WireTensor("hyper_symbols", "int32", z),
+            WireTensor("indexes", "int32", latent),
+        )
+
+
+class ChannelReductionBottleneck(Part):
+    """CR + BQ: an encoder of few output channels, quantised to 8 bits after training."""
+
+    kind: Literal["channel-reduction"] = "channel-reduction"
+    network: Literal["resnet-24", "resnet-20", "densenet", "inception"] = Field(
+        description="the layers: of sc2bench 0.0.3 (resnet-24) or 0.1.1 (the others)"
+    )
+    channels: Channels
+    bits: Literal[8] = 8
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        return f"convolutions ({self.network}) to {_channels(self.channels)}, 8-bit quantiser"
+
+    @property
+    def edge(self) -> str:
+        """What the edge computes before the backbone goes on, in words."""
+        return "dequantiser, convolutions"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+
+        def side(pixels: int) -> int:
+            if self.network == "inception":  # 7×7 stride 2, pooling 3×3 stride 2, no padding
+                pooled = ((pixels - 7) // 2 + 1 - 3) // 2 + 1
+            else:  # the same with padding
+                pooled = _half(_half(pixels))
+            # Four 2×2 convolutions with padding 1 each add one; one of stride 2 halves.
+            return pooled + 4 if self.network == "resnet-24" else pooled // 2 + 1
+
+        return (
+            WireTensor("values", "uint8", (self.channels, side(height), side(width))),
+            WireTensor("scale", "float32", (1, 1, 1)),
+            WireTensor("zero_point", "int32", (1, 1, 1)),
+        )
+
+
+class _LayerCut(Part):
+    channels: Channels = Field(description="of the layer's output")
+    stride: Literal[0, 1, 2, 4, 8, 16, 32, 64] = Field(
+        description="of the layer's output; 0 after global pooling"
+    )
+
+    @property
+    def edge(self) -> str:
+        """What the edge computes before the backbone goes on, in words."""
+        return ""
+
+    def latent(self, height: int, width: int) -> Shape:
+        """Return the shape of the features for an input of that size, pixels."""
+        if not self.stride:
+            return self.channels, 1, 1
+        return self.channels, -(-height // self.stride), -(-width // self.stride)
+
+
+class LayerBottleneck(_LayerCut):
+    """An entropy bottleneck between two layers of the backbone."""
+
+    kind: Literal["entropy-bottleneck"] = "entropy-bottleneck"
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        return "the backbone's first layers"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        return (WireTensor("symbols", "int32", self.latent(height, width)),)
+
+
+class FeatureCodecBottleneck(_LayerCut):
+    """An image codec over the features between two layers of the backbone."""
+
+    kind: Literal["feature-codec"] = "feature-codec"
+    codec: Literal["jpeg", "webp"]
+    quality: Annotated[int, Field(ge=0, le=100)]
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        return f"the backbone's first layers; {self.codec} of their output as 8-bit planes"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        return (WireTensor("features", "float32", self.latent(height, width)),)
+
+
+class _InputBottleneck(Part):
+    """Codes the picture itself; the edge normalises and crops it for the backbone.
+
+    The model's input is the picture in [0, 1]: its preprocessing has mean 0 and deviation 1.
+    """
+
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    crop: tuple[Side, Side] | None = Field(
+        default=None, description="of the decoded picture, before the backbone"
+    )
+
+    @property
+    def edge(self) -> str:
+        """What the edge computes before the backbone goes on, in words."""
+        crop = f"centre crop {self.crop[0]}×{self.crop[1]}, " if self.crop else ""
+        return f"{crop}normalisation"
+
+
+class InputCodecBottleneck(_InputBottleneck):
+    """An image codec in front of the whole network."""
+
+    kind: Literal["input-codec"] = "input-codec"
+    codec: Literal["jpeg", "webp", "avif", "heic", "bpg", "vtm"]
+    quality: Annotated[int, Field(ge=0, le=100)]
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        return f"{self.codec} of the picture"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        return (WireTensor("pixels", "uint8", (3, height, width)),)
+
+
+Architecture = Literal["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018"]
+
+
+class NeuralCodecBottleneck(_InputBottleneck):
+    """A learned image codec of CompressAI in front of the whole network."""
+
+    kind: Literal["neural-input-codec"] = "neural-input-codec"
+    architecture: Architecture
+    quality: Annotated[int, Field(ge=1, le=8)]
+    metric: Literal["mse", "ms-ssim"] = "mse"
+    channels: tuple[Channels, Channels] | None = Field(
+        default=None, description="N and M, where they are not those that CompressAI trained"
+    )
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """N and M of the architecture at this quality, as CompressAI trained it."""
+        if self.channels:
+            return self.channels
+        large = self.quality >= (6 if self.architecture.startswith("bmshj2018") else 5)
+        n = 192 if large or self.architecture == "mbt2018" else 128
+        return n, 320 if large else 192
+
+    @property
+    def device(self) -> str:
+        """What the device computes, in words."""
+        parts = "g_a" if self.architecture == "bmshj2018-factorized" else "g_a, h_a and h_s"
+        return f"{parts} of {self.architecture}, quality {self.quality}, N, M = {self.sizes}"
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return what the device graph gives for an input of that size."""
+        n, m = self.sizes
+        # Padded to whole latents of z.
+        z = (n, -(-height // 64), -(-width // 64))
+        y = (m, 4 * z[1], 4 * z[2])
+        symbols = WireTensor("symbols", "int32", y)
+        hyper_symbols = WireTensor("hyper_symbols", "int32", z)
+        if self.architecture == "bmshj2018-factorized":
+            return (symbols,)
+        if self.architecture == "mbt2018":
+            params = WireTensor("params", "float32", (2 * m, *y[1:]))
+            return WireTensor("latent", "float32", y), hyper_symbols, params
+        return symbols, hyper_symbols, WireTensor("indexes", "int32", y)
+
+
+AnyBottleneck = Annotated[
+    FactorizedPriorBottleneck
+    | HyperpriorBottleneck
+    | ChannelReductionBottleneck
+    | LayerBottleneck
+    | FeatureCodecBottleneck
+    | InputCodecBottleneck
+    | NeuralCodecBottleneck,
+    Field(discriminator="kind"),
+]
+
+
+def _arrows(sizes: tuple[int, ...]) -> str:
+    return " → ".join(map(str, sizes))
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"

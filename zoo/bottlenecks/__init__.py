@@ -1,0 +1,1 @@
+"""Bottlenecks: from an encoder's latent to the tensors on the wire, and back. Needs torch."""

@@ -1,0 +1,73 @@
+"""What every bottleneck offers: from the encoder's latent to the tensors on the wire, and back."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..coding.coder import Coder
+
+
+class Bottleneck(nn.Module, ABC):
+    """Quantiser and entropy model of a latent.
+
+    ::
+
+        device                                             edge
+        latent ─► send ─► wire tensors ─► Coder ═ link ═ Coder ─► received tensors ─► receive
+                                                           │ ▲                           │
+                               hyper: symbols of z ◄───────┘ └─── indexes, …         latent_hat
+
+    ``send``, ``hyper`` and ``receive`` are what the exported graphs compute; ``forward`` is the
+    path without bytes.
+
+    Attributes:
+        sends: Names of the wire tensors, the device graph's outputs; the first is the main one.
+        receives: Names of the edge graph's inputs.
+        hyper_gives: Names of the hyper graph's outputs; empty where there is no hyper graph.
+        on_device: Submodules whose parameters the device holds, beside the encoder's.
+        on_edge: Submodules whose parameters the edge holds, beside the decoder's.
+        exact: Wire tensors that others are computed from: one that differs changes those entirely.
+    """
+
+    sends: ClassVar[tuple[str, ...]]
+    receives: ClassVar[tuple[str, ...]]
+    hyper_gives: ClassVar[tuple[str, ...]] = ()
+    exact: ClassVar[tuple[str, ...]] = ()
+    on_device: ClassVar[tuple[str, ...]] = ()
+    on_edge: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> Tensor:
+        """Quantise the latent (N, C, h, w): with noise in training, by rounding otherwise."""
+
+    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the probabilities of all quantised elements; empty without a learned density."""
+        return ()
+
+    @abstractmethod
+    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the wire tensors before rounding: those that are floats as they are sent."""
+
+    @abstractmethod
+    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Turn the latent (N, C, h, w) float32 into the wire tensors, each (N, …)."""
+
+    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+        """Compute the scale indexes int32, and what else ``receive`` takes, from z's symbols."""
+        raise NotImplementedError(f"{type(self).__name__} has no hyperprior")
+
+    @abstractmethod
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Turn the received tensors, each (N, …), into latent_hat float32."""
+
+    def make_tables(self) -> None:
+        """Quantise the learned densities into integer tables, in place of older ones."""
+
+    @abstractmethod
+    def coder(self) -> Coder:
+        """Return the torch-free coder of the present tables.
+
+        Raises:
+            TablesError: They have not been made, or what was loaded is not valid.
+        """

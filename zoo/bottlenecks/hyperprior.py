@@ -1,0 +1,259 @@
+"""Bottlenecks with a hyperprior: scales and means of y are computed from a second latent, z.
+
+::
+
+    device                                       edge
+    y ─► h_a ─► z ─► hyper_symbols ══════════════► z_hat ─► h_s ─► indexes, means
+    │                      │                                          │       │
+    │          z_hat ◄─────┘                                          ▼       │
+    │            └─► h_s ─► indexes, means                            │       ▼
+    └─────────────► round(y − means) = symbols ═════════════════► symbols ─► + means = y_hat
+
+Ballé et al. 2018 (https://arxiv.org/abs/1802.01436) for the scales, Minnen et al. 2018
+(https://arxiv.org/abs/1809.02736) for the means. Both sides compute h_s, in float32: the scale
+indexes must come out the same, or the symbols cannot be read.
+"""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import SpecError, TablesError
+from ..bottleneck_specs import HyperpriorBottleneck
+from ..coding.hyperprior import HyperpriorCoder
+from ..coding.tables import FactorizedTables
+from ..deprecations import quiet_torchscript
+from .base import Bottleneck
+from .factorized_prior import fit_tables, tables_of
+from .initialisation import keep_variance, spread_scales
+
+with quiet_torchscript():
+    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+    from compressai.models.google import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
+
+_STEPS_PER_LOG = (SCALES_LEVELS - 1) / math.log(SCALES_MAX / SCALES_MIN)
+
+
+def scale_position(scales: Tensor) -> Tensor:
+    """Say where scales lie in the table of scales: rounded, it is the index of their row.
+
+    The index is that of the smallest of 64 scales, from 0.11 to 256 in equal ratios, that is not
+    exceeded, as CompressAI's ``build_indexes`` finds it by 63 comparisons. Two scales at a boundary
+    within float32 rounding, about 1e-6 of each other, may fall to either side.
+
+    Args:
+        scales: Any shape, float32; those below the smallest, negative ones too, count as the
+            smallest.
+
+    Returns:
+        float32 in [0, 63].
+    """
+    # The bound only keeps the logarithm finite. It lies below the first boundary, so that the many
+    # scales there do not hang on how a logarithm is rounded.
+    logarithm = torch.log(scales.clamp(min=SCALES_MIN / 2))
+    offset = 0.5 - math.log(SCALES_MIN) * _STEPS_PER_LOG
+    return (logarithm * _STEPS_PER_LOG + offset).clamp(0, SCALES_LEVELS - 1)
+
+
+class Hyperprior(Bottleneck):
+    """What bottlenecks with a hyperprior share: h_a, h_s, and both entropy models.
+
+    Args:
+        h_a: y (N, C, h, w), or its magnitude, to z (N, D, h', w').
+        h_s: z_hat to the parameters of the Gaussians.
+        hyper_channels: D, of z.
+    """
+
+    exact = ("hyper_symbols",)
+    on_device: ClassVar[tuple[str, ...]] = ("h_a", "h_s")
+    on_edge: ClassVar[tuple[str, ...]] = ("h_s",)
+
+    def __init__(self, h_a: nn.Module, h_s: nn.Module, hyper_channels: int) -> None:
+        super().__init__()
+        self.h_a = h_a
+        self.h_s = h_s
+        self.entropy_bottleneck = EntropyBottleneck(hyper_channels)
+        self.gaussian_conditional = GaussianConditional(None)
+
+    @property
+    def medians(self) -> Tensor:
+        """The point around which each channel of z is rounded: (1, D, 1, 1) float32."""
+        quantiles: Tensor = self.entropy_bottleneck.quantiles
+        return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
+
+    def synthesise(self, hyper_symbols: Tensor) -> Tensor:
+        """Compute what h_s says of z (N, D, h', w') int32, image by image.
+
+        The sums of a convolution may be rounded differently in a larger batch, and the edge
+        decodes one image at a time.
+        """
+        z_hat = hyper_symbols.to(torch.float32) + self.medians
+        if torch.compiler.is_exporting():
+            return self.h_s(z_hat)
+        return torch.cat([self.h_s(one) for one in z_hat.split(1)])
+
+    def make_tables(self) -> None:
+        """Quantise the density of z and the Gaussians into integer tables."""
+        self.entropy_bottleneck.update(force=True)
+        self.gaussian_conditional.update_scale_table(get_scale_table(), force=True)
+
+    def tables(self) -> tuple[FactorizedTables, FactorizedTables]:
+        """Return the tables of z and of y.
+
+        Raises:
+            TablesError: They have not been made, or what was loaded is not valid, or not of the
+                scales that :func:`scale_position` knows.
+        """
+        expected = get_scale_table().numpy()
+        held = self.gaussian_conditional.scale_table.detach().cpu().numpy()
+        if held.shape != expected.shape or not np.allclose(held, expected, rtol=1e-5, atol=0):
+            raise TablesError(
+                f"Entropy tables: not of {SCALES_LEVELS} scales from {SCALES_MIN} to {SCALES_MAX} "
+                "in equal ratios.",
+                next_step="Make them anew: model.make_tables()",
+            )
+        return tables_of(self.entropy_bottleneck), tables_of(self.gaussian_conditional)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        gaussian = f"{prefix}gaussian_conditional."
+        fit_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
+        fit_tables(self.gaussian_conditional, state_dict, gaussian)
+        scale_table = state_dict.get(f"{gaussian}scale_table")
+        if scale_table is not None:
+            held = self.gaussian_conditional.scale_table
+            self.gaussian_conditional.scale_table = held.new_empty(scale_table.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class ScaleHyperprior(Hyperprior):
+    """Quantiser and entropy model of y: zero-mean Gaussians whose scales h_s computes from z.
+
+    Args:
+        h_a: |y| (N, C, h, w) to z (N, D, h', w').
+        h_s: z_hat to the scales of y (N, C, h, w).
+        hyper_channels: D, of z.
+    """
+
+    sends = ("symbols", "hyper_symbols", "indexes")
+    receives: ClassVar[tuple[str, ...]] = ("symbols",)
+    hyper_gives: ClassVar[tuple[str, ...]] = ("indexes",)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Quantise the latent y (N, C, h, w): additive noise in training, rounding otherwise."""
+        return self._model(latent)[0]
+
+    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the probabilities of the elements of y and of z, each shaped like them."""
+        return self._model(latent)[1:]
+
+    def _model(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z_hat, of_z = self.entropy_bottleneck(self._analyse(latent))
+        scales, means = self._split(self.h_s(z_hat))
+        y_hat, of_y = self.gaussian_conditional(latent, scales, means)
+        return y_hat, of_y, of_z
+
+    def _analyse(self, latent: Tensor) -> Tensor:
+        return self.h_a(latent.abs())
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the scales of y, and its means where they are not zero."""
+        return parameters, None
+
+    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return y less its means, z less its medians, and :func:`scale_position`, float32.
+
+        Raises:
+            SpecError: h_s gives another size than the latent's.
+        """
+        z = self._analyse(latent) - self.medians
+        scales, means = self._split(self.synthesise(torch.round(z).to(torch.int32)))
+        if scales.shape[2:] != latent.shape[2:]:
+            raise SpecError(
+                f"The latent is {tuple(latent.shape[2:])}, and what the hyper-decoder says of it "
+                f"is {tuple(scales.shape[2:])}.",
+                next_step="Give images whose sides are multiples of 16 (of 64 for image codecs).",
+            )
+        return latent if means is None else latent - means, z, scale_position(scales)
+
+    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Turn the latent y (N, C, h, w) float32 into its symbols, z's, and scale indexes, int32.
+
+        Raises:
+            SpecError: h_s gives another size than the latent's.
+        """
+        return tuple(torch.round(one).to(torch.int32) for one in self.unrounded(latent))
+
+    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+        """Compute the scale indexes (N, C, h, w) int32, and the means float32 where there are any.
+
+        Args:
+            hyper_symbols: Of z, (N, D, h', w') int32.
+        """
+        scales, means = self._split(self.synthesise(hyper_symbols))
+        indexes = torch.round(scale_position(scales)).to(torch.int32)
+        return (indexes,) if means is None else (indexes, means)
+
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Turn symbols (N, C, h, w) int32 into y_hat float32."""
+        (symbols,) = tensors
+        return symbols.to(torch.float32)
+
+    def coder(self) -> HyperpriorCoder:
+        """Return the coder of the present tables.
+
+        Raises:
+            TablesError: They have not been made, or what was loaded is not valid.
+        """
+        return HyperpriorCoder(*self.tables())
+
+
+class MeanScaleHyperprior(ScaleHyperprior):
+    """Quantiser and entropy model of y: Gaussians whose scales and means h_s computes from z.
+
+    Args:
+        h_a: y (N, C, h, w) to z (N, D, h', w').
+        h_s: z_hat to the scales and, after them, the means of y: (N, 2C, h, w).
+        hyper_channels: D, of z.
+    """
+
+    receives = ("symbols", "means")
+    hyper_gives = ("indexes", "means")
+
+    def _analyse(self, latent: Tensor) -> Tensor:
+        return self.h_a(latent)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        scales, means = parameters.chunk(2, 1)
+        return scales, means
+
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Turn symbols (N, C, h, w) int32 and means float32 into y_hat float32."""
+        symbols, means = tensors
+        return symbols.to(torch.float32) + means
+
+
+def entropic_hyperprior(sizes: HyperpriorBottleneck) -> ScaleHyperprior:
+    """Build the hyperprior of Entropic Student's latent, as the SC2 paper (TMLR 2023) has it.
+
+    y's sides must be of the form 4n − 1: those of the image, multiples of 16.
+    """
+    latent, z = sizes.encoder_channels[-1], sizes.hyper_channels
+    with_means = sizes.kind == "mean-scale-hyperprior"
+    inner, parameters = (z * 3 // 2, 2 * latent) if with_means else (z, latent)
+    h_a = nn.Sequential(
+        nn.Conv2d(latent, z, kernel_size=5, stride=2, padding=1, bias=False),
+        nn.LeakyReLU() if with_means else nn.ReLU(),
+        nn.Conv2d(z, z, kernel_size=5, stride=2, padding=2, bias=False),
+    )
+    h_s = nn.Sequential(
+        nn.ConvTranspose2d(z, z, kernel_size=5, stride=2, padding=1, bias=False),
+        nn.LeakyReLU(),
+        nn.ConvTranspose2d(z, inner, kernel_size=5, stride=2, padding=1, bias=False),
+        nn.LeakyReLU(),
+        nn.Conv2d(inner, parameters, kernel_size=5, bias=False),
+    )
+    build = MeanScaleHyperprior if with_means else ScaleHyperprior
+    return build(keep_variance(h_a), spread_scales(keep_variance(h_s), latent), z)

@@ -1,0 +1,140 @@
+"""Image codecs as bottlenecks: over the picture itself, or over the features of a layer.
+
+::
+
+    input codec    image ─► round(255 · image) = pixels ─► JPEG, … ─► pixels ─► / 255 ─► normalise
+    feature codec  features ─► 8-bit planes ─► JPEG or WebP ─► planes ─► features
+
+What they lose is part of the model, so ``forward`` goes through the codec too.
+"""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
+from ..coding import Coder
+from ..coding.features import FeaturesCoder
+from ..coding.pixels import PixelsCoder
+from .base import Bottleneck
+
+
+class _Coded(Bottleneck):
+    """A bottleneck that forward runs through its coder, image by image."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Code and decode the latent (N, C, h, w); no gradient passes."""
+        coder = self.coder()
+        (sent,) = self.send(latent.detach())
+        height, width = sent.shape[-2:]
+        received = [coder.decode(coder.encode(one.cpu().numpy()), height, width)[0] for one in sent]
+        return self.receive(torch.from_numpy(np.stack(received)).to(latent.device))
+
+    @abstractmethod
+    def coder(self) -> Coder:
+        """Return the codec."""
+
+
+class InputCodec(_Coded):
+    """An image codec over the picture.
+
+    Args:
+        codec: Its name in ``IMAGE_CODECS``.
+        quality: In the codec's own units.
+    """
+
+    sends = ("pixels",)
+    receives = ("pixels",)
+
+    def __init__(self, codec: str, quality: int) -> None:
+        super().__init__()
+        self.codec, self.quality = codec, quality
+
+    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the picture (N, 3, H, W), from [0, 1] to [0, 255]."""
+        return (latent.clamp(0, 1) * 255,)
+
+    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Turn the picture (N, 3, H, W) float32 in [0, 1] into pixels uint8."""
+        return (torch.round(latent.clamp(0, 1) * 255).to(torch.uint8),)
+
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Turn pixels (N, 3, H, W) uint8 into the picture float32 in [0, 1]."""
+        (pixels,) = tensors
+        return pixels.to(torch.float32) / 255
+
+    def coder(self) -> PixelsCoder:
+        """Return the codec.
+
+        Raises:
+            TablesError: There is no such codec or quality.
+        """
+        return PixelsCoder(self.codec, self.quality)
+
+
+class FeatureCodec(_Coded):
+    """An image codec over features.
+
+    Args:
+        codec: Its name in ``IMAGE_CODECS``.
+        quality: In the codec's own units.
+        channels: Of the features.
+    """
+
+    sends = ("features",)
+    receives = ("features",)
+
+    def __init__(self, codec: str, quality: int, channels: int) -> None:
+        super().__init__()
+        self.codec, self.quality, self.channels = codec, quality, channels
+
+    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the features."""
+        return (latent,)
+
+    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the features (N, C, h, w) float32; the codec quantises them."""
+        return (latent,)
+
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Return the features (N, C, h, w) float32."""
+        (features,) = tensors
+        return features
+
+    def coder(self) -> FeaturesCoder:
+        """Return the codec.
+
+        Raises:
+            TablesError: There is no such codec or quality.
+        """
+        return FeaturesCoder(self.codec, self.quality, self.channels)
+
+
+class Normalise(nn.Module):
+    """A decoded picture in [0, 1] as a backbone takes it: cropped to the centre, normalised.
+
+    Args:
+        spec: With the crop, mean and standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: InputCodecBottleneck | NeuralCodecBottleneck) -> None:
+        super().__init__()
+        self.crop = spec.crop
+        # Constants of the spec, so they are not part of the weights.
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Normalise the picture (N, 3, H, W) float32."""
+        if self.crop:
+            height, width = self.crop
+            # torchvision's rule for an odd difference.
+            top = round((picture.shape[-2] - height) / 2)
+            left = round((picture.shape[-1] - width) / 2)
+            picture = picture[..., top : top + height, left : left + width]
+        return (picture - self.mean) / self.std

@@ -1,0 +1,63 @@
+"""Random weights that keep signals at their size.
+
+PyTorch's own initialisation shrinks them: nearly every symbol of an untrained model would be 0, and
+its rate and its graphs would say nothing.
+"""
+
+import math
+
+from torch import nn
+
+_RECTIFIERS = (nn.ReLU, nn.LeakyReLU)
+_MEAN_RECTIFIED = 1 / math.sqrt(2 * math.pi)  # of a standard normal variable
+_POWER_RECTIFIED = 0.5
+
+
+def keep_variance(layers: nn.Sequential) -> nn.Sequential:
+    """Initialise the convolutions so that inputs of variance 1 give outputs of variance 1.
+
+    A rectifier halves the power of what it passes on; the convolution after it makes up for that.
+
+    Returns:
+        The layers.
+    """
+    before = None
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            power = _POWER_RECTIFIED if isinstance(before, _RECTIFIERS) else 1
+            nn.init.normal_(layer.weight, std=(power * _terms(layer)) ** -0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        before = layer
+    return layers
+
+
+def spread_scales(layers: nn.Sequential, scales: int) -> nn.Sequential:
+    """Initialise the last convolution, after a rectifier, so that its outputs can be scales.
+
+    Scales are positive; those of an untrained model shall not all lie below the smallest table.
+
+    Args:
+        layers: Already initialised.
+        scales: How many of the last convolution's channels, from the first, are scales: they get
+            mean 1 and deviation 1/2.
+
+    Returns:
+        The layers.
+    """
+    last = [layer for layer in layers if isinstance(layer, nn.Conv2d)][-1]
+    terms = _terms(last)
+    nn.init.normal_(
+        last.weight[:scales].detach(),
+        mean=1 / (terms * _MEAN_RECTIFIED),
+        std=0.5 / math.sqrt(terms * _POWER_RECTIFIED),
+    )
+    return layers
+
+
+def _terms(layer: nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """Return how many products an element of the output is the sum of."""
+    area = math.prod(layer.kernel_size)
+    if isinstance(layer, nn.ConvTranspose2d):
+        area /= math.prod(layer.stride)
+    return layer.in_channels / layer.groups * area

@@ -1,0 +1,301 @@
+"""Learned image codecs of CompressAI (https://arxiv.org/abs/2011.03029) as bottlenecks.
+
+::
+
+    image in [0, 1] ─► pad ─► g_a ─► y ─► bottleneck ─► y_hat ─► g_s ─► crop ─► image in [0, 1]
+
+Their layers are CompressAI's; the bottlenecks are those of the other models. Ballé et al. 2018
+(https://arxiv.org/abs/1802.01436): bmshj2018-factorized, bmshj2018-hyperprior; Minnen et al. 2018
+(https://arxiv.org/abs/1809.02736): mbt2018-mean, mbt2018.
+"""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import SpecError, WeightsNotFoundError
+from ..bottleneck_specs import NeuralCodecBottleneck
+from ..coding.autoregressive import AutoregressiveCoder
+from ..coding.context import ContextNetwork
+from ..deprecations import quiet_torchscript
+from .base import Bottleneck
+from .factorized_prior import FactorizedPrior
+from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior
+from .initialisation import keep_variance, spread_scales
+
+with quiet_torchscript():
+    from compressai.zoo.image import model_architectures, model_urls
+    from compressai.zoo.pretrained import load_pretrained
+
+MULTIPLE = 64
+"""The networks halve y four times, z twice more."""
+
+Parts = tuple[nn.Sequential, Bottleneck, nn.Sequential]
+"""Encoder, bottleneck and decoder."""
+
+
+class Pad(nn.Module):
+    """Pads images with zeros, at the right and the bottom, to multiples of 64."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pad the image (N, 3, H, W) float32."""
+        height, width = image.shape[-2:]
+        if height % MULTIPLE == width % MULTIPLE == 0:
+            return image
+        return functional.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+
+
+class Crop(nn.Module):
+    """Takes off what :class:`Pad` added, and what lies outside [0, 1].
+
+    Args:
+        shape: Height and width of the image before it was padded.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Crop the decoded image (N, 3, H', W') float32.
+
+        Raises:
+            SpecError: The image was of another size.
+        """
+        height, width = self.shape
+        padded = (height + -height % MULTIPLE, width + -width % MULTIPLE)
+        if tuple(decoded.shape[-2:]) != padded:
+            raise SpecError(
+                f"The decoded image is {tuple(decoded.shape[-2:])}; {padded} was expected.",
+                next_step=f"Give images of {height} by {width} pixels.",
+            )
+        return decoded[..., :height, :width].clamp(0, 1)
+
+
+class JointAutoregressive(Hyperprior):
+    """Scales and means of y from z and from what of y is decoded already (mbt2018).
+
+    The coder predicts and rounds y position by position, so the device sends it y itself and the
+    parameters of h_s. In evaluation ``forward`` goes the coder's way, without coding. CompressAI's
+    own ``forward`` rounds all of y at once and to integers, since its means are not known before
+    the context is; what its ``compress`` sends, and what is sent here, is rounded relative to the
+    means, so the two outputs of CompressAI differ, and these equal that of its ``decompress``.
+
+    M is the number of channels of y.
+
+    Args:
+        h_a: y (N, M, h, w) to z (N, D, h/4, w/4).
+        h_s: z_hat to parameters (N, 2M, h, w).
+        hyper_channels: D, of z.
+        context_prediction: The masked 5×5 convolution, y_hat to (N, 2M, h, w).
+        entropy_parameters: Three 1×1 convolutions and LeakyReLU between them: parameters and
+            context (N, 4M, h, w) to scales and, after them, means.
+    """
+
+    sends = ("latent", "hyper_symbols", "params")
+    receives = ("latent_hat",)
+    hyper_gives = ("params",)
+    on_device = ("h_a", "h_s", "context_prediction", "entropy_parameters")
+    on_edge = ("h_s", "context_prediction", "entropy_parameters")
+
+    def __init__(
+        self,
+        h_a: nn.Module,
+        h_s: nn.Module,
+        hyper_channels: int,
+        context_prediction: nn.Conv2d,
+        entropy_parameters: nn.Sequential,
+    ) -> None:
+        super().__init__(h_a, h_s, hyper_channels)
+        self.context_prediction = context_prediction
+        self.entropy_parameters = entropy_parameters
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Quantise y (N, M, h, w): additive noise in training, rounding to the means otherwise."""
+        if self.training:
+            return self.gaussian_conditional.quantize(latent, "noise")
+        _, _, params = self.send(latent)
+        network = self._context_network()
+        each = zip(latent, params, strict=True)
+        return torch.stack([_walk(network, y, parameters) for y, parameters in each])
+
+    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the probabilities of the elements of y and of z, each shaped like them."""
+        z_hat, of_z = self.entropy_bottleneck(self.h_a(latent))
+        context = self.context_prediction(self(latent))
+        gaussians = self.entropy_parameters(torch.cat((self.h_s(z_hat), context), dim=1))
+        scales, means = gaussians.chunk(2, 1)
+        return self.gaussian_conditional(latent, scales, means)[1], of_z
+
+    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return y, z less its medians, and the parameters, float32."""
+        z = self.h_a(latent) - self.medians
+        return latent, z, self.synthesise(torch.round(z).to(torch.int32))
+
+    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return y (N, M, h, w) float32, symbols of z int32, parameters (N, 2M, h, w) float32."""
+        latent, z, params = self.unrounded(latent)
+        return latent, torch.round(z).to(torch.int32), params
+
+    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+        """Compute the parameters (N, 2M, h, w) float32 from z's symbols int32."""
+        return (self.synthesise(hyper_symbols),)
+
+    def receive(self, *tensors: Tensor) -> Tensor:
+        """Return y_hat (N, M, h, w) float32: the coder has done it all."""
+        (latent_hat,) = tensors
+        return latent_hat
+
+    def coder(self) -> AutoregressiveCoder:
+        """Return the coder of the present tables and context network.
+
+        Raises:
+            TablesError: The tables have not been made, or what was loaded is not valid.
+        """
+        scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
+        return AutoregressiveCoder(*self.tables(), scales, self._context_network())
+
+    def _context_network(self) -> ContextNetwork:
+        convolutions = [one for one in self.entropy_parameters if isinstance(one, nn.Conv2d)]
+        masked = self.context_prediction
+        # The taps before the centre, in raster order; the mask hides the others.
+        taps = masked.weight.flatten(2)[..., : masked.weight[0, 0].numel() // 2]
+        weights = [taps, *(one.weight.flatten(1) for one in convolutions)]
+        biases = [one.bias for one in (masked, *convolutions)]
+        return ContextNetwork(
+            {f"weight_{layer}": _array(weight) for layer, weight in enumerate(weights)}
+            | {f"bias_{layer}": _array(bias) for layer, bias in enumerate(biases)}
+        )
+
+
+def _array(tensor: Tensor | None) -> np.ndarray:
+    if tensor is None:
+        raise SpecError("The context network of mbt2018 has biases.")
+    return tensor.detach().cpu().numpy().copy()
+
+
+def _walk(network: ContextNetwork, latent: Tensor, params: Tensor) -> Tensor:
+    """Round y (M, h, w) relative to the means that its own rounded context predicts."""
+    y = np.moveaxis(latent.detach().cpu().numpy(), 0, -1).astype(np.float64)
+    y_hat = network.walk(
+        params.detach().cpu().numpy(),
+        lambda places, _scales, means: np.rint(y[places] - means) + means,
+    )
+    return torch.from_numpy(y_hat.astype(np.float32, order="C")).to(latent.device)
+
+
+def compressai_model(sizes: NeuralCodecBottleneck) -> Any:
+    """Build CompressAI's own model, with random weights that leave no part of it idle.
+
+    Its tables are not made.
+    """
+    n, m = sizes.sizes
+    model: Any = model_architectures[sizes.architecture](n, m)
+    parts = [getattr(model, name, None) for name in ("g_a", "g_s", "h_a", "h_s")]
+    last = getattr(model, "entropy_parameters", None)
+    for part in (*parts, last):
+        if part is not None:
+            keep_variance(part)
+    # Grey, so that half of what an untrained decoder gives is not cut off as black.
+    nn.init.constant_(model.g_s[-1].bias, 0.5)
+    gives_scales = last if last is not None else parts[-1]
+    if gives_scales is not None:
+        spread_scales(gives_scales, m)
+    return model
+
+
+def build(sizes: NeuralCodecBottleneck, shape: tuple[int, int]) -> Parts:
+    """Build a codec with random weights.
+
+    Args:
+        sizes: Architecture, N and M.
+        shape: Height and width of the images; any.
+
+    Returns:
+        Encoder: image (N, 3, H, W) in [0, 1] to y. Bottleneck. Decoder: y_hat to image in [0, 1].
+    """
+    model = compressai_model(sizes)
+    encoder, decoder = nn.Sequential(), nn.Sequential()
+    encoder.add_module("pad", Pad())
+    encoder.add_module("g_a", model.g_a)
+    decoder.add_module("g_s", model.g_s)
+    decoder.add_module("crop", Crop(shape))
+    n, m = sizes.sizes
+    if sizes.architecture == "bmshj2018-factorized":
+        return encoder, FactorizedPrior(m), decoder
+    hyper = (model.h_a, model.h_s, n)
+    if sizes.architecture == "bmshj2018-hyperprior":
+        return encoder, ScaleHyperprior(*hyper), decoder
+    if sizes.architecture == "mbt2018-mean":
+        return encoder, MeanScaleHyperprior(*hyper), decoder
+    context = (model.context_prediction, model.entropy_parameters)
+    return encoder, JointAutoregressive(*hyper, *context), decoder
+
+
+def copy_weights(parts: Parts, model: nn.Module) -> None:
+    """Copy the weights of CompressAI's model, its tables included, into the parts of the same one.
+
+    Raises:
+        RuntimeError: A tensor is missing, left over, or of another shape.
+    """
+    encoder, bottleneck, decoder = parts
+    whole = nn.ModuleDict({"encoder": encoder, "bottleneck": bottleneck, "decoder": decoder})
+    homes = {"g_a": "encoder", "g_s": "decoder"}
+    whole.load_state_dict(
+        {
+            f"{homes.get(name.partition('.')[0], 'bottleneck')}.{name}": tensor
+            for name, tensor in model.state_dict().items()
+        }
+    )
+
+
+def load_compressai_weights(
+    parts: Parts, architecture: str, quality: int, metric: str = "mse"
+) -> None:
+    """Fetch the weights that CompressAI trained, and copy them into the parts.
+
+    The file is checked against the hash in its name, and nothing but tensors is unpickled; the
+    layouts of older releases are converted by CompressAI's own code.
+
+    Args:
+        parts: Of :func:`build`, with the sizes that CompressAI trained.
+        architecture: Such as "bmshj2018-hyperprior".
+        quality: 1 to 8.
+        metric: "mse" or "ms-ssim".
+
+    Raises:
+        WeightsNotFoundError: CompressAI has none, or they cannot be fetched or do not fit.
+    """
+    name = f"{architecture}, quality {quality}, {metric}"
+    url = model_urls.get(architecture, {}).get(metric, {}).get(quality)
+    if url is None:
+        raise WeightsNotFoundError(
+            name,
+            "CompressAI publishes none",
+            next_step="Choose quality 1 to 8 and the metric mse or ms-ssim.",
+        )
+    try:
+        stored = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+        model = model_architectures[architecture].from_state_dict(load_pretrained(stored))
+        copy_weights(parts, model)
+    except OSError as error:
+        raise WeightsNotFoundError(
+            name,
+            f"{url} cannot be read: {error}",
+            next_step="Connect to the network, or put the file into torch's hub cache: "
+            f"{torch.hub.get_dir()}/checkpoints",
+        ) from error
+    except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsNotFoundError(
+            name,
+            f"what {url} gives is damaged or of another model: {error}",
+            next_step=f"Remove it from {torch.hub.get_dir()}/checkpoints and try again.",
+        ) from error
+    if parts[1].state_dict()["entropy_bottleneck._offset"].numel() == 0:
+        parts[1].make_tables()

@@ -1,0 +1,1 @@
+"""Tasks beyond classification: a detector or a segmentation head on a backbone that is cut."""
