@@ -77,18 +77,16 @@ def measure_splitzoo(folder: Path, iterations: int) -> Turn:
 
     bundle = open_bundle(folder / "bundle")
     device, edge = Device(bundle, THREADS), Edge(bundle, THREADS)
-    coder, tables = device.codec.coder, device.codec.tables
+    coder = device.codec.coder
     images = np.load(folder / "images.npy")
     image = images[:1]
-    symbols, stream = device.symbols(image)[0], device.encode(image)[0]
+    symbols, stream = device.tensors(image)[0][0], device.encode(image)[0]
     frame = device.codec.unframe(stream)
     np.savez(
         folder / "splitzoo.npz",
-        symbols=coder.decode(*frame),
-        logits=edge.decode(stream),
-        cdf=tables.cdf,
-        length=tables.length,
-        offset=tables.offset,
+        symbols=coder.decode(*frame)[0],
+        logits=edge.decode(stream)[0],
+        **{name: table for name, table in coder.arrays().items() if name != "precision"},
     )
     seconds, foreign = time_tasks(
         {
@@ -99,7 +97,7 @@ def measure_splitzoo(folder: Path, iterations: int) -> Turn:
         },
         iterations,
     )
-    payloads = [coder.encode(device.symbols(one[None])[0]) for one in images]
+    payloads = [coder.encode(device.tensors(one[None])[0][0]) for one in images]
     return Turn(seconds, [len(payload) for payload in payloads], foreign)
 
 

@@ -57,11 +57,10 @@ def split(
         rows = [
             ("model", manifest.spec.name),
             ("weights", manifest.provenance.weights),
-            (
-                "device graph",
-                f"{manifest.device.file} ({_megabytes(folder / manifest.device.file)})",
+            *(
+                (f"{name} graph", f"{graph.file} ({_megabytes(folder / graph.file)})")
+                for name, graph in manifest.graphs.items()
             ),
-            ("edge graph", f"{manifest.edge.file} ({_megabytes(folder / manifest.edge.file)})"),
             ("symbols differing", f"{parity.symbols_differing} of {parity.symbols:,}"),
             (
                 "output error",
@@ -96,7 +95,11 @@ def verify(bundle: BundleArgument, json: Json = False) -> None:
                 ("model", result.manifest.spec.name),
                 ("files", f"{result.files} as the manifest says"),
                 ("symbols", f"{test.symbols - test.symbols_differing:,} of {test.symbols:,} equal"),
-                ("stream", f"{test.stream_bytes:,} bytes, written and read again exactly"),
+                (
+                    "stream",
+                    f"{test.stream_bytes:,} bytes, "
+                    + ("written and read again exactly" if test.stream_rewritten else "read again"),
+                ),
                 (
                     "output",
                     f"within {test.output_relative_error:.1e} ({test.output_tolerance:g} allowed)",
@@ -111,7 +114,7 @@ def verify(bundle: BundleArgument, json: Json = False) -> None:
 def run(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes to print.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes or objects to print.")] = 5,
     json: Json = False,
 ) -> None:
     """Send images through both halves in two processes: image, bytes, answer."""
@@ -129,7 +132,7 @@ def run(
             console.table(
                 f"{result.image}: {result.stream_bytes:,} bytes sent",
                 ("", ">"),
-                [(one.label, f"{one.probability:.1%}") for one in result.top],
+                [(what, amount) for amount, what in result.answer.lines()],
             )
 
     console.data(results, show)

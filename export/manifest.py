@@ -4,7 +4,7 @@ The runtime on the board reads the same file with :mod:`splitzoo.export.runtime.
 no pydantic.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,25 +21,29 @@ class Tensor(_Part):
     """An input or output of a graph; ``-1`` stands for an open batch dimension."""
 
     name: str
-    dtype: Literal["float32", "int32"]
+    dtype: Literal["float32", "int32", "uint8"]
     shape: list[int]
 
 
-class Half(_Part):
-    """One graph: its file, and its one input and output."""
+class Graph(_Part):
+    """One graph: its file, the engine that runs it, its inputs and outputs in order."""
 
     file: str
-    input: Tensor
-    output: Tensor
+    engine: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
 
 
 class Coding(_Part):
-    """What the entropy coder needs beside the tables."""
+    """What the coder needs beside the tables."""
 
-    kind: Literal["factorized"] = "factorized"
+    kind: str
+    settings: dict[str, str | int]
     tables: str
     model_id: str = Field(pattern="^[0-9a-f]{8}$")
-    latent_shape: tuple[int, int, int]
+    shape: tuple[int, int] = Field(
+        description="height and width, of the tensor that is decoded first, that are not sent"
+    )
 
 
 class Parity(_Part):
@@ -59,7 +63,9 @@ class Parity(_Part):
     )
     output_tolerance: float
     streams_decoded: bool = Field(
-        default=False, description="every stream gave back the symbols that went in"
+        default=False,
+        description="every stream gave back what went in; behind an image codec, what the codec "
+        "gave back to PyTorch",
     )
 
 
@@ -80,11 +86,12 @@ class Manifest(_Part):
     schema_version: int
     spec: ModelSpec
     target: str
-    engine: str
     precision: Literal["fp32"]
-    device: Half
-    edge: Half
+    graphs: dict[Literal["device", "edge", "hyper", "boxes"], Graph]
     coding: Coding
+    postprocessing: dict[str, Any] = Field(
+        default={}, description="of the edge graph's outputs, where the task has any"
+    )
     labels: str
     selftest: str
     requirements: list[str]

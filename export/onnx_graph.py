@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def write_onnx(
     graph: "nn.Module",
-    example: "Tensor",
+    examples: "Sequence[Tensor]",
     path: Path,
     *,
-    input_name: str,
-    output_name: str,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
     dynamic_batch: bool,
     opset: int,
 ) -> None:
-    """Write a module of one input and one output as one ONNX file, weights inside.
+    """Write a module, whose ``forward`` takes ``*tensors``, as one ONNX file, weights inside.
 
     Raises:
         BundleError: The exporter failed, or wrote a file that :func:`check_onnx` refuses.
@@ -34,18 +34,19 @@ def write_onnx(
 
     if dynamic_batch:
         # An example of one image would be specialised to one.
-        example = torch.cat([example[:1], example[:1]])
-    shapes = ({0: torch.export.Dim("batch", min=1, max=1 << 16)},) if dynamic_batch else None
+        examples = [torch.cat([one[:1], one[:1]]) for one in examples]
+    batch = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    shapes = (tuple(batch for _ in examples),) if dynamic_batch else None
     graph = graph.eval()
     try:
         with _quiet():
             program = torch.onnx.export(
                 graph,
-                (example,),
+                tuple(examples),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[input_name],
-                output_names=[output_name],
+                input_names=list(input_names),
+                output_names=list(output_names),
                 dynamic_shapes=shapes,
                 external_data=False,
                 optimize=True,

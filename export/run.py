@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import SplitzooError
+from ..zoo.preprocessing import upright_size
+from .runtime.answers import Answer, Prediction
 from .runtime.bench import Bench
 from .runtime.bundle import open_bundle
-from .runtime.halves import Prediction
+from .runtime.detection import Detection
 from .runtime.measure import Latency
+from .runtime.segmentation import ClassShare
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,22 @@ class ImageRun:
         image: Path.
         payload_bytes: From the entropy coder.
         stream_bytes: What crossed the link.
-        top: The most probable classes, best first.
+        top: The most probable classes, best first; empty for other tasks than classification.
+        detections: Objects, best first; boxes in pixels of the picture, upright.
+        shares: Classes and how much of the model's input they cover, largest first.
     """
 
     image: str
     payload_bytes: int
     stream_bytes: int
     top: list[Prediction]
+    detections: list[Detection]
+    shares: list[ClassShare]
+
+    @property
+    def answer(self) -> Answer:
+        """The three together."""
+        return Answer(self.top, self.detections, self.shares)
 
 
 def run_bundle(
@@ -57,15 +69,21 @@ def run_bundle(
             bundle, "encode", "--numbered", f"--output={link}", files=images, threads=threads
         )["streams"]
         streams = [stream["stream"] for stream in sent]
-        answers = call_runtime(bundle, "decode", f"--top={top}", files=streams, threads=threads)[
-            "outputs"
-        ]
+        sizes = ["{}x{}".format(*upright_size(image)) for image in images]
+        pictures = [f"--picture={size}" for size in sizes]
+        answers = call_runtime(
+            bundle, "decode", f"--top={top}", *pictures, files=streams, threads=threads
+        )["outputs"]
     return [
         ImageRun(
             image=str(image),
             payload_bytes=stream["payload_bytes"],
             stream_bytes=stream["stream_bytes"],
             top=[Prediction(**one) for one in answer["top"]],
+            detections=[
+                Detection(**{**one, "box": tuple(one["box"])}) for one in answer["detections"]
+            ],
+            shares=[ClassShare(**one) for one in answer["shares"]],
         )
         for image, stream, answer in zip(images, sent, answers, strict=True)
     ]

@@ -4,21 +4,29 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from .. import __version__
-from ..errors import DependencyError
+from ..errors import BundleError, DependencyError
 from ..files import new_folder, refuse_taken, sha256_file
+from ..zoo.coding import save_coder
 from ..zoo.labels import class_labels
 from ..zoo.split_model import SplitModel
-from .graphs import DeviceGraph, EdgeGraph
-from .manifest import Coding, Half, Manifest, Parity, Provenance, Tensor
-from .parity import check_parity, record_run
+from ..zoo.tasks.detection import DetectionTail
+from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
+from .manifest import Coding, Graph, Manifest, Parity, Provenance, Tensor
+from .parity import check_parity
 from .readme import bundle_readme
+from .recording import record_run
 from .runtime.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from .runtime.record import Named, Record
 from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN
 from .targets import TARGETS, Target
 
@@ -27,6 +35,7 @@ _PACKAGE = Path(__file__).parents[1]
 _RUNTIME_SOURCES = (
     "errors.py",
     "files.py",
+    "registry.py",
     "signals.py",
     "zoo/preprocessing.py",
     "zoo/coding",
@@ -48,6 +57,7 @@ def _run() -> int:
 
 sys.exit(run_stoppable(_run))
 '''
+_PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
 _VERSIONS = (
     "torch",
     "timm",
@@ -88,6 +98,8 @@ def export_split(
         BundleError: A graph cannot be exported.
     """
     chosen = TARGETS.get(target)
+    if dynamic_batch and model.spec.task == "object-detection":
+        raise BundleError("A detector's second stage takes one image; leave --dynamic-batch out.")
     if reason := chosen.available():
         raise DependencyError(f"The target {target} cannot be exported to: {reason}.")
     folder = Path(folder)
@@ -113,54 +125,42 @@ def _write_parts(
     dynamic_batch: bool,
     progress: Callable[[str], None],
 ) -> Manifest:
-    (folder / "device").mkdir()
-    (folder / "edge").mkdir()
-    spec, batch = model.spec, -1 if dynamic_batch else 1
+    spec = model.spec
     progress("recording the model in PyTorch")
     record = record_run(model, 0)
     record.save(folder / "selftest.npz")
-    model.codec.tables.save(folder / "tables.npz")
+    codec = model.codec
+    save_coder(codec.coder, folder / "tables.npz")
     labels = class_labels(spec.dataset, spec.num_classes)
     (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n", encoding="utf-8")
     _write_runtime(folder / "splitrun")
-
-    image = Tensor(name="image", dtype="float32", shape=[batch, *spec.input_shape])
-    symbols = Tensor(name="symbols", dtype="int32", shape=[batch, *spec.latent_shape])
-    output = Tensor(name="logits", dtype="float32", shape=[batch, *record.output.shape[1:]])
-    halves = {
-        "device": (DeviceGraph(model), torch.from_numpy(record.image), image, symbols),
-        "edge": (EdgeGraph(model), torch.from_numpy(record.symbols), symbols, output),
-    }
-    written = {}
-    for name, (graph, example, taken, given) in halves.items():
+    graphs = {}
+    for name, part in _parts(model, record).items():
         progress(f"exporting the {name} graph")
-        file = f"{name}/{'encoder' if name == 'device' else 'decoder'}{target.suffix}"
-        target.export(
-            graph,
-            example,
-            folder / file,
-            input_name=taken.name,
-            output_name=given.name,
-            dynamic_batch=dynamic_batch,
-        )
-        written[name] = Half(file=file, input=taken, output=given)
-
+        graphs[name] = _write_graph(part, folder, target, dynamic_batch)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         spec=spec,
         target=target.name,
-        engine=target.engine,
         precision="fp32",
-        device=written["device"],
-        edge=written["edge"],
+        graphs=graphs,
+        postprocessing=_postprocessing(model),
         coding=Coding(
+            kind=codec.coder.kind,
+            settings=codec.coder.settings(),
             tables="tables.npz",
-            model_id=model.codec.model_id.hex(),
-            latent_shape=spec.latent_shape,
+            model_id=codec.model_id.hex(),
+            shape=codec.shape,
         ),
         labels="labels.json",
         selftest="selftest.npz",
-        requirements=["numpy", "pillow", "constriction>=0.5,<0.6", *target.requirements],
+        requirements=[
+            "numpy",
+            "pillow>=11.3",
+            "constriction>=0.5,<0.6",
+            *target.requirements,
+            *_PACKAGES_OF_CODECS.get(codec.coder.settings().get("codec"), ()),
+        ],
         parity=Parity(tie_margin=TIE_MARGIN, output_tolerance=OUTPUT_TOLERANCE),
         provenance=Provenance(
             source=model.source,
@@ -177,6 +177,73 @@ def _write_parts(
     )
     _write_manifest(manifest, folder)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A graph to write: its module, its file without suffix, and examples of what passes."""
+
+    module: nn.Module
+    file: str
+    inputs: Named
+    outputs: Named
+
+
+def _postprocessing(model: SplitModel) -> dict[str, Any]:
+    tail = model.decoder.get_submodule("tail")
+    return tail.settings() if isinstance(tail, DetectionTail) else {}
+
+
+def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
+    parts = {
+        "device": _Part(DeviceGraph(model), "device/encoder", {"image": record.image}, record.sent),
+        "edge": _Part(EdgeGraph(model), "edge/decoder", record.received, record.outputs),
+    }
+    if model.coder.hyper_gives:
+        hyper_symbols = record.sent["hyper_symbols"]
+        given = (one[None] for one in model.hyper(hyper_symbols[0]))
+        parts["hyper"] = _Part(
+            HyperGraph(model),
+            "edge/hyper",
+            {"hyper_symbols": hyper_symbols},
+            dict(zip(model.coder.hyper_gives, given, strict=True)),
+        )
+    if record.boxes_inputs:
+        levels = {name: value for name, value in record.outputs.items() if value.ndim == 4}
+        parts["boxes"] = _Part(
+            BoxesGraph(model), "edge/boxes", levels | record.boxes_inputs, record.boxes_outputs
+        )
+    return parts
+
+
+def _write_graph(part: _Part, folder: Path, target: Target, dynamic_batch: bool) -> Graph:
+    def described(named: Named) -> list[Tensor]:
+        shapes = {
+            name: [-1, *value.shape[1:]] if dynamic_batch else list(value.shape)
+            for name, value in named.items()
+        }
+        return [
+            Tensor(name=name, dtype=str(named[name].dtype), shape=shape)  # pyright: ignore[reportArgumentType]
+            for name, shape in shapes.items()
+        ]
+
+    file = f"{part.file}{target.suffix}"
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    target.export(
+        part.module.eval(),
+        [torch.from_numpy(np.ascontiguousarray(value)) for value in part.inputs.values()],
+        path,
+        input_names=list(part.inputs),
+        output_names=list(part.outputs),
+        dynamic_batch=dynamic_batch,
+    )
+    return Graph(
+        file=file,
+        engine=target.engine,
+        inputs=described(part.inputs),
+        outputs=described(part.outputs),
+    )
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -68,8 +68,8 @@ def verify_bundle(folder: str | Path) -> Verification:
     bundle.check_files()
     _refuse_lenient(manifest)
     target = TARGETS.get(manifest.target)
-    target.check(bundle.device.path)
-    target.check(bundle.edge.path)
+    for graph in bundle.graphs.values():
+        target.check(graph.path)
     selftest = run_selftest(bundle)
     if selftest.symbols_tied > MAX_TIED * selftest.symbols:
         raise BundleError(

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from PIL import Image, ImageOps
 
 from splitzoo import cli
@@ -34,7 +35,7 @@ def model():
 def tiny_model():
     """A model of the same family that is built, saved and run in milliseconds. Shared too."""
     from splitzoo import zoo
-    from splitzoo.zoo.spec import FactorizedPriorBottleneck
+    from splitzoo.zoo.bottleneck_specs import FactorizedPriorBottleneck
 
     sizes = FactorizedPriorBottleneck(encoder_channels=(8, 8, 4), decoder_channels=(16, 16, 32))
     changes = {"name": "tiny", "backbone": "test_resnet", "num_classes": 10, "bottleneck": sizes}
@@ -67,6 +68,14 @@ def tiny_folder(tiny_model, tmp_path_factory):
     from splitzoo import zoo
 
     return zoo.save(tiny_model, tmp_path_factory.mktemp("saved") / "tiny")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory):
+    """A Hub of nobody's models and an empty cache, in place of the real ones."""
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path_factory.mktemp("hub") / "cache")
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +131,7 @@ def splitzoo(monkeypatch, capsys):
 def copied_graphs(monkeypatch, tiny_bundle):
     """Export takes its graphs from the tiny bundle: the same, and no seconds spent."""
 
-    def copy(_target, _graph, _example, path, **_options) -> None:
+    def copy(_target, _graph, _examples, path, **_options) -> None:
         shutil.copyfile(tiny_bundle / path.parent.name / path.name, path)
 
     monkeypatch.setattr(CpuTarget, "export", copy)

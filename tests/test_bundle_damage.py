@@ -23,8 +23,8 @@ def manifest(damaged):
         *parents, last = keys.split("/")
         entry = content
         for key in parents:
-            entry = entry[key]
-        entry[last] = value
+            entry = entry[int(key) if key.isdecimal() else key]
+        entry[int(last) if last.isdecimal() else last] = value
         path.write_text(json.dumps(content))
         return damaged
 
@@ -103,11 +103,26 @@ def test_a_truncated_manifest_is_damaged(damaged, share) -> None:
 # The manifest's contents
 
 
-@pytest.mark.parametrize("version", [2, 10**6])
+@pytest.mark.parametrize("version", [3, 10**6])
 def test_a_newer_schema_says_how_to_go_on(manifest, version) -> None:
     damaged = manifest("schema_version", version)
-    refused_by_both(damaged, f"has schema {version}; this reads up to 1.")
-    refused_by_both(damaged, "Use the splitrun inside the bundle")
+    refused_by_both(damaged, f"has schema {version}; this reads up to 2.")
+    refused_by_both(damaged, "Use the splitrun inside the bundle, or: pip install --upgrade")
+
+
+def test_the_first_schema_is_refused_whatever_it_holds(damaged) -> None:
+    # As the first release wrote it: halves of one input and one output.
+    first = {
+        "schema_version": 1,
+        "spec": {"name": "tiny", "backbone": "test_resnet", "beta": 0.08},
+        "engine": "onnxruntime",
+        "device": {"file": "device/encoder.onnx"},
+        "edge": {"file": "edge/decoder.onnx"},
+        "coding": {"kind": "factorized", "latent_shape": [4, 55, 55]},
+    }
+    (damaged / "manifest.json").write_text(json.dumps(first))
+    refused_by_both(damaged, "manifest.json has schema 1; this reads schema 2.")
+    refused_by_both(damaged, "Use the splitrun inside the bundle, or export it again.")
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.5, None, [1]])
@@ -116,7 +131,11 @@ def test_a_version_that_is_none_is_damage(manifest, version) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["schema_version", "spec", "engine", "device", "edge", "coding", "labels", "files"]
+    "key",
+    [
+        *("schema_version", "spec", "target", "graphs", "coding", "postprocessing", "labels"),
+        *("selftest", "parity", "provenance", "files"),
+    ],
 )
 def test_a_missing_key_is_named(damaged, key) -> None:
     path = damaged / "manifest.json"
@@ -124,6 +143,21 @@ def test_a_missing_key_is_named(damaged, key) -> None:
     del content[key]
     path.write_text(json.dumps(content))
     refused_by_both(damaged, f"'{key}' is missing")
+
+
+@pytest.mark.parametrize(
+    "keys", ["graphs/device", "graphs/edge", "graphs/edge/engine", "coding/kind"]
+)
+def test_a_missing_part_of_the_manifest_is_damage(damaged, keys) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    *parents, last = keys.split("/")
+    entry = content
+    for key in parents:
+        entry = entry[key]
+    del entry[last]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, f"'{last}' is missing")
 
 
 @pytest.mark.parametrize(
@@ -152,36 +186,59 @@ def test_a_missing_key_is_named(damaged, key) -> None:
         ("files", []),
         ("files", None),
         ("files", {"device/encoder.onnx": 5}),
-        ("device", None),
-        ("device/file", 5),
-        ("device/file", None),
-        ("device/input", "image"),
-        ("device/input/shape", 5),
-        ("device/input/shape", "1322"),
-        ("device/input/shape", [1, 3, 64, 64]),
-        ("device/output/shape", [1, 4, 55, 54]),
-        ("device/output/shape", [1, 4, 55, True]),
-        ("device/output/dtype", "foo"),
-        ("edge/input/shape", []),
-        ("edge/output/shape", [1, 0]),
-        ("edge/output/shape", [1, -1]),
-        ("edge/output/shape", [1, 10**400]),
-        ("edge/output/dtype", "foo"),
+        ("graphs", []),
+        ("graphs", {}),
+        ("graphs/device", None),
+        ("graphs/device/file", 5),
+        ("graphs/device/file", None),
+        ("graphs/device/engine", ["onnxruntime"]),
+        ("graphs/edge/engine", None),
+        ("graphs/device/inputs", "image"),
+        ("graphs/device/inputs", []),
+        ("graphs/device/inputs", None),
+        ("graphs/device/outputs", []),
+        ("graphs/edge/outputs", {}),
+        ("graphs/device/inputs/0", "image"),
+        ("graphs/device/inputs/0/name", None),
+        ("graphs/device/inputs/0/name", "\x1b[2J"),
+        ("graphs/device/inputs/0/shape", 5),
+        ("graphs/device/inputs/0/shape", "1322"),
+        ("graphs/device/inputs/0/shape", [1, 3, 64, 64]),
+        ("graphs/device/outputs/0/shape", [1, 4, 55, 54]),
+        ("graphs/device/outputs/0/shape", [1, 4, 55, True]),
+        ("graphs/device/outputs/0/dtype", "foo"),
+        ("graphs/device/outputs/0/dtype", "uint8"),
+        ("graphs/edge/inputs/0/shape", []),
+        ("graphs/edge/outputs/0/shape", [1, 0]),
+        ("graphs/edge/outputs/0/shape", [1, -1]),
+        ("graphs/edge/outputs/0/shape", [1, 10**400]),
+        ("graphs/edge/outputs/0/dtype", "foo"),
+        ("graphs/hyper", {}),
+        ("graphs/\x1b[2J", {}),
+        ("coding/kind", 5),
+        ("coding/settings", []),
+        ("coding/settings", None),
+        ("coding/settings", {"quality": 1.5}),
+        ("coding/settings", {"quality": True}),
+        ("coding/settings", {"quality": [1]}),
+        ("coding/settings", {"codec": "\x1b[2J"}),
         ("coding/model_id", "zz"),
         ("coding/model_id", "00"),
         ("coding/model_id", 5),
-        ("coding/latent_shape", [4, 55]),
-        ("coding/latent_shape", [4, 55, 54]),
-        ("coding/latent_shape", [4, 55.0, 55]),
-        ("coding/latent_shape", [0, 55, 55]),
-        ("coding/latent_shape", [-1, 55, 55]),
-        ("coding/latent_shape", [4, 55, 1 << 40]),
+        ("coding/shape", [55]),
+        ("coding/shape", [4, 55, 55]),
+        ("coding/shape", [55, 54]),
+        ("coding/shape", [55.0, 55]),
+        ("coding/shape", [0, 55]),
+        ("coding/shape", [-1, 55]),
+        ("coding/shape", [55, 1 << 40]),
+        ("postprocessing", 5),
+        ("postprocessing", "boxes"),
         ("parity/output_tolerance", "none"),
         ("parity/output_tolerance", None),
         ("parity/output_tolerance", 10**400),
         ("provenance", {}),
         ("provenance/weights", 0),
-        ("engine", ["onnxruntime"]),
         ("target", 5),
     ],
     ids=lambda value: str(value)[:40],
@@ -204,12 +261,29 @@ def test_an_unknown_target_is_refused(manifest) -> None:
         verify_bundle(manifest("target", "abacus"))
 
 
-def test_an_unknown_engine_is_named_with_the_known_ones(manifest) -> None:
-    damaged = manifest("engine", "abacus")
+@pytest.mark.parametrize(("graph", "half"), [("device", Device), ("edge", Edge)])
+def test_an_unknown_engine_is_named_with_the_known_ones(manifest, graph, half) -> None:
+    damaged = manifest(f"graphs/{graph}/engine", "abacus")
+    with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
+        half(open_bundle(damaged))
+    with pytest.raises(BundleError, match="abacus"):
+        verify_bundle(damaged)
+
+
+def test_an_unknown_coder_is_named_with_the_known_ones(manifest) -> None:
+    damaged = manifest("coding/kind", "abacus")
     for half in (Device, Edge):
-        with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
+        with pytest.raises(BundleError, match=r"The coder 'abacus' is unknown; .*factorized, "):
             half(open_bundle(damaged))
     with pytest.raises(BundleError, match="abacus"):
+        verify_bundle(damaged)
+
+
+def test_a_coder_of_other_tables_is_refused(manifest) -> None:
+    damaged = manifest("coding/kind", "hyperprior")
+    with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*it holds cdf\.npy"):
+        open_bundle(damaged).codec()
+    with pytest.raises(BundleError, match="entropy tables"):
         verify_bundle(damaged)
 
 
@@ -233,7 +307,9 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES, ids=repr)
-@pytest.mark.parametrize("keys", ["device/file", "coding/tables", "labels", "selftest"])
+@pytest.mark.parametrize(
+    "keys", ["graphs/device/file", "graphs/edge/file", "coding/tables", "labels", "selftest"]
+)
 def test_a_part_outside_the_folder_is_refused(manifest, tmp_path, keys, name) -> None:
     (tmp_path / "secret.onnx").write_text("secret")
     refused_by_both(manifest(keys, name), f"names a path outside the bundle: {name!r}")

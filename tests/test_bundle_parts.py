@@ -14,9 +14,10 @@ from splitzoo.export import run_bundle, verify_bundle
 from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.cli import main
 from splitzoo.export.runtime.halves import Device, Edge
-from splitzoo.export.runtime.selftest import Record, run_selftest
+from splitzoo.export.runtime.record import Record
+from splitzoo.export.runtime.selftest import run_selftest
 from splitzoo.files import sha256_file
-from splitzoo.zoo.coding import FactorizedTables
+from splitzoo.zoo.coding import FactorizedCoder, FactorizedTables, load_coder, save_coder
 
 ABSURD = 65536
 
@@ -58,11 +59,12 @@ def test_the_halves_swapped_are_refused(damaged, photo, tmp_path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_tables_of_another_channel_count_are_refused(damaged, channels) -> None:
-    tables = FactorizedTables.load(damaged / "tables.npz")
+    tables = load_coder("factorized", {}, damaged / "tables.npz").tables
     rows = np.arange(channels) % tables.channels
-    FactorizedTables(
+    others = FactorizedTables(
         tables.cdf[rows], tables.length[rows], tables.offset[rows], tables.precision
-    ).save(damaged / "tables.npz")
+    )
+    save_coder(FactorizedCoder(others), damaged / "tables.npz")
     with pytest.raises(BundleError, match=f"The tables have {channels} channels, the latent 4"):
         open_bundle(hashed(damaged)).codec()
 
@@ -104,9 +106,9 @@ def test_labels_of_another_number_are_refused(damaged, photo, capsys, tmp_path) 
 def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path) -> None:
     path = damaged / "manifest.json"
     content = json.loads(path.read_text())
-    content["coding"]["latent_shape"] = [4, ABSURD, ABSURD]
-    content["device"]["output"]["shape"] = [1, 4, ABSURD, ABSURD]
-    content["edge"]["input"]["shape"] = [1, 4, ABSURD, ABSURD]
+    content["coding"]["shape"] = [ABSURD, ABSURD]
+    content["graphs"]["device"]["outputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
+    content["graphs"]["edge"]["inputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
     path.write_text(json.dumps(content))
     bundle = open_bundle(damaged)
     with pytest.raises(BundleError, match="The graph gave symbols as int32"):
@@ -121,12 +123,14 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
 
 # The self-test record
 
+RECORD = ("image", "sent.symbols", "ties.symbols", "received.symbols", "outputs.logits", "stream")
+
 
 @pytest.fixture
 def record(damaged):
     """Rewrite the copy's self-test record with some arrays replaced."""
 
-    def rewrite(**changes: np.ndarray) -> Path:
+    def rewrite(changes: dict[str, np.ndarray]) -> Path:
         with np.load(damaged / "selftest.npz") as arrays:
             values = dict(arrays)
         np.savez_compressed(damaged / "selftest.npz", **values | changes)
@@ -140,7 +144,7 @@ def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path) -> None:
         def __reduce__(self):
             return Path.touch, (tmp_path / "executed",)
 
-    damaged = record(stream=np.array([Payload()], dtype=object))
+    damaged = record({"stream": np.array([Payload()], dtype=object)})
     with pytest.raises(BundleError, match=r"Cannot read the self-test record .*selftest\.npz"):
         run_selftest(open_bundle(damaged))
     assert not (tmp_path / "executed").exists()
@@ -148,7 +152,7 @@ def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path) -> None:
 
 def test_a_record_that_unpacks_to_too_much_is_refused(damaged) -> None:
     with zipfile.ZipFile(damaged / "selftest.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        for _ in range(5):
+        for _ in range(9):
             name = f"{len(archive.namelist())}.npy"
             with archive.open(name, "w") as entry:
                 for _ in range(64):
@@ -165,7 +169,7 @@ def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None
         header, {"descr": "<f4", "fortran_order": False, "shape": shape}
     )
     with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
-        for name in ("image", "symbols", "ties", "output", "stream"):
+        for name in RECORD:
             archive.writestr(f"{name}.npy", header.getvalue())
     with pytest.raises(BundleError, match="Cannot read the self-test record"):
         run_selftest(open_bundle(damaged))
@@ -174,31 +178,39 @@ def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None
 @pytest.mark.parametrize(
     "changes",
     [
-        {"symbols": np.int32(3)},
-        {"symbols": np.zeros(3, np.int32)},
-        {"symbols": np.zeros((1, 4, 55, 55), np.float32)},
-        {"symbols": np.full((1, 4, 55, 55), "x")},
-        {"ties": np.zeros(3, bool)},
+        {"sent.symbols": np.int32(3)},
+        {"sent.symbols": np.zeros(3, np.int32)},
+        {"sent.symbols": np.zeros((1, 4, 55, 55), np.float32)},
+        {"sent.symbols": np.zeros((2, 4, 55, 55), np.int32)},
+        {"sent.symbols": np.full((1, 4, 55, 55), "x")},
+        {"received.symbols": np.zeros((1, 4, 55, 54), np.int32)},
+        {"received.symbols": np.zeros((1, 4, 55, 55), np.int64)},
+        {"ties.symbols": np.zeros(3, bool)},
+        {"ties.symbols": np.zeros((1, 4, 55, 55), np.uint8)},
         {"image": np.float32(1)},
         {"image": np.zeros((1, 3, 224, 224), np.float64)},
         {"image": np.zeros((0, 3, 224, 224), np.float32)},
-        {"output": np.zeros((1, 0), np.float32)},
-        {"output": np.full((1, 10), "x")},
+        {"outputs.logits": np.zeros((1, 0), np.float32)},
+        {"outputs.logits": np.full((1, 10), "x")},
         {"stream": np.full(3, "x")},
+        {"stream": np.zeros((3, 1), np.uint8)},
+        {"sent.more": np.zeros((1, 4, 55, 55), np.int32)},
+        {"boxes_inputs.levels": np.zeros((5, 1), np.int32)},
     ],
     ids=lambda changes: str({k: (v.dtype.str, v.shape) for k, v in changes.items()}),
 )
 def test_a_record_of_other_shapes_and_types_is_refused(record, changes) -> None:
     with pytest.raises(BundleError):
-        run_selftest(open_bundle(record(**changes)))
+        run_selftest(open_bundle(record(changes)))
 
 
 @pytest.mark.parametrize(
     ("name", "saying"),
     [
         ("image", "symbols differ from PyTorch's"),
-        ("symbols", "symbols differ from PyTorch's"),
-        ("output", "output differs from PyTorch's"),
+        ("sent.symbols", "symbols differ from PyTorch's"),
+        ("received.symbols", "decodes to other symbols than the recorded ones"),
+        ("outputs.logits", "logits differs from PyTorch's"),
         ("stream", "another stream than the recorded one"),
     ],
 )
@@ -207,11 +219,11 @@ def test_a_record_of_another_run_fails_parity(damaged, record, name, saying) -> 
         value = arrays[name].copy()
     value.reshape(-1)[::2] += np.ones((), value.dtype)
     with pytest.raises(ParityError, match=saying):
-        run_selftest(open_bundle(record(**{name: value})))
+        run_selftest(open_bundle(record({name: value})))
 
 
 def test_a_record_of_nan_fails_parity(record) -> None:
-    damaged = record(output=np.full((1, 10), np.nan, np.float32))
+    damaged = record({"outputs.logits": np.full((1, 10), np.nan, np.float32)})
     with pytest.raises(ParityError, match="differs from PyTorch's by nan"):
         run_selftest(open_bundle(damaged))
 
@@ -232,7 +244,7 @@ def test_a_record_damaged_anywhere_is_refused_or_read_right(damaged) -> None:
             assert "selftest.npz" in str(error)
         else:
             assert found.stream == right.stream
-            assert np.array_equal(found.symbols, right.symbols)
+            assert np.array_equal(found.sent["symbols"], right.sent["symbols"])
 
 
 # Code
@@ -287,7 +299,7 @@ def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
 def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
     with np.load(damaged / "selftest.npz") as arrays:
         values = dict(arrays)
-    values["ties"] = np.ones_like(values["ties"])
+    values["ties.symbols"] = np.ones_like(values["ties.symbols"])
     np.savez_compressed(damaged / "selftest.npz", **values)
     with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
         verify_bundle(hashed(damaged))

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .bundle import Bundle
 from .halves import Device, Edge
 from .measure import Latency, machine, measure_steps, peak_memory_bytes
-from .selftest import Record
+from .record import Record
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,10 @@ def bench_half(
     codec = bundle.codec()
     if half == "device":
         device = Device(bundle, threads)
-        session = device.session
+        session = device.graph.session
         steps = {
-            "encoder": device.symbols,
-            "entropy coding": lambda symbols: codec.coder.encode(symbols[0]),
+            "encoder": device.tensors,
+            "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
             "framing": lambda payload: codec.frame(payload, codec.shape),
         }
         value: object = record.image
@@ -85,12 +82,12 @@ def bench_half(
         stream = device.encode(bundle.preprocessing.load(image) if image else record.image)[0]
     else:
         edge = Edge(bundle, threads)
-        session = edge.session
-
-        def decode(frame: tuple[bytes, int, int]) -> NDArray[np.int32]:
-            return codec.coder.decode(*frame)[None]
-
-        steps = {"framing": codec.unframe, "entropy coding": decode, "decoder": edge.output}
+        session = edge.graph.session
+        steps = {
+            "framing": codec.unframe,
+            "entropy coding": lambda frame: edge.decode_payload(*frame),
+            "decoder": edge.output,
+        }
         value = stream = record.stream
     latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
     return Bench(

@@ -1,19 +1,21 @@
 """Read a bundle: its manifest, checked, and the parts that it names."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import BundleError, TablesError
 from ...files import sha256_file
-from ...zoo.coding import Codec, FactorizedTables
+from ...zoo.coding import Codec, load_coder
 from ...zoo.preprocessing import Preprocessing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
-_MAX_DIMENSION = 1 << 16
+DTYPES = ("float32", "int32", "uint8")
+_MAX_DIMENSION = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,13 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class HalfInfo:
-    """One graph of a bundle."""
+class GraphInfo:
+    """One graph of a bundle: its file, the engine that runs it, inputs and outputs in order."""
 
     path: Path
-    input: TensorInfo
-    output: TensorInfo
+    engine: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,17 @@ class Bundle:
         name: Of the model.
         task: Of the model, such as ``"image-classification"``.
         target: Such as ``"cpu"``.
-        engine: That runs the graphs.
         weights: ``"random"`` or ``"trained"``.
         preprocessing: From image file to the device graph's input.
-        device: Image float32 to symbols int32.
-        edge: Symbols int32 to output.
+        graphs: ``device``: image float32 to the wire tensors. ``edge``: what the coder gives back
+            to the output. ``hyper``, where the coder needs it: symbols of z to scale indexes.
+            ``boxes``, for detectors: their second stage.
+        coder: Kind of the coder.
+        coder_settings: Of the coder.
         model_id: 4 bytes, in each stream.
-        latent_shape: Channels, height, width.
-        output_tolerance: Relative, of the edge graph's output.
+        coded_shape: Height and width, of the tensor that is decoded first, that are not sent.
+        output_tolerance: Relative, of the edge graph's outputs.
+        postprocessing: Of the edge graph's outputs, where the task has any.
         files: SHA-256 of every file but the manifest, by path within the folder.
         part_paths: The files of tables, labels and self-test.
     """
@@ -59,33 +65,43 @@ class Bundle:
     name: str
     task: str
     target: str
-    engine: str
     weights: str
     preprocessing: Preprocessing
-    device: HalfInfo
-    edge: HalfInfo
+    graphs: dict[str, GraphInfo]
+    coder: str
+    coder_settings: dict[str, str | int]
     model_id: bytes
-    latent_shape: tuple[int, int, int]
+    coded_shape: tuple[int, int]
     output_tolerance: float
+    postprocessing: dict[str, Any]
     files: dict[str, str]
     part_paths: dict[str, Path]
 
+    @property
+    def device(self) -> GraphInfo:
+        """The device graph."""
+        return self.graphs["device"]
+
+    @property
+    def edge(self) -> GraphInfo:
+        """The edge graph."""
+        return self.graphs["edge"]
+
     def codec(self) -> Codec:
-        """Load the entropy tables.
+        """Load the coder and its tables.
 
         Raises:
             BundleError: They are damaged or have other channels than the graphs.
         """
         self.check_file(self.part_paths["tables"])
         try:
-            tables = FactorizedTables.load(self.part_paths["tables"])
+            coder = load_coder(self.coder, self.coder_settings, self.part_paths["tables"])
         except TablesError as error:
             raise BundleError(error.message, next_step="Export the bundle again.") from error
-        if tables.channels != self.latent_shape[0]:
-            raise BundleError(
-                f"The tables have {tables.channels} channels, the latent {self.latent_shape[0]}."
-            )
-        return Codec(tables, self.model_id, self.latent_shape[1:])
+        sent = [tensor.shape[1] for tensor in self.device.outputs]
+        if coder.channels not in sent:
+            raise BundleError(f"The tables have {coder.channels} channels, the latent {sent[0]}.")
+        return Codec(coder, self.model_id, self.coded_shape)
 
     def labels(self) -> list[str]:
         """Load the class labels, one for each output."""
@@ -159,6 +175,11 @@ def open_bundle(folder: Path) -> Bundle:
         version = manifest["schema_version"]
         if not isinstance(version, int) or version < 1:
             raise ValueError(f"schema_version is {version!r}")
+        if version < SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema {version}; this reads schema {SCHEMA_VERSION}.",
+                next_step="Use the splitrun inside the bundle, or export it again.",
+            )
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{path} has schema {version}; this reads up to {SCHEMA_VERSION}.",
@@ -198,8 +219,6 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in spec["preprocessing"].items()
     }
-    if coding["kind"] != "factorized":
-        raise ValueError(f"the coder {coding['kind']!r} is unknown")
     model_id = bytes.fromhex(_text(coding["model_id"]))
     if len(model_id) != 4:
         raise ValueError(f"model_id has {len(model_id)} bytes, not 4")
@@ -208,14 +227,15 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         name=_text(spec["name"]),
         task=_text(spec["task"]),
         target=_text(manifest["target"]),
-        engine=_text(manifest["engine"]),
         weights=_text(manifest["provenance"]["weights"]),
         preprocessing=Preprocessing(**preprocessing),  # checks itself
-        device=_half(listed, manifest["device"]),
-        edge=_half(listed, manifest["edge"]),
+        graphs={_text(name): _graph(listed, graph) for name, graph in manifest["graphs"].items()},
+        coder=_text(coding["kind"]),
+        coder_settings=_settings(coding["settings"]),
         model_id=model_id,
-        latent_shape=_shape(coding["latent_shape"], rank=3),  # pyright: ignore[reportArgumentType]
+        coded_shape=_shape(coding["shape"], rank=2),  # pyright: ignore[reportArgumentType]
         output_tolerance=float(manifest["parity"]["output_tolerance"]),
+        postprocessing=dict(manifest["postprocessing"]),
         files=files,
         part_paths={
             "tables": listed(coding["tables"]),
@@ -223,21 +243,50 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
             "selftest": listed(manifest["selftest"]),
         },
     )
-    if bundle.device.input.shape[1:] != (3, *bundle.preprocessing.crop):
+    if [one.shape[1:] for one in bundle.device.inputs] != [(3, *bundle.preprocessing.crop)]:
         raise ValueError("the device graph's input is not the preprocessed image")
-    if not bundle.device.output.shape[1:] == bundle.edge.input.shape[1:] == bundle.latent_shape:
-        raise ValueError("the halves do not meet at the latent's shape")
+    _refuse_gap(bundle)
     return bundle
 
 
-def _half(listed, half: dict[str, Any]) -> HalfInfo:
-    return HalfInfo(listed(half["file"]), _tensor(half["input"]), _tensor(half["output"]))
+def _refuse_gap(bundle: Bundle) -> None:
+    """See that what leaves one graph is what the next one takes."""
+    given = {tensor.name: tensor for tensor in bundle.device.outputs}
+    if bundle.coded_shape not in {tensor.shape[2:] for tensor in given.values()}:
+        raise ValueError(f"no tensor that the device gives is {bundle.coded_shape}")
+    hyper = bundle.graphs.get("hyper")
+    if hyper:
+        meet = [tensor.name for tensor in hyper.inputs] == ["hyper_symbols"]
+        meet &= hyper.outputs[0].name in ("indexes", "params")
+        if not meet or given.get("hyper_symbols") != hyper.inputs[0]:
+            raise ValueError("the hyper graph does not turn hyper_symbols into indexes")
+        given |= {tensor.name: tensor for tensor in hyper.outputs}
+    for tensor in bundle.edge.inputs:
+        # An autoregressive coder makes one latent of another.
+        if tensor.name in given and given[tensor.name] != tensor:
+            raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
+
+
+def _graph(listed: Callable[[Any], Path], graph: dict[str, Any]) -> GraphInfo:
+    inputs, outputs = (tuple(map(_tensor, graph[side])) for side in ("inputs", "outputs"))
+    if not inputs or not outputs:
+        raise ValueError("a graph lacks inputs or outputs")
+    return GraphInfo(listed(graph["file"]), _text(graph["engine"]), inputs, outputs)
+
+
+def _settings(value: Any) -> dict[str, str | int]:
+    settings = {
+        _text(name): _text(one) if isinstance(one, str) else one for name, one in value.items()
+    }
+    if not all(type(one) is int or isinstance(one, str) for one in settings.values()):
+        raise ValueError("a setting of the coder is neither word nor whole number")
+    return settings
 
 
 def _tensor(info: dict[str, Any]) -> TensorInfo:
     dtype = _text(info["dtype"])
-    if dtype not in ("float32", "int32"):
-        raise ValueError(f"the type {dtype} is not float32 or int32")
+    if dtype not in DTYPES:
+        raise ValueError(f"the type {dtype} is not one of {', '.join(DTYPES)}")
     return TensorInfo(_text(info["name"]), dtype, _shape(info["shape"]))
 
 

@@ -67,7 +67,14 @@ def _parser(bundle: Path | None) -> argparse.ArgumentParser:
 
     decode = commands.add_parser("decode", parents=[common], help="streams to answers")
     decode.add_argument("streams", nargs="+", metavar="STREAM")
-    decode.add_argument("--top", type=_positive, default=5, help="classes to print")
+    decode.add_argument("--top", type=_positive, default=5, help="classes or objects to print")
+    decode.add_argument(
+        "--picture",
+        type=_size,
+        action="append",
+        metavar="WIDTHxHEIGHT",
+        help="of the picture that a stream is of, for boxes in its pixels; once for each stream",
+    )
     decode.set_defaults(run=_decode)
 
     selftest = commands.add_parser(
@@ -111,22 +118,29 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
 
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
-    from .halves import Edge, top_predictions
+    from .answers import answer
+    from .halves import Edge
 
     edge = Edge(bundle, arguments.threads)
     labels = bundle.labels()
     results = []
-    for name in arguments.streams:
+    pictures = arguments.picture or [None] * len(arguments.streams)
+    if len(pictures) != len(arguments.streams):
+        raise BitstreamError(
+            f"{len(pictures)} pictures for {len(arguments.streams)} streams.",
+            next_step="Give --picture once for each stream, in their order.",
+        )
+    for name, picture in zip(arguments.streams, pictures, strict=True):
         try:
-            output = edge.decode(_read_stream_file(Path(name)))
+            outputs = edge.decode(_read_stream_file(Path(name)))
         except BitstreamError as error:
             raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
-        best = top_predictions(output, labels, arguments.top)
-        results.append({"stream": name, "top": [dataclasses.asdict(one) for one in best]})
+        said = answer(bundle, edge, outputs, labels, count=arguments.top, picture=picture)
+        results.append({"stream": name, **dataclasses.asdict(said)})
         if not arguments.json:
             print(name)
-            for one in best:
-                print(f"  {one.probability:6.1%}  {one.label}")
+            for amount, what in said.lines():
+                print(f"  {amount:>6}  {what}")
     if not arguments.json and bundle.weights == "random":
         print("The weights are random: these answers mean nothing.", file=sys.stderr)
     if arguments.json:
@@ -146,7 +160,8 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
     print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's")
     if result.symbols_differing:
         print(f"          the other {result.symbols_differing} lie on rounding boundaries")
-    print(f"stream    {result.stream_bytes:,} bytes, written and read again exactly")
+    how = "written and read again exactly" if result.stream_rewritten else "read again"
+    print(f"stream    {result.stream_bytes:,} bytes, {how}")
     print(
         f"output    within {result.output_relative_error:.1e} of PyTorch's "
         f"({result.output_tolerance:.0e} allowed)"
@@ -228,6 +243,13 @@ def _count(text: str) -> int:
     if not 0 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1,000,000")
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, times, height = text.partition("x")
+    if not times:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 640x480")
+    return _positive(width), _positive(height)
 
 
 def _positive(text: str) -> int:

@@ -1,9 +1,9 @@
 """What runs a graph. Adding an engine is one class here and one line in ``ENGINES``."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,12 @@ from ...errors import BundleError, DependencyError
 
 
 class Session(Protocol):
-    """A loaded graph of one input and one output."""
+    """A loaded graph."""
 
     version: str
 
-    def run(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Compute the output for an input of the graph's shape and type."""
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute the named outputs for inputs of the graph's shapes and types."""
         ...
 
 
@@ -65,17 +65,16 @@ class OnnxRuntimeSession:
             )
         except failures as error:
             raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
-        self._input = self._session.get_inputs()[0].name
 
-    def run(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Compute the output for an input of the graph's shape and type.
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute the named outputs for inputs of the graph's shapes and types.
 
         Raises:
             BundleError: ONNX Runtime refused; the message has its reason.
         """
         try:
-            return np.asarray(self._session.run(None, {self._input: value})[0])
-        except self._failures as error:
+            return [np.asarray(one) for one in self._session.run(outputs, dict(inputs))]
+        except (*self._failures, ValueError) as error:
             raise BundleError(f"ONNX Runtime failed: {error}") from error
 
 

@@ -1,110 +1,121 @@
 """The two machines: the device turns an image into a stream, the edge a stream into an answer."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BitstreamError, BundleError
-from .bundle import Bundle, HalfInfo
-from .engines import open_session
+from .bundle import Bundle, GraphInfo
+from .engines import Session, open_session
+
+Tensors = tuple[NDArray[Any], ...]
 
 
-class _Half:
-    """A graph that was checked and loaded, and the codec of its bundle.
+class Graph:
+    """A graph of a bundle, loaded.
 
     Args:
         bundle: That was opened.
-        half: Its graph.
+        name: Of the graph, such as ``"device"``.
         threads: For the engine; 0 lets it choose.
 
     Raises:
-        BundleError: The graph or the tables were changed, or cannot be loaded.
+        BundleError: The bundle has no such graph, or it was changed, or cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, half: HalfInfo, threads: int) -> None:
-        bundle.check_file(half.path)
-        self._half = half
-        self.codec = bundle.codec()
-        self.session = open_session(bundle.engine, half.path, threads)
+    info: GraphInfo
+    session: Session
 
-    def _run(self, value: NDArray) -> NDArray:
-        """Run the graph, and hold the engine to what the manifest says of its output."""
-        given, expected = self.session.run(value), self._half.output
-        if given.dtype != np.dtype(expected.dtype) or given.shape[1:] != expected.shape[1:]:
+    def __init__(self, bundle: Bundle, name: str, threads: int = 0) -> None:
+        if name not in bundle.graphs:
             raise BundleError(
-                f"The graph gave {expected.name} as {given.dtype} {given.shape}; "
-                f"the manifest says {expected.dtype} {expected.shape}.",
-                next_step="Check the bundle with: splitzoo export verify BUNDLE",
+                f"{bundle.folder} has no {name} graph.", next_step="Export the bundle again."
             )
-        return given
+        self.info = bundle.graphs[name]
+        bundle.check_file(self.info.path)
+        self.session = open_session(self.info.engine, self.info.path, threads)
+
+    def __call__(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
+        """Run the graph, and hold the engine to what the manifest says of its outputs."""
+        inputs = {info.name: tensor for info, tensor in zip(self.info.inputs, tensors, strict=True)}
+        given = self.session.run(inputs, [info.name for info in self.info.outputs])
+        for tensor, info in zip(given, self.info.outputs, strict=True):
+            if tensor.dtype != np.dtype(info.dtype) or tensor.shape[1:] != info.shape[1:]:
+                raise BundleError(
+                    f"The graph gave {info.name} as {tensor.dtype} {tensor.shape}; "
+                    f"the manifest says {info.dtype} {info.shape}.",
+                    next_step="Check the bundle with: splitzoo export verify BUNDLE",
+                )
+        return tuple(given)
 
 
-class Device(_Half):
+class Device:
     """The device half of a bundle."""
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        super().__init__(bundle, bundle.device, threads)
+        self.codec = bundle.codec()
+        self.graph = Graph(bundle, "device", threads)
 
-    def symbols(self, image: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Run the device graph: image (N, 3, H, W) float32 to symbols (N, C, h, w) int32."""
-        return self._run(image)
+    def tensors(self, image: NDArray[np.float32]) -> Tensors:
+        """Run the device graph: image (N, 3, H, W) float32 to the wire tensors, each (N, …)."""
+        return self.graph([image])
 
     def encode(self, image: NDArray[np.float32]) -> list[bytes]:
         """Turn images (N, 3, H, W) float32 into one stream each."""
-        return [self.codec.compress(symbols) for symbols in self.symbols(image)]
+        return [self.codec.compress(*one) for one in zip(*self.tensors(image), strict=True)]
 
 
-class Edge(_Half):
+class Edge:
     """The edge half of a bundle."""
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        super().__init__(bundle, bundle.edge, threads)
+        self.codec = bundle.codec()
+        self.graph = Graph(bundle, "edge", threads)
+        self._hyper = Graph(bundle, "hyper", threads) if "hyper" in bundle.graphs else None
+        self._boxes = Graph(bundle, "boxes", threads) if "boxes" in bundle.graphs else None
 
-    def symbols(self, stream: bytes) -> NDArray[np.int32]:
-        """Read a stream's symbols (1, C, h, w) int32.
+    def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
+        """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""
+        if self._hyper is None:
+            raise BundleError("The bundle has no hyper graph.")
+        return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
+
+    def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
+        """Run a detector's second stage: levels and proposals to class logits and box deltas."""
+        if self._boxes is None:
+            raise BundleError("The bundle has no boxes graph.")
+        return self._boxes(tensors)
+
+    def tensors(self, stream: bytes) -> Tensors:
+        """Read a stream into the edge graph's inputs, each (1, …).
 
         Raises:
             BitstreamError: It is damaged, of another model, or of another shape than the graph's.
         """
         payload, height, width = self.codec.unframe(stream)
+        return self.decode_payload(payload, height, width)
+
+    def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:
+        """Decode a payload into the edge graph's inputs, each (1, …).
+
+        Raises:
+            BitstreamError: It is damaged, or of another shape than the graph's.
+        """
         if (height, width) != self.codec.shape:
             raise BitstreamError(
                 f"The stream holds a latent of {height}×{width}; the edge graph takes "
                 f"{self.codec.shape[0]}×{self.codec.shape[1]}."
             )
-        return self.codec.coder.decode(payload, height, width)[None]
+        hyper = self.hyper if self._hyper else None
+        decoded = self.codec.coder.decode(payload, height, width, hyper)
+        return tuple(tensor[None] for tensor in decoded)
 
-    def output(self, symbols: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Run the edge graph: symbols (N, C, h, w) int32 to the output float32."""
-        return self._run(symbols)
+    def output(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
+        """Run the edge graph: what the coder gave back, each (N, …), to the outputs."""
+        return self.graph(tensors)
 
-    def decode(self, stream: bytes) -> NDArray[np.float32]:
-        """Turn one stream into the output of one image, such as logits (1, classes) float32."""
-        return self.output(self.symbols(stream))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class and its probability."""
-
-    index: int
-    label: str
-    probability: float
-
-
-def top_predictions(
-    logits: NDArray[np.float32], labels: list[str], count: int = 5
-) -> list[Prediction]:
-    """Return the most probable classes of logits (1, classes), best first.
-
-    Raises:
-        BundleError: There are not as many labels as classes.
-    """
-    scores = logits.reshape(-1).astype(np.float64)
-    if len(labels) != scores.size:
-        raise BundleError(f"The bundle has {len(labels)} labels for {scores.size} classes.")
-    shares = np.exp(scores - scores.max())
-    shares /= shares.sum()
-    order = np.argsort(-shares, kind="stable")[:count]
-    return [Prediction(int(i), labels[i], float(shares[i])) for i in order]
+    def decode(self, stream: bytes) -> Tensors:
+        """Turn one stream into the outputs of one image, such as logits (1, classes) float32."""
+        return self.output(self.tensors(stream))

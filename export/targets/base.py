@@ -1,5 +1,6 @@
 """What a target has to offer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,22 +38,22 @@ class Target(Protocol):
     def export(
         self,
         graph: "nn.Module",
-        example: "Tensor",
+        examples: "Sequence[Tensor]",
         path: Path,
         *,
-        input_name: str,
-        output_name: str,
+        input_names: Sequence[str],
+        output_names: Sequence[str],
         dynamic_batch: bool,
     ) -> None:
-        """Write a graph of one input and one output.
+        """Write a graph.
 
         Args:
-            graph: In evaluation mode.
-            example: An input, for shapes and types.
+            graph: In evaluation mode; its ``forward`` takes ``*tensors`` and gives a tuple.
+            examples: One for each input, for shapes and types.
             path: Of the file to write.
-            input_name: In the file.
-            output_name: In the file.
-            dynamic_batch: Leave the first dimension open.
+            input_names: In the file.
+            output_names: In the file.
+            dynamic_batch: Leave the first dimension of all of them open.
         """
         ...
 

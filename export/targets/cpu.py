@@ -1,6 +1,7 @@
 """A computer with ONNX Runtime: x86 or Arm, Linux, macOS or Windows."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,20 +35,20 @@ class CpuTarget:
     def export(
         self,
         graph: "nn.Module",
-        example: "Tensor",
+        examples: "Sequence[Tensor]",
         path: Path,
         *,
-        input_name: str,
-        output_name: str,
+        input_names: Sequence[str],
+        output_names: Sequence[str],
         dynamic_batch: bool,
     ) -> None:
         """Write the graph as one ONNX file of opset 20."""
         write_onnx(
             graph,
-            example,
+            examples,
             path,
-            input_name=input_name,
-            output_name=output_name,
+            input_names=input_names,
+            output_names=output_names,
             dynamic_batch=dynamic_batch,
             opset=OPSET,
         )

@@ -1,0 +1,124 @@
+"""Run PyTorch on test pictures, and keep every step."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..zoo.preprocessing import Preprocessing
+from ..zoo.split_model import SplitModel
+from ..zoo.tasks.detection import DetectionTail
+from .graphs import EdgeGraph, output_names
+from .runtime.detection import DetectionSettings, box_levels, propose
+from .runtime.record import Named, Record
+from .runtime.selftest import TIE_MARGIN
+
+_PICTURES_TRIED = 24
+_FAR = 2e-5
+"""From a boundary, in steps of a symbol: ten times what float32 sums of some hundred differ by."""
+
+
+def picture(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
+    """Make a seeded test picture with the spectrum of photographs, amplitude falling as 1/f.
+
+    Args:
+        preprocessing: For height and width, and how pixels become the input.
+        seed: Of the noise.
+
+    Returns:
+        (1, 3, height, width) float32, of 8-bit pixels, normalised.
+    """
+    height, width = preprocessing.crop
+    noise = np.random.default_rng(seed).normal(size=(3, height, width))
+    # Photographs' channels mostly rise and fall together.
+    noise += 2 * noise[:1]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    frequency[0, 0] = 1 / max(height, width)
+    image = np.fft.ifft2(np.fft.fft2(noise) / frequency).real
+    image = 0.45 + 0.23 * (image - image.mean()) / image.std()
+    pixels = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    return preprocessing.normalise(pixels.transpose(1, 2, 0))
+
+
+def record_run(model: SplitModel, seed: int) -> Record:
+    """Run PyTorch on a test picture and keep every step.
+
+    Where tensors are computed from rounded ones (scale indexes from the symbols of z, and the
+    whole of y with them), one value at a rounding boundary would decide about all. Of some
+    pictures, the one is taken whose values keep the farthest from such boundaries.
+    """
+    coder = model.coder
+    critical = {*coder.exact, *coder.hyper_gives}.intersection(coder.sends)
+    tried = range(seed * _PICTURES_TRIED, (seed + 1) * _PICTURES_TRIED)
+    best: tuple[float, NDArray[np.float32]] | None = None
+    for number in tried if critical else tried[:1]:
+        image = picture(model.spec.preprocessing, number)
+        distance = _distance(model, image, critical)
+        if best is None or distance > best[0]:
+            best = distance, image
+        if distance > _FAR:
+            break
+    assert best is not None  # at least one was tried
+    return _record(model, best[1])
+
+
+@torch.no_grad()
+def _distance(model: SplitModel, image: NDArray[np.float32], critical: set[str]) -> float:
+    """Return how far the nearest critical value lies from a rounding boundary."""
+    if not critical:
+        return 0.0
+    before = model.coder.unrounded(model.encoder(torch.from_numpy(image)))
+    named = zip(model.coder.sends, before, strict=True)
+    return min(
+        float(_boundary_distance(values).min()) for name, values in named if name in critical
+    )
+
+
+def _boundary_distance(values: torch.Tensor) -> torch.Tensor:
+    return (values - torch.floor(values) - 0.5).abs()
+
+
+@torch.no_grad()
+def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
+    coder = model.coder
+    latent = model.encoder(torch.from_numpy(image))
+    sent: Named = {}
+    ties: Named = {}
+    pairs = zip(coder.sends, coder.send(latent), coder.unrounded(latent), strict=True)
+    for name, tensor, before in pairs:
+        sent[name] = tensor.numpy()
+        if sent[name].dtype.kind in "iu":
+            near = _boundary_distance(before) < TIE_MARGIN
+            ties[name] = (near & (name not in coder.exact)).numpy()
+    stream = model.codec.compress(*(one[0] for one in sent.values()))
+    decoded = model.codec.decompress(stream, model.hyper)
+    received = {name: one[None] for name, one in zip(coder.receives, decoded, strict=True)}
+    outputs = EdgeGraph(model).eval()(*map(torch.from_numpy, received.values()))
+    named = zip(output_names(model), outputs, strict=True)
+    given = {name: tensor.numpy() for name, tensor in named}
+    boxes_inputs, boxes_outputs = _record_boxes(model, given)
+    return Record(
+        image=image,
+        sent=sent,
+        ties=ties,
+        received=received,
+        outputs=given,
+        stream=stream,
+        boxes_inputs=boxes_inputs,
+        boxes_outputs=boxes_outputs,
+    )
+
+
+def _record_boxes(model: SplitModel, given: Named) -> tuple[Named, Named]:
+    """Run a detector's second stage on the proposals that come of its first one's outputs."""
+    tail = model.decoder.get_submodule("tail")
+    if not isinstance(tail, DetectionTail):
+        return {}, {}
+    settings = DetectionSettings.from_dict(tail.settings())
+    found = propose(given["objectness"][0], given["deltas"][0], settings)
+    proposals = np.zeros((settings.proposals, 4), np.float32)
+    proposals[: len(found)] = found
+    inputs: Named = {"proposals": proposals, "levels": box_levels(proposals, settings)}
+    levels = [value for value in given.values() if value.ndim == 4]
+    outputs = tail.boxes(*map(torch.from_numpy, (*levels, *inputs.values())))
+    named = zip(tail.boxes_outputs, outputs, strict=True)
+    return inputs, {name: tensor.numpy() for name, tensor in named}
