@@ -50,8 +50,9 @@ def encoder(
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, bytes per image."""
     from ..export.runtime.bundle import MANIFEST_NAME
-    from ..zoo.catalog import DEFAULT_MODEL, as_folder, get_spec, load
+    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
     from ..zoo.preprocessing import list_images
+    from ..zoo.source import as_folder
     from .report import refuse_foreign
 
     console = Console(json)

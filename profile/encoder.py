@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__, zoo
-from ..export.parity import picture
+from ..export.recording import picture
 from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
 from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
@@ -44,10 +44,10 @@ def profile_model(
         track: Goes through the images, showing progress.
     """
     codec = model.codec
-    image = torch.from_numpy(picture(model.spec.input_shape, seed=0))
+    image = torch.from_numpy(picture(model.spec.preprocessing, seed=0))
     steps = {
-        "encoder": lambda image: model.symbols(image)[0],
-        "entropy coding": codec.coder.encode,
+        "encoder": model.wire_tensors,
+        "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
         "framing": lambda payload: codec.frame(payload, codec.shape),
     }
     before = torch.get_num_threads()
@@ -134,7 +134,7 @@ def profile_bundle(
         size=Size(
             parameters=encoder_parameters(model),
             encoder_bits=encoder_bits(model),
-            sc2bench_encoder_bits=sc2bench_encoder_bits(model, bundle.codec().tables),
+            sc2bench_encoder_bits=sc2bench_encoder_bits(model, bundle.codec().coder),
             graph_bytes=graph_bytes,
             tables_bytes=tables_bytes,
         ),

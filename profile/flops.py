@@ -1,8 +1,9 @@
 """What the device must compute: operations of the device graph, none left out.
 
 One multiply-accumulate (MAC) is one multiplication and one addition, so 2 FLOPs. Additions of a
-bias, and each output element of an elementwise operation, are 1 FLOP. The graph is the one that is
-exported: GDN folded into a constant 1×1 convolution and a division.
+bias, each output element of an elementwise operation, and each element that a minimum or maximum
+looks at, are 1 FLOP. The graph is the one that is exported: GDN folded into a constant 1×1
+convolution and a division.
 """
 
 import logging
@@ -21,7 +22,11 @@ with quiet_torchscript():
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import conv_flop_jit
 
-_ELEMENTWISE = ("abs", "add", "clamp", "div", "mul", "relu", "round", "sub")
+_ELEMENTWISE = (
+    *("abs", "add", "clamp", "div", "leaky_relu", "log", "mul", "relu", "round", "rsub", "sqrt"),
+    "sub",
+)
+_REDUCTIONS = ("amax", "amin")
 _CONVOLUTION = "convolution"
 
 
@@ -38,7 +43,10 @@ def count_flops(model: SplitModel) -> Compute:
             analysis = FlopCountAnalysis(DeviceGraph(model).eval(), torch.zeros(shape))
             analysis.set_op_handle("aten::_convolution", _convolution)
             for name in _ELEMENTWISE:
-                analysis.set_op_handle(f"aten::{name}", _elementwise(name))
+                for spelling in (name, f"{name}_"):
+                    analysis.set_op_handle(f"aten::{spelling}", _elementwise(name))
+            for name in _REDUCTIONS:
+                analysis.set_op_handle(f"aten::{name}", _reduction(name))
             analysis.set_op_handle("aten::to", None)  # a change of type computes nothing
             counts = analysis.by_operator()
             uncounted = dict(analysis.unsupported_ops())
@@ -72,5 +80,12 @@ def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 def _elementwise(name: str):
     def count(_inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         return Counter({name: math.prod(outputs[0].type().sizes())})
+
+    return count
+
+
+def _reduction(name: str):
+    def count(inputs: list[Any], _outputs: list[Any]) -> Counter[str]:
+        return Counter({name: math.prod(inputs[0].type().sizes())})
 
     return count

@@ -24,15 +24,15 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
     @torch.no_grad()
     def measure(path: Path) -> ImageRate:
         latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(path)))
-        symbols = model.coder.symbols(latent)[0].numpy()
-        payload = model.codec.coder.encode(symbols)
+        tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
+        payload = model.codec.coder.encode(*tensors)
         likelihoods = model.coder.likelihoods(latent)
         pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
         return ImageRate(
             image=path.name,
             payload_bytes=len(payload),
-            stream_bytes=len(model.codec.frame(payload, symbols.shape[1:])),
-            estimated_bits=-float(likelihoods.log2().sum()),
+            stream_bytes=len(model.codec.frame(payload, model.codec.coder.shape(*tensors))),
+            estimated_bits=-sum(float(one.log2().sum()) for one in likelihoods) or None,
             sc2bench_bytes=sys.getsizeof(pickled),
         )
 

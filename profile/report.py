@@ -12,7 +12,7 @@ from ..errors import OutputError, ReportError
 from ..files import new_file
 from ..zoo.spec import ModelSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAX_REPORT_BYTES = 1 << 28
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]

@@ -1,50 +1,61 @@
 """What the device must hold: encoder parameters and bits, counted three ways."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from ..export.runtime.bundle import Bundle
-from ..zoo.coding import FactorizedTables
+from ..zoo.bottlenecks.factorized_prior import TABLE_BUFFERS
+from ..zoo.coding import Coder
 from ..zoo.split_model import SplitModel
 
 _BITS_OF_BOOL_IN_SC2BENCH = 2
 
 
+def _device_parameters(model: SplitModel) -> Iterator[torch.nn.Parameter]:
+    yield from model.encoder.parameters()
+    for name in model.coder.on_device:
+        yield from model.coder.get_submodule(name).parameters()
+
+
 def encoder_parameters(model: SplitModel) -> int:
-    """Return the number of learned parameters of the encoder."""
-    return sum(parameter.numel() for parameter in model.encoder.parameters())
+    """Return the number of learned parameters on the device: encoder, and h_a and h_s if any."""
+    return sum(parameter.numel() for parameter in _device_parameters(model))
 
 
 def encoder_bits(model: SplitModel) -> int:
     """Return the encoder size of the SC2 paper's Eq. 1: the bits of the encoder's parameters."""
-    return sum(
-        parameter.numel() * parameter.element_size() * 8 for parameter in model.encoder.parameters()
-    )
+    return sum(one.numel() * one.element_size() * 8 for one in _device_parameters(model))
 
 
-def sc2bench_encoder_bits(model: SplitModel, tables: FactorizedTables | None = None) -> int:
+def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int:
     """Return the encoder size as sc2bench 0.1.1's ``analyze_model_size`` counts it.
 
-    It adds up the state dict of the encoder and of the entropy bottleneck: buffers and entropy
-    tables too, and a bool as 2 bits. For comparison with the paper's figures alone.
+    It adds up the state dict of the encoder and of the entropy models: buffers and entropy tables
+    too, and a bool as 2 bits. For comparison with the paper's figures alone.
 
     Args:
-        model: Of which the architecture and, unless given, the tables are counted.
-        tables: That take the place of the model's own.
+        model: Of which the architecture and, unless a coder is given, the tables are counted.
+        coder: Whose tables take the place of the model's own.
     """
     bits = 0
-    for module in (model.encoder, model.coder.entropy_bottleneck):
+    for module in (model.encoder, model.coder):
         for name, tensor in module.state_dict().items():
-            if tables is not None and name in ("_quantized_cdf", "_cdf_length", "_offset"):
+            if coder is not None and name.rpartition(".")[2] in TABLE_BUFFERS:
                 continue
             of_one = 8 * tensor.element_size()
             bits += tensor.numel() * (
                 _BITS_OF_BOOL_IN_SC2BENCH if tensor.dtype == torch.bool else of_one
             )
-    if tables is not None:
-        bits += 32 * (tables.cdf.size + tables.length.size + tables.offset.size)
+    if coder is not None:
+        tables = (value for name, value in coder.arrays().items() if _is_table(name))
+        bits += 32 * sum(table.size for table in tables)
     return bits
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(("cdf", "length", "offset"))
 
 
 def deployed_bytes(bundle: Bundle) -> tuple[int, int]:
