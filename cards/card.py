@@ -13,11 +13,19 @@ from ..export.verify import read_manifest
 from ..files import new_folder, refuse_taken
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.catalog import DEFAULT_MODEL, get_spec
+from ..zoo.coding import CODERS
+from ..zoo.config import ModelConfig, read_config
+from ..zoo.source import as_folder
 from ..zoo.spec import ModelSpec
 from .picture import draw_split
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "split.png"
+_ANSWERS = {
+    "image-classification": "logits (N, {}) float32",
+    "object-detection": "boxes, labels and scores of {} classes, for each image",
+    "semantic-segmentation": "logits (N, {}, H, W) float32",
+}
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
@@ -29,22 +37,32 @@ class CardFacts:
         spec: What the model is.
         manifest: Of its bundle, if one was made.
         profile: Of its encoder, if one was measured.
+        config: Of its saved folder, if it is one.
+        repository: That it is published in, if it is.
     """
 
     spec: ModelSpec
     manifest: Manifest | None
     profile: EncoderProfile | None
+    config: ModelConfig | None = None
+    repository: str = ""
 
     @property
     def weights(self) -> str:
         """``"random"``, ``"trained"``, or empty where nothing says."""
         if self.profile:
             return self.profile.weights
-        return self.manifest.provenance.weights if self.manifest else ""
+        if self.manifest:
+            return self.manifest.provenance.weights
+        if self.config:
+            return "trained" if self.config.random_seed is None else "random"
+        return ""
 
     @property
     def source(self) -> str:
-        """What loads the model: a name or a folder."""
+        """What loads the model: a name, a folder or a repository."""
+        if self.repository:
+            return self.repository
         if self.profile:
             return self.profile.source
         return self.manifest.provenance.source if self.manifest else self.spec.name
@@ -63,11 +81,17 @@ class CardFacts:
         """Of random weights."""
         if self.profile:
             return self.profile.seed
-        return self.manifest.provenance.seed if self.manifest else None
+        if self.manifest:
+            return self.manifest.provenance.seed
+        return self.config.random_seed if self.config else None
 
 
 def gather_facts(
-    model: str | None = None, *, bundle: Path | None = None, profile: Path | None = None
+    model: str | None = None,
+    *,
+    bundle: Path | None = None,
+    profile: Path | None = None,
+    repository: str = "",
 ) -> CardFacts:
     """Read the sources of a card and see that they speak of the same model.
 
@@ -75,6 +99,7 @@ def gather_facts(
         model: A registered name or a saved model's folder; by default what the others name.
         bundle: A bundle's folder.
         profile: A report of ``splitzoo profile encoder -o``.
+        repository: On the Hub, that the card is for.
 
     Raises:
         ReportError: The sources belong to different models.
@@ -99,12 +124,14 @@ def gather_facts(
             next_step=f"Profile the bundle: splitzoo profile encoder {bundle} -o {profile}",
         )
     spec = next(iter(named.values()), None) or get_spec(DEFAULT_MODEL)
-    return CardFacts(spec, manifest, report)
+    folder = as_folder(model) if model else None
+    config = read_config(folder) if folder else None
+    return CardFacts(spec, manifest, report, config, repository)
 
 
 def render_card(facts: CardFacts) -> ModelCard:
     """Render the card; what was not measured is not on it."""
-    spec = facts.spec
+    spec, manifest = facts.spec, facts.manifest
     trained = facts.weights == "trained"
     data = ModelCardData(
         library_name="splitzoo",
@@ -127,9 +154,12 @@ def render_card(facts: CardFacts) -> ModelCard:
         template_path=str(_TEMPLATE),
         facts=facts,
         spec=spec,
-        manifest=facts.manifest,
+        manifest=manifest,
         profile=facts.profile,
         picture=PICTURE_NAME,
+        edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
+        answer=_ANSWERS[spec.task].format(spec.num_classes),
+        lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
     )
 
 
@@ -151,6 +181,7 @@ def build_card(
     *,
     bundle: str | Path | None = None,
     profile: str | Path | None = None,
+    repository: str = "",
 ) -> Path:
     """Write a card and its picture into a folder, whole or not at all.
 
@@ -159,6 +190,7 @@ def build_card(
         model: See :func:`gather_facts`; so for the others.
         bundle: A bundle's folder.
         profile: A report.
+        repository: On the Hub, that the card is for.
 
     Returns:
         The path of the card.
@@ -170,7 +202,10 @@ def build_card(
     folder = Path(folder)
     refuse_taken(folder)
     facts = gather_facts(
-        model, bundle=Path(bundle) if bundle else None, profile=Path(profile) if profile else None
+        model,
+        bundle=Path(bundle) if bundle else None,
+        profile=Path(profile) if profile else None,
+        repository=repository,
     )
     with new_folder(folder) as temporary:
         draw_split(facts.spec, facts.profile, temporary / PICTURE_NAME)

@@ -74,5 +74,31 @@ def show(
     console.data({"metadata": data, "text": shown.text}, terminal)
 
 
+@app.command()
+def zoo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Markdown file to write.")
+    ],
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
+) -> None:
+    """Write the table of the zoo: what each architecture costs the device. Takes minutes."""
+    import shlex
+    import sys
+
+    from ..zoo.catalog import list_architectures, list_models
+    from .zoo_parity import compare
+    from .zoo_table import measure_zoo, render_zoo, write_zoo
+
+    console = Console()
+    wanted = set(list_models(pattern))
+    names = [name for name in list_architectures() if name in wanted]
+    rows = measure_zoo(
+        names, compare=compare, track=lambda all_: console.track(all_, "architectures")
+    )
+    command = shlex.join(["splitzoo", *sys.argv[1:]])
+    write_zoo(output, render_zoo(rows, command=command))
+    console.print(str(output))
+
+
 def _line(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,5 +1,6 @@
 """The picture of a split: which part runs where, and what crosses the link."""
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -31,17 +32,18 @@ def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> N
     _place(axes, 1.5, 41, "DEVICE", _DEVICE)
     _place(axes, 68.5, 40, "EDGE", _EDGE)
     image = "×".join(map(str, spec.input_shape))
-    latent = "×".join(map(str, spec.latent_shape))
+    wire = spec.wire[0]
+    latent = "×".join(map(str, wire.shape))
     _part(axes, 3.5, 9.5, "image", image)
     _part(axes, 16, 12, "encoder", _encoder_facts(profile))
     _part(axes, 30.5, 10, "entropy\ncoder", "")
     _part(axes, 70.5, 10, "entropy\ncoder", "")
-    _part(axes, 83, 12, "decoder", f"+ {spec.backbone}\nfrom layer2 on")
-    _part(axes, 97.5, 9, "answer", f"{spec.num_classes}\nlogits")
+    _part(axes, 83, 12, "decoder", f"+ {_edge_part(spec)}")
+    _part(axes, 97.5, 9, "answer", _ANSWERS[spec.task].format(spec.num_classes))
     for start, end in ((13, 16), (28, 30.5), (80.5, 83), (95, 97.5)):
         _arrow(axes, start, end)
     for x in (29.2, 81.8):
-        axes.text(x, 7.2, f"{latent} symbols", ha="center", fontsize=8.5, color=_FAINT)
+        axes.text(x, 7.2, f"{latent} {wire.name}", ha="center", fontsize=8.5, color=_FAINT)
 
     axes.add_patch(
         FancyBboxPatch((46, 12.5), 19, 10, boxstyle="round,pad=0.3", fc=_LINK, ec="none")
@@ -51,6 +53,18 @@ def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> N
     _arrow(axes, 40.5, 46)
     _arrow(axes, 65, 70.5)
     figure.savefig(path, metadata={"Software": "splitzoo"})
+
+
+_ANSWERS = {
+    "image-classification": "{}\nlogits",
+    "object-detection": "boxes,\nlabels",
+    "semantic-segmentation": "{} classes\nper pixel",
+}
+
+
+def _edge_part(spec: ModelSpec) -> str:
+    name = textwrap.fill(spec.backbone.replace("_", "_ "), 14).replace("_ ", "_")
+    return f"{name}\nafter {spec.cut.rpartition('.')[2]}" if spec.cut else f"all of\n{name}"
 
 
 def _encoder_facts(profile: EncoderProfile | None) -> str:

@@ -146,7 +146,7 @@ def spellings(value: object) -> set[str]:
 def test_every_number_on_the_card_was_measured(card, report, tiny_bundle) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     known = spellings(json.loads(report.read_text())) | spellings(manifest)
-    channels, height, width = manifest["coding"]["latent_shape"]
+    _batch, channels, height, width = manifest["graphs"]["device"]["outputs"][0]["shape"]
     known |= {f"{channels * height * width:,}"}
     text = card.text.partition("## Training")[0]
     # What is written there in words and not measured: an equation, two headings, the batch.
@@ -161,7 +161,7 @@ def test_the_measurements_stand_in_their_rows(card, report) -> None:
     profile = read_report(report)
     rate = profile.rate
     for row in (
-        f"| encoder parameters | {profile.size.parameters:,} |",
+        f"| parameters on the device | {profile.size.parameters:,} |",
         f"| encoder size, bits (Eq. 1 of the SC2 paper) | {profile.size.encoder_bits:,} |",
         f"| encoder size, bits as sc2bench counts | {profile.size.sc2bench_encoder_bits:,} |",
         f"| MACs per image | {profile.compute.macs:,} |",

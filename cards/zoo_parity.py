@@ -1,0 +1,89 @@
+"""What each architecture was compared with, for the table of the zoo: the same random weights in
+the reference implementation and here.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ParityError
+from ..zoo.bottleneck_specs import ChannelReductionBottleneck, NeuralCodecBottleneck
+from ..zoo.bottlenecks.neural_codec import build as build_codec
+from ..zoo.catalog import build, is_assembled
+from ..zoo.conversion.keys import map_tensors
+from ..zoo.conversion.parity import check_parity
+from ..zoo.conversion.reference import bottleneck_of, build_reference
+from ..zoo.deprecations import quiet_torchscript
+from ..zoo.spec import ModelSpec
+
+with quiet_torchscript():
+    from compressai.zoo.image import model_architectures
+
+_TOLERANCE = 1e-4
+_SIDE = 128
+
+
+def compare(spec: ModelSpec) -> str:
+    """Say how a model compares with its reference.
+
+    Raises:
+        ParityError: They differ by more than rounding.
+        DependencyError: The reference is not installed.
+    """
+    bottleneck = spec.bottleneck
+    if isinstance(bottleneck, NeuralCodecBottleneck):
+        return _compare_codec(bottleneck)
+    if isinstance(bottleneck, ChannelReductionBottleneck) and bottleneck.network == "resnet-24":
+        return "sc2bench 0.0.3, in `tests/test_parity_bottlenecks.py`"
+    if is_assembled(spec):
+        return "none: the image codec's library, then the network"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        reference = build_reference(spec)
+        for layer in bottleneck_of(reference, spec).modules():
+            # PyTorch's own initialisation would leave nearly every symbol at 0.
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    tensors = reference.state_dict()
+    model = build(spec)
+    mapped, _ = map_tensors(spec, tensors, model.state_dict())
+    model.load_state_dict(model.state_dict() | mapped)
+    model.make_tables()
+    parity = check_parity(model, tensors)
+    if parity.not_checked:
+        return parity.not_checked
+    symbols = (
+        f"{parity.symbols - parity.symbols_differing:,} of {parity.symbols:,} symbols equal, "
+        if parity.symbols
+        else ""
+    )
+    return f"{parity.reference}: {symbols}outputs {_within(parity.output_max_relative_error or 0)}"
+
+
+def _within(error: float) -> str:
+    return f"within {error:.0e}" if error else "equal"
+
+
+@torch.no_grad()
+def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
+    """Hold a learned codec against CompressAI's, through the bytes of both."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        parts = build_codec(sizes, (_SIDE, _SIDE))
+        peer: Any = model_architectures[sizes.architecture](*sizes.sizes).eval()
+    encoder, bottleneck, decoder = parts
+    bottleneck.make_tables()
+    whole = nn.ModuleDict({"encoder": encoder, "bottleneck": bottleneck, "decoder": decoder})
+    whole.eval()
+    peer.load_state_dict({name.partition(".")[2]: one for name, one in whole.state_dict().items()})
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 9, 9, generator=generator)
+    picture = nn.functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
+    expected = peer.decompress(**peer.compress(picture))["x_hat"]
+    found = decoder(bottleneck(encoder(picture)))
+    error = float((found - expected).abs().max() / expected.abs().max())
+    if not error <= _TOLERANCE:
+        raise ParityError(f"the picture differs from CompressAI's by {error:.0e} of its range")
+    return f"compressai {version('compressai')}: decoded picture {_within(error)}"
