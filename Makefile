@@ -4,16 +4,21 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The reference implementation, for parity tests. Its own requirements are older than ours.
 REFERENCE := sc2bench==0.1.1 torchdistill==1.1.5
+# The version that the published CR+BQ models belong to; two cannot share an environment.
+OLD_REFERENCE := sc2bench==0.0.3 torchdistill==0.3.3
 
 MODEL = $(shell $(BIN)/python -c "from splitzoo import zoo; print(zoo.DEFAULT_MODEL)")
 
-.PHONY: demo test check bench cards lock clean
+.PHONY: demo test test-all check bench cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
 	$(BIN)/splitzoo demo --random-weights -o demo-out
 
 test: .venv/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.dev
 	$(BIN)/python -m pytest
 
 check: .venv/.dev
@@ -25,8 +30,9 @@ check: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/sc2bench_speed.py
 
-# The card of the demo, as an example to read.
-cards: demo
+# The card of the demo, as an example to read, and the table of the zoo.
+cards: demo .venv/.dev
+	$(BIN)/splitzoo cards zoo -o cards/generated/zoo.md
 	rm -rf cards/generated/$(MODEL)
 	mkdir -p cards/generated
 	cp -r demo-out/card cards/generated/$(MODEL)
@@ -50,4 +56,5 @@ clean:
 .venv/.dev: .venv/.base
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	$(PIP) install -q -c constraints.txt --no-deps $(REFERENCE)
+	$(PIP) install -q --no-deps --upgrade --target .venv/sc2bench-0.0.3 $(OLD_REFERENCE)
 	touch $@

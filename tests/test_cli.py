@@ -80,8 +80,14 @@ def test_an_unknown_model_is_answered_with_close_ones(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_no_model(splitzoo) -> None:
-    refused(splitzoo("zoo", "show", "nowhere/model"), "No model folder is named 'nowhere/model'")
+@pytest.mark.parametrize("name", ["./nowhere/model", "nowhere/", "no/where/model", "/nowhere"])
+def test_a_folder_that_is_not_there_is_no_model(splitzoo, name) -> None:
+    refused(splitzoo("zoo", "show", name), f"No model folder is named '{name}'")
+
+
+def test_a_repository_that_is_not_there_is_no_model(splitzoo, hub) -> None:
+    refused(splitzoo("zoo", "show", "nowhere/model"), "nowhere/model: there is no such repository")
+    assert hub.seen()
 
 
 def test_an_unknown_target_is_answered_with_close_ones(splitzoo, tmp_path) -> None:
@@ -97,7 +103,7 @@ def test_an_unknown_device_is_answered_with_close_ones(splitzoo) -> None:
 @pytest.mark.parametrize(
     "words", [("export", "split"), ("profile", "encoder"), ("demo",)], ids=" ".join
 )
-def test_missing_weights_say_what_to_do(splitzoo, tmp_path, monkeypatch, words) -> None:
+def test_missing_weights_say_what_to_do(splitzoo, hub, tmp_path, monkeypatch, words) -> None:
     monkeypatch.chdir(tmp_path)
     refused(splitzoo(*words), f"No weights for {zoo.DEFAULT_MODEL}", "--random-weights")
     assert list(tmp_path.iterdir()) == []
@@ -109,13 +115,42 @@ def test_missing_weights_say_what_to_do(splitzoo, tmp_path, monkeypatch, words) 
 def test_zoo_list_shows_every_model(splitzoo) -> None:
     code, out, _ = splitzoo("zoo", "list")
     assert code == 0
-    assert re.findall(r"splittable_resnet50-fp-beta[\d.]+", out) == zoo.list_models()
+    first = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert [word for word in first if "-" in word] == zoo.list_models()
 
 
 def test_zoo_list_takes_a_pattern(splitzoo) -> None:
-    code, out, _ = splitzoo("zoo", "list", "*beta5*", "--json")
+    code, out, _ = splitzoo("zoo", "list", "splittable_resnet50-*beta5*", "--json")
     assert code == 0
     assert [spec["name"] for spec in json.loads(out)] == ["splittable_resnet50-fp-beta5.12"]
+
+
+@pytest.mark.parametrize(
+    ("options", "filters"),
+    [
+        (("--task", "object-detection"), {"task": "object-detection"}),
+        (("--method", "end-to-end"), {"method": "end-to-end"}),
+        (("--backbone", "regnet"), {"backbone": "regnet"}),
+        (("--beta", "1.024e-7"), {"beta": 1.024e-7}),
+        (
+            ("--task", "semantic-segmentation", "--beta", "0.16"),
+            {"task": "semantic-segmentation", "beta": 0.16},
+        ),
+    ],
+)
+def test_zoo_list_takes_filters(splitzoo, options, filters) -> None:
+    code, out, _ = splitzoo("zoo", "list", *options, "--json")
+    names = [spec["name"] for spec in json.loads(out)]
+    assert (code, names) == (0, zoo.list_models(**filters))
+    assert 0 < len(names) < len(zoo.list_models())
+
+
+def test_zoo_list_of_what_is_at_hand_makes_no_request(splitzoo, hub) -> None:
+    code, out, err = splitzoo("zoo", "list", "--pretrained")
+    assert code == 0
+    assert "splittable" not in out
+    assert "No model matches." in err
+    assert hub.seen() == []
 
 
 def test_zoo_list_of_json_is_the_specs(splitzoo) -> None:
@@ -131,13 +166,53 @@ def test_zoo_list_of_nothing_hints_on_stderr(splitzoo) -> None:
     assert "splitzoo zoo list" in err
 
 
-def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, tiny_model, tiny_folder) -> None:
+def parameters(module) -> int:
+    return sum(one.numel() for one in module.parameters())
+
+
+def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_folder) -> None:
     code, out, err = splitzoo("zoo", "show", zoo.DEFAULT_MODEL)
     assert (code, err) == (0, "")
-    assert "24×55×55 = 72,600 symbols" in out
+    assert re.search(r"on the wire +symbols 24×55×55 int32", out)
+    assert re.search(r"backbone +resnet50, cut after layer1", out)
+    assert "138,672 parameters" in out
+    assert f"{parameters(model.decoder):,} parameters" in " ".join(out.split())
     code, out, _ = splitzoo("zoo", "show", tiny_folder, "--json")
     assert code == 0
-    assert zoo.ModelSpec.model_validate_json(out) == tiny_model.spec
+    shown = json.loads(out)
+    assert zoo.ModelSpec.model_validate(shown.pop("spec")) == tiny_model.spec
+    assert shown == {
+        "wire": [{"name": "symbols", "dtype": "int32", "shape": [4, 55, 55]}],
+        "device_parameters": parameters(tiny_model.encoder),
+        "edge_parameters": parameters(tiny_model.decoder),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "sayings"),
+    [
+        (
+            "faster_rcnn_splittable_resnet50-mshp-beta0.16",
+            [
+                *("symbols 24×199×335 int32", "hyper_symbols 16×50×84 int32", "91 classes"),
+                *("indexes 24×199×335 int32", "mean-scale-hyperprior bottleneck, β 0.16"),
+            ],
+        ),
+        (
+            "splittable_resnet50-bq3ch",
+            ["values 3×60×60 uint8", "scale 1×1×1 float32", "3 ch", "resnet50-bq3ch_from_resnet50"],
+        ),
+        ("resnet50-layer3-jpeg-q90", ["features 1024×14×14 float32", "cut after layer3"]),
+        ("resnet50-vtm-q63", ["pixels 3×224×224 uint8", "cut in front of it", "quality 63"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_zoo_show_says_what_crosses_the_link(splitzoo, name, sayings) -> None:
+    code, out, err = splitzoo("zoo", "show", name)
+    assert (code, err) == (0, "")
+    words = " ".join(out.split())
+    for saying in sayings:
+        assert saying in words
 
 
 def test_a_disk_that_fills_at_the_report_leaves_nothing_behind(
@@ -304,10 +379,10 @@ def test_demo_of_an_image_that_is_none_leaves_nothing_behind(
 def test_a_table_in_a_pipe_has_a_line_for_each_model(splitzoo, monkeypatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     _, out, _ = splitzoo("zoo", "list")
-    lines = [line.split() for line in out.splitlines() if "splittable" in line]
-    assert lines == [
-        [name, "image-classification", "entropic-student", name.partition("beta")[2]]
-        for name in zoo.list_models()
+    _header, _rule, *lines = (line.split(maxsplit=3) for line in out.splitlines() if line.strip())
+    assert [[*words[:3], words[3].strip()] for words in lines] == [
+        [spec.name, spec.task, spec.method, spec.strength]
+        for spec in map(zoo.get_spec, zoo.list_models())
     ]
 
 

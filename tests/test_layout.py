@@ -17,10 +17,11 @@ ORDER = (
     ("export",),
     ("profile",),
     ("cards",),
-    ("demo", "cli", "__main__"),
+    ("demo", "publish", "cli", "__main__"),
 )
-# Presentation of the command line; only files named cli.py and demo.py use it.
+# Presentation of the command line; only files of commands use it.
 FRONT = "console"
+COMMANDS = ("cli.py", "demo.py", "publish.py")
 PACKAGES = ("zoo", "export", "profile", "cards")
 
 
@@ -92,7 +93,7 @@ def test_imports_go_one_way(path: Path) -> None:
     if part in ("__init__", FRONT):
         assert imported <= {"errors"}
         return
-    if path.name not in ("cli.py", "demo.py"):
+    if path.name not in COMMANDS:
         assert FRONT not in imported
     imported.discard(FRONT)
     later = {other for other in imported if rank(other) > rank(part)}
@@ -127,17 +128,55 @@ def test_lazy_packages_give_what_they_name(name: str) -> None:
         _ = package.nothing
 
 
-def test_the_runtime_imports_what_the_board_has() -> None:
-    allowed = {"numpy", "PIL", "constriction", "onnxruntime"}
-    carried = [
-        ROOT / "errors.py",
-        ROOT / "files.py",
-        ROOT / "signals.py",
+# What travels inside bundles.
+CARRIED = sorted(
+    (
+        *(ROOT / f"{name}.py" for name in ("errors", "files", "registry", "signals")),
         ROOT / "zoo" / "preprocessing.py",
         *(ROOT / "zoo" / "coding").glob("*.py"),
         *(ROOT / "export" / "runtime").glob("*.py"),
-    ]
-    for path in carried:
+    )
+)
+
+
+def test_bundles_carry_the_runtime_whole(tiny_bundle) -> None:
+    folder = tiny_bundle / "splitrun"
+    found = {path.relative_to(folder) for path in folder.rglob("*.py")}
+    expected = {path.relative_to(ROOT) for path in CARRIED}
+    assert found - expected == {Path("__init__.py"), Path("__main__.py")}
+    assert expected <= found
+
+
+def test_the_runtime_imports_what_it_carries() -> None:
+    here = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in CARRIED}
+    here |= {name.removesuffix(".__init__") for name in here}
+    for path in CARRIED:
+        package = path.relative_to(ROOT).parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = package[: len(package) - node.level + 1]
+                base = ".".join((*above, *(node.module or "").split("."))).strip(".")
+                named = {f"{base}.{alias.name}".strip(".") for alias in node.names}
+                assert base in here or named <= here, f"{path.name} imports {base}"
+
+
+@pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_runtime_is_written_in_the_boards_python(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+    imported = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level
+        for alias in node.names
+    }
+    newer = ("Self", "Never", "LiteralString", "assert_never", "override", "Unpack", "Required")
+    assert not imported & {f"typing.{name}" for name in newer}
+    assert not imported & {"enum.StrEnum", "datetime.UTC", "contextlib.chdir", "itertools.batched"}
+
+
+def test_the_runtime_imports_what_the_board_has() -> None:
+    allowed = {"numpy", "PIL", "constriction", "onnxruntime"}
+    for path in CARRIED:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
