@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..console import Console, Json
+from ..errors import UnknownNameError
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
 
@@ -91,7 +92,9 @@ def zoo(
 
     console = Console()
     wanted = set(list_models(pattern))
-    names = [name for name in list_architectures() if name in wanted]
+    names = [first for first, all_ in list_architectures().items() if wanted.intersection(all_)]
+    if not names:
+        raise UnknownNameError("model", pattern, next_step="See: splitzoo zoo list")
     rows = measure_zoo(
         names, compare=compare, track=lambda all_: console.track(all_, "architectures")
     )

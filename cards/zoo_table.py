@@ -50,7 +50,7 @@ class Row:
 
 
 def measure_zoo(
-    names: Sequence[str] = (),
+    names: Sequence[str] | None = None,
     *,
     compare: Callable[[ModelSpec], str] | None = None,
     track: Track = iter,
@@ -64,7 +64,7 @@ def measure_zoo(
     """
     groups = catalog.list_architectures()
     rows = []
-    for name in track(list(names or groups)):
+    for name in track(list(groups if names is None else names)):
         model = catalog.build(name)
         rows.append(
             Row(
