@@ -1,0 +1,11 @@
+"""Checkpoints of sc2-benchmark, made into saved models.
+
+::
+
+    .pt file ─► read, nothing of it run ─► names of tensors mapped ─► model ─► tables ─► folder
+                                                                        │
+                                                  sc2bench's own model ─┴─► parity
+
+Everything in a checkpoint is either in the model or named, with a reason, in the
+:class:`~splitzoo.zoo.conversion.convert.Conversion`.
+"""

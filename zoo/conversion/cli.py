@@ -1,0 +1,91 @@
+"""``splitzoo zoo convert``."""
+
+import textwrap
+from pathlib import Path
+
+import typer
+
+from ...console import Console
+from .convert import Conversion, Outcome, convert, convert_all, find_checkpoints
+from .parity import Parity
+
+_REASON_WIDTH = 240
+
+
+def run(
+    console: Console, checkpoint: Path, output: Path, *, name: str | None, everything: bool
+) -> None:
+    """Convert one checkpoint, or all below a folder, and print what was done.
+
+    Args:
+        console: Prints.
+        checkpoint: A file, or a folder with ``everything``.
+        output: The folder to write; with ``everything``, the folder of those.
+        name: Of the model; None for what the file's name says.
+        everything: Convert every checkpoint below the folder; go on after one that fails.
+
+    Raises:
+        SplitzooError: See :func:`.convert.convert`.
+        typer.Exit: One of many failed; code 1.
+    """
+    if everything:
+        if name is not None:
+            raise typer.BadParameter("--name goes with one checkpoint, not with --all.")
+        _run_all(console, checkpoint, output)
+        return
+    with console.steps() as step:
+        conversion = convert(checkpoint, output, name=name, progress=step)
+    console.data(conversion, lambda: _show(console, conversion))
+    console.hint(f"Next: splitzoo export split {output}")
+
+
+def _show(console: Console, conversion: Conversion) -> None:
+    rows = [
+        ("model", conversion.name),
+        ("from", conversion.checkpoint),
+        ("SHA-256", conversion.sha256),
+        ("tensors", f"{conversion.tensors:,}"),
+        *(("left out", f"{len(one.names)} {one.reason}") for one in conversion.left_out),
+    ]
+    if conversion.beside:
+        rows.append(("left out", f"{', '.join(conversion.beside)}: of the training"))
+    rows.append(("parity", _in_words(conversion.parity)))
+    console.table(conversion.folder, ("", ""), rows)
+
+
+def _in_words(parity: Parity) -> str:
+    if parity.output_max_relative_error is None:
+        return f"not checked, {parity.not_checked}"
+    symbols = (
+        f"{parity.symbols_differing} of {parity.symbols:,} symbols differ, at ties; "
+        if parity.symbols
+        else ""
+    )
+    return (
+        f"{parity.reference}, {parity.pictures} pictures: {symbols}outputs within "
+        f"{parity.output_max_relative_error:.1e} of the largest"
+    )
+
+
+def _run_all(console: Console, folder: Path, output: Path) -> None:
+    paths = find_checkpoints(folder)
+    outcomes = list(convert_all(console.track(paths, "converting"), output))
+    console.data(outcomes, lambda: _summary(console, outcomes))
+    if any(one.status == "failed" for one in outcomes):
+        raise typer.Exit(1)
+
+
+def _summary(console: Console, outcomes: list[Outcome]) -> None:
+    rows = ((Path(one.checkpoint).name, one.status, _result(one)) for one in outcomes)
+    console.table("", ("checkpoint", "", "to, or why not"), rows)
+    counts = [
+        f"{sum(one.status == status for one in outcomes)} {status}"
+        for status in ("converted", "skipped", "failed")
+    ]
+    console.hint(", ".join(counts) + ".")
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.conversion is None:
+        return textwrap.shorten(outcome.reason, _REASON_WIDTH, placeholder=" … (all of it: --json)")
+    return f"{outcome.conversion.folder}; {_in_words(outcome.conversion.parity)}"

@@ -1,0 +1,213 @@
+"""From a checkpoint to a saved model."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ...errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
+from ...files import refuse_taken, sha256_file
+from ..catalog import build, save
+from ..config import CONFIG_NAME, read_config
+from ..models import MODELS, find_spec
+from ..spec import ModelSpec
+from ..split_model import SplitModel
+from .checkpoint import Checkpoint, read_checkpoint, require_file
+from .keys import LeftOut, map_tensors, prefixes
+from .parity import Parity, check_parity
+
+SUFFIXES = (".pt", ".pth")
+_WIDEST = 1 << 15
+"""No table of 16 bits reaches further, and none of a trained model nearly as far."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was made of a checkpoint.
+
+    Attributes:
+        checkpoint: Its file.
+        sha256: Of that file.
+        name: Of the model.
+        folder: Of the saved model.
+        tensors: So many of the checkpoint's are in it.
+        left_out: Those that are not, with reasons.
+        beside: What else the checkpoint held, which is training's and is not in the model.
+        parity: How the model compares with sc2bench's own.
+    """
+
+    checkpoint: str
+    sha256: str
+    name: str
+    folder: str
+    tensors: int
+    left_out: tuple[LeftOut, ...]
+    beside: tuple[str, ...]
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one of many checkpoints.
+
+    Attributes:
+        checkpoint: Its file.
+        status: "skipped" are those whose file name is no experiment of sc2-benchmark, and those
+            that were converted before.
+        reason: Why it was skipped or failed.
+        conversion: Of those that were converted now.
+    """
+
+    checkpoint: str
+    status: Literal["converted", "skipped", "failed"]
+    reason: str = ""
+    conversion: Conversion | None = None
+
+
+def recognise(path: Path, name: str | None = None) -> ModelSpec:
+    """Return the spec of the model that a checkpoint is of.
+
+    Args:
+        path: Of the checkpoint, named after its experiment as the released ones are.
+        name: Of the model, any that ``zoo.load`` takes; by default the file's name says it.
+
+    Raises:
+        UnknownNameError: No model or experiment has that name.
+        CheckpointError: The model is one that is not trained.
+    """
+    if name is not None:
+        spec = find_spec(name)
+    else:
+        try:
+            spec = MODELS.get(path.stem)
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                "experiment of sc2-benchmark",
+                path.stem,
+                error.matches,
+                next_step="Say which model the checkpoint is of: --name NAME",
+            ) from None
+    prefixes(spec)
+    return spec
+
+
+def convert(
+    path: Path,
+    folder: Path,
+    *,
+    name: str | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Conversion:
+    """Convert a checkpoint into a folder that ``zoo.load`` reads.
+
+    Args:
+        path: Of the checkpoint.
+        folder: To write; it must not exist, or be empty.
+        name: Of the model; by default the file's name says it.
+        progress: Told of each step.
+
+    Raises:
+        UnknownNameError: The file's name, or ``name``, is that of no model.
+        CheckpointError: The file cannot be read, asks for more than tensors, or does not fit the
+            model.
+        ParityError: The converted model differs from sc2bench's own.
+        OutputError: The folder is taken or cannot be written; nothing is left behind.
+    """
+    refuse_taken(folder)
+    require_file(path)
+    spec = recognise(path, name)
+    progress("reading")
+    checkpoint = read_checkpoint(path)
+    progress(f"building {spec.name}")
+    model = build(spec)
+    mapped, left_out = map_tensors(spec, checkpoint.tensors, model.state_dict())
+    _fill(model, mapped, checkpoint)
+    progress("comparing with sc2bench")
+    parity = check_parity(model, checkpoint.tensors)
+    progress("saving")
+    model.origin = _origin(path, checkpoint.sha256)
+    save(model, folder)
+    return Conversion(
+        checkpoint=str(path),
+        sha256=checkpoint.sha256,
+        name=spec.name,
+        folder=str(folder),
+        tensors=len(mapped),
+        left_out=left_out,
+        beside=checkpoint.beside,
+        parity=parity,
+    )
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder and those below it.
+
+    Raises:
+        CheckpointError: There are none, or no such folder.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a folder.", next_step="Leave --all out to convert one checkpoint."
+        )
+    found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
+    if not found:
+        raise CheckpointError(f"There are no checkpoints ({', '.join(SUFFIXES)}) in {folder}.")
+    return found
+
+
+def convert_all(paths: Iterable[Path], output: Path) -> Iterator[Outcome]:
+    """Convert checkpoints into ``output/<name of the model>/``; go on after one that fails.
+
+    What an earlier, interrupted run converted is not converted again.
+
+    Yields:
+        What became of each, in order.
+    """
+    for path in paths:
+        yield _convert_one(path, output)
+
+
+def _convert_one(path: Path, output: Path) -> Outcome:
+    try:
+        spec = recognise(path)
+    except SplitzooError as error:
+        return Outcome(str(path), "skipped", error.message)
+    folder = output / spec.name
+    try:
+        if (folder / CONFIG_NAME).is_file():
+            if read_config(folder).origin == _origin(path, sha256_file(path)):
+                return Outcome(str(path), "skipped", f"converted before, to {folder}")
+            raise OutputError(folder, "it holds a model of another checkpoint")
+        return Outcome(str(path), "converted", conversion=convert(path, folder))
+    except SplitzooError as error:
+        return Outcome(str(path), "failed", error.message)
+    except OSError as error:
+        return Outcome(str(path), "failed", f"{(error.strerror or str(error)).lower()}")
+
+
+def _origin(path: Path, sha256: str) -> str:
+    return f"checkpoint of sc2-benchmark {path.name}, SHA-256 {sha256}"
+
+
+def _fill(model: SplitModel, mapped: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+    """Load the weights and make tables of them."""
+    for name, tensor in mapped.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{checkpoint.path} is damaged: not all of {name} are numbers.")
+        # Tables are as wide as these say, and nothing else bounds them.
+        if name.endswith("quantiles") and not (tensor.abs() <= _WIDEST).all():
+            raise CheckpointError(
+                f"{checkpoint.path} is damaged: the quantiles of its densities reach beyond "
+                f"±{_WIDEST:,}."
+            )
+    model.load_state_dict(model.state_dict() | mapped)
+    try:
+        model.make_tables()
+        _ = model.codec
+    except (SplitzooError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} is damaged: no entropy tables can be made of its densities "
+            f"({str(error).partition(chr(10))[0]})."
+        ) from error

@@ -1,0 +1,195 @@
+"""Names of tensors: sc2bench's to ours. All of a checkpoint goes somewhere, or is an error.
+
+A name goes three steps: older spellings of it are brought up to date (``_RENAMED``), it is left out
+if it is of a kind that has no place (``_LEFT_OUT``), and the longest of the prefixes that its
+model's family knows is replaced (``prefixes``).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ..bottlenecks.factorized_prior import TABLE_BUFFERS
+from ..spec import ModelSpec
+
+SCALE_TABLE = "scale_table"
+_LISTED = 20
+
+_RENAMED = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # CompressAI 1.1, with which the released ones were trained, and what it had before.
+        (r"(?<=entropy_bottleneck\._)matrix(\d)$", r"matrices.\1"),
+        (r"(?<=entropy_bottleneck\._)bias(\d)$", r"biases.\1"),
+        (r"(?<=entropy_bottleneck\._)factor(\d)$", r"factors.\1"),
+        (r"(?<=entropy_bottleneck\.)_(matrices|biases|factors)\.", r"\1."),
+        # torchvision before 0.13, with which the detectors were trained.
+        (r"(?<=fpn\.)(inner|layer)_blocks\.(\d)\.(weight|bias)$", r"\1_blocks.\2.0.\3"),
+        (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    )
+)
+
+_LEFT_OUT = {
+    "entropy tables: made anew from the densities": (*TABLE_BUFFERS, SCALE_TABLE),
+    "counters of batches: the model's batch norms are frozen and count none": (
+        "num_batches_tracked",
+    ),
+}
+"""Reason to last words of names, which are left out where our model has no such tensor."""
+
+_CODER = "coder.entropy_bottleneck."
+_HYPERPRIOR = {"g_a.": "encoder.", "g_s.": "decoder.g_s.", "": "coder."}
+_BOTTLENECKS = {
+    "factorized-prior": {
+        "encoder.": "encoder.",
+        "entropy_bottleneck.": _CODER,
+        "decoder.": "decoder.g_s.",
+    },
+    "scale-hyperprior": _HYPERPRIOR,
+    "mean-scale-hyperprior": _HYPERPRIOR,
+    "channel-reduction": {"encoder.": "encoder.", "decoder.": "decoder.g_s."},
+}
+"""sc2bench's names within its bottleneck to ours."""
+
+_BOTTLENECK, _TAIL = "bottleneck_layer.", "decoder.tail."
+_TASKS = {
+    "image-classification": ("", {"": _TAIL}),
+    "object-detection": ("backbone.body.", {"backbone.": _TAIL, "": _TAIL}),
+    "semantic-segmentation": ("backbone.", {"backbone.": f"{_TAIL}body.", "": _TAIL}),
+}
+"""What stands before the bottleneck's name, and the names of the rest."""
+
+_BACKBONES = {
+    "inception_": {"inception_modules.": _TAIL},
+    "vit_": {
+        "patch_embed_pruned_stages.": f"{_TAIL}patch_embed.backbone.stages.",
+        "patch_embed_proj.": f"{_TAIL}patch_embed.proj.",
+    },
+}
+"""Beginnings of timm's names of the backbones whose layers sc2bench names in its own way."""
+
+# Its EntropicClassifier: a network taken apart into parts whose layers keep their names.
+_LAYERS = {
+    "encoder.": "encoder.",
+    "entropy_bottleneck.entropy_bottleneck.": _CODER,
+    "decoder.": _TAIL,
+    "classifier.": _TAIL,
+}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Tensors of a checkpoint that are not in the model on purpose, by sc2bench's names."""
+
+    reason: str
+    names: tuple[str, ...]
+
+
+def prefixes(spec: ModelSpec) -> dict[str, str]:
+    """Return the prefixes of sc2bench's names for a model, and ours in their place.
+
+    Raises:
+        CheckpointError: sc2-benchmark has no trained models of this kind.
+    """
+    kind = spec.bottleneck.kind
+    if kind == "entropy-bottleneck":
+        return _LAYERS
+    if kind not in _BOTTLENECKS:
+        raise CheckpointError(
+            f"{spec.name} has no checkpoint: it is made of published parts, and nothing is trained "
+            "for it.",
+            next_step=f'zoo.load("{spec.name}") loads them.',
+        )
+    before, rest = _TASKS[spec.task]
+    inside = {f"{before}{_BOTTLENECK}{ending}": ours for ending, ours in _BOTTLENECKS[kind].items()}
+    for family, names in _BACKBONES.items():
+        if spec.backbone.startswith(family):
+            inside |= names
+    return inside | rest
+
+
+def up_to_date(name: str) -> str:
+    """Return a name as today's CompressAI and torchvision spell it."""
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def map_tensors(
+    spec: ModelSpec, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[LeftOut, ...]]:
+    """Give the tensors of a checkpoint our names.
+
+    Args:
+        spec: Of the model.
+        theirs: The checkpoint's, by sc2bench's names.
+        ours: The model's state dict: what has to be filled, with which shape and dtype. Its entropy
+            tables are not looked at.
+
+    Returns:
+        Tensors by our names, everything that ``ours`` has but entropy tables; and what was left
+        out, with reasons.
+
+    Raises:
+        CheckpointError: Names are missing, unexpected or of another shape or dtype; all of them are
+            listed, up to a few of each.
+    """
+    wanted = {name: one for name, one in ours.items() if not _is_table(name)}
+    known = sorted(prefixes(spec).items(), key=lambda item: len(item[0]), reverse=True)
+    mapped: dict[str, Tensor] = {}
+    came_from: dict[str, str] = {}
+    left_out: dict[str, list[str]] = {}
+    unexpected, unfit = [], []
+    for given, tensor in theirs.items():
+        current = up_to_date(given)
+        prefix, new = next((one for one in known if current.startswith(one[0])), ("", ""))
+        name = new + current.removeprefix(prefix)
+        if name in mapped:
+            unexpected.append(f"{given} (the same as {came_from[name]})")
+        elif name in wanted:
+            mapped[name], came_from[name] = tensor, given
+            if not _fits(tensor, wanted[name]):
+                unfit.append(f"{given} ({_kind(tensor)}, not {_kind(wanted[name])})")
+        elif reason := _reason(given):
+            left_out.setdefault(reason, []).append(given)
+        else:
+            unexpected.append(given)
+    differences = {
+        "missing, by our names": sorted(wanted.keys() - mapped.keys()),
+        "unexpected": unexpected,
+        "of another shape or type": unfit,
+    }
+    named = [f"{kind}: {_some(names)}" for kind, names in differences.items() if names]
+    if named:
+        raise CheckpointError(
+            f"The checkpoint does not fit {spec.name}. Tensors {'; '.join(named)}.",
+            next_step="Is it of another model? Say of which: --name NAME. All names: "
+            "splitzoo zoo list",
+        )
+    return mapped, tuple(LeftOut(reason, tuple(names)) for reason, names in left_out.items())
+
+
+def _is_table(name: str) -> bool:
+    return name.startswith("coder.") and name.rpartition(".")[2] in (*TABLE_BUFFERS, SCALE_TABLE)
+
+
+def _reason(name: str) -> str:
+    last = name.rpartition(".")[2]
+    return next((reason for reason, words in _LEFT_OUT.items() if last in words), "")
+
+
+def _fits(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and found.dtype == wanted.dtype
+
+
+def _kind(tensor: Tensor) -> str:
+    shape = "×".join(map(str, tensor.shape)) or "one"
+    return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
