@@ -301,6 +301,7 @@ def test_batch_norms_are_frozen(cut, eps):
     assert all(torch.equal(value, before[name]) for name, value in tail.named_buffers())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_losses():
     tail = tiny_detector().train()
     features = some_features(images=2)
