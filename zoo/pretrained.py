@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import WeightsNotFoundError
 from .backbones import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
+from .conversion.keys import up_to_date
 from .hub_errors import hub_calls
 from .hub_names import parse_repo
 from .spec import ModelSpec
@@ -20,6 +21,9 @@ _NEXT = (
     "Try again where there is a network; for graphs and latency, ask for random weights: "
     "--random-weights, or pretrained=False."
 )
+
+
+_COUNT = "num_batches_tracked"
 
 
 def assemble(model: SplitModel) -> SplitModel:
@@ -94,11 +98,9 @@ def load_torchvision(tail: nn.Module, state: dict[str, Tensor]) -> None:
         WeightsNotFoundError: It has other tensors.
     """
     ours = tail.state_dict()
-    renamed = {_name(name): tensor for name, tensor in state.items()}
-    # torchvision's frozen batch norms count no batches.
-    missing = [
-        name for name in ours if name not in renamed and not name.endswith("num_batches_tracked")
-    ]
+    # Frozen batch norms count no batches, and no count has a use here.
+    renamed = {_name(name): one for name, one in state.items() if not name.endswith(_COUNT)}
+    missing = [name for name in ours if name not in renamed and not name.endswith(_COUNT)]
     unexpected = [name for name in renamed if name not in ours]
     if missing or unexpected:
         raise WeightsNotFoundError(
@@ -112,7 +114,6 @@ def load_torchvision(tail: nn.Module, state: dict[str, Tensor]) -> None:
 
 def _name(name: str) -> str:
     """Return our name of a tensor of torchvision's dense networks."""
-    name = re.sub(r"^backbone\.(body|fpn)\.", r"\1.", name)
-    name = re.sub(r"^backbone\.", "body.", name)
-    # Before version 0.15 the pyramid's convolutions stood alone.
-    return re.sub(r"^(fpn\.(inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\3", name)
+    # Those of Faster R-CNN are of a time when torchvision spelled some layers otherwise.
+    name = re.sub(r"^backbone\.(body|fpn)\.", r"\1.", up_to_date(name))
+    return re.sub(r"^backbone\.", "body.", name)
