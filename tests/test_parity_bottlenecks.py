@@ -41,7 +41,7 @@ def assert_same_indexes(ours, scales, gaussian):
     assert differ.sum() <= 3
     assert (distance.amin(1) < 1e-6).all()
     assert (ours - theirs).abs().max() <= 1
-    assert theirs.unique().numel() > 8
+    assert theirs.unique().numel() > 4
 
 
 def sc2bench_bits(module):
