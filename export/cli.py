@@ -43,6 +43,11 @@ def split(
     TARGETS.get(target)
     folder = output or Path(f"{get_spec(model).name}-{target}")
     refuse_taken(folder)
+    if dynamic_batch:
+        from .split import refuse_one_image
+
+        # Known before the weights are: a detector's are hundreds of megabytes.
+        refuse_one_image(get_spec(model))
     with console.steps() as step:
         step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)

@@ -12,6 +12,8 @@ from .runtime.record import Named, Record
 from .runtime.selftest import (
     OUTPUT_TOLERANCE,
     TIE_MARGIN,
+    check_answer,
+    check_halves,
     compare_edge,
     compare_outputs,
     compare_received,
@@ -25,15 +27,20 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
 
     Raises:
         ParityError: A symbol differs beyond a tie, an output beyond the tolerance, a stream does
-            not give back its symbols, or the output does not change with the picture.
+            not give back its symbols, the edge cannot read what the device writes, or the output
+            does not change with the picture.
+        BundleError: No answer can be made of the outputs.
     """
     device, edge = Device(bundle), Edge(bundle)
     checked: list[Record] = []
     differing, worst = 0, 0.0
     for record in records:
-        differing += compare_sent(bundle, device.tensors(record.image), record)
+        sent = device.tensors(record.image)
+        differing += compare_sent(bundle, sent, record)
         compare_received(edge, record, OUTPUT_TOLERANCE)
         worst = max(worst, compare_edge(edge, record, OUTPUT_TOLERANCE))
+        check_halves(device, edge, sent)
+        check_answer(bundle, edge, record)
         checked.append(record)
     _refuse_constant(checked)
     if dynamic_batch:

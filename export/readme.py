@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import StrictUndefined, Template
 
+from ..zoo.coding import CODERS
 from .manifest import Manifest
 
 _TEMPLATE = Path(__file__).with_name("readme.md.jinja")
@@ -14,4 +15,5 @@ def bundle_readme(manifest: Manifest) -> str:
     template = Template(
         _TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    return template.render({name: getattr(manifest, name) for name in Manifest.model_fields})
+    values = {name: getattr(manifest, name) for name in Manifest.model_fields}
+    return template.render(values, lossless=CODERS[manifest.coding.kind].lossless)

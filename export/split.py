@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..errors import BundleError, DependencyError
 from ..files import new_folder, refuse_taken, sha256_file
 from ..zoo.coding import save_coder
 from ..zoo.labels import class_labels
+from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
@@ -95,22 +97,24 @@ def export_split(
         DependencyError: The target needs a package that is not installed.
         OutputError: The folder is taken or cannot be written.
         ParityError: The graphs do not compute what the model does.
-        BundleError: A graph cannot be exported.
+        BundleError: A graph cannot be exported, or not for any number of images.
     """
     chosen = TARGETS.get(target)
-    if dynamic_batch and model.spec.task == "object-detection":
-        raise BundleError("A detector's second stage takes one image; leave --dynamic-batch out.")
+    if dynamic_batch:
+        refuse_one_image(model.spec)
     if reason := chosen.available():
         raise DependencyError(f"The target {target} cannot be exported to: {reason}.")
     folder = Path(folder)
     refuse_taken(folder)
     model = model.eval()
     with new_folder(folder) as temporary:
-        manifest = _write_parts(model, temporary, chosen, dynamic_batch, progress)
+        progress("recording the model in PyTorch")
+        record = record_run(model, 0)
+        manifest = _write_parts(model, record, temporary, chosen, dynamic_batch, progress)
         progress("comparing with PyTorch")
         manifest.parity = check_parity(
             open_bundle(temporary),
-            (record_run(model, number) for number in range(PARITY_PICTURES)),
+            chain([record], (record_run(model, seed) for seed in range(1, PARITY_PICTURES))),
             dynamic_batch=dynamic_batch,
         )
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
@@ -118,16 +122,28 @@ def export_split(
     return manifest
 
 
+def refuse_one_image(spec: ModelSpec) -> None:
+    """Refuse graphs for any number of images where the model takes one.
+
+    Raises:
+        BundleError: It does.
+    """
+    if spec.task == "object-detection":
+        raise BundleError(
+            f"The second stage of {spec.name}, a detector, takes one image.",
+            next_step="Leave --dynamic-batch out.",
+        )
+
+
 def _write_parts(
     model: SplitModel,
+    record: Record,
     folder: Path,
     target: Target,
     dynamic_batch: bool,
     progress: Callable[[str], None],
 ) -> Manifest:
     spec = model.spec
-    progress("recording the model in PyTorch")
-    record = record_run(model, 0)
     record.save(folder / "selftest.npz")
     codec = model.codec
     save_coder(codec.coder, folder / "tables.npz")

@@ -41,6 +41,9 @@ class Answer:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the answer as rows of two words, for people."""
+        if not (self.detections or self.shares or self.top):
+            # Only a detector may have nothing to say.
+            return [("", "nothing found")]
         if self.detections:
             return [
                 (f"{one.score:.1%}", f"{one.label} at {', '.join(f'{x:.0f}' for x in one.box)}")
@@ -82,6 +85,7 @@ def answer(
             settings = DetectionSettings.from_dict(bundle.postprocessing)
         except ValueError as error:
             raise BundleError(f"The bundle's detection settings are damaged: {error}.") from error
+        _refuse_few_labels(labels, settings.num_classes)
         found = detect(outputs, edge.boxes, settings, area)
         if picture:
             boxes = bundle.preprocessing.to_picture(found.boxes, *picture)
@@ -89,8 +93,18 @@ def answer(
         return Answer(detections=name_detections(found, labels)[:count])
     (logits,) = outputs
     if bundle.task == "semantic-segmentation":
-        return Answer(shares=class_shares(class_map(logits, area), labels)[:count])
+        classes = class_map(logits, area)
+        _refuse_few_labels(labels, logits.shape[1])
+        return Answer(shares=class_shares(classes, labels)[:count])
     return Answer(top=top_predictions(logits, labels, count))
+
+
+def _refuse_few_labels(labels: list[str], classes: int) -> None:
+    if len(labels) < classes:
+        raise BundleError(
+            f"The bundle has {len(labels)} labels for {classes} classes.",
+            next_step="Export the bundle again.",
+        )
 
 
 def top_predictions(

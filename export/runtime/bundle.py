@@ -91,16 +91,30 @@ class Bundle:
         """Load the coder and its tables.
 
         Raises:
-            BundleError: They are damaged or have other channels than the graphs.
+            BundleError: They are damaged, or of another kind or other channels than the graphs.
         """
         self.check_file(self.part_paths["tables"])
         try:
             coder = load_coder(self.coder, self.coder_settings, self.part_paths["tables"])
         except TablesError as error:
             raise BundleError(error.message, next_step="Export the bundle again.") from error
-        sent = [tensor.shape[1] for tensor in self.device.outputs]
+        hyper = self.graphs.get("hyper")
+        found = len(self.device.outputs), len(self.edge.inputs), hyper is not None
+        gives = coder.gives + (len(hyper.outputs) - 1 if hyper else 0)
+        if found != (coder.takes, gives, coder.needs_hyper):
+            needs = "needs a" if coder.needs_hyper else "has no"
+            raise BundleError(
+                f"The coder {self.coder} takes {coder.takes} tensors, gives {gives} and {needs} "
+                f"hyper graph; the bundle's device gives {found[0]}, its edge takes {found[1]}, "
+                f"and it has {'one' if hyper else 'none'}.",
+                next_step="Export the bundle again.",
+            )
+        sent = [tensor.shape[1] for tensor in self.device.outputs if len(tensor.shape) == 4]
         if coder.channels not in sent:
-            raise BundleError(f"The tables have {coder.channels} channels, the latent {sent[0]}.")
+            raise BundleError(
+                f"The tables have {coder.channels} channels, the latent {sent[0]}.",
+                next_step="Export the bundle again.",
+            )
         return Codec(coder, self.model_id, self.coded_shape)
 
     def labels(self) -> list[str]:
@@ -246,11 +260,15 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
     if [one.shape[1:] for one in bundle.device.inputs] != [(3, *bundle.preprocessing.crop)]:
         raise ValueError("the device graph's input is not the preprocessed image")
     _refuse_gap(bundle)
+    _refuse_other_task(bundle)
     return bundle
 
 
 def _refuse_gap(bundle: Bundle) -> None:
     """See that what leaves one graph is what the next one takes."""
+    for tensor in (*bundle.device.outputs, *bundle.edge.inputs):
+        if len(tensor.shape) != 4:
+            raise ValueError(f"{tensor.name} has {len(tensor.shape)} dimensions, not 4")
     given = {tensor.name: tensor for tensor in bundle.device.outputs}
     if bundle.coded_shape not in {tensor.shape[2:] for tensor in given.values()}:
         raise ValueError(f"no tensor that the device gives is {bundle.coded_shape}")
@@ -267,10 +285,33 @@ def _refuse_gap(bundle: Bundle) -> None:
             raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
 
 
+def _refuse_other_task(bundle: Bundle) -> None:
+    """See that the edge gives what an answer of this task is made of."""
+    outputs, boxes = bundle.edge.outputs, bundle.graphs.get("boxes")
+    if bundle.task != "object-detection":
+        if boxes or len(outputs) != 1:
+            raise ValueError(f"the outputs are not those of {bundle.task}")
+        return
+    if boxes is None:
+        raise ValueError("a detector without a boxes graph")
+    # Levels of features, then objectness (1, anchors) and deltas (1, anchors, 4).
+    ranks = [len(tensor.shape) for tensor in outputs]
+    if len(outputs) < 3 or ranks != [4] * (len(outputs) - 2) + [2, 3]:
+        raise ValueError("the edge graph does not give levels, objectness and deltas")
+    others = [tensor.name for tensor in boxes.inputs[-2:]]
+    meet = boxes.inputs[:-2] == outputs[:-2] and len(boxes.outputs) == 2
+    if not meet or {tensor.name for tensor in outputs}.intersection(others):
+        raise ValueError("the boxes graph does not take the levels that the edge graph gives")
+
+
 def _graph(listed: Callable[[Any], Path], graph: dict[str, Any]) -> GraphInfo:
     inputs, outputs = (tuple(map(_tensor, graph[side])) for side in ("inputs", "outputs"))
     if not inputs or not outputs:
         raise ValueError("a graph lacks inputs or outputs")
+    for tensors in (inputs, outputs):
+        names = {tensor.name for tensor in tensors}
+        if len(names) < len(tensors) or not all(tensor.shape for tensor in tensors):
+            raise ValueError("a graph has a tensor twice, or one without dimensions")
     return GraphInfo(listed(graph["file"]), _text(graph["engine"]), inputs, outputs)
 
 

@@ -246,10 +246,11 @@ def _count(text: str) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, times, height = text.partition("x")
-    if not times:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 640x480")
-    return _positive(width), _positive(height)
+    width, _, height = text.partition("x")
+    try:
+        return _positive(width), _positive(height)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 640x480") from error
 
 
 def _positive(text: str) -> int:

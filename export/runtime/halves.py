@@ -41,8 +41,10 @@ class Graph:
         """Run the graph, and hold the engine to what the manifest says of its outputs."""
         inputs = {info.name: tensor for info, tensor in zip(self.info.inputs, tensors, strict=True)}
         given = self.session.run(inputs, [info.name for info in self.info.outputs])
+        batch = len(tensors[0])
         for tensor, info in zip(given, self.info.outputs, strict=True):
-            if tensor.dtype != np.dtype(info.dtype) or tensor.shape[1:] != info.shape[1:]:
+            shape = (batch, *info.shape[1:]) if info.shape[0] == -1 else info.shape
+            if tensor.dtype != np.dtype(info.dtype) or tensor.shape != shape:
                 raise BundleError(
                     f"The graph gave {info.name} as {tensor.dtype} {tensor.shape}; "
                     f"the manifest says {info.dtype} {info.shape}.",

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DesyncError, ParityError
+from ...errors import BitstreamError, DesyncError, ParityError
+from .answers import answer
 from .bundle import Bundle
 from .halves import Device, Edge, Tensors
 from .record import Record
@@ -59,14 +60,17 @@ def run_selftest(bundle: Bundle, threads: int = 0) -> SelfTest:
         ParityError: A symbol, the stream or the output differs by more than it may.
         BundleError: The record or a graph cannot be read.
     """
-    record = Record.load(bundle)
     device, edge = Device(bundle, threads), Edge(bundle, threads)
-    differing = compare_sent(bundle, device.tensors(record.image), record)
+    record = Record.load(bundle)
+    sent = device.tensors(record.image)
+    differing = compare_sent(bundle, sent, record)
     rewritten = device.codec.compress(*(one[0] for one in record.sent.values())) == record.stream
     if device.codec.coder.lossless and not rewritten:
         raise ParityError("The entropy coder wrote another stream than the recorded one.")
     compare_received(edge, record, bundle.output_tolerance)
     error = compare_edge(edge, record, bundle.output_tolerance)
+    check_halves(device, edge, sent)
+    check_answer(bundle, edge, record)
     return SelfTest(
         symbols=sum(one.size for one in record.ties.values()),
         symbols_differing=differing,
@@ -133,6 +137,44 @@ def compare_received(edge: Edge, record: Record, tolerance: float) -> None:
             _compare(tensor, expected, tolerance, f"The received {name}")
         else:
             _compare_lossy(tensor, expected, name)
+
+
+def check_halves(device: Device, edge: Edge, sent: Tensors) -> None:
+    """See that the edge here reads what the device here writes, as it will from now on.
+
+    The recorded stream was made of PyTorch's symbols and scale indexes, not of this machine's.
+
+    Args:
+        device: That gave ``sent``.
+        edge: Of the same bundle.
+        sent: The device graph's outputs for one image, each (1, …).
+
+    Raises:
+        ParityError: It does not, or reads other integers.
+    """
+    stream = device.codec.compress(*(one[0] for one in sent))
+    try:
+        received = edge.tensors(stream)
+    except BitstreamError as error:
+        raise ParityError(
+            f"The edge half here cannot read what the device half here writes: {error.message}",
+            next_step=error.next_step,
+        ) from error
+    if not device.codec.coder.lossless:
+        return
+    written = {info.name: one for info, one in zip(device.graph.info.outputs, sent, strict=True)}
+    for info, one in zip(edge.graph.info.inputs, received, strict=True):
+        if info.name in written and not np.array_equal(one, written[info.name]):
+            raise ParityError(f"The edge half here reads other {info.name} than were written.")
+
+
+def check_answer(bundle: Bundle, edge: Edge, record: Record) -> None:
+    """See that an answer can be made of the recorded outputs, with the labels and settings.
+
+    Raises:
+        BundleError: They do not fit one another.
+    """
+    answer(bundle, edge, tuple(record.outputs.values()), bundle.labels())
 
 
 def compare_symbols(

@@ -22,10 +22,17 @@ class Coder(Protocol):
     Attributes:
         kind: Key in ``CODERS``.
         lossless: Decoding gives back exactly what was encoded.
+        takes: Tensors that it encodes: the device graph's outputs.
+        gives: Tensors that it decodes by itself; those that the hyper-decoder gives after its first
+            follow them.
+        needs_hyper: Decoding calls the hyper-decoder.
     """
 
     kind: ClassVar[str]
     lossless: ClassVar[bool]
+    takes: ClassVar[int]
+    gives: ClassVar[int]
+    needs_hyper: ClassVar[bool]
 
     @property
     def channels(self) -> int:

@@ -24,6 +24,9 @@ class FactorizedCoder:
 
     kind: ClassVar[str] = "factorized"
     lossless: ClassVar[bool] = True
+    takes: ClassVar[int] = 1
+    gives: ClassVar[int] = 1
+    needs_hyper: ClassVar[bool] = False
 
     def __init__(self, tables: FactorizedTables) -> None:
         self.tables = tables

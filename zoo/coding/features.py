@@ -60,6 +60,9 @@ class FeaturesCoder:
 
     kind: ClassVar[str] = "features"
     lossless: ClassVar[bool] = False
+    takes: ClassVar[int] = 1
+    gives: ClassVar[int] = 1
+    needs_hyper: ClassVar[bool] = False
 
     def __init__(self, codec: str, quality: int, channels: int) -> None:
         if codec not in FEATURE_CODECS:

@@ -38,6 +38,9 @@ class HierarchicalCoder:
     """
 
     kind: ClassVar[str]
+    takes: ClassVar[int] = 3
+    gives: ClassVar[int] = 1
+    needs_hyper: ClassVar[bool] = True
 
     def __init__(self, hyper_tables: FactorizedTables, tables: FactorizedTables) -> None:
         self.hyper_tables = hyper_tables

@@ -24,6 +24,9 @@ class PixelsCoder:
 
     kind: ClassVar[str] = "pixels"
     lossless: ClassVar[bool] = False
+    takes: ClassVar[int] = 1
+    gives: ClassVar[int] = 1
+    needs_hyper: ClassVar[bool] = False
 
     def __init__(self, codec: str, quality: int) -> None:
         self.codec = codec_of(codec, quality)

@@ -31,6 +31,9 @@ class QuantisedCoder:
 
     kind: ClassVar[str] = "quantised"
     lossless: ClassVar[bool] = True
+    takes: ClassVar[int] = 3
+    gives: ClassVar[int] = 3
+    needs_hyper: ClassVar[bool] = False
 
     def __init__(self, channels: int, bits: int = 8) -> None:
         # A bool is an int to Python.
