@@ -73,8 +73,10 @@ def tiny_folder(tiny_model, tmp_path_factory):
 @pytest.fixture
 def hub(monkeypatch, tmp_path_factory):
     """A Hub of nobody's models and an empty cache, in place of the real ones."""
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     with HubServer() as server:
-        server.connect(monkeypatch, tmp_path_factory.mktemp("hub") / "cache")
+        server.connect(monkeypatch, folder / "cache")
         yield server
 
 

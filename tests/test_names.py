@@ -3,12 +3,14 @@
 import fnmatch
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from splitzoo import zoo
 from splitzoo.errors import SpecError, SplitzooError, UnknownNameError
+from splitzoo.zoo.backbones import find_backbone
 from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
 from splitzoo.zoo.source import Source, as_folder
 from splitzoo.zoo.spec import TASKS
@@ -304,6 +306,7 @@ def test_a_family_of_an_unknown_backbone_is_answered_with_close_ones(name):
         zoo.get_spec(name)
     assert (caught.value.kind, caught.value.name) == ("backbone", "resnet5o")
     assert "resnet50" in caught.value.matches
+    assert "timm.list_models()" in caught.value.next_step
 
 
 def test_a_backbone_without_features_of_stride_4_is_refused_with_a_way_out():
@@ -369,6 +372,87 @@ def place(tmp_path, monkeypatch):
 def test_what_is_meant(place, given, expected):
     assert Source.of(given) == expected
     assert as_folder(given) == expected.folder
+
+
+def test_a_name_of_a_family_beats_a_folder_unless_it_is_written_as_a_path(place):
+    for name in ("splittable_resnet50-fp-beta7", "resnet101-webp-q3"):
+        (place / name).mkdir()
+        assert Source.of(name) == Source(name=name)
+        for path in (f"./{name}", f"{name}/", Path(name)):
+            assert Source.of(path) == Source(folder=Path(name))
+    # Not a name of anything, whatever it looks like.
+    (place / "splittable_mine-fp").mkdir()
+    assert Source.of("splittable_mine-fp") == Source(folder=Path("splittable_mine-fp"))
+
+
+def test_a_folder_has_no_revision(place):
+    with pytest.raises(UnknownNameError, match="No revision is named 'v1'"):
+        Source.of("./model", "v1")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from splitzoo.zoo.source import Source; print(Source.of({!r}).name)",
+        "from splitzoo.zoo.models import find_spec; print(find_spec({!r}).reference)",
+        "from splitzoo.zoo.models import registered; print({!r} in registered())",
+    ],
+)
+def test_names_are_known_whatever_is_imported_first(program):
+    name = "ilsvrc2012/input_compression/jpeg-resnet50"
+    command = [sys.executable, "-c", program.format(name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in (name, "True")
+
+
+def test_a_bundle_is_told_from_a_saved_model(splitzoo, tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    code, _, err = splitzoo("zoo", "show", tmp_path)
+    assert code == 1
+    assert "is a bundle, not a saved model" in err
+    assert f"splitzoo export verify {tmp_path}" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "cooking"), "semantic-segmentation"),
+        (("--method", "cooking"), "entropic-student"),
+        (("--beta", "nan"), "finite"),
+        (("--beta", "inf"), "finite"),
+    ],
+)
+def test_filters_of_no_sense_are_refused(splitzoo, options, said):
+    code, out, err = splitzoo("zoo", "list", *options)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_pull_says_how_a_revision_is_named(splitzoo):
+    _, out, _ = splitzoo("zoo", "pull", "--help")
+    assert "org/name@revision" in " ".join(out.split())
+
+
+def test_a_classifier_behind_a_codec_has_the_classes_of_its_weights():
+    from splitzoo.zoo.methods import input_compression
+
+    backbone = input_compression.find_backbone("resnet50")
+    for classes, dataset in ((21841, "imagenet-22k"), (10450, "10450 classes")):
+        spec = input_compression.make_spec(replace(backbone, num_classes=classes), "jpeg", 9)
+        assert (spec.num_classes, spec.dataset) == (classes, dataset)
+    other = find_backbone("resnetv2_50x1_bit.goog_in21k")
+    assert other.num_classes == zoo.get_spec(f"{other.name}-jpeg-q9").num_classes == 21843
+    with pytest.raises(SpecError, match="has no classifier"):
+        zoo.get_spec("vit_small_patch14_dinov2.lvd142m-jpeg-q9")
+
+
+def test_learned_codecs_of_other_widths_are_other_architectures(monkeypatch):
+    from splitzoo.zoo import catalog
+
+    names = [f"resnet50-mean_scale_hyperprior-q{quality}" for quality in (1, 4, 5, 8)]
+    monkeypatch.setattr(catalog, "registered", lambda: [find_spec(name) for name in names])
+    assert catalog.list_architectures() == {names[0]: names[:2], names[2]: names[2:]}
 
 
 def test_a_revision_is_of_a_repository():

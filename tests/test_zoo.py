@@ -121,6 +121,11 @@ def test_streams_of_different_shapes_make_no_batch(tiny_model):
         tiny_model.decompress(streams)
 
 
+def test_no_streams_make_no_batch(tiny_model):
+    with pytest.raises(BitstreamError, match="No streams were given"):
+        tiny_model.decompress([])
+
+
 def test_a_stream_of_other_weights_is_refused(tiny_model):
     other = zoo.build(tiny_model.spec, seed=1)
     with pytest.raises(BitstreamError) as caught:

@@ -4,11 +4,15 @@ A kind has its modules under the same name in ``BOTTLENECKS`` of :mod:`splitzoo.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
+# Weights grow with the square of these, so a config could ask for any amount of memory. A decoder
+# is twice as wide as what it gives, which for timm's widest networks has 1024 channels.
+Width = Annotated[int, Field(ge=1, le=1024)]
+DecoderWidth = Annotated[int, Field(ge=1, le=2048)]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,10 +40,10 @@ def _half(size: int) -> int:
 
 
 class _ConvolutionalBottleneck(Part):
-    encoder_channels: tuple[Channels, Channels, Channels] = Field(
+    encoder_channels: tuple[Width, Width, Width] = Field(
         description="after each convolution of g_a"
     )
-    decoder_channels: tuple[Channels, Channels, Channels] = Field(
+    decoder_channels: tuple[DecoderWidth, DecoderWidth, DecoderWidth] = Field(
         description="after each convolution of g_s"
     )
 
@@ -74,7 +78,7 @@ class HyperpriorBottleneck(_ConvolutionalBottleneck):
     """Entropic Student's encoder and decoder around a scale or mean-scale hyperprior."""
 
     kind: Literal["scale-hyperprior", "mean-scale-hyperprior"]
-    hyper_channels: Channels = Field(default=16, description="of z")
+    hyper_channels: Width = Field(default=16, description="of z")
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return what the device graph gives for an input of that size."""
@@ -196,12 +200,23 @@ class _InputBottleneck(Part):
         return f"{crop}normalisation"
 
 
+HIGHEST_QUALITY = {"bpg": 51, "vtm": 63}
+"""Of the codecs whose quality is a quantiser's step; that of the others ends at 100."""
+
+
 class InputCodecBottleneck(_InputBottleneck):
     """An image codec in front of the whole network."""
 
     kind: Literal["input-codec"] = "input-codec"
     codec: Literal["jpeg", "webp", "avif", "heic", "bpg", "vtm"]
     quality: Annotated[int, Field(ge=0, le=100)]
+
+    @model_validator(mode="after")
+    def _has_that_quality(self) -> Self:
+        highest = HIGHEST_QUALITY.get(self.codec, 100)
+        if self.quality > highest:
+            raise ValueError(f"{self.codec} has qualities 0 to {highest}, not {self.quality}")
+        return self
 
     @property
     def device(self) -> str:
@@ -223,7 +238,7 @@ class NeuralCodecBottleneck(_InputBottleneck):
     architecture: Architecture
     quality: Annotated[int, Field(ge=1, le=8)]
     metric: Literal["mse", "ms-ssim"] = "mse"
-    channels: tuple[Channels, Channels] | None = Field(
+    channels: tuple[Width, Width] | None = Field(
         default=None, description="N and M, where they are not those that CompressAI trained"
     )
 

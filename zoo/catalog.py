@@ -2,28 +2,18 @@
 
 import contextlib
 import fnmatch
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SpecError, UnknownNameError
-from . import methods
-from .models import MODELS, find_spec
+from ..errors import SpecError, UnknownNameError, WeightsNotFoundError
+from .bottleneck_specs import NeuralCodecBottleneck
+from .models import find_spec, registered
 from .source import Source
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .split_model import SplitModel
-
-for _method in (
-    "entropic_student",
-    "channel_reduction",
-    "fine_tuning",
-    "feature_compression",
-    "input_compression",
-):
-    importlib.import_module(f".{_method}", methods.__name__)
 
 DEFAULT_MODEL = "splittable_resnet50-fp-beta0.08"
 """What the commands take when no model is named."""
@@ -53,7 +43,7 @@ def list_models(
         pattern = f"*{pattern}*"
     return [
         spec.name
-        for spec in MODELS
+        for spec in registered()
         if (fnmatch.fnmatchcase(spec.name, pattern) or fnmatch.fnmatchcase(spec.reference, pattern))
         and task in (None, spec.task)
         and method in (None, spec.method)
@@ -71,23 +61,47 @@ def list_architectures() -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     firsts: dict[str, str] = {}
-    for spec in MODELS:
+    for spec in registered():
         varied = {"quality", "channels"} if spec.method == "channel-reduction" else {"quality"}
         bottleneck = spec.bottleneck.model_dump_json(exclude=varied)
-        key = f"{spec.task} {spec.backbone} {spec.cut} {bottleneck} {spec.input_shape}"
+        # A learned codec's layers are wider for the higher qualities.
+        sizes = spec.bottleneck.sizes if isinstance(spec.bottleneck, NeuralCodecBottleneck) else ""
+        key = f"{spec.task} {spec.backbone} {spec.cut} {bottleneck} {sizes} {spec.input_shape}"
         found.setdefault(firsts.setdefault(key, spec.name), []).append(spec.name)
     return found
 
 
 def has_weights(name: str) -> bool:
-    """Say whether a registered model's weights lie on this machine; no request is made."""
+    """Say whether a model's weights lie on this machine; no request is made.
+
+    Those of models made of published parts lie in the caches of the Hub and of torch.hub.
+    """
     from .hub import is_cached
 
-    return is_cached(name)
+    spec = find_spec(name)
+    if is_assembled(spec):
+        from .pretrained import has_parts
+
+        return has_parts(spec)
+    return is_cached(spec.name)
 
 
-def get_spec(name_or_repo: str | Path) -> ModelSpec:
+def get_spec(
+    name_or_repo: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> ModelSpec:
     """Return the spec of a name, of a saved model's folder, or of a repository on the Hub.
+
+    Args:
+        name_or_repo: See :func:`load`; so for the others.
+        revision: Of the repository; a name's spec is part of this package.
+        cache_dir: Of the Hub's files.
+        token: For private repositories.
+        local_files_only: Make no request.
 
     Raises:
         UnknownNameError: No model has that name.
@@ -95,7 +109,7 @@ def get_spec(name_or_repo: str | Path) -> ModelSpec:
         ModelFolderError: The folder holds no readable ``config.json``.
         HubError: The repository cannot be read.
     """
-    source = Source.of(name_or_repo)
+    source = Source.of(name_or_repo, revision)
     if source.name is not None:
         return find_spec(source.name)
     from .config import read_config
@@ -104,7 +118,13 @@ def get_spec(name_or_repo: str | Path) -> ModelSpec:
         return read_config(source.folder).spec
     from .hub import fetch_config, parse_repo
 
-    return read_config(fetch_config(parse_repo(source.repository or ""))).spec
+    folder = fetch_config(
+        parse_repo(source.repository or ""),
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+    return read_config(folder).spec
 
 
 def build(spec: ModelSpec | str, *, seed: int = 0) -> "SplitModel":
@@ -123,12 +143,13 @@ def build(spec: ModelSpec | str, *, seed: int = 0) -> "SplitModel":
     """
     import torch
 
-    from .parts import build_model
+    from .parts import build_model, refuse_misfit
 
     spec = find_spec(spec) if isinstance(spec, str) else spec
     with building(spec), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = build_model(spec).eval()
+        refuse_misfit(model)
         model.make_tables()
     model.random_seed = seed
     return model
@@ -166,21 +187,31 @@ def load(
             environment variable ``SPLITZOO_HUB_NAMESPACE`` names; those of models that are not
             trained as a whole (input and feature compression) come from timm, torchvision and
             CompressAI.
-        revision: Branch, tag or commit.
+        revision: Branch, tag or commit of the repository. Published parts have none.
         pretrained: False gives seeded random weights: for graphs and latency, not for answers.
         seed: Of the random weights.
-        cache_dir: Of the Hub's files.
+        cache_dir: Of the Hub's files. Those of torchvision and CompressAI are always where
+            torch.hub keeps its own (``TORCH_HOME``).
         token: For private repositories; by default the one that ``hf auth login`` stored.
+            Published parts need none.
         local_files_only: Make no request.
 
     Raises:
         UnknownNameError: No model has that name.
         WeightsNotFoundError: No weights can be had.
+        SpecError: A revision is asked of a model that is made of published parts.
         HubError: The Hub, or the way to it, failed.
         ModelFolderError: The folder is not a saved model, or was damaged or changed.
     """
     if not pretrained:
-        model = build(get_spec(name_or_repo), seed=seed)
+        spec = get_spec(
+            name_or_repo,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        model = build(spec, seed=seed)
         model.source = str(name_or_repo)
         return model
     source = Source.of(name_or_repo, revision)
@@ -188,7 +219,12 @@ def load(
     if spec is not None and is_assembled(spec):
         from .pretrained import assemble
 
-        model = assemble(build(spec))
+        if revision is not None:
+            raise SpecError(
+                f"{spec.name} has no revisions: it is made of published parts.",
+                next_step="Leave the revision out.",
+            )
+        model = assemble(build(spec), cache_dir=cache_dir, local_files_only=local_files_only)
     else:
         from .store import load_folder
 
@@ -231,7 +267,14 @@ def fetch(
     source = Source.of(name_or_repo, revision)
     text = source.repository
     if source.name is not None:
-        text = hub_name(find_spec(source.name).name) + (f"@{revision}" if revision else "")
+        spec = find_spec(source.name)
+        if is_assembled(spec):
+            raise WeightsNotFoundError(
+                spec.name,
+                "it is made of published parts, and no repository holds it",
+                next_step=f"splitzoo zoo pull {spec.name} fetches the parts; zoo.load does too.",
+            )
+        text = hub_name(spec.name) + (f"@{revision}" if revision else "")
     return fetch_model(
         parse_repo(text or name_or_repo),
         cache_dir=cache_dir,

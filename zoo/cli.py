@@ -1,11 +1,13 @@
 """``splitzoo zoo``: look models up, fetch, publish and import them."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..console import Console, Json
+from .kinds import Method, Task
 
 app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")
 
@@ -21,13 +23,21 @@ Token = Annotated[
 ]
 
 
+def _finite(beta: float | None) -> float | None:
+    if beta is not None and not math.isfinite(beta):
+        raise typer.BadParameter("β is a finite number.")
+    return beta
+
+
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
-    task: Annotated[str | None, typer.Option(help="Such as image-classification.")] = None,
-    method: Annotated[str | None, typer.Option(help="Such as entropic-student.")] = None,
+    task: Annotated[Task | None, typer.Option(help="Keep the models of this task.")] = None,
+    method: Annotated[Method | None, typer.Option(help="Keep the models of this method.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Part of a backbone's name.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the rate in training.")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of the rate in training.", callback=_finite)
+    ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Only models whose weights lie on this machine.")
     ] = False,
@@ -115,7 +125,7 @@ def show(model: ModelArgument, json: Json = False) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A registered name, or org/name[@revision].")
+        str, typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision.")
     ],
     cache_dir: Annotated[
         Path | None, typer.Option(help="Of the Hub's files.", show_default="huggingface-hub's own")
@@ -123,18 +133,20 @@ def pull(
     token: Token = None,
 ) -> None:
     """Fetch a model's weights from the Hub, so that it loads without a network."""
-    from .catalog import fetch, get_spec, is_assembled
+    from .catalog import fetch, get_spec, is_assembled, load
     from .source import Source
 
     console = Console()
     name = Source.of(model).name
     if name is not None and is_assembled(get_spec(name)):
-        from .catalog import load
-
         with console.steps() as step:
             step("fetching the published parts")
-            load(name)
+            load(name, cache_dir=cache_dir)
         console.hint(f"{name} is made of published parts; they are in their libraries' caches.")
+        if cache_dir is not None:
+            console.hint("The files of torchvision and CompressAI, if any, are torch.hub's.")
+        if token is not None:
+            console.hint("Published parts need no token; --token was not used.")
         return
     folder = fetch(model, cache_dir=cache_dir, token=token)
     console.print(str(folder))

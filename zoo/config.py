@@ -13,6 +13,7 @@ FORMAT_VERSION = 2
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
+_BUNDLE_FILE = "manifest.json"
 
 
 class ModelConfig(BaseModel):
@@ -39,6 +40,12 @@ def read_config(folder: Path) -> ModelConfig:
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
+        if (folder / _BUNDLE_FILE).is_file():
+            raise ModelFolderError(
+                f"{folder} is a bundle, not a saved model: it has no {CONFIG_NAME}.",
+                next_step=f"Commands that take bundles: splitzoo export verify {folder}, splitzoo "
+                f"profile encoder {folder}, splitzoo cards build --bundle {folder}",
+            )
         raise ModelFolderError(
             f"{folder} is not a saved model: it has no {CONFIG_NAME}.",
             next_step="Save one with zoo.save(model, folder), or name a model: splitzoo zoo list",

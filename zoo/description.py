@@ -1,13 +1,9 @@
 """A model at a glance: its spec, what crosses the link, and what each side holds."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .bottleneck_specs import WireTensor
 from .spec import ModelSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -28,26 +24,22 @@ class Description:
 
 
 def describe(spec: ModelSpec) -> Description:
-    """Build a model, and count.
+    """Build a model, and count; torch's global random state is left as it was.
 
     Raises:
         SpecError: Nothing can be built from this spec.
     """
-    from .catalog import building
-    from .parts import build_model
+    import torch
 
-    with building(spec):
-        model = build_model(spec)
-    coder = model.coder
-    shared = sum(map(_count, (coder.get_submodule(name) for name in coder.on_device)))
-    on_edge = sum(map(_count, (coder.get_submodule(name) for name in coder.on_edge)))
+    from .catalog import building
+    from .parts import build_model, refuse_misfit
+
+    with building(spec), torch.random.fork_rng(devices=[]):
+        model = build_model(spec).eval()
+        refuse_misfit(model)
     return Description(
         spec=spec,
         wire=spec.wire,
-        device_parameters=_count(model.encoder) + shared,
-        edge_parameters=_count(model.decoder) + on_edge,
+        device_parameters=sum(one.numel() for one in model.device_parameters()),
+        edge_parameters=sum(one.numel() for one in model.edge_parameters()),
     )
-
-
-def _count(module: "nn.Module") -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,17 +1,37 @@
 """The registry of models: their specs by name. Imports no torch."""
 
 import contextlib
+import functools
+import importlib
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from ..errors import SplitzooError
 from ..registry import Registry
 from .spec import ModelSpec
+
+_METHODS = (
+    "entropic_student",
+    "channel_reduction",
+    "fine_tuning",
+    "feature_compression",
+    "input_compression",
+)
+"""Modules that register their models when they are imported, in the order of lists."""
 
 MODELS: Registry[ModelSpec] = Registry("model", next_step="See: splitzoo zoo list")
 
 PATTERNS: list[Callable[[str], ModelSpec | None]] = []
 """Each reads a name that no model is registered under: another backbone, β or quality."""
+
+
+@functools.cache
+def registered() -> Registry[ModelSpec]:
+    """Return the registry with all models in it; ``MODELS`` itself is empty until they came."""
+    for method in _METHODS:
+        importlib.import_module(f".methods.{method}", __package__)
+    return MODELS
 
 
 def find_spec(name: str) -> ModelSpec:
@@ -20,11 +40,23 @@ def find_spec(name: str) -> ModelSpec:
     Raises:
         UnknownNameError: No model has that name; it carries close ones.
     """
-    if name not in MODELS:
+    models = registered()
+    if name not in models:
         for read in PATTERNS:
             # What a pattern takes and a spec does not, such as a β of a hundred digits, is no name.
             with contextlib.suppress(ValidationError):
                 spec = read(name)
                 if spec is not None:
                     return spec
-    return MODELS.get(name)
+    return models.get(name)
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text is a registered name or alias, or a name of a family that has a spec."""
+    if text in registered():
+        return True
+    try:
+        find_spec(text)
+    except SplitzooError:
+        return False
+    return True

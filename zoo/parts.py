@@ -6,10 +6,13 @@
                                   decoder = g_s, then tail
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
+from torch._subclasses import fake_tensor
 
 from ..errors import SpecError
 from . import bottleneck_specs as specs
@@ -127,3 +130,51 @@ def build_model(spec: ModelSpec) -> SplitModel:
         decoder.add_module("g_s", before)
     decoder.add_module("tail", TAILS[spec.task](spec))
     return SplitModel(spec, encoder=encoder, coder=bottleneck, decoder=decoder)
+
+
+_NOT_TOLD = (
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+)
+"""Of networks whose shapes cannot be computed without their numbers."""
+
+
+def refuse_misfit(model: SplitModel) -> None:
+    """Refuse a model whose parts do not take what the ones before them give.
+
+    Shapes alone are computed, for one picture of the input shape: in milliseconds, and without
+    memory. The model is left as it is.
+
+    Raises:
+        SpecError: The latent has another shape than the spec says, or so has the output.
+        RuntimeError: A part does not take what it is given, in torch's words.
+    """
+    spec = model.spec
+    mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
+    # Of a copy, since networks keep tensors that they have computed once.
+    with fake_tensor.FakeCopyMode(mode):
+        encoder, decoder = copy.deepcopy((model.encoder, model.decoder))
+    try:
+        with mode, torch.no_grad():
+            latent = encoder(torch.empty(1, *spec.input_shape))
+            _refuse_shape(spec, "the encoder", latent, spec.latent_shape)
+            for part in decoder.children():
+                latent = getattr(part, "dense", part)(latent)
+    except _NOT_TOLD:
+        return
+    if spec.task == "image-classification":
+        _refuse_shape(spec, "the network", latent, (spec.num_classes,))
+
+
+def _refuse_shape(spec: ModelSpec, part: str, given: Any, said: tuple[int, ...]) -> None:
+    shape = tuple(getattr(given, "shape", ())[1:])
+    if shape != said:
+        raise SpecError(
+            f"{spec.name} cannot be built: {part} gives {_by(shape)}, where its spec says "
+            f"{_by(said)}."
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "one number"

@@ -5,29 +5,37 @@ network that knows nothing of it.
 """
 
 import re
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsNotFoundError
 from .backbones import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
+from .config import WEIGHTS_NAME
 from .conversion.keys import up_to_date
-from .hub_errors import hub_calls
+from .hub_errors import hub_calls, not_at_hand
 from .hub_names import parse_repo
 from .spec import ModelSpec
 from .split_model import SplitModel
 
-_NEXT = (
-    "Try again where there is a network; for graphs and latency, ask for random weights: "
-    "--random-weights, or pretrained=False."
-)
-
+_RANDOM = "For graphs and latency, ask for random weights: --random-weights, or pretrained=False."
+_NEXT = f"Try again where there is a network. {_RANDOM}"
 
 _COUNT = "num_batches_tracked"
 
 
-def assemble(model: SplitModel) -> SplitModel:
+def assemble(
+    model: SplitModel, *, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> SplitModel:
     """Load published weights into all parts of a model that was built.
+
+    Args:
+        model: Of a method that :func:`splitzoo.zoo.catalog.is_assembled` names.
+        cache_dir: Of the Hub's files; those of torchvision and CompressAI are torch.hub's.
+        local_files_only: Make no request.
 
     Raises:
         WeightsNotFoundError: A part has no published weights, or they cannot be had.
@@ -37,14 +45,16 @@ def assemble(model: SplitModel) -> SplitModel:
     tail = model.decoder.get_submodule("tail")
     if spec.task == "image-classification":
         for part in [tail] if spec.cut is None else [model.encoder, tail]:
-            _load_classifier(part, spec)
+            _load_classifier(part, spec, cache_dir, local_files_only)
     else:
-        _load_dense(tail, spec)
+        _load_dense(tail, spec, local_files_only)
     if isinstance(spec.bottleneck, NeuralCodecBottleneck):
         from .bottlenecks.neural_codec import load_compressai_weights
 
         decoder = model.decoder.get_submodule("g_s.0")
         codec = spec.bottleneck
+        if local_files_only:
+            _refuse_missing(spec, _codec_url(codec))
         parts = (model.encoder, model.coder, decoder)
         load_compressai_weights(parts, codec.architecture, codec.quality, codec.metric)  # pyright: ignore[reportArgumentType]
     model.make_tables()
@@ -52,18 +62,76 @@ def assemble(model: SplitModel) -> SplitModel:
     return model.eval()
 
 
-def _load_classifier(part: nn.Module, spec: ModelSpec) -> None:
-    from pathlib import Path
+def has_parts(spec: ModelSpec) -> bool:
+    """Say whether all published parts of a model lie on this machine; no request is made."""
+    if spec.task == "image-classification":
+        if _cached(spec, None) is None:
+            return False
+    elif not _at_hand(getattr(_dense_weights(spec), "url", None)):
+        return False
+    codec = spec.bottleneck
+    return not isinstance(codec, NeuralCodecBottleneck) or _at_hand(_codec_url(codec))
 
+
+def _hub_cache(cache_dir: str | Path | None) -> Path:
     from huggingface_hub import constants
 
-    repo = parse_repo(spec.base_model)
-    with hub_calls(repo, Path(constants.HF_HUB_CACHE)):
-        load_timm_weights(part, spec.base_model)
+    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
 
-def _load_dense(tail: nn.Module, spec: ModelSpec) -> None:
-    """Load torchvision's weights of the whole detector or segmentation network."""
+def _cached(spec: ModelSpec, cache_dir: str | Path | None) -> Path | None:
+    """Return the file of timm's weights in the Hub's cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not spec.base_model:
+        return None
+    repo = parse_repo(spec.base_model).repo_id
+    path = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=_hub_cache(cache_dir))
+    return Path(path) if isinstance(path, str) else None
+
+
+def _at_hand(url: str | None) -> bool:
+    return url is not None and _file_of(url).is_file()
+
+
+def _file_of(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _refuse_missing(spec: ModelSpec, url: str | None) -> None:
+    if url is not None and not _at_hand(url):
+        raise WeightsNotFoundError(
+            spec.name,
+            f"local_files_only is set, and {_file_of(url)} is not there",
+            next_step=f"Fetch it where there is a network: splitzoo zoo pull {spec.name}",
+        )
+
+
+def _codec_url(codec: NeuralCodecBottleneck) -> str | None:
+    from .bottlenecks.neural_codec import model_urls
+
+    return model_urls.get(codec.architecture, {}).get(codec.metric, {}).get(codec.quality)
+
+
+def _load_classifier(
+    part: nn.Module, spec: ModelSpec, cache_dir: str | Path | None, local_files_only: bool
+) -> None:
+    if not spec.base_model:
+        raise WeightsNotFoundError(
+            spec.name, f"timm publishes none for {spec.backbone}", next_step=_RANDOM
+        )
+    repo, cache = parse_repo(spec.base_model), _hub_cache(cache_dir)
+    file = None
+    if local_files_only:
+        file = _cached(spec, cache_dir)
+        if file is None:
+            raise not_at_hand(repo, cache, "local_files_only is set")
+    with hub_calls(repo, cache):
+        load_timm_weights(part, spec.base_model, file=file, cache_dir=cache)
+
+
+def _dense_weights(spec: ModelSpec) -> Any:
+    """Return torchvision's weights of the whole detector or segmentation network, or None."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
     from torchvision.models.segmentation import (
         DeepLabV3_ResNet50_Weights,
@@ -77,11 +145,17 @@ def _load_dense(tail: nn.Module, spec: ModelSpec) -> None:
             DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1
         ),
     }
-    weights = published.get((spec.task, spec.backbone))
+    return published.get((spec.task, spec.backbone))
+
+
+def _load_dense(tail: nn.Module, spec: ModelSpec, local_files_only: bool) -> None:
+    weights = _dense_weights(spec)
     if weights is None:
         raise WeightsNotFoundError(
-            spec.name, f"torchvision publishes none for {spec.backbone}", next_step=_NEXT
+            spec.name, f"torchvision publishes none for {spec.backbone}", next_step=_RANDOM
         )
+    if local_files_only:
+        _refuse_missing(spec, weights.url)
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnknownNameError
-from .models import MODELS
+from .models import is_name, registered
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
@@ -29,14 +29,24 @@ class Source:
     def of(cls, given: str | Path, revision: str | None = None) -> "Source":
         """Tell which one is meant; nothing but the local file system is looked at.
 
+        A name of a model, registered or of a family, is one even where a folder of that name lies;
+        written as a path, ``./name``, it is the folder.
+
         Raises:
-            UnknownNameError: A path is meant, and no folder is there.
+            UnknownNameError: A path is meant, and no folder is there; or a revision is asked of a
+                folder, or besides the one that the repository names.
         """
         text, path = str(given), Path(given)
-        if isinstance(given, str) and text in MODELS:
+        if isinstance(given, str) and text in registered():
             return cls(name=text)
         with contextlib.suppress(OSError):  # of a name too long for a file system
             if text and path.is_dir():
+                if isinstance(given, str) and "/" not in text and is_name(text):
+                    return cls(name=text)
+                if revision:
+                    raise UnknownNameError(
+                        "revision", revision, next_step=f"The folder {text} has none: leave it out."
+                    )
                 return cls(folder=path)
         local = isinstance(given, Path) or text.startswith((".", "/", "~")) or "\\" in text
         if not local and _REPOSITORY.fullmatch(text):

@@ -1,24 +1,21 @@
 """What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from .bottleneck_specs import AnyBottleneck, Layer, Part, WireTensor
+from .bottleneck_specs import (
+    AnyBottleneck,
+    InputCodecBottleneck,
+    Layer,
+    NeuralCodecBottleneck,
+    Part,
+    WireTensor,
+)
+from .kinds import TASKS, Method, Task
 from .preprocessing import Preprocessing
 
-Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
-TASKS: tuple[Task, ...] = ("image-classification", "object-detection", "semantic-segmentation")
-
-
-Method = Literal[
-    "entropic-student",
-    "end-to-end",
-    "channel-reduction",
-    "fine-tuning",
-    "feature-compression",
-    "input-compression",
-]
+__all__ = ["TASKS", "Method", "ModelSpec", "Task", "TrainingStage"]
 
 
 class TrainingStage(Part):
@@ -64,6 +61,21 @@ class ModelSpec(Part):
     def _has_a_latent(self) -> Self:
         if any(min(tensor.shape) < 1 for tensor in self.wire):
             raise ValueError(f"an input of {self.preprocessing.crop} pixels leaves no latent")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_bottleneck(self) -> Self:
+        bottleneck, given = self.bottleneck, self.preprocessing
+        if not isinstance(bottleneck, InputCodecBottleneck | NeuralCodecBottleneck):
+            if self.cut is None:
+                raise ValueError(f"a bottleneck of kind {bottleneck.kind} needs a cut")
+            return self
+        if self.cut is not None:
+            raise ValueError(f"a bottleneck of kind {bottleneck.kind} is in front of any cut")
+        if any(given.mean) or any(one != 1 for one in given.std):
+            raise ValueError("a codec of pictures takes them with mean 0 and std 1")
+        if bottleneck.crop and any(a > b for a, b in zip(bottleneck.crop, given.crop, strict=True)):
+            raise ValueError(f"a crop of {bottleneck.crop} out of an input of {given.crop}")
         return self
 
     @property

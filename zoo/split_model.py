@@ -1,7 +1,7 @@
 """A model cut in two, with an entropy coder in between."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import BitstreamError
+from ..errors import BitstreamError, SpecError
 from .bottlenecks.base import Bottleneck
 from .coding import Codec, Coder
 from .spec import ModelSpec
@@ -72,11 +72,25 @@ class SplitModel(nn.Module):
 
         Returns:
             The tensors that ``spec.wire`` lists, each (N, C, h, w).
+
+        Raises:
+            SpecError: The picture is so small that it leaves no latent.
         """
+        height, width = image.shape[-2:]
+        if any(min(one.shape) < 1 for one in self.spec.bottleneck.wire(height, width)):
+            raise SpecError(
+                f"A picture of {height}×{width} pixels leaves no latent.",
+                next_step=f"{self.spec.name} is made for {self.spec.input_shape[1]}×"
+                f"{self.spec.input_shape[2]}: scale it up.",
+            )
         return tuple(tensor.cpu().numpy() for tensor in self.coder.send(self.encoder(image)))
 
     def compress(self, image: Tensor) -> list[bytes]:
-        """Run the device half: images (N, 3, H, W) float32 to one stream each."""
+        """Run the device half: images (N, 3, H, W) float32 to one stream each.
+
+        Raises:
+            SpecError: The pictures are so small that they leave no latent.
+        """
         tensors = self.wire_tensors(image)
         return [self.codec.compress(*one) for one in zip(*tensors, strict=True)]
 
@@ -89,8 +103,13 @@ class SplitModel(nn.Module):
 
         Raises:
             BitstreamError: A stream is damaged, of another model, or of another shape than the
-                first.
+                first; or there is none.
         """
+        if not streams:
+            raise BitstreamError(
+                "No streams were given, and no batch has no images.",
+                next_step="Give at least one stream, as a sequence: decompress([stream])",
+            )
         received = [self.codec.decompress(stream, self.hyper) for stream in streams]
         shapes = {tuple(tensor.shape for tensor in tensors) for tensors in received}
         if len(shapes) != 1:
@@ -107,6 +126,18 @@ class SplitModel(nn.Module):
         batch = torch.from_numpy(np.ascontiguousarray(hyper_symbols))[None].to(self._device)
         with torch.no_grad():
             return tuple(tensor[0].cpu().numpy() for tensor in self.coder.hyper(batch))
+
+    def device_parameters(self) -> Iterator[nn.Parameter]:
+        """Give the learned parameters on the device: of the encoder, and of h_a and h_s if any."""
+        yield from self.encoder.parameters()
+        for name in self.coder.on_device:
+            yield from self.coder.get_submodule(name).parameters()
+
+    def edge_parameters(self) -> Iterator[nn.Parameter]:
+        """Give the learned parameters on the edge; those of h_s are on both sides."""
+        yield from self.decoder.parameters()
+        for name in self.coder.on_edge:
+            yield from self.coder.get_submodule(name).parameters()
 
     @property
     def _device(self) -> torch.device:

@@ -21,6 +21,7 @@ _SHUT = 1e-3
 """What starts below this leaves a branch, or all, out of what an untrained network gives."""
 _STD = 0.02
 """Of the values that a matrix of zeros gets: timm's own for transformers."""
+_NAMES = "timm's names: python -c 'import timm; print(timm.list_models())'"
 
 
 def build_whole(
@@ -66,7 +67,8 @@ def build_whole(
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key} {value}" for key, value in settings.items())
         raise SpecError(
-            f"timm does not build {timm_name}{f' with {given}' if given else ''}: {error}"
+            f"timm does not build {timm_name}{f' with {given}' if given else ''}: "
+            + (str(error) or f"{type(error).__name__}, without a reason")
         ) from error
     _open_gates(model)
     return model
@@ -158,11 +160,19 @@ def check_name(timm_name: str) -> str:
     known = timm.list_models()
     if architecture not in known:
         raise UnknownNameError(
-            "backbone", timm_name, difflib.get_close_matches(architecture, known)
+            "backbone",
+            timm_name,
+            difflib.get_close_matches(architecture, known),
+            next_step=_NAMES,
         )
     tagged = timm.list_pretrained(f"{architecture}.*")
     if timm_name != architecture and timm_name not in tagged:
-        raise UnknownNameError("backbone", timm_name, difflib.get_close_matches(timm_name, tagged))
+        raise UnknownNameError(
+            "backbone",
+            timm_name,
+            difflib.get_close_matches(timm_name, tagged),
+            next_step=f"Without a tag: {architecture}",
+        )
     return architecture
 
 

@@ -84,7 +84,12 @@ def timm_weights_name(base_model: str) -> str:
     raise WeightsNotFoundError(
         base_model or "this backbone",
         "timm knows no such weights",
-        next_step="Names of weights are those of repositories on the Hub: timm/resnet50.tv_in1k.",
+        next_step=(
+            "Names of weights are those of repositories on the Hub: timm/resnet50.tv_in1k."
+            if base_model
+            else "For graphs and latency, ask for random weights: --random-weights, or "
+            "pretrained=False."
+        ),
     )
 
 

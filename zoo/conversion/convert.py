@@ -11,7 +11,7 @@ from ...errors import CheckpointError, OutputError, SplitzooError, UnknownNameEr
 from ...files import refuse_taken, sha256_file
 from ..catalog import build, save
 from ..config import CONFIG_NAME, read_config
-from ..models import MODELS, find_spec
+from ..models import find_spec, registered
 from ..spec import ModelSpec
 from ..split_model import SplitModel
 from .checkpoint import Checkpoint, read_checkpoint, require_file
@@ -81,7 +81,7 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
         spec = find_spec(name)
     else:
         try:
-            spec = MODELS.get(path.stem)
+            spec = registered().get(path.stem)
         except UnknownNameError as error:
             raise UnknownNameError(
                 "experiment of sc2-benchmark",

@@ -6,8 +6,9 @@ The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs
 
 import re
 
+from ...errors import SpecError
 from ..backbones import BACKBONES, Backbone, find_backbone
-from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
+from ..bottleneck_specs import HIGHEST_QUALITY, InputCodecBottleneck, NeuralCodecBottleneck
 from ..models import PATTERNS
 from ..preprocessing import Preprocessing
 from ..spec import ModelSpec
@@ -22,7 +23,14 @@ ARCHITECTURES = {
 """sc2-benchmark's names of CompressAI's learned codecs."""
 
 CODECS = ("jpeg", "webp", "avif", "heic", "bpg", "vtm")
-_HIGHEST = {"bpg": 51, "vtm": 63} | dict.fromkeys(ARCHITECTURES, 8)
+_HIGHEST = HIGHEST_QUALITY | dict.fromkeys(ARCHITECTURES, 8)
+_DATASETS = {
+    1000: "imagenet-1k",
+    11821: "imagenet-12k",
+    21841: "imagenet-22k",
+    21843: "imagenet-21k",
+}
+"""By the number of classes, which differs even between versions of one data set."""
 
 
 def make_spec(
@@ -33,7 +41,22 @@ def make_spec(
     task: TaskFacts = CLASSIFICATION,
     reference: str = "",
 ) -> ModelSpec:
-    """Return the spec of one model; ``codec`` is one of ``CODECS`` or ``ARCHITECTURES``."""
+    """Return the spec of one model; ``codec`` is one of ``CODECS`` or ``ARCHITECTURES``.
+
+    Raises:
+        SpecError: The backbone's published weights classify nothing.
+    """
+    dataset, classes = task.dataset, task.num_classes
+    if task is CLASSIFICATION:
+        # Nothing is trained, so the classes are those of the published weights.
+        classes = backbone.num_classes
+        dataset = _DATASETS.get(classes, f"{classes} classes")
+    if classes < 1:
+        raise SpecError(
+            f"{backbone.name} has no classifier, so nothing comes after a codec.",
+            next_step="Take another tag or backbone: "
+            "python -c 'import timm; print(timm.list_pretrained())'",
+        )
     whole = task.input_of(backbone)
     neural = codec in ARCHITECTURES
     # The learned codecs see the resized picture before it is cropped, as in sc2-benchmark.
@@ -59,8 +82,8 @@ def make_spec(
         backbone=backbone.timm_name,
         cut=None,
         bottleneck=bottleneck,
-        dataset=task.dataset,
-        num_classes=task.num_classes,
+        dataset=dataset,
+        num_classes=classes,
         preprocessing=Preprocessing(
             resize=whole.resize,
             crop=side if uncropped else whole.crop,
