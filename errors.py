@@ -103,7 +103,7 @@ class BitstreamError(SplitzooError):
 
 
 class DesyncError(BitstreamError):
-    """The edge's hyper-decoder gave other scale indexes than the device's: symbols cannot be read."""
+    """The edge's hyper-decoder gave other scale indexes than the device's: nothing can be read."""
 
 
 class HubError(SplitzooError):

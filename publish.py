@@ -16,7 +16,11 @@ def push(
     ],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="On the Hub.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Where the repository is made anew.")
+        bool,
+        typer.Option(
+            "--private",
+            help="Make the repository private; one that exists must be private already.",
+        ),
     ] = False,
     message: Annotated[str | None, typer.Option("-m", "--message", help="Of the commit.")] = None,
     token: Annotated[
@@ -25,10 +29,10 @@ def push(
     ] = None,
 ) -> None:
     """Publish a model on the Hub: weights, config and card in one commit."""
-    from .cards.card import CARD_NAME, build_card
+    from .cards.card import build_card
     from .zoo.catalog import load, save
     from .zoo.config import read_config
-    from .zoo.hub_push import push_model
+    from .zoo.hub_push import CARD_NAME, push_model
     from .zoo.source import Source
 
     console = Console()
@@ -41,7 +45,7 @@ def push(
         card = folder / CARD_NAME
         if not card.is_file():
             step("writing the card")
-            card = build_card(Path(temporary) / "card", str(folder), repository=repository)
+            card = build_card(Path(temporary) / "card", folder.absolute(), repository=repository)
         step(f"sending to {repository}")
         url = push_model(
             folder, repository, private=private, token=token, message=message, card=card

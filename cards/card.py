@@ -12,15 +12,15 @@ from ..export.manifest import Manifest
 from ..export.verify import read_manifest
 from ..files import new_folder, refuse_taken
 from ..profile.report import EncoderProfile, read_report
-from ..zoo.catalog import DEFAULT_MODEL, get_spec
+from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
 from ..zoo.coding import CODERS
 from ..zoo.config import ModelConfig, read_config
+from ..zoo.hub_push import CARD_NAME, PICTURE_NAME
 from ..zoo.source import as_folder
 from ..zoo.spec import ModelSpec
 from .picture import draw_split
+from .sources import list_sources
 
-CARD_NAME = "README.md"
-PICTURE_NAME = "split.png"
 _ANSWERS = {
     "image-classification": "logits (N, {}) float32",
     "object-detection": "boxes, labels and scores of {} classes, for each image",
@@ -87,7 +87,7 @@ class CardFacts:
 
 
 def gather_facts(
-    model: str | None = None,
+    model: str | Path | None = None,
     *,
     bundle: Path | None = None,
     profile: Path | None = None,
@@ -136,7 +136,8 @@ def render_card(facts: CardFacts) -> ModelCard:
     data = ModelCardData(
         library_name="splitzoo",
         pipeline_tag=spec.task,
-        license="mit",
+        # Parts that others published keep the licences that those gave them.
+        license=None if is_assembled(spec) and facts.weights != "random" else "mit",
         tags=[
             "split-computing",
             "supervised-compression",
@@ -159,6 +160,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         picture=PICTURE_NAME,
         edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
         answer=_ANSWERS[spec.task].format(spec.num_classes),
+        sources=list_sources(spec),
         lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
     )
 
@@ -177,7 +179,7 @@ def read_card(path: Path) -> ModelCard:
 
 def build_card(
     folder: str | Path,
-    model: str | None = None,
+    model: str | Path | None = None,
     *,
     bundle: str | Path | None = None,
     profile: str | Path | None = None,

@@ -59,7 +59,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Print a card in the terminal."""
-    from .card import CARD_NAME, gather_facts, read_card, render_card
+    from ..zoo.hub_push import CARD_NAME
+    from .card import gather_facts, read_card, render_card
 
     console = Console(json)
     path = Path(card)

@@ -36,8 +36,9 @@ def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> N
     latent = "×".join(map(str, wire.shape))
     _part(axes, 3.5, 9.5, "image", image)
     _part(axes, 16, 12, "encoder", _encoder_facts(profile))
-    _part(axes, 30.5, 10, "entropy\ncoder", "")
-    _part(axes, 70.5, 10, "entropy\ncoder", "")
+    coder = "entropy\ncoder" if spec.bottleneck.kind in _ENTROPY_CODED else "coder"
+    _part(axes, 30.5, 10, coder, "")
+    _part(axes, 70.5, 10, coder, "")
     _part(axes, 83, 12, "decoder", f"+ {_edge_part(spec)}")
     _part(axes, 97.5, 9, "answer", _ANSWERS[spec.task].format(spec.num_classes))
     for start, end in ((13, 16), (28, 30.5), (80.5, 83), (95, 97.5)):
@@ -55,6 +56,13 @@ def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> N
     figure.savefig(path, metadata={"Software": "splitzoo"})
 
 
+_ENTROPY_CODED = (
+    "factorized-prior",
+    "scale-hyperprior",
+    "mean-scale-hyperprior",
+    "entropy-bottleneck",
+    "neural-input-codec",
+)
 _ANSWERS = {
     "image-classification": "{}\nlogits",
     "object-detection": "boxes,\nlabels",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ParityError
-from ..zoo.bottleneck_specs import ChannelReductionBottleneck, NeuralCodecBottleneck
+from ..zoo.bottleneck_specs import NeuralCodecBottleneck
 from ..zoo.bottlenecks.neural_codec import build as build_codec
 from ..zoo.catalog import build, is_assembled
 from ..zoo.conversion.keys import map_tensors
@@ -35,10 +35,8 @@ def compare(spec: ModelSpec) -> str:
     bottleneck = spec.bottleneck
     if isinstance(bottleneck, NeuralCodecBottleneck):
         return _compare_codec(bottleneck)
-    if isinstance(bottleneck, ChannelReductionBottleneck) and bottleneck.network == "resnet-24":
-        return "sc2bench 0.0.3, in `tests/test_parity_bottlenecks.py`"
     if is_assembled(spec):
-        return "none: the image codec's library, then the network"
+        return "none: an image codec, and the network"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         reference = build_reference(spec)

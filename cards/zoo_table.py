@@ -99,7 +99,10 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "architecture differ in β, quality, or, for CR + BQ, the number of channels. Elements are "
         "those of the main tensor that the device gives for one image of the model's input size, "
         "before coding; encoder bits are those of Eq. 1 of the SC2 paper. The last column says "
-        "what the same weights and pictures gave in sc2-benchmark's own code or CompressAI's.",
+        "what the same random weights and pictures gave in sc2bench's own model: all integers "
+        "that are sent, and the outputs. Learned image codecs are held against CompressAI's, by "
+        "the picture that comes back through the bytes of each. What the context network of the "
+        "joint autoregressive codec computes is in its coder, and not among the MACs.",
         "",
         _line(name for name, _ in _HEADER),
         _line(rule for _, rule in _HEADER),

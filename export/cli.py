@@ -17,7 +17,8 @@ def split(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A registered name, or a saved model's folder.", show_default="the default model"
+            help="A name, a saved model's folder, or a repository on the Hub.",
+            show_default="the default model",
         ),
     ] = None,
     target: Annotated[str, typer.Option(help="Where the halves will run: cpu.")] = "cpu",

@@ -1,8 +1,8 @@
-"""What the device must compute: operations of the device graph, none left out.
+"""What the device must compute: operations of the device graph, with those that no rule counts.
 
 One multiply-accumulate (MAC) is one multiplication and one addition, so 2 FLOPs. Additions of a
-bias, each output element of an elementwise operation, and each element that a minimum or maximum
-looks at, are 1 FLOP. The graph is the one that is exported: GDN folded into a constant 1×1
+bias, each output element of an elementwise operation, and each element that a minimum, a maximum or
+pooling looks at, are 1 FLOP. The graph is the one that is exported: GDN folded into a constant 1×1
 convolution and a division.
 """
 
@@ -45,6 +45,7 @@ def count_flops(model: SplitModel) -> Compute:
             for name in _ELEMENTWISE:
                 for spelling in (name, f"{name}_"):
                     analysis.set_op_handle(f"aten::{spelling}", _elementwise(name))
+            analysis.set_op_handle("aten::max_pool2d", _pooling)
             for name in _REDUCTIONS:
                 analysis.set_op_handle(f"aten::{name}", _reduction(name))
             analysis.set_op_handle("aten::to", None)  # a change of type computes nothing
@@ -82,6 +83,11 @@ def _elementwise(name: str):
         return Counter({name: math.prod(outputs[0].type().sizes())})
 
     return count
+
+
+def _pooling(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    window = math.prod(side.toIValue() for side in inputs[1].node().inputs())
+    return Counter({"max_pool2d": window * math.prod(outputs[0].type().sizes())})
 
 
 def _reduction(name: str):

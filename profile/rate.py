@@ -27,16 +27,29 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
         tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
         payload = model.codec.coder.encode(*tensors)
         likelihoods = model.coder.likelihoods(latent)
-        pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
         return ImageRate(
             image=path.name,
             payload_bytes=len(payload),
             stream_bytes=len(model.codec.frame(payload, model.codec.coder.shape(*tensors))),
             estimated_bits=-sum(float(one.log2().sum()) for one in likelihoods) or None,
-            sc2bench_bytes=sys.getsizeof(pickled),
+            sc2bench_bytes=_sc2bench_bytes(model, payload, latent.shape[-2:]),
         )
 
     return _rates(images, measure)
+
+
+def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int | None:
+    """Return the size that sc2bench reports: of a pickle around the payload, or of a file.
+
+    What it pickles for hyperpriors and 8-bit values is in another form than what is sent here, so
+    it has no size for them.
+    """
+    kind = model.spec.bottleneck.kind
+    if kind == "input-codec":
+        return len(payload)
+    if kind not in ("factorized-prior", "entropy-bottleneck"):
+        return None
+    return sys.getsizeof(pickle.dumps({"strings": [[payload]], "shape": shape}))
 
 
 def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[Path]) -> Rate:

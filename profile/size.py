@@ -1,6 +1,5 @@
 """What the device must hold: encoder parameters and bits, counted three ways."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,20 +12,14 @@ from ..zoo.split_model import SplitModel
 _BITS_OF_BOOL_IN_SC2BENCH = 2
 
 
-def _device_parameters(model: SplitModel) -> Iterator[torch.nn.Parameter]:
-    yield from model.encoder.parameters()
-    for name in model.coder.on_device:
-        yield from model.coder.get_submodule(name).parameters()
-
-
 def encoder_parameters(model: SplitModel) -> int:
     """Return the number of learned parameters on the device: encoder, and h_a and h_s if any."""
-    return sum(parameter.numel() for parameter in _device_parameters(model))
+    return sum(parameter.numel() for parameter in model.device_parameters())
 
 
 def encoder_bits(model: SplitModel) -> int:
     """Return the encoder size of the SC2 paper's Eq. 1: the bits of the encoder's parameters."""
-    return sum(one.numel() * one.element_size() * 8 for one in _device_parameters(model))
+    return sum(one.numel() * one.element_size() * 8 for one in model.device_parameters())
 
 
 def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int:

@@ -1,12 +1,15 @@
 """The table of the zoo, and cards of models of all kinds."""
 
+import re
+
 import pytest
 
 from splitzoo import zoo
-from splitzoo.cards.card import build_card, gather_facts, render_card
+from splitzoo.cards.card import CardFacts, build_card, gather_facts, render_card
 from splitzoo.cards.zoo_parity import compare
 from splitzoo.cards.zoo_table import measure_zoo, render_zoo, write_zoo
 from splitzoo.errors import ParityError
+from splitzoo.zoo.config import ModelConfig
 
 COMMAND = "splitzoo cards zoo -o zoo.md"
 
@@ -93,3 +96,45 @@ def test_a_card_for_the_hub_loads_the_repository(tiny_folder, tmp_path) -> None:
     assert "splitzoo export split org/tiny" in text
     assert str(tiny_folder) not in text
     assert "**The weights are random** (seed 0)" in text
+
+
+def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path) -> None:
+    folder = zoo.save(tiny_model, tmp_path / zoo.DEFAULT_MODEL)
+    text = build_card(tmp_path / "card", folder, repository="org/tiny").read_text()
+    assert "\n# tiny\n" in text
+    assert "**The weights are random** (seed 0)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("splittable_resnet50-fp-beta0.08", "mit"), ("resnet50-jpeg-q90", None)]
+)
+def test_what_others_trained_is_not_put_under_our_licence(name, expected) -> None:
+    spec = zoo.get_spec(name)
+    config = ModelConfig(spec=spec, weights_sha256="0" * 64)
+    assert render_card(CardFacts(spec, None, None, config)).data.license == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "papers"),
+    [
+        ("splittable_resnet50-fp-beta0.08", ["2108.11898", "1802.01436"]),
+        ("splittable_resnet50-fp-beta1.28e-8-e2e", ["2007.11797", "1802.01436"]),
+        ("splittable_resnet50-bq3ch", ["2007.15818"]),
+        (
+            "faster_rcnn_resnet50-mean_scale_hyperprior-q8",
+            ["1809.02736", "2011.03029", "1506.01497"],
+        ),
+        ("resnet50-jpeg-q90", []),
+    ],
+)
+def test_a_card_cites_the_papers_of_its_model(name, papers) -> None:
+    text = render_card(gather_facts(name)).text.partition("## Sources")[2]
+    assert re.findall(r"arxiv\.org/abs/([\d.]+)>", text) == papers
+    assert "SC2 Benchmark" in text
+
+
+def test_only_the_paper_s_own_models_have_its_recipe() -> None:
+    own = render_card(gather_facts("splittable_resnet50-fp-beta0.08")).text
+    like = render_card(gather_facts("splittable_convnext_atto-fp")).text
+    assert "The recipe of the paper for this model:" in own
+    assert "The paper's recipe for models of this method:" in like
