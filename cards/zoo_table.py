@@ -37,7 +37,7 @@ class Row:
         models: How many registered models have it.
         parameters: Learned, on the device.
         bits: Eq. 1 of the SC2 paper.
-        macs: Of the device graph, per image.
+        macs: On the device, per image.
         parity: With the reference implementation, in words.
     """
 
@@ -100,9 +100,11 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "those of the main tensor that the device gives for one image of the model's input size, "
         "before coding; encoder bits are those of Eq. 1 of the SC2 paper. The last column says "
         "what the same random weights and pictures gave in sc2bench's own model: all integers "
-        "that are sent, and the outputs. Learned image codecs are held against CompressAI's, by "
-        "the picture that comes back through the bytes of each. What the context network of the "
-        "joint autoregressive codec computes is in its coder, and not among the MACs.",
+        "that are sent, and the outputs; of CR + BQ the outputs alone, without the quantiser. "
+        "Learned image codecs are held against CompressAI's, by their symbols (of mbt2018 those of "
+        "z) and by the picture of 128×128 pixels that comes back through the bytes of each. Other "
+        "image codecs have no reference. MACs include those of mbt2018's context network, which "
+        "runs in the coder.",
         "",
         _line(name for name, _ in _HEADER),
         _line(rule for _, rule in _HEADER),

@@ -129,7 +129,7 @@ def show_report(console: Console, report: "EncoderProfile") -> None:
         if rate.estimated_bits:
             rows.append(("", f"{rate.estimated_bits.mean / 8:,.0f} by the learned likelihoods"))
         if rate.sc2bench_bytes:
-            rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts (pickled)"))
+            rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts"))
         rows += [("skipped", f"{one.image}: {one.reason}") for one in rate.skipped]
     rows += [("not measured", what) for what in report.not_measured]
     rows.append(("machine", f"{report.environment['cpu']}, {report.environment['cores']} cores"))

@@ -13,9 +13,10 @@ from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
 from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
 from ..export.verify import read_manifest
+from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops
-from .rate import Rate, bundle_rates, model_rates
+from .rate import COUNTED_BY_SC2BENCH, Rate, bundle_rates, model_rates
 from .report import EncoderProfile, LatencyReport, Size, StepLatency
 from .size import deployed_bytes, encoder_bits, encoder_parameters, sc2bench_encoder_bits
 
@@ -82,7 +83,7 @@ def profile_model(
         rate=rate,
         not_measured=[
             "deployed bytes (export the model, then profile the bundle)",
-            *_left_out(rate),
+            *_left_out(rate, model.spec),
         ],
         environment=_environment(),
         date=_today(),
@@ -143,7 +144,7 @@ def profile_bundle(
         peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",
         rate=rate,
-        not_measured=_left_out(rate),
+        not_measured=_left_out(rate, manifest.spec),
         environment=bench.environment | {"splitzoo": __version__},
         date=_today(),
         command=command,
@@ -159,12 +160,16 @@ def _latency(steps: dict, threads: int, warmup: int, iterations: int) -> Latency
     )
 
 
-def _left_out(rate: Rate | None) -> list[str]:
-    always = [
+def _left_out(rate: Rate | None, spec: ModelSpec) -> list[str]:
+    found = [
         "preprocessing (reading, resizing) in the latency",
         "entropy coding in the operations",
     ]
-    return always if rate else [*always, "bytes per image (give photographs with --images DIR)"]
+    if rate is None:
+        found.append("bytes per image (give photographs with --images DIR)")
+    elif spec.bottleneck.kind not in COUNTED_BY_SC2BENCH:
+        found.append("bytes as sc2bench counts (what it sends for this kind has another form)")
+    return found
 
 
 def _environment() -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""What the device must compute: operations of the device graph, with those that no rule counts.
+"""What the device must compute: operations of the device graph, and of a context network.
 
 One multiply-accumulate (MAC) is one multiplication and one addition, so 2 FLOPs. Additions of a
 bias, each output element of an elementwise operation, and each element that a minimum, a maximum or
 pooling looks at, are 1 FLOP. The graph is the one that is exported: GDN folded into a constant 1×1
-convolution and a division.
+convolution and a division. A context network runs in the coder, once for each position of y; its
+matrix products are counted.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from ..export.graphs import DeviceGraph
+from ..zoo.coding.autoregressive import AutoregressiveCoder
 from ..zoo.deprecations import quiet_torchscript
 from ..zoo.split_model import SplitModel
 from .report import Compute, OperatorCount
@@ -27,11 +29,13 @@ _ELEMENTWISE = (
     "sub",
 )
 _REDUCTIONS = ("amax", "amin")
+_POOLINGS = ("avg_pool2d", "max_pool2d")
 _CONVOLUTION = "convolution"
+_CONTEXT = "context network"
 
 
 def count_flops(model: SplitModel) -> Compute:
-    """Count the operations of a model's device graph on one image of its input shape.
+    """Count the operations of a model's device on one image of its input shape.
 
     Operators without a rule are listed under ``uncounted``, with how often they occur.
     """
@@ -45,7 +49,8 @@ def count_flops(model: SplitModel) -> Compute:
             for name in _ELEMENTWISE:
                 for spelling in (name, f"{name}_"):
                     analysis.set_op_handle(f"aten::{spelling}", _elementwise(name))
-            analysis.set_op_handle("aten::max_pool2d", _pooling)
+            for name in _POOLINGS:
+                analysis.set_op_handle(f"aten::{name}", _pooling(name))
             for name in _REDUCTIONS:
                 analysis.set_op_handle(f"aten::{name}", _reduction(name))
             analysis.set_op_handle("aten::to", None)  # a change of type computes nothing
@@ -53,11 +58,14 @@ def count_flops(model: SplitModel) -> Compute:
             uncounted = dict(analysis.unsupported_ops())
     finally:
         logging.getLogger("fvcore").setLevel(level)
+    coder = model.codec.coder
+    if isinstance(coder, AutoregressiveCoder):
+        counts[_CONTEXT] = coder.network.macs(*model.spec.latent_shape[1:])
     operators = [
         OperatorCount(
             operator=name,
-            macs=int(count) if name == _CONVOLUTION else 0,
-            flops=int(count) * (2 if name == _CONVOLUTION else 1),
+            macs=int(count) if name in (_CONVOLUTION, _CONTEXT) else 0,
+            flops=int(count) * (2 if name in (_CONVOLUTION, _CONTEXT) else 1),
         )
         for name, count in sorted(counts.items(), key=lambda item: -item[1])
     ]
@@ -85,9 +93,12 @@ def _elementwise(name: str):
     return count
 
 
-def _pooling(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    window = math.prod(side.toIValue() for side in inputs[1].node().inputs())
-    return Counter({"max_pool2d": window * math.prod(outputs[0].type().sizes())})
+def _pooling(name: str):
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        window = math.prod(side.toIValue() for side in inputs[1].node().inputs())
+        return Counter({name: window * math.prod(outputs[0].type().sizes())})
+
+    return count
 
 
 def _reduction(name: str):

@@ -13,6 +13,10 @@ from ..zoo.preprocessing import Preprocessing
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, SkippedImage
 
+_PICKLED = ("factorized-prior", "entropy-bottleneck")
+COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
+"""Kinds of bottleneck whose bytes sc2bench would count as here."""
+
 
 def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
     """Measure a model in PyTorch.
@@ -47,7 +51,7 @@ def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int
     kind = model.spec.bottleneck.kind
     if kind == "input-codec":
         return len(payload)
-    if kind not in ("factorized-prior", "entropy-bottleneck"):
+    if kind not in _PICKLED:
         return None
     return sys.getsizeof(pickle.dumps({"strings": [[payload]], "shape": shape}))
 

@@ -59,7 +59,8 @@ class ImageRate(_Part):
     """Bytes of one image.
 
     ``estimated_bits`` (from the learned likelihoods) and ``sc2bench_bytes`` (the size that sc2bench
-    reports: of a pickle around the payload) are for models in PyTorch alone.
+    reports: of a pickle around the payload, or of an image codec's file) are for models in PyTorch
+    alone, the second for the kinds of bottleneck that sc2bench counts in the same form.
     """
 
     image: str

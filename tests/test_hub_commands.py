@@ -109,6 +109,17 @@ def test_push_sends_weights_config_and_a_card_in_one_commit(hub, splitzoo, folde
     assert repository.messages == ["the first"]
 
 
+def test_push_of_a_folder_with_the_name_of_a_model(hub, splitzoo, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    monkeypatch.chdir(folder.parent)
+    folder.rename(zoo.DEFAULT_MODEL)
+    assert splitzoo("zoo", "push", f"./{zoo.DEFAULT_MODEL}", NAME)[0] == 0
+    (files,) = hub.repositories[NAME].commits.values()
+    name = json.loads(files["config.json"])["spec"]["name"]
+    assert name != zoo.DEFAULT_MODEL
+    assert f"\n# {name}\n".encode() in files["README.md"]
+
+
 def test_push_without_the_right_to_write(hub, splitzoo, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
     asked = splitzoo("zoo", "push", folder, NAME)

@@ -18,6 +18,7 @@ from splitzoo.profile.rate import model_rates
 from splitzoo.profile.report import SCHEMA_VERSION, Distribution, EncoderProfile, read_report
 from splitzoo.profile.size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
 from splitzoo.zoo.coding import FactorizedCoder
+from splitzoo.zoo.parts import BOTTLENECKS
 from splitzoo.zoo.preprocessing import list_images
 from splitzoo.zoo.split_model import SplitModel
 
@@ -79,6 +80,68 @@ def test_operations_are_those_counted_by_hand(model) -> None:
     assert compute.macs == macs
     assert compute.flops == 2 * macs + 3 * normalised + 2 * symbols
     assert compute.uncounted == {}
+
+
+def without_network(name: str, **sizes) -> SplitModel:
+    """A registered model, its bottleneck changed, with nothing behind the bottleneck."""
+    content = zoo.get_spec(name).model_dump()
+    content["bottleneck"] |= sizes
+    spec = zoo.ModelSpec.model_validate(content)
+    encoder, coder, _ = BOTTLENECKS[spec.bottleneck.kind](spec, spec.bottleneck)
+    model = SplitModel(spec, encoder, coder, nn.Identity()).eval()
+    model.make_tables()
+    return model
+
+
+def test_a_context_network_is_counted_at_each_position() -> None:
+    name = "resnet50-joint_autoregressive_hierarchical_prior-q8"
+    model = without_network(name, quality=1, channels=(6, 8))
+    _, height, width = model.spec.latent_shape
+    compute = count_flops(model)
+    counted = []
+    for layer in model.coder.entropy_parameters[::2]:
+        layer.register_forward_hook(
+            lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel())
+        )
+    model.coder.entropy_parameters(torch.zeros(1, 4 * 8, height, width))
+    taps = int(model.coder.context_prediction.mask.sum())
+    assert (len(counted), taps) == (3, 2 * 8 * 8 * 12)
+    expected = taps * height * width + sum(counted)
+    found = {one.operator: (one.macs, one.flops) for one in compute.operators}
+    assert found["context network"] == (expected, 2 * expected)
+    assert compute.macs == found["convolution"][0] + expected
+    assert compute.uncounted == {}
+
+
+def test_pooling_is_counted_by_the_elements_that_it_looks_at(tiny_model) -> None:
+    _, height, width = tiny_model.spec.input_shape
+    pooling = nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d((2, 4)), nn.AdaptiveAvgPool2d(1)
+    encoder = nn.Sequential(*pooling, nn.ZeroPad2d((0, width - 1, 0, height - 1)))
+    encoder.extend(tiny_model.encoder)
+    model = SplitModel(tiny_model.spec, encoder, tiny_model.coder, tiny_model.decoder).eval()
+    found = {one.operator: one.flops for one in count_flops(model).operators}
+    of_max = 3 * (height // 2) * (width // 2)
+    of_average = 3 * (height // 4) * (width // 8)
+    assert found["max_pool2d"] == of_max * 9
+    assert found["avg_pool2d"] == of_average * 8
+    assert found["adaptive_avg_pool2d"] == of_average
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50-eb_after_layer2-beta1.0e-15",
+        "resnet50-eb_after_avgpool-beta1.0e-15",
+        "splittable_resnet50-bq3ch",
+        "splittable_densenet169-bq12ch_v0.1.1",
+        "splittable_inception_v3-bq12ch_v0.1.1",
+        "resnet50-layer1-jpeg-q90",
+        "resnet50-jpeg-q90",
+        "splittable_resnet50-mshp-beta0.16",
+    ],
+)
+def test_no_operator_of_the_zoo_is_left_out(name) -> None:
+    assert count_flops(without_network(name)).uncounted == {}
 
 
 class Odd(nn.Module):
@@ -251,6 +314,26 @@ def test_sc2bench_bytes_are_the_size_of_the_pickle(report, photo_bytes) -> None:
     pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
     assert report.rate.images[0].sc2bench_bytes == sys.getsizeof(pickled)
     assert report.rate.images[0].payload_bytes == len(payload)
+
+
+def test_an_image_codec_s_file_is_what_sc2bench_counts(photographs) -> None:
+    (one,) = model_rates(without_network("resnet50-jpeg-q90"), photographs[:1]).images
+    assert one.sc2bench_bytes == one.payload_bytes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "splittable_resnet50-shp-beta0.16",
+        "splittable_resnet50-bq3ch",
+        "resnet50-layer1-jpeg-q90",
+    ],
+)
+def test_what_sc2bench_sends_in_another_form_has_no_size_of_its(name, photographs) -> None:
+    model = without_network(name)
+    assert model_rates(model, photographs[:1]).sc2bench_bytes is None
+    profile = profile_model(model, images=photographs[:1], warmup=0, iterations=1)
+    assert any(one.startswith("bytes as sc2bench counts") for one in profile.not_measured)
 
 
 def test_estimated_bits_are_near_the_payload(report) -> None:

@@ -78,6 +78,10 @@ class ContextNetwork:
             content.update(weight.astype("<f4").tobytes())
         return content.digest()
 
+    def macs(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates of a walk through y of that height and width."""
+        return height * width * sum(weight.size for weight, _ in self._layers)
+
     def walk(self, params: NDArray[np.float32], fill: Fill) -> Float64:
         """Go through all positions, those that do not need each other together.
 
