@@ -63,6 +63,7 @@ def test_every_model_belongs_to_one_architecture() -> None:
     assert all(first == names[0] for first, names in groups.items())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the peer, which uses what others have deprecated
 def test_a_factorized_model_is_compared_with_sc2bench() -> None:
     pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test`")
