@@ -27,8 +27,9 @@ from rich.table import Table
 from sc2bench_sides import MODEL, THREADS, WARMUP, Turn
 
 from splitzoo.errors import SplitzooError
-from splitzoo.export.runtime.measure import Latency, machine
+from splitzoo.export.runtime.measure import Latency
 from splitzoo.files import new_file
+from splitzoo.machine import machine
 from splitzoo.zoo.preprocessing import list_images
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import BundleError, DependencyError
 from ..files import new_folder, refuse_taken, sha256_file
 from ..zoo.coding import save_coder
-from ..zoo.labels import class_labels
+from ..zoo.labels import labels_of
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
@@ -37,6 +37,7 @@ _PACKAGE = Path(__file__).parents[1]
 _RUNTIME_SOURCES = (
     "errors.py",
     "files.py",
+    "machine.py",
     "registry.py",
     "signals.py",
     "zoo/preprocessing.py",
@@ -147,7 +148,7 @@ def _write_parts(
     record.save(folder / "selftest.npz")
     codec = model.codec
     save_coder(codec.coder, folder / "tables.npz")
-    labels = class_labels(spec.dataset, spec.num_classes)
+    labels = labels_of(spec)
     (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n", encoding="utf-8")
     _write_runtime(folder / "splitrun")
     graphs = {}

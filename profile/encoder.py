@@ -11,8 +11,9 @@ from .. import __version__, zoo
 from ..export.recording import picture
 from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
-from ..export.runtime.measure import machine, measure_steps, peak_memory_bytes
+from ..export.runtime.measure import measure_steps, peak_memory_bytes
 from ..export.verify import read_manifest
+from ..machine import machine
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ...machine import machine
 from .bundle import Bundle
 from .halves import Device, Edge
-from .measure import Latency, machine, measure_steps, peak_memory_bytes
+from .measure import Latency, measure_steps, peak_memory_bytes
 from .record import Record
 
 

@@ -1,8 +1,6 @@
 """Latency and memory, measured alike for bundles and models."""
 
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -76,22 +74,3 @@ def peak_memory_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def machine() -> dict[str, str]:
-    """Name the processor, its cores, the system and Python."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        pairs = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
-        fields = {name.strip(): value.strip() for name, _, value in pairs}
-        # x86 has "model name"; Arm boards name the board under "Model" or "Hardware".
-        cpu = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu,
-        "cores": str(cores),
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
