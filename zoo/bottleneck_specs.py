@@ -102,6 +102,12 @@ class ChannelReductionBottleneck(Part):
     )
     channels: Channels
     bits: Literal[8] = 8
+    width: Annotated[int, Field(ge=4, le=256, multiple_of=4)] = Field(
+        default=64, description="of the first convolution; the inner ones are in proportion"
+    )
+    features: Width | None = Field(
+        default=None, description="channels that the decoder gives, where not sc2bench's"
+    )
 
     @property
     def device(self) -> str:
@@ -208,7 +214,7 @@ class InputCodecBottleneck(_InputBottleneck):
     """An image codec in front of the whole network."""
 
     kind: Literal["input-codec"] = "input-codec"
-    codec: Literal["jpeg", "webp", "avif", "heic", "bpg", "vtm"]
+    codec: Literal["jpeg", "webp", "avif", "png", "heic", "bpg", "vtm"]
     quality: Annotated[int, Field(ge=0, le=100)]
 
     @model_validator(mode="after")
@@ -216,6 +222,8 @@ class InputCodecBottleneck(_InputBottleneck):
         highest = HIGHEST_QUALITY.get(self.codec, 100)
         if self.quality > highest:
             raise ValueError(f"{self.codec} has qualities 0 to {highest}, not {self.quality}")
+        if self.codec == "png" and self.quality != highest:
+            raise ValueError(f"png loses nothing: its quality is {highest}, not {self.quality}")
         return self
 
     @property

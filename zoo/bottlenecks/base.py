@@ -6,6 +6,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..coding.coder import Coder
+from ..deprecations import quiet_torchscript
+
+with quiet_torchscript():
+    from compressai.entropy_models import EntropyBottleneck
 
 
 class Bottleneck(nn.Module, ABC):
@@ -44,6 +48,28 @@ class Bottleneck(nn.Module, ABC):
     def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the probabilities of all quantised elements; empty without a learned density."""
         return ()
+
+    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return ``forward`` and ``likelihoods`` of one and the same noise, for training."""
+        return self(latent), self.likelihoods(latent)
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return what draws the quantiles of learned densities to their places, if there are any.
+
+        Its gradient reaches nothing else.
+        """
+        models = [one for one in self.modules() if isinstance(one, EntropyBottleneck)]
+        return sum((one.loss() for one in models[1:]), models[0].loss()) if models else None
+
+    def settle(self) -> None:
+        """Put medians and other quantiles where the learned densities now have them.
+
+        Medians are what latents are rounded around, so what comes after the bottleneck is trained
+        anew, or has been trained with noise.
+        """
+        for one in self.modules():
+            if isinstance(one, EntropyBottleneck):
+                one.update(force=True, update_quantiles=True)
 
     @abstractmethod
     def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:

@@ -77,12 +77,20 @@ _NETWORKS = {
 }
 
 
-def layers(network: str, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+_WIDTH = 64
+"""Channels of the first convolution in all of them."""
+
+
+def layers(
+    network: str, channels: int, *, width: int = _WIDTH, features: int | None = None
+) -> tuple[nn.Sequential, nn.Sequential]:
     """Build a network, cut in two.
 
     Args:
         network: "resnet-24", "resnet-20", "densenet" or "inception".
         channels: C, of the latent.
+        width: Channels of the first convolution; those of the inner ones are in proportion.
+        features: Channels that the decoder gives; None for sc2bench's, in proportion.
 
     Returns:
         Encoder: image (N, 3, H, W) to latent (N, C, h, w). Decoder: latent to features, those of a
@@ -90,6 +98,12 @@ def layers(network: str, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
         Inception-v3 before its first mixed block; all float32.
     """
     before, after_cut, behind = _NETWORKS[network]
+    before, behind = (
+        tuple(one._replace(channels=one.channels * width // _WIDTH) for one in part)
+        for part in (before, behind)
+    )
+    if features is not None:
+        behind = (*behind[:-1], behind[-1]._replace(channels=features))
     encoder, decoder = nn.Sequential(), nn.Sequential()
     reached = _add(encoder, before, 3, latent=channels)
     _append(decoder, after_cut, reached, padding=0)

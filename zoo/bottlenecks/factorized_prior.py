@@ -92,6 +92,11 @@ class FactorizedPrior(Bottleneck):
         """Return the probability of each quantised element of y, shaped like y."""
         return (self.entropy_bottleneck(latent)[1],)
 
+    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the quantised latent and the probability of each of its elements."""
+        quantised, likelihoods = self.entropy_bottleneck(latent)
+        return quantised, (likelihoods,)
+
     @property
     def medians(self) -> Tensor:
         """The point around which each channel is rounded: (1, C, 1, 1) float32."""

@@ -149,6 +149,11 @@ class ScaleHyperprior(Hyperprior):
         """Return the probabilities of the elements of y and of z, each shaped like them."""
         return self._model(latent)[1:]
 
+    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the quantised latent, and the probabilities of the elements of y and of z."""
+        quantised, *likelihoods = self._model(latent)
+        return quantised, tuple(likelihoods)
+
     def _model(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z_hat, of_z = self.entropy_bottleneck(self._analyse(latent))
         scales, means = self._split(self.h_s(z_hat))

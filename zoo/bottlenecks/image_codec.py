@@ -5,7 +5,8 @@
     input codec    image ─► round(255 · image) = pixels ─► JPEG, … ─► pixels ─► / 255 ─► normalise
     feature codec  features ─► 8-bit planes ─► JPEG or WebP ─► planes ─► features
 
-What they lose is part of the model, so ``forward`` goes through the codec too.
+What they lose is part of the model, so ``forward`` goes through the codec too, except in training,
+where no gradient would pass: a frozen codec is one that training goes through.
 """
 
 from abc import abstractmethod
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
-from ..coding import Coder
 from ..coding.features import FeaturesCoder
 from ..coding.pixels import PixelsCoder
 from .base import Bottleneck
@@ -25,15 +25,19 @@ class _Coded(Bottleneck):
     """A bottleneck that forward runs through its coder, image by image."""
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Code and decode the latent (N, C, h, w); no gradient passes."""
+        """Code and decode the latent (N, C, h, w); in training, return it as it is."""
+        if self.training:
+            return latent
         coder = self.coder()
         (sent,) = self.send(latent.detach())
+        if coder.codec.lossless:
+            return self.receive(sent)
         height, width = sent.shape[-2:]
         received = [coder.decode(coder.encode(one.cpu().numpy()), height, width)[0] for one in sent]
         return self.receive(torch.from_numpy(np.stack(received)).to(latent.device))
 
     @abstractmethod
-    def coder(self) -> Coder:
+    def coder(self) -> PixelsCoder | FeaturesCoder:
         """Return the codec."""
 
 

@@ -10,7 +10,7 @@ from ...registry import Registry
 from .coder import Setting
 from .external_codecs import BpgCodec, VtmCodec
 from .heif_headers import check_avif
-from .picture_headers import check_jpeg, check_webp
+from .picture_headers import check_jpeg, check_png, check_webp
 from .pillow_codecs import HeicCodec, PillowCodec
 
 
@@ -68,6 +68,8 @@ for _codec in (
     PillowCodec("webp", "WEBP", 16_383, check_webp),
     # libavif's limit.
     PillowCodec("avif", "AVIF", 1 << 15, check_avif),
+    # Its one quality is that of all it was given.
+    PillowCodec("png", "PNG", 1 << 15, check_png, qualities=range(100, 101), lossless=True),
     HeicCodec(),
     BpgCodec(),
     VtmCodec(),

@@ -1,4 +1,5 @@
-"""The outer form of coded pictures, read before a decoder sees them: JPEG, WebP, BPG.
+"""The outer form of coded pictures, read before a decoder sees them: JPEG, WebP, PNG,
+BPG.
 
 A decoder allocates what a picture's header claims, and spends time on each scan or frame that the
 picture holds. So a payload must have the form in which the encoders here write it, one picture in
@@ -11,6 +12,7 @@ from typing import Any
 
 from ...errors import BitstreamError
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_APP0, _JPEG_HUFFMAN, _JPEG_QUANTISER = 0xE0, 0xC4, 0xDB
 _JPEG_BASELINE, _JPEG_SCAN = 0xC0, 0xDA
@@ -67,6 +69,31 @@ def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
     # The upper two bits ask a viewer to enlarge the picture; a decoder leaves it as it is.
     claimed = (claimed_height & 0x3FFF, claimed_width & 0x3FFF)
     refuse_other_size("WebP", claimed, (height, width))
+
+
+def check_png(data: bytes, height: int, width: int, channels: int) -> None:
+    """Refuse all but an 8-bit PNG picture of this size that is not interlaced, without metadata.
+
+    Raises:
+        BitstreamError: It has another form or size.
+    """
+    if not data.startswith(_PNG_START):
+        raise other_form("PNG")
+    position, kinds = len(_PNG_START), []
+    while position < len(data):
+        length, kind = unpack("PNG", ">I4s", data, position)
+        if position + 12 + length > len(data):
+            raise other_form("PNG", "is cut short")
+        if kind == b"IHDR" and not kinds:
+            claimed_width, claimed_height, *form = unpack("PNG", ">IIBBBBB", data, position + 8)
+            if form != [8, 2 if channels == 3 else 0, 0, 0, 0]:
+                raise other_form("PNG")
+            refuse_other_size("PNG", (claimed_height, claimed_width), (height, width))
+        if kind != b"IDAT" or kinds[-1:] != [kind]:
+            kinds.append(kind)
+        position += 12 + length
+    if kinds != [b"IHDR", b"IDAT", b"IEND"]:
+        raise other_form("PNG")
 
 
 def check_bpg(data: bytes, height: int, width: int, channels: int) -> None:

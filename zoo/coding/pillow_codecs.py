@@ -1,4 +1,4 @@
-"""JPEG, WebP and AVIF of Pillow, and HEIC of pillow-heif, for pixels of one known size.
+"""JPEG, WebP, AVIF and PNG of Pillow, and HEIC of pillow-heif, for pixels of one known size.
 
 Encoders are as their libraries set them, the quality apart: for equal pixels, JPEG and WebP files
 are those of ``Image.save(..., quality=quality)`` byte for byte. Files differ between versions of
@@ -74,7 +74,8 @@ class PillowCodec:
         return save(self.name, pixels, self.max_side, self._save, quality)
 
     def _save(self, image: Image.Image, file: io.BytesIO, quality: int) -> None:
-        image.save(file, format=self.format, quality=quality)
+        settings = {} if self.lossless else {"quality": quality}
+        image.save(file, format=self.format, **settings)
 
     def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
         """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.

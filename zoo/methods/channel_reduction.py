@@ -8,41 +8,14 @@ first 12); version 0.1.1 has another network under the same name, here with ``_v
 
 import re
 
-from ..backbones import BACKBONES, Backbone
+from ..backbones import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import ChannelReductionBottleneck
 from ..models import PATTERNS
-from ..spec import ModelSpec, TrainingStage
+from ..spec import ModelSpec
 from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
-_LOSS = "squared error to the teacher's {}, summed (GHND); 8-bit quantiser afterwards"
-_TRAINING = {
-    CLASSIFICATION.task: TrainingStage(
-        loss=_LOSS.format("layer1 to layer4"),
-        epochs=20,
-        batch_size=64,
-        optimizer="Adam",
-        learning_rate=1e-3,
-        milestones=(5, 10, 15),
-        frozen=("layer2", "layer3", "layer4"),
-    ),
-    DETECTION.task: TrainingStage(
-        loss=_LOSS.format("layer1 to layer4"),
-        epochs=20,
-        batch_size=4,
-        optimizer="Adam",
-        learning_rate=1e-3,
-        milestones=(5, 15),
-    ),
-    SEGMENTATION.task: TrainingStage(
-        loss=_LOSS.format("layer2 to layer4"),
-        epochs=50,
-        batch_size=16,
-        optimizer="Adam",
-        learning_rate=1e-3,
-        milestones=(30, 40),
-        frozen=("layer3", "layer4"),
-    ),
-}
+_FEATURES = 256
+"""Channels of a ResNet's layer1."""
 _OLD, _NEW = "resnet-24", "resnet-20"
 _NETWORKS = {
     "resnet50": _NEW,
@@ -66,10 +39,11 @@ def make_spec(
     """Return the spec of one model.
 
     Args:
-        backbone: Of ``_NETWORKS``.
+        backbone: With features of stride 4; of ``_NETWORKS`` where it is not ``published``.
         channels: Of the latent.
         task: Of the model.
-        published: The network of sc2bench 0.0.3, for ResNets; False: that of 0.1.1.
+        published: The network of sc2bench 0.0.3, made for ResNets: for others, its last layer
+            gives as many channels as they take. False: that of 0.1.1.
         reference: Name in sc2-benchmark.
     """
     network = _OLD if published else _NETWORKS[backbone.name]
@@ -80,11 +54,14 @@ def make_spec(
         method="channel-reduction",
         backbone=backbone.timm_name,
         cut=backbone.layer if published else backbone.reduction_layer,
-        bottleneck=ChannelReductionBottleneck(network=network, channels=channels),  # pyright: ignore[reportArgumentType]
+        bottleneck=ChannelReductionBottleneck(
+            network=network,  # pyright: ignore[reportArgumentType]
+            channels=channels,
+            features=backbone.channels if published and backbone.channels != _FEATURES else None,
+        ),
         dataset=task.dataset,
         num_classes=task.num_classes,
         preprocessing=task.input_of(backbone),
-        training=(_TRAINING[task.task],),
         reference=reference,
         base_model=backbone.base_model,
     )
@@ -97,14 +74,12 @@ _NAME = re.compile(
 
 
 def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any number of channels."""
+    """Return the spec of a name of this family, for any backbone and number of channels."""
     found = _NAME.fullmatch(name)
-    if found is None or found["backbone"] not in _NETWORKS:
-        return None
-    if not found["new"] and not found["backbone"].startswith("resnet"):
+    if found is None or (found["new"] and found["backbone"] not in _NETWORKS):
         return None
     return make_spec(
-        BACKBONES.get(found["backbone"]),
+        find_backbone(found["backbone"]),
         int(found["channels"]),
         task=task_of(found["prefix"]),
         published=not found["new"],

@@ -3,7 +3,7 @@
 A light encoder trained to replace a backbone's first layers: Matsubara et al. 2022, "Supervised
 Compression for Resource-Constrained Edge Computing Systems" (https://arxiv.org/abs/2108.11898).
 End to end: Singh et al. 2020, "End-to-end Learning of Compressible Features"
-(https://arxiv.org/abs/2007.11797). Sizes, β and training from the configurations of sc2-benchmark,
+(https://arxiv.org/abs/2007.11797). Sizes and β from the configurations of sc2-benchmark,
 the code of "SC2 Benchmark: Supervised Compression for Split Computing" (TMLR 2023).
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 from ..backbones import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
 from ..models import PATTERNS
-from ..spec import ModelSpec, TrainingStage
+from ..spec import ModelSpec
 from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
 Prior = Literal["fp", "shp", "mshp"]
@@ -24,107 +24,6 @@ _KINDS: dict[str, Literal["scale-hyperprior", "mean-scale-hyperprior"]] = {
 }
 _WIDE = ("regnety6.4gf", "hybrid_vit_small_r26_s32_224")
 """Backbones for which the paper took an encoder of 64 channels throughout."""
-
-_ADAM = "Adam"
-_TRAINING = {
-    CLASSIFICATION.task: (
-        TrainingStage(
-            loss="squared error to the teacher's features at each stage, summed, + β · bits",
-            epochs=10,
-            batch_size=64,
-            optimizer=_ADAM,
-            learning_rate=1e-3,
-            milestones=(5, 8),
-            frozen=("tail but its head",),
-        ),
-        TrainingStage(
-            loss="knowledge distillation, temperature 1, half from the teacher",
-            epochs=10,
-            batch_size=128,
-            optimizer="SGD, momentum 0.9, weight decay 5e-4",
-            learning_rate=1e-3,
-            milestones=(5,),
-            frozen=("encoder", "coder"),
-        ),
-    ),
-    DETECTION.task: (
-        TrainingStage(
-            loss="squared error to the teacher's layer1 to layer4, summed",
-            epochs=5,
-            batch_size=4,
-            optimizer=_ADAM,
-            learning_rate=1e-3,
-            milestones=(3,),
-            frozen=("encoder", "coder"),
-        ),
-        TrainingStage(
-            loss="Faster R-CNN's own",
-            epochs=5,
-            batch_size=4,
-            optimizer="SGD, momentum 0.9, weight decay 5e-4",
-            learning_rate=1e-4,
-            milestones=(3,),
-            frozen=("encoder", "coder"),
-        ),
-    ),
-    SEGMENTATION.task: (
-        TrainingStage(
-            loss="squared error to the teacher's layer2 to layer4, summed",
-            epochs=40,
-            batch_size=16,
-            optimizer=_ADAM,
-            learning_rate=1e-3,
-            milestones=(30, 35),
-            frozen=("encoder", "coder", "layer3", "layer4"),
-        ),
-        TrainingStage(
-            loss="cross entropy, + half of the auxiliary head's",
-            epochs=10,
-            batch_size=16,
-            optimizer="SGD, momentum 0.9, weight decay 1e-4, falling as a polynomial",
-            learning_rate=2.5e-3,
-            frozen=("encoder", "coder"),
-        ),
-    ),
-}
-_END_TO_END = {
-    CLASSIFICATION.task: TrainingStage(
-        loss="cross entropy + β · bits (Eq. 8 of the SC2 paper)",
-        epochs=60,
-        batch_size=256,
-        optimizer="Adam, weight decay 1e-4, falling as a cosine",
-        learning_rate=1e-3,
-    ),
-    # From the classifier's weights; its encoder stays as it is.
-    DETECTION.task: TrainingStage(
-        loss="Faster R-CNN's own",
-        epochs=10,
-        batch_size=4,
-        optimizer="SGD, momentum 0.9, weight decay 5e-4",
-        learning_rate=1e-4,
-        milestones=(5,),
-        frozen=("encoder", "coder"),
-    ),
-    SEGMENTATION.task: TrainingStage(
-        loss="cross entropy, + half of the auxiliary head's",
-        epochs=50,
-        batch_size=8,
-        optimizer="SGD, momentum 0.9, weight decay 1e-4, falling as a polynomial",
-        learning_rate=2.5e-3,
-        frozen=("encoder", "coder"),
-    ),
-}
-_LONGER_FROM = 10.24
-"""The β from which the paper fine-tuned its classifiers for longer."""
-
-
-def _training(task: TaskFacts, beta: str, end_to_end: bool) -> tuple[TrainingStage, ...]:
-    if end_to_end:
-        return (_END_TO_END[task.task],)
-    first, second = _TRAINING[task.task]
-    if task is CLASSIFICATION and beta and float(beta) >= _LONGER_FROM:
-        second = second.model_copy(update={"epochs": 20, "milestones": (10,)})
-    return first, second
 
 
 def _bottleneck(
@@ -163,7 +62,6 @@ def make_spec(
         dataset=task.dataset,
         num_classes=task.num_classes,
         preprocessing=task.input_of(backbone),
-        training=_training(task, beta, end_to_end),
         reference=reference,
         base_model="" if end_to_end else backbone.base_model,
     )

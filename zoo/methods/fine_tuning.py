@@ -5,11 +5,11 @@ Section 3.3 of the SC2 paper (TMLR 2023): where to place the bottleneck.
 
 import re
 
-from ..backbones import BACKBONES
+from ..backbones import find_backbone
 from ..bottleneck_specs import LayerBottleneck
 from ..models import PATTERNS
-from ..spec import ModelSpec, TrainingStage
-from .layers import LAYERS
+from ..spec import ModelSpec
+from .layers import LAYERS, stage_layers
 from .tasks import CLASSIFICATION, register
 
 _BETAS = {
@@ -19,13 +19,23 @@ _BETAS = {
     "layer4": "1.0e-15 1.0e-10 1.0e-8 1.0e-6 1.0e-5 5.0e-5 1.0e-4 5.0e-4 1.0e-3",
     "avgpool": "1.0e-15 1.0e-10 8.0e-10 6.5536e-6 1.0e-4 1.0e-2 1.0e-1",
 }
-_BATCH = {"layer1": 128, "layer2": 128}
 
 
-def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> ModelSpec:
-    """Return the spec of one model; ``beta`` is spelled as in its name."""
-    entry = BACKBONES.get(backbone)
-    cut, channels, stride = LAYERS[layer]
+def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> ModelSpec | None:
+    """Return the spec of one model, None where the backbone has no such layer.
+
+    Args:
+        backbone: A ResNet with bottleneck blocks, or another, cut after the layers that end its
+            stages.
+        layer: As torchvision names it in a ResNet, as timm does in others.
+        beta: As it is spelled in the name.
+        reference: Name in sc2-benchmark.
+    """
+    entry = find_backbone(backbone)
+    layers = LAYERS if _RESNET.fullmatch(backbone) else stage_layers(entry)
+    if layer not in layers:
+        return None
+    cut, channels, stride = layers[layer]
     return ModelSpec(
         name=f"{backbone}-eb_after_{layer}-beta{beta}",
         task=CLASSIFICATION.task,
@@ -37,38 +47,36 @@ def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> M
         dataset=CLASSIFICATION.dataset,
         num_classes=CLASSIFICATION.num_classes,
         preprocessing=CLASSIFICATION.input_of(entry),
-        training=(
-            TrainingStage(
-                loss="cross entropy + β · bits",
-                epochs=10,
-                batch_size=_BATCH.get(layer, 256),
-                optimizer="Adam",
-                learning_rate=1e-3,
-                milestones=(5, 8),
-            ),
-        ),
         reference=reference,
         base_model=entry.base_model,
     )
 
 
+_RESNET = re.compile(r"resnet(50|101|152)")
 _NAME = re.compile(
-    r"(?P<backbone>resnet(50|101|152))-eb_after_(?P<layer>layer[1-4]|avgpool)"
+    r"(?P<backbone>[A-Za-z0-9_.]+)-eb_after_(?P<layer>[A-Za-z][A-Za-z0-9_.]*)"
     r"-beta(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
 )
 
 
 def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any β."""
+    """Return the spec of a name of this family, for any backbone, layer and β."""
     found = _NAME.fullmatch(name)
     return make_spec(found["backbone"], found["layer"], found["beta"]) if found else None
+
+
+def _published(backbone: str, layer: str, beta: str, reference: str) -> ModelSpec:
+    spec = make_spec(backbone, layer, beta, reference=reference)
+    if spec is None:
+        raise ValueError(f"{backbone} has no {layer}")
+    return spec
 
 
 for _layer, _betas in _BETAS.items():
     for _beta in _betas.split():
         _stem = f"resnet50-eb_after_{_layer}-beta{_beta}"
         register(
-            make_spec("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}"),
+            _published("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}"),
             f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}",
         )
 

@@ -22,6 +22,7 @@ ARCHITECTURES = {
 }
 """sc2-benchmark's names of CompressAI's learned codecs."""
 
+LOSSLESS = "png"
 CODECS = ("jpeg", "webp", "avif", "heic", "bpg", "vtm")
 _HIGHEST = HIGHEST_QUALITY | dict.fromkeys(ARCHITECTURES, 8)
 _DATASETS = {
@@ -41,7 +42,8 @@ def make_spec(
     task: TaskFacts = CLASSIFICATION,
     reference: str = "",
 ) -> ModelSpec:
-    """Return the spec of one model; ``codec`` is one of ``CODECS`` or ``ARCHITECTURES``.
+    """Return the spec of one model; ``codec`` is ``LOSSLESS``, or one of
+    ``CODECS`` or ``ARCHITECTURES``.
 
     Raises:
         SpecError: The backbone's published weights classify nothing.
@@ -76,7 +78,7 @@ def make_spec(
         bottleneck = InputCodecBottleneck(codec=codec, quality=quality, **edge)  # pyright: ignore[reportArgumentType]
     side = (whole.resize, whole.resize)
     return ModelSpec(
-        name=f"{task.prefix}{backbone.name}-{codec}-q{quality}",
+        name=f"{task.prefix}{backbone.name}-{codec}" + f"-q{quality}" * (codec != LOSSLESS),
         task=task.task,
         method="input-compression",
         backbone=backbone.timm_name,
@@ -103,19 +105,22 @@ def make_spec(
 _CODEC = "|".join((*CODECS, *ARCHITECTURES))
 _NAME = re.compile(
     rf"(?P<prefix>faster_rcnn_|deeplabv3_)?(?P<backbone>[A-Za-z0-9_.]+)"
-    rf"-(?P<codec>{_CODEC})-q(?P<quality>0|[1-9][0-9]?|100)"
+    rf"-((?P<codec>{_CODEC})-q(?P<quality>0|[1-9][0-9]?|100)|{LOSSLESS})"
 )
 
 
 def read_name(name: str) -> ModelSpec | None:
     """Return the spec of a name of this family, for any backbone and quality."""
     found = _NAME.fullmatch(name)
-    if found is None or int(found["quality"]) > _HIGHEST.get(found["codec"], 100):
+    if found is None:
+        return None
+    codec, quality = found["codec"] or LOSSLESS, int(found["quality"] or 100)
+    if quality > _HIGHEST.get(codec, 100):
         return None
     return make_spec(
         find_backbone(found["backbone"]),
-        found["codec"],
-        int(found["quality"]),
+        codec,
+        quality,
         task=task_of(found["prefix"]),
     )
 
@@ -142,6 +147,16 @@ for _backbone in ("tf_efficientnet_l2_ns", "tf_efficientnet_l2_ns_475"):
 _register_published(DETECTION, "resnet50", f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}")
 for _backbone in ("resnet50", "resnet101"):
     _register_published(SEGMENTATION, _backbone, f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}")
+
+# The whole network on the edge, and the picture as it is: what the others are compared with, and
+# learn from.
+for _task, _backbones in (
+    (CLASSIFICATION, ("resnet50", "resnet101", "regnety6.4gf", "hybrid_vit_small_r26_s32_224")),
+    (DETECTION, ("resnet50",)),
+    (SEGMENTATION, ("resnet50", "resnet101")),
+):
+    for _backbone in _backbones:
+        register(make_spec(BACKBONES.get(_backbone), LOSSLESS, 100, task=_task))
 
 # Not in the paper, for comparison.
 for _codec in ("avif", "heic"):

@@ -1,6 +1,8 @@
-"""The layers of a ResNet with bottleneck blocks after which the SC2 paper cuts."""
+"""The layers after which the SC2 paper cuts a ResNet, and others likewise."""
 
 from typing import Literal
+
+from ..backbones import Backbone
 
 Stride = Literal[0, 4, 8, 16, 32]
 
@@ -12,3 +14,12 @@ LAYERS: dict[str, tuple[str, int, Stride]] = {
     "avgpool": ("global_pool.pool", 2048, 0),
 }
 """torchvision's name of a layer to timm's, its channels, and its stride; 0 after global pooling."""
+
+
+def stage_layers(backbone: Backbone) -> dict[str, tuple[str, int, Stride]]:
+    """Return the same of any backbone: the layers that end its stages, as timm names them."""
+    return {
+        one.layer: (one.layer, one.channels, one.stride)  # pyright: ignore[reportReturnType]
+        for one in backbone.stages
+        if one.stride in (4, 8, 16, 32)
+    }
