@@ -12,7 +12,14 @@ from pydantic import BaseModel, TypeAdapter
 from rich.box import SIMPLE
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from .errors import SplitzooError
@@ -123,6 +130,24 @@ class Console:
         ) as progress:
             task = progress.add_task("")
             yield lambda step: progress.update(task, description=escape(step))
+
+    @contextlib.contextmanager
+    def progress(
+        self, description: str, total: int, done: int = 0
+    ) -> Iterator[Callable[[str], None]]:
+        """Show a bar on standard error; give a function that advances it by one and says more."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=self._err,
+            transient=True,
+            disable=not self._err.is_terminal,
+        ) as progress:
+            task = progress.add_task(description, total=total, completed=done, said="")
+            yield lambda said: progress.update(task, advance=1, said=escape(said))
 
     def track(self, items: Sequence[Any], description: str) -> Iterator[Any]:
         """Go through items with a progress bar on standard error."""

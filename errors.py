@@ -16,6 +16,9 @@
     ├── CheckpointError           a legacy checkpoint that cannot be converted
     ├── BundleError               a bundle that cannot be trusted or read
     ├── ReportError               a profile that cannot be read or does not fit
+    ├── RecipeError               a training recipe that cannot be read or followed
+    ├── DatasetError              a data set that is missing, empty or of another form
+    ├── TrainingError             a training run that cannot begin, go on or end
     ├── OutputError               a result that cannot be written
     ├── DependencyError           a package that is not installed
     └── ParityError               exit code 3: two runtimes disagree
@@ -120,6 +123,18 @@ class BundleError(SplitzooError):
 
 class ReportError(SplitzooError):
     """A profile that cannot be read, or that belongs to another model."""
+
+
+class RecipeError(SplitzooError):
+    """A training recipe that cannot be read or followed."""
+
+
+class DatasetError(SplitzooError):
+    """A data set that is missing, empty, or of another form than is expected."""
+
+
+class TrainingError(SplitzooError):
+    """A training run that cannot begin, go on or end."""
 
 
 class OutputError(SplitzooError):

@@ -11,6 +11,11 @@ _FEW = 5
 """So many names can be told outright where none is close."""
 
 
+def close_matches(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three of the known names that are spelled much like one, best first."""
+    return difflib.get_close_matches(name, list(known), n=3)
+
+
 class Registry(Generic[T]):
     """Names to entries, in the order of registration.
 
@@ -49,7 +54,7 @@ class Registry(Generic[T]):
         try:
             return self._entries[self._aliases.get(name, name)]
         except KeyError:
-            matches = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=3)
+            matches = close_matches(name, [*self._entries, *self._aliases])
             if not matches and len(self._entries) <= _FEW:
                 matches = self.names()
             raise UnknownNameError(self.kind, name, matches, next_step=self._next_step) from None

@@ -1,6 +1,5 @@
 """Each experiment of sc2-benchmark is a model here: the one that its name says."""
 
-import fnmatch
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from splitzoo.zoo.bottleneck_specs import (
     LayerBottleneck,
     NeuralCodecBottleneck,
 )
-from splitzoo.zoo.models import MODELS
+from splitzoo.zoo.packaged import packaged
 
 DATA = Path(__file__).parent / "data" / "sc2_experiments.txt"
 EXPERIMENTS = [
@@ -43,6 +42,10 @@ BESIDES = {
         for layer in ("layer1", "layer3", "layer4", "avgpool")
         for codec in ("jpeg", "webp")
     ),
+    *(f"{name}-png" for name in ("resnet50", "resnet101", "regnety6.4gf")),
+    "hybrid_vit_small_r26_s32_224-png",
+    "faster_rcnn_resnet50-png",
+    *(f"deeplabv3_resnet{depth}-png" for depth in (50, 101)),
     "resnet50-avif-q50",
     "resnet50-heic-q50",
 }
@@ -101,7 +104,7 @@ def test_the_experiments_are_those_of_sc2_benchmark():
 def test_what_is_listed_are_the_papers_models_and_those_for_comparison():
     of_the_paper = {zoo.get_spec(config).name for config, _ in EXPERIMENTS}
     assert len(of_the_paper) == 189
-    assert set(zoo.list_models()) == of_the_paper | BESIDES
+    assert set(zoo.list_models()) == of_the_paper | BESIDES | packaged().keys()
     assert not of_the_paper & BESIDES
 
 
@@ -160,58 +163,3 @@ def test_a_name_of_sc2_benchmark_is_the_model_that_it_says(config, experiment):
         else:
             assert isinstance(bottleneck, InputCodecBottleneck)
             assert (bottleneck.codec, bottleneck.quality) == (codec, QUALITY[codec])
-
-
-# Training, from the same configurations: epochs, batch (0 where it depends on the command line),
-# optimiser, learning rate, epochs after which it falls, and what is frozen.
-E2E_ON_IMAGES = [(60, 256, "Adam", 1e-3, (), False)]
-TWO_STAGES = [(10, 64, "Adam", 1e-3, (5, 8), None), (10, 128, "SGD", 1e-3, (5,), True)]
-LONGER = [TWO_STAGES[0], (20, 128, "SGD", 1e-3, (10,), True)]
-FOR_BOXES = [(5, 0, "Adam", 1e-3, (3,), True), (5, 0, "SGD", 1e-4, (3,), True)]
-FOR_PIXELS = [(40, 16, "Adam", 1e-3, (30, 35), True), (10, 16, "SGD", 2.5e-3, (), True)]
-TRAINING = {
-    "splittable_resnet50-*fp-beta*[0-9]": TWO_STAGES,
-    "splittable_resnet101-*": TWO_STAGES,
-    "splittable_regnety6.4gf-*": TWO_STAGES,
-    "splittable_hybrid_vit_*-beta[0-5].??": TWO_STAGES,
-    "splittable_hybrid_vit_*-beta1?.??": LONGER,
-    "splittable_hybrid_vit_*-beta20.48": LONGER,
-    "faster_rcnn_splittable_resnet50-fp-beta?.??": FOR_BOXES,
-    "deeplabv3_splittable_resnet50-fp-beta?.??": FOR_PIXELS,
-    "splittable_resnet50-fp-beta*-e2e": E2E_ON_IMAGES,
-    "faster_rcnn_*-e2e": [(10, 0, "SGD", 1e-4, (5,), True)],
-    "deeplabv3_*-e2e": [(50, 8, "SGD", 2.5e-3, (), True)],
-    "resnet50-eb_after_layer1-*": [(10, 128, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_layer2-*": [(10, 128, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_layer3-*": [(10, 256, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_layer4-*": [(10, 256, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_avgpool-*": [(10, 256, "Adam", 1e-3, (5, 8), False)],
-    "splittable_resnet50-bq?*ch": [(20, 64, "Adam", 1e-3, (5, 10, 15), None)],
-    "faster_rcnn_splittable_resnet50-bq*": [(20, 0, "Adam", 1e-3, (5, 15), None)],
-    "deeplabv3_splittable_resnet50-bq*": [(50, 16, "Adam", 1e-3, (30, 40), None)],
-}
-
-
-@pytest.mark.parametrize("pattern", TRAINING)
-def test_the_training_recipe_is_that_of_the_configurations(pattern):
-    specs = [MODELS.get(name) for name in fnmatch.filter(zoo.list_models(), pattern)]
-    published = [spec for spec in specs if spec.reference]
-    assert published
-    for spec in published:
-        assert len(spec.training) == len(TRAINING[pattern])
-        for stage, expected in zip(spec.training, TRAINING[pattern], strict=True):
-            epochs, batch, optimizer, rate, milestones, encoder_is_frozen = expected
-            assert (stage.epochs, stage.learning_rate) == (epochs, rate)
-            assert stage.milestones == milestones
-            assert stage.optimizer.startswith(optimizer)
-            assert batch in (0, stage.batch_size)
-            if encoder_is_frozen is not None:
-                assert (stage.frozen[:2] == ("encoder", "coder")) == encoder_is_frozen
-
-
-def test_what_is_not_trained_has_no_recipe():
-    for method in ("input-compression", "feature-compression"):
-        for name in zoo.list_models(method=method):
-            spec = zoo.get_spec(name)
-            assert spec.training == ()
-            assert spec.base_model.startswith("timm/")

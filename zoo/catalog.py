@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import SpecError, UnknownNameError, WeightsNotFoundError
 from .bottleneck_specs import NeuralCodecBottleneck
 from .models import find_spec, registered
+from .packaged import packaged, packaged_folder, whole_network
 from .source import Source
 from .spec import ModelSpec
 
@@ -79,6 +80,8 @@ def has_weights(name: str) -> bool:
     from .hub import is_cached
 
     spec = find_spec(name)
+    if spec.name in packaged() or whole_network(spec.name):
+        return True
     if is_assembled(spec):
         from .pretrained import has_parts
 
@@ -184,7 +187,8 @@ def load(
         name_or_repo: A registered name or alias; a folder that :func:`save` wrote; or a repository
             on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``. The weights of
             registered names are looked for in the namespace ``splitzoo``, or the one that the
-            environment variable ``SPLITZOO_HUB_NAMESPACE`` names; those of models that are not
+            environment variable ``SPLITZOO_HUB_NAMESPACE`` names, but for those that this package
+            carries; those of models that are not
             trained as a whole (input and feature compression) come from timm, torchvision and
             CompressAI.
         revision: Branch, tag or commit of the repository. Published parts have none.
@@ -216,7 +220,12 @@ def load(
         return model
     source = Source.of(name_or_repo, revision)
     spec = find_spec(source.name) if source.name is not None else None
-    if spec is not None and is_assembled(spec):
+    network = whole_network(source.name) if source.name is not None else None
+    if spec is not None and network is not None:
+        from .whole import recode
+
+        model = recode(load(network), build(spec))
+    elif spec is not None and is_assembled(spec) and packaged_folder(spec.name) is None:
         from .pretrained import assemble
 
         if revision is not None:
@@ -268,6 +277,9 @@ def fetch(
     text = source.repository
     if source.name is not None:
         spec = find_spec(source.name)
+        folder = packaged_folder(spec.name)
+        if folder is not None and revision is None:
+            return folder
         if is_assembled(spec):
             raise WeightsNotFoundError(
                 spec.name,
@@ -292,8 +304,14 @@ def is_assembled(spec: ModelSpec) -> bool:
     return spec.method in ("input-compression", "feature-compression")
 
 
-def save(model: "SplitModel", folder: str | Path) -> Path:
+def save(model: "SplitModel", folder: str | Path, *, half_edge: bool = False) -> Path:
     """Write a model's folder: ``config.json`` and ``model.safetensors``, entropy tables inside.
+
+    Args:
+        model: Of any kind.
+        folder: To write; it must not exist, or be empty.
+        half_edge: Store the edge's part in half the bytes, as float16. A model that is loaded from
+            there computes in float32 with rounded weights, so its id is another.
 
     Returns:
         The folder.
@@ -303,4 +321,4 @@ def save(model: "SplitModel", folder: str | Path) -> Path:
     """
     from .store import save_folder
 
-    return save_folder(model, Path(folder))
+    return save_folder(model, Path(folder), half_edge=half_edge)

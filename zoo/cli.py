@@ -8,6 +8,7 @@ import typer
 
 from ..console import Console, Json
 from .kinds import Method, Task
+from .train.cli import recipe, train
 
 app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")
 
@@ -75,6 +76,7 @@ def show(model: ModelArgument, json: Json = False) -> None:
     """Print what a model is: its parts, where it is cut, what crosses the link, training."""
     from .catalog import get_spec
     from .description import describe
+    from .train.recipe import stages_of
 
     console = Console(json)
     with console.steps() as step:
@@ -105,15 +107,10 @@ def show(model: ModelArgument, json: Json = False) -> None:
             *(
                 (
                     f"training stage {number}",
-                    f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.optimizer}, rate "
-                    f"{stage.learning_rate:g}"
-                    + (
-                        f", cut after {', '.join(map(str, stage.milestones))}"
-                        * bool(stage.milestones)
-                    )
-                    + f": {stage.loss}",
+                    f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.learning}, rate "
+                    f"{stage.optimizer.learning_rate:g}: {stage.objective}",
                 )
-                for number, stage in enumerate(spec.training, 1)
+                for number, stage in enumerate(stages_of(spec.name), 1)
             ),
             ("in sc2-benchmark", spec.reference or "—"),
         ]
@@ -172,6 +169,10 @@ def convert(
     from .conversion.cli import run
 
     run(Console(json), checkpoint, output, name=name, everything=all_)
+
+
+app.command()(recipe)
+app.command()(train)
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -8,8 +8,9 @@ from .. import __version__
 from ..documents import read_document
 from ..errors import ModelFolderError
 from .spec import ModelSpec
+from .train.record import TrainingRecord
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
@@ -30,6 +31,9 @@ class ModelConfig(BaseModel):
         default=None, ge=0, description="of the weights, where they are random and not trained"
     )
     origin: str = Field(default="", description="where the weights were before, in words")
+    training: TrainingRecord | None = Field(
+        default=None, description="how they were trained, where that was done here"
+    )
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -9,6 +9,8 @@ from .hub_names import checked_token, parse_repo
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "split.png"
+FIGURES = ("tradeoff", "tradeoff-dark")
+"""Pictures of ``splitzoo profile tradeoff``, for a light page and for a dark one, without .png."""
 
 
 def push_model(
@@ -22,7 +24,7 @@ def push_model(
 ) -> str:
     """Publish a saved model in one commit; the repository is made if it does not exist.
 
-    Config, weights, card and its picture are sent, and nothing else that lies in the folder.
+    Config, weights, card and its pictures are sent, and nothing else that lies in the folder.
 
     Args:
         folder: Of the model.
@@ -30,7 +32,7 @@ def push_model(
         private: Make it a private repository. One that exists must be private already.
         token: With the right to write; by default the one of ``HF_TOKEN`` or ``hf auth login``.
         message: Of the commit.
-        card: A ``README.md``, or a folder that holds one; the picture lies beside it. By default
+        card: A ``README.md``, or a folder that holds one; its pictures lie beside it. By default
             the model's folder is looked in.
 
     Returns:
@@ -78,5 +80,5 @@ def _card_files(place: Path, *, wanted: bool) -> dict[str, Path]:
         if wanted:
             raise HubError(f"There is no card at {card}.", next_step="splitzoo cards build")
         return {}
-    picture = card.with_name(PICTURE_NAME)
-    return {CARD_NAME: card} | ({PICTURE_NAME: picture} if picture.is_file() else {})
+    pictures = [card.with_name(PICTURE_NAME), *(card.with_name(f"{one}.png") for one in FIGURES)]
+    return {CARD_NAME: card} | {one.name: one for one in pictures if one.is_file()}

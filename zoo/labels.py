@@ -1,5 +1,12 @@
 """The names of a data set's classes, from the libraries that carry them."""
 
+from .spec import ModelSpec
+
+
+def labels_of(spec: ModelSpec) -> list[str]:
+    """Return the label of each of a model's class indexes: its own, or its data set's."""
+    return list(spec.labels) or class_labels(spec.dataset, spec.num_classes)
+
 
 def class_labels(dataset: str, num_classes: int) -> list[str]:
     """Return the label of each class index.

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from ..errors import SplitzooError
 from ..registry import Registry
+from .packaged import packaged
+from .packaged import read_name as read_packaged
 from .spec import ModelSpec
 
 _METHODS = (
@@ -31,6 +33,9 @@ def registered() -> Registry[ModelSpec]:
     """Return the registry with all models in it; ``MODELS`` itself is empty until they came."""
     for method in _METHODS:
         importlib.import_module(f".methods.{method}", __package__)
+    for name, spec in packaged().items():
+        MODELS.register(name, spec)
+    PATTERNS.append(read_packaged)
     return MODELS
 
 

@@ -42,7 +42,9 @@ def _channel_reduction(spec: ModelSpec, sizes: specs.ChannelReductionBottleneck)
     from .bottlenecks.channel_reduction import layers
     from .bottlenecks.quantiser import UniformQuantiser
 
-    encoder, decoder = layers(sizes.network, sizes.channels)
+    encoder, decoder = layers(
+        sizes.network, sizes.channels, width=sizes.width, features=sizes.features
+    )
     return encoder, UniformQuantiser(sizes.channels), decoder
 
 

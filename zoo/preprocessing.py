@@ -112,9 +112,8 @@ class Preprocessing:
         Raises:
             ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
         """
-        with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
-            values = self.normalise(self.pixels(_upright_rgb(image)))
-        return self._padded(values) if self.fit == "pad" else values
+        values = self.normalise(self.pixels(read_rgb(path)))
+        return self.padded(values) if self.fit == "pad" else values
 
     def summary(self) -> str:
         """Say in words what happens to a picture's size."""
@@ -194,11 +193,22 @@ class Preprocessing:
         # Python's round() is torchvision's rule for the offset.
         return round((new_width - crop_width) / 2.0), round((new_height - crop_height) / 2.0)
 
-    def _padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Lay a normalised picture (1, 3, h, w) at the top left of the model's input, float32."""
         canvas = np.empty((1, 3, *self.crop), np.float32)
         canvas[...] = np.array(self.padding, np.float32)[:, None, None]
         canvas[:, :, : values.shape[2], : values.shape[3]] = values
         return canvas
+
+
+def read_rgb(path: Path | str) -> Image.Image:
+    """Read an image file: upright, RGB, 8 bits.
+
+    Raises:
+        ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+    """
+    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+        return _upright_rgb(image)
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -15,25 +15,11 @@ from .bottleneck_specs import (
 from .kinds import TASKS, Method, Task
 from .preprocessing import Preprocessing
 
-__all__ = ["TASKS", "Method", "ModelSpec", "Task", "TrainingStage"]
-
-
-class TrainingStage(Part):
-    """One stage of a training recipe."""
-
-    loss: str
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    milestones: tuple[int, ...] = Field(
-        default=(), description="epochs after which the rate is cut to a tenth"
-    )
-    frozen: tuple[str, ...] = ()
+__all__ = ["TASKS", "Method", "ModelSpec", "Task"]
 
 
 class ModelSpec(Part):
-    """Name, architecture, input, labels and training of one split model."""
+    """Name, architecture, input and labels of one split model."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
     task: Task
@@ -51,11 +37,27 @@ class ModelSpec(Part):
     dataset: str
     num_classes: int = Field(ge=1, le=1 << 16)
     preprocessing: Preprocessing
-    training: tuple[TrainingStage, ...] = ()
+    labels: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        default=(), description="of the classes, where no library knows the data set's"
+    )
     reference: str = Field(default="", description="experiment or configuration of sc2-benchmark")
     base_model: str = Field(
         default="", description="Hub name of the network that training begins from"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, data: Any) -> Any:
+        # Models saved in format 2 and bundles of schema 2 held the recipe's words here.
+        if isinstance(data, dict):
+            data = {key: value for key, value in data.items() if key != "training"}
+        return data
+
+    @model_validator(mode="after")
+    def _has_as_many_labels_as_classes(self) -> Self:
+        if self.labels and len(self.labels) != self.num_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.num_classes} classes")
+        return self
 
     @model_validator(mode="after")
     def _has_a_latent(self) -> Self:

@@ -13,6 +13,7 @@ from ..errors import BitstreamError, SpecError
 from .bottlenecks.base import Bottleneck
 from .coding import Codec, Coder
 from .spec import ModelSpec
+from .train.record import TrainingRecord
 
 
 class SplitModel(nn.Module):
@@ -35,6 +36,7 @@ class SplitModel(nn.Module):
     Attributes:
         source: What :func:`splitzoo.zoo.load` was given: a name, a folder or a repository.
         origin: Where the weights were before, in words, such as a file that was converted.
+        training_record: How the weights were trained, where that was done here.
         random_seed: Of the weights, while they are those of a random generator; training and
             loading weights set it to None.
     """
@@ -50,6 +52,7 @@ class SplitModel(nn.Module):
         self.source = spec.name
         self.origin = ""
         self.random_seed: int | None = None
+        self.training_record: TrainingRecord | None = None
         self._codec: Codec | None = None
         self._tables_are_old = False
         self.register_load_state_dict_post_hook(_weights_changed)

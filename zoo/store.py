@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ..errors import ModelFolderError, SpecError
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from .split_model import SplitModel
 
 
-def save_folder(model: "SplitModel", folder: Path) -> Path:
+def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
     _ = model.codec  # makes the tables of a model that was just trained
     state = {
         name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
     }
+    if half_edge:
+        state = {
+            name: tensor.half() if _may_be_half(name, tensor.dtype) else tensor
+            for name, tensor in state.items()
+        }
     with new_folder(folder) as temporary:
         weights = temporary / WEIGHTS_NAME
         weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
@@ -32,6 +38,7 @@ def save_folder(model: "SplitModel", folder: Path) -> Path:
             weights_sha256=sha256_file(weights),
             random_seed=model.random_seed,
             origin=model.origin,
+            training=model.training_record,
         )
         (temporary / CONFIG_NAME).write_text(
             config.model_dump_json(indent=2) + "\n", encoding="utf-8"
@@ -71,10 +78,20 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
         raise ModelFolderError(
             f"{folder / CONFIG_NAME} describes a model that cannot be built: {error.message}"
         ) from error
-    _refuse_other_tensors(path, model.state_dict(), state)
+    expected = model.state_dict()
+    state = {
+        name: tensor.float()
+        if tensor.dtype == torch.float16
+        and name in expected
+        and _may_be_half(name, expected[name].dtype)
+        else tensor
+        for name, tensor in state.items()
+    }
+    _refuse_other_tensors(path, expected, state)
     model.load_state_dict(state)
     model.random_seed = config.random_seed
     model.origin = config.origin
+    model.training_record = config.training
     # Hostile tables are refused now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
@@ -83,6 +100,11 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
             f"{config.spec.latent_shape[0]}."
         )
     return model
+
+
+def _may_be_half(name: str, dtype: torch.dtype) -> bool:
+    """Say whether a tensor may be stored as float16: one that only the edge computes with."""
+    return name.startswith("decoder.") and dtype == torch.float32
 
 
 def _refuse_other_tensors(

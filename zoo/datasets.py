@@ -1,0 +1,228 @@
+"""Labelled pictures on disk: folders of classes, COCO 2017 and PASCAL VOC 2012."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DatasetError, DependencyError
+from .kinds import Task
+from .preprocessing import IMAGE_SUFFIXES
+
+Split = Literal["train", "val"]
+_WNIDS = "imagenet-1k"
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Objects in one picture.
+
+    Attributes:
+        boxes: (B, 4) float32, x0, y0, x1, y1 in pixels of the picture, upright.
+        labels: (B,) int64, COCO's category numbers.
+        crowd: (B,) bool: a crowd, which is neither to be found nor a mistake to find.
+        area: (B,) float32, pixels, of the object's outline.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    area: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and what is on it.
+
+    Attributes:
+        path: Of the picture.
+        name: Path below the data set's folder, with ``/``: identifies the picture.
+        target: Class index; or :class:`Boxes`; or the path of a picture of class indexes, 255
+            where nothing is said.
+    """
+
+    path: Path
+    name: str
+    target: int | Boxes | Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples in the order of their names, and the classes' labels."""
+
+    samples: Sequence[Sample]
+    labels: tuple[str, ...]
+
+
+def digest(*parts: Sequence[Sample]) -> str:
+    """Return the SHA-256 of the names and sizes of pictures: enough to tell data sets apart."""
+    content = hashlib.sha256()
+    for samples in parts:
+        for one in samples:
+            size = one.path.stat().st_size if one.path.is_file() else 0
+            content.update(f"{one.name} {size}\n".encode())
+    return content.hexdigest()
+
+
+def read_dataset(
+    task: Task, folder: str | Path, split: Split, labels: Sequence[str] = ()
+) -> Dataset:
+    """Find the pictures of a data set and their targets.
+
+    Args:
+        task: ``image-classification``: ``folder`` holds a folder per class, or ``train`` and
+            ``val`` with one each. ``object-detection``: ``folder`` is COCO 2017's, with
+            ``train2017``, ``val2017`` and ``annotations``. ``semantic-segmentation``: ``folder`` is
+            ``VOC2012``, or holds ``VOCdevkit/VOC2012``.
+        folder: Of the data set.
+        split: The part wanted, where the folder has both.
+        labels: Of a model's classes, in the order of their indexes. Empty: those of the folder.
+
+    Raises:
+        DatasetError: The folder is missing, empty, of another form, or has other classes.
+        DependencyError: COCO's annotations need pycocotools.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder} is not a folder.", next_step="Give the data set's folder with --data."
+        )
+    read = {
+        "image-classification": _classes,
+        "object-detection": _coco,
+        "semantic-segmentation": _voc,
+    }
+    found = read[task](folder, split, tuple(labels))
+    if not found.samples:
+        raise DatasetError(f"{folder} holds no pictures for {split}.")
+    return found
+
+
+def _classes(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+    if (folder / split).is_dir():
+        folder = folder / split
+    names = sorted(
+        one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")
+    )
+    if not names:
+        raise DatasetError(
+            f"{folder} has no folders of classes.",
+            next_step="Put the pictures of each class into a folder of the class's name.",
+        )
+    indexes = _indexes(folder, names, labels or tuple(names))
+    samples = [
+        Sample(path, path.relative_to(folder).as_posix(), indexes[name])
+        for name in names
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
+    return Dataset(samples, labels or tuple(names))
+
+
+def _indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> dict[str, int]:
+    """Return the class index of each folder's name."""
+    known = {label: index for index, label in enumerate(labels)}
+    if known.keys() >= set(names):
+        return {name: known[name] for name in names}
+    wnids = _wnids()
+    if len(labels) == len(wnids) and wnids.keys() >= set(names):
+        return {name: wnids[name] for name in names}
+    numbered = all(label == f"class {index}" for index, label in enumerate(labels))
+    if numbered and len(names) == len(labels):
+        return {name: index for index, name in enumerate(names)}
+    foreign = [name for name in names if name not in known]
+    raise DatasetError(
+        f"{folder} has classes that the model does not know: {', '.join(foreign[:5])}"
+        f"{' …' * (len(foreign) > 5)}.",
+        next_step=f"Its classes are {', '.join(labels[:8])}{' …' * (len(labels) > 8)}.",
+    )
+
+
+def _wnids() -> dict[str, int]:
+    from .deprecations import quiet_torchscript
+
+    with quiet_torchscript():
+        from timm.data.imagenet_info import ImageNetInfo
+
+    return {name: index for index, name in enumerate(ImageNetInfo(_WNIDS).label_names())}
+
+
+def _coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise DependencyError(
+            "COCO's annotations are read by pycocotools, which is not installed.",
+            next_step="pip install 'splitzoo[train]'",
+        ) from error
+    import contextlib
+    import io
+
+    file = folder / "annotations" / f"instances_{split}2017.json"
+    pictures = folder / f"{split}2017"
+    if not file.is_file() or not pictures.is_dir():
+        raise DatasetError(
+            f"{folder} is not COCO 2017: it needs {file.relative_to(folder)} and {pictures.name}/."
+        )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(file)
+            samples = [_coco_sample(coco, pictures, number) for number in sorted(coco.getImgIds())]
+    except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DatasetError(f"{file} holds no annotations that can be read: {error}.") from error
+    if split == "train":
+        # As torchvision's reference training: a picture without objects teaches nothing.
+        samples = [
+            one for one in samples if isinstance(one.target, Boxes) and len(one.target.boxes)
+        ]
+    return Dataset(samples, labels)
+
+
+def _coco_sample(coco: Any, pictures: Path, number: int) -> Sample:
+    name = str(coco.loadImgs(number)[0]["file_name"])
+    if Path(name).name != name:
+        raise ValueError(f"the picture {name!r} lies outside {pictures.name}/")
+    objects = [
+        one
+        for one in coco.loadAnns(coco.getAnnIds(imgIds=number))
+        if one["bbox"][2] > 0 and one["bbox"][3] > 0
+    ]
+    boxes = np.array([one["bbox"] for one in objects], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Sample(
+        pictures / name,
+        name,
+        Boxes(
+            boxes,
+            np.array([one["category_id"] for one in objects], np.int64),
+            np.array([one.get("iscrowd", 0) for one in objects], bool),
+            np.array([one["area"] for one in objects], np.float32),
+        ),
+    )
+
+
+def _voc(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+    inner = folder / "VOCdevkit" / "VOC2012"
+    folder = inner if inner.is_dir() else folder
+    file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+    try:
+        names = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{folder} is not PASCAL VOC 2012: {file.relative_to(folder)} cannot be read."
+        ) from error
+    if any(Path(name).name != name for name in names):
+        raise DatasetError(f"{file} names pictures outside its folder.")
+    samples = [
+        Sample(
+            folder / "JPEGImages" / f"{name}.jpg",
+            f"{name}.jpg",
+            folder / "SegmentationClass" / f"{name}.png",
+        )
+        for name in sorted(names)
+    ]
+    return Dataset(samples, labels)

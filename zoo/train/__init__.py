@@ -1,0 +1,1 @@
+"""Train split models from recipes. Importing it loads no torch."""
