@@ -11,9 +11,12 @@ from ..console import Console, Json, RandomWeights, Seed, seed_of
 from ..registry import Registry
 
 if TYPE_CHECKING:
-    from .report import EncoderProfile
+    from .accuracy_report import AccuracyReport
+    from .report import Distribution, EncoderProfile
 
-app = typer.Typer(no_args_is_help=True, help="Measure what the device pays.")
+app = typer.Typer(
+    no_args_is_help=True, help="Measure what the device pays, what is sent, and how good it is."
+)
 
 DEVICES: Registry[str] = Registry("device")
 DEVICES.register("cpu", "cpu")
@@ -148,3 +151,267 @@ def show_report(console: Console, report: "EncoderProfile") -> None:
         ("operator", "MACs>", "FLOPs>"),
         [(one.operator, f"{one.macs:,}", f"{one.flops:,}") for one in compute.operators],
     )
+
+
+@app.command()
+def accuracy(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL or BUNDLE]",
+            help="A name, a saved model's folder, a bundle's, or a repository on the Hub.",
+            show_default="the default model",
+        ),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="A folder per class; or COCO 2017's; or VOC 2012's."),
+    ] = ...,  # pyright: ignore[reportArgumentType]
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Score these answers and streams of the model, made elsewhere."
+        ),
+    ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the report (.json), or a line per picture (.csv, .parquet); repeatable.",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that read pictures.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="0: the runtime chooses.")] = 0,
+    random_weights: RandomWeights = False,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Measure accuracy and bytes per picture, through the real bitstream.
+
+    Begun again with the same -o, an evaluation that was interrupted goes on.
+    """
+    from ..export.runtime.bundle import MANIFEST_NAME
+    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
+    from ..zoo.datasets import read_dataset
+    from ..zoo.labels import labels_of
+    from ..zoo.source import as_folder
+    from .accuracy_report import refuse_table, save_pictures
+    from .report import refuse_foreign
+
+    console = Console(json)
+    used_seed = seed_of(random_weights, seed)
+    model = model or DEFAULT_MODEL
+    outputs = output or []
+    for path in outputs:
+        refuse_foreign(path) if path.suffix == ".json" else refuse_table(path)
+    folder = as_folder(model)
+    is_bundle = folder is not None and (folder / MANIFEST_NAME).is_file()
+    if is_bundle and (random_weights or predictions):
+        raise typer.BadParameter("a bundle has its own weights, and gives its own answers.")
+    if not is_bundle:
+        get_spec(model)
+    with console.steps() as step:
+        step("loading")
+        from .accuracy import BundleSubject, ModelSubject, PredictionsSubject, Subject, evaluate
+
+        if is_bundle and folder is not None:
+            subject: Subject = BundleSubject(folder, threads)
+        else:
+            if threads:
+                import torch
+
+                torch.set_num_threads(threads)
+            loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
+            if predictions is None:
+                subject = ModelSubject(loaded)
+            else:
+                subject = PredictionsSubject(predictions, loaded)
+        spec = subject.spec
+        dataset = read_dataset(spec.task, data, "val", labels_of(spec))
+    keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
+    report, pictures = evaluate(
+        subject,
+        dataset,
+        data,
+        workers=workers,
+        keep=keep,
+        command=shlex.join(["splitzoo", *sys.argv[1:]]),
+        track=lambda samples: console.track(samples, "pictures"),
+    )
+    for path in outputs:
+        report.save(path) if path.suffix == ".json" else save_pictures(pictures, path)
+    console.data(report, lambda: show_accuracy(console, report))
+    if any(path.suffix == ".json" for path in outputs):
+        console.hint("Next: splitzoo profile tradeoff RESULT.json … -o DIR")
+
+
+def show_accuracy(console: Console, report: "AccuracyReport") -> None:
+    """Print an accuracy report as a table."""
+    from ..zoo.metrics import NAMES
+
+    def sizes(of: "Distribution") -> str:
+        return f"mean {of.mean:,.0f}, median {of.median:,.0f}, p90 {of.p90:,.0f}"
+
+    rows = [
+        ("runtime", report.runtime),
+        ("weights", report.weights if report.seed is None else f"random, seed {report.seed}"),
+        ("data", f"{report.data.pictures} pictures of {report.data.folder}/"),
+        *((NAMES[name], f"{score:.2%}") for name, score in report.scores.items()),
+        ("stream bytes", sizes(report.stream_bytes)),
+        ("payload bytes", sizes(report.payload_bytes)),
+    ]
+    if report.sc2bench_bytes:
+        rows.append(("as sc2bench counts", sizes(report.sc2bench_bytes)))
+    if report.estimated_bits:
+        rows.append(("by the density", f"mean {report.estimated_bits.mean / 8:,.0f} bytes"))
+    rows += [
+        ("bits per pixel", f"mean {report.bits_per_pixel.mean:.4f}, of the model's input"),
+        (
+            "encoder",
+            f"{report.encoder.encoder_bits:,} bits ({report.encoder.parameters:,} parameters)",
+        ),
+    ]
+    rows += [("skipped", f"{one.image}: {one.reason}") for one in report.skipped[:8]]
+    if len(report.skipped) > 8:
+        rows.append(("", f"and {len(report.skipped) - 8} more"))
+    rows += [("not measured", what) for what in report.not_measured]
+    console.table(report.spec.name, ("", ""), rows)
+
+
+@app.command()
+def tradeoff(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT...", help="Reports of profile accuracy, or folders of them."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    against: Annotated[
+        str, typer.Option(metavar="SERIES", help="Give the BD-rate of each series against this.")
+    ] = "",
+    title: Annotated[str, typer.Option(help="Of the figure.", show_default="the data set")] = "",
+    json: Json = False,
+) -> None:
+    """Draw R-D, ExR-D and the three-way tradeoff of several models, and write the points as CSV."""
+    from ..files import new_folder, refuse_taken
+    from .accuracy_report import read_accuracy
+
+    console = Console(json)
+    refuse_taken(output)
+    files = [file for one in results for file in _reports(one)]
+    with console.steps() as step:
+        step("reading")
+        from .tradeoff import collect, save_points
+
+        found = collect(read_accuracy(file) for file in files)
+        compared = found.bd_rates(against) if against else []
+        step("drawing")
+        from .tradeoff_plot import draw_tradeoff
+
+        with new_folder(output) as folder:
+            save_points(found, folder / "tradeoff.csv")
+            draw_tradeoff(found, folder, title=title)
+
+    def tables() -> None:
+        rows = [
+            (
+                one.series,
+                one.setting,
+                f"{one.score:.2%}",
+                f"{one.data_bytes:,.0f}",
+                f"{one.encoder_bits:,}",
+                "•" * one.on_rd_front,
+                "•" * one.on_exrd_front,
+            )
+            for one in found.points
+        ]
+        columns = ("series", "rate set by", f"{found.metric}>", "bytes>", "encoder bits>")
+        console.table(
+            f"{found.pictures} pictures of {found.data}/",
+            (*columns, "R-D front", "ExR-D front"),
+            rows,
+        )
+        if compared:
+            console.table(
+                f"bytes at equal {found.metric}, against {against}",
+                ("series", "BD-rate>"),
+                [
+                    (
+                        one.series,
+                        "no common range" if one.percent is None else f"{one.percent:+.1f}%",
+                    )
+                    for one in compared
+                ],
+            )
+
+    console.data({"points": list(found.points), "bd_rates": compared}, tables)
+    console.hint(f"Drawn in {output}: tradeoff.svg, tradeoff-dark.svg, both as PNG; tradeoff.csv")
+
+
+@app.command()
+def bits(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, folder or repository.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    against: Annotated[
+        str, typer.Option(metavar="MODEL", help="Compare with this, such as resnet50-jpeg-q50.")
+    ] = "",
+    random_weights: RandomWeights = False,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Map where in a picture the bits go, and where an input codec's would."""
+    from ..files import new_folder, refuse_taken
+    from ..zoo.catalog import load
+
+    console = Console(json)
+    used_seed = seed_of(random_weights, seed)
+    refuse_taken(output)
+    with console.steps() as step:
+        step("loading")
+        weights = {"pretrained": used_seed is None, "seed": used_seed or 0}
+        ours = load(model, **weights)
+        theirs = load(against, **weights) if against else None
+        from ..zoo.preprocessing import read_rgb
+        from .bit_maps import draw_bit_maps, map_bits
+
+        rows = []
+        with new_folder(output) as folder:
+            for number, image in enumerate(images):
+                step(f"mapping {image.name}")
+                preprocessing = ours.spec.preprocessing
+                mine = map_bits(ours, preprocessing.load(image))
+                other = map_bits(theirs, theirs.spec.preprocessing.load(image)) if theirs else None
+                if other is not None and other.bits.shape != mine.bits.shape:
+                    raise typer.BadParameter(
+                        f"{against} takes pictures of another size.", param_hint="--against"
+                    )
+                path = folder / f"{number:03d}-{image.stem}.png"
+                draw_bit_maps(preprocessing.pixels(read_rgb(image)), mine, other, path)
+                rows.append(
+                    {
+                        "image": str(image),
+                        "map": str(output / path.name),
+                        "total_bits": mine.total_bits,
+                        "payload_bytes": mine.payload_bytes,
+                        "against_payload_bytes": other.payload_bytes if other else None,
+                    }
+                )
+
+    def table() -> None:
+        columns = ("map", "bytes>", "bytes against>")
+        cells = [
+            (row["map"], f"{row['payload_bytes']:,}", f"{row['against_payload_bytes'] or '—'}")
+            for row in rows
+        ]
+        console.table("", columns, cells)
+
+    console.data(rows, table)
+
+
+def _reports(given: Path) -> list[Path]:
+    """Return a report, or those in a folder, those of its subfolders too."""
+    return sorted(given.rglob("*.json")) if given.is_dir() else [given]

@@ -5,10 +5,13 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..export.runtime.halves import Device
+from ..zoo.coding import Codec
 from ..zoo.preprocessing import Preprocessing
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, SkippedImage
@@ -25,21 +28,28 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
         ImageError: No image could be used.
     """
 
-    @torch.no_grad()
     def measure(path: Path) -> ImageRate:
-        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(path)))
-        tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
-        payload = model.codec.coder.encode(*tensors)
-        likelihoods = model.coder.likelihoods(latent)
-        return ImageRate(
-            image=path.name,
-            payload_bytes=len(payload),
-            stream_bytes=len(model.codec.frame(payload, model.codec.coder.shape(*tensors))),
-            estimated_bits=-sum(float(one.log2().sum()) for one in likelihoods) or None,
-            sc2bench_bytes=_sc2bench_bytes(model, payload, latent.shape[-2:]),
-        )
+        return model_rate(model, path.name, model.spec.preprocessing.load(path))[0]
 
     return _rates(images, measure)
+
+
+@torch.no_grad()
+def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
+    """Encode one image (1, 3, H, W) float32 in PyTorch; return its bytes, and the stream itself."""
+    latent = model.encoder(torch.from_numpy(image))
+    tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
+    payload = model.codec.coder.encode(*tensors)
+    stream = model.codec.frame(payload, model.codec.coder.shape(*tensors))
+    likelihoods = model.coder.likelihoods(latent)
+    rate = ImageRate(
+        image=name,
+        payload_bytes=len(payload),
+        stream_bytes=len(stream),
+        estimated_bits=-sum(float(one.log2().sum()) for one in likelihoods) or None,
+        sc2bench_bytes=_sc2bench_bytes(model, payload, latent.shape[-2:]),
+    )
+    return rate, stream
 
 
 def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int | None:
@@ -64,11 +74,25 @@ def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[
     """
 
     def measure(path: Path) -> ImageRate:
-        stream = device.encode(preprocessing.load(path))[0]
-        payload = device.codec.unframe(stream)[0]
-        return ImageRate(image=path.name, payload_bytes=len(payload), stream_bytes=len(stream))
+        return bundle_rate(device, path.name, preprocessing.load(path))[0]
 
     return _rates(images, measure)
+
+
+def bundle_rate(device: Device, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
+    """Encode one image (1, 3, H, W) float32 by a bundle; return its bytes, and the stream."""
+    stream = device.encode(image)[0]
+    return stream_rate(device.codec, name, stream), stream
+
+
+def stream_rate(codec: Codec, name: str, stream: bytes) -> ImageRate:
+    """Return the bytes of a stream.
+
+    Raises:
+        BitstreamError: It is damaged, or of another model.
+    """
+    payload = codec.unframe(stream)[0]
+    return ImageRate(image=name, payload_bytes=len(payload), stream_bytes=len(stream))
 
 
 def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate:

@@ -1,0 +1,453 @@
+"""How good a split model's answers are, and at how many bytes: picture by picture, as sent.
+
+Section 3.1 of the SC2 paper (TMLR 2023): accuracy after the bottleneck was quantised, bytes per
+picture, encoder size.
+"""
+
+import datetime
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from .. import __version__
+from ..errors import BitstreamError, DatasetError, ImageError, ReportError
+from ..export.runtime.bundle import Bundle
+from ..export.runtime.detection import DetectionSettings, detect
+from ..export.runtime.halves import Device, Edge
+from ..export.verify import read_manifest
+from ..machine import machine
+from ..zoo.catalog import build
+from ..zoo.datasets import Dataset, Sample, digest
+from ..zoo.labels import labels_of
+from ..zoo.metrics import detection_result, scores
+from ..zoo.outputs import result_of
+from ..zoo.spec import ModelSpec
+from ..zoo.split_model import SplitModel
+from .accuracy_report import AccuracyReport, DataFacts, EncoderFacts, PictureResult
+from .rate import COUNTED_BY_SC2BENCH, bundle_rate, model_rate
+from .report import Distribution, ImageRate, SkippedImage
+from .size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
+
+_READ_AHEAD = 4
+"""Pictures that each reader may be ahead of the model."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is evaluated, for the report."""
+
+    subject: str
+    runtime: str
+    source: str
+    weights: str
+    seed: int | None
+    model_id: str
+    encoder: EncoderFacts
+
+
+class Subject(Protocol):
+    """What is evaluated."""
+
+    spec: ModelSpec
+    facts: Facts
+
+    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return the samples that it has an answer for."""
+        ...
+
+    def read(self, sample: Sample) -> NDArray[np.float32]:
+        """Read a picture; several threads call it at once.
+
+        Raises:
+            ImageError: It cannot be used.
+        """
+        ...
+
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+        """Return a picture's bytes, and its output or result as ``result_of`` takes or gives."""
+        ...
+
+
+class ModelSubject:
+    """A model in PyTorch: coded and decoded, one picture at a time.
+
+    A picture's bytes and answer then do not hang on which others are beside it.
+    """
+
+    def __init__(self, model: SplitModel) -> None:
+        self.model, self.spec = model.eval(), model.spec
+        self.facts = Facts(
+            subject="model",
+            runtime=f"PyTorch {torch.__version__}, eager",
+            source=model.source,
+            weights="trained" if model.random_seed is None else "random",
+            seed=model.random_seed,
+            model_id=model.codec.model_id.hex(),
+            encoder=encoder_facts(model),
+        )
+
+    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return all samples."""
+        return samples
+
+    def read(self, sample: Sample) -> NDArray[np.float32]:
+        """Read a picture into the model's input (1, 3, H, W)."""
+        return self.spec.preprocessing.load(sample.path)
+
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+        """Send the picture through the bitstream; return its bytes and its result."""
+        rate, stream = model_rate(self.model, sample.name, image)
+        output = self.model.decompress([stream])[0]
+        if isinstance(output, dict):
+            found: Any = {name: one.numpy() for name, one in output.items()}
+        else:
+            found = output.numpy()
+        return rate, result_of(self.spec, found, sample)
+
+
+class BundleSubject:
+    """A bundle's two halves in their own runtime, one after the other."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        self._bundle, manifest = read_manifest(folder)
+        self.spec = manifest.spec
+        self._device, self._edge = Device(self._bundle, threads), Edge(self._bundle, threads)
+        provenance = manifest.provenance
+        self.facts = Facts(
+            subject="bundle",
+            runtime=self._device.graph.session.version,
+            source=provenance.source,
+            weights=provenance.weights,
+            seed=provenance.seed,
+            model_id=manifest.coding.model_id,
+            # Parameters are the architecture's; its weights do not matter here.
+            encoder=encoder_facts(build(self.spec), self._bundle),
+        )
+
+    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return all samples."""
+        return samples
+
+    def read(self, sample: Sample) -> NDArray[np.float32]:
+        """Read a picture into the device graph's input (1, 3, H, W)."""
+        return self._bundle.preprocessing.load(sample.path)
+
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+        """Send the picture through both halves; return its bytes and its result."""
+        rate, stream = bundle_rate(self._device, sample.name, image)
+        outputs = self._edge.decode(stream)
+        if self.spec.task == "object-detection":
+            settings = DetectionSettings.from_dict(self._bundle.postprocessing)
+            boxes = detect(outputs, self._edge.boxes, settings)
+            found: Any = {"boxes": boxes.boxes, "labels": boxes.labels, "scores": boxes.scores}
+        else:
+            found = outputs[0][0]
+        return rate, result_of(self.spec, found, sample)
+
+
+class PredictionsSubject:
+    """A folder of answers that a bundle gave elsewhere.
+
+    It holds what ``python -m splitrun decode --json`` printed, in files that end in ``.json``, and
+    the streams (``.sz``) that they are of, for their bytes. A picture and its stream have the same
+    name but for the ending.
+
+    Args:
+        folder: Of the answers.
+        model: That gave them.
+    """
+
+    def __init__(self, folder: Path, model: SplitModel) -> None:
+        self.spec = model.spec
+        self._codec = model.codec
+        self._folder = folder
+        self._answers = _read_answers(folder, self.spec)
+        model_facts = ModelSubject(model).facts
+        self.facts = Facts(
+            subject="predictions",
+            runtime="as the folder's answers were made",
+            source=str(folder),
+            weights=model_facts.weights,
+            seed=model_facts.seed,
+            model_id=model_facts.model_id,
+            encoder=model_facts.encoder,
+        )
+
+    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return the samples that have an answer.
+
+        Raises:
+            DatasetError: None has, or two pictures have the same name but for folder and ending.
+        """
+        stems: dict[str, str] = {}
+        for one in samples:
+            other = stems.setdefault(one.path.stem, one.name)
+            if other != one.name and one.path.stem in self._answers:
+                raise DatasetError(
+                    f"{other} and {one.name} would have the same stream, {one.path.stem}.sz.",
+                    next_step="Rename one of them, and encode it again.",
+                )
+        found = [one for one in samples if one.path.stem in self._answers]
+        if not found:
+            raise DatasetError(
+                f"No answer in {self._folder} is of a picture of the data set.",
+                next_step="Streams have the names of their pictures: python -m splitrun encode "
+                "--output FOLDER PICTURES",
+            )
+        return found
+
+    def read(self, sample: Sample) -> NDArray[np.float32]:
+        """Return nothing: the picture was read elsewhere."""
+        return np.empty(0, np.float32)
+
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+        """Return the bytes of the picture's stream, and its answer.
+
+        Raises:
+            DatasetError: The stream is missing.
+            BitstreamError: It is damaged, or of another model.
+        """
+        path = self._folder / f"{sample.path.stem}.sz"
+        try:
+            stream = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(
+                f"{path} is missing: the bytes of {sample.name} are not known.",
+                next_step="Put the streams beside the answers.",
+            ) from error
+        try:
+            payload = self._codec.unframe(stream)[0]
+        except BitstreamError as error:
+            raise BitstreamError(f"{path}: {error.message}", next_step=error.next_step) from error
+        rate = ImageRate(image=sample.name, payload_bytes=len(payload), stream_bytes=len(stream))
+        answer = self._answers[sample.path.stem]
+        if self.spec.task == "image-classification":
+            return rate, {"answer": [one["index"] for one in answer["top"]], "label": sample.target}
+        boxes = np.array([one["box"] for one in answer["detections"]], np.float32).reshape(-1, 4)
+        found = {
+            "boxes": boxes,
+            "labels": np.array([one["index"] for one in answer["detections"]], np.int64),
+            "scores": np.array([one["score"] for one in answer["detections"]], np.float32),
+        }
+        return rate, detection_result(found, sample.target)  # pyright: ignore[reportArgumentType]
+
+
+def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
+    if spec.task == "semantic-segmentation":
+        raise DatasetError(
+            "Printed answers of segmentation are shares of classes, which cannot be scored.",
+            next_step="Evaluate the bundle itself.",
+        )
+    key = "top" if spec.task == "image-classification" else "detections"
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            outputs = json.loads(path.read_text(encoding="utf-8"))["outputs"]
+            for one in outputs:
+                if not all(isinstance(entry["index"], int) for entry in one[key]):
+                    raise TypeError("an index is no number")
+                found[Path(one["stream"]).stem] = one
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{path} holds no answers: {error}.",
+                next_step="Make it with: python -m splitrun decode --json STREAMS > answers.json",
+            ) from error
+    if not found:
+        raise DatasetError(
+            f"{folder} holds no answers (.json).",
+            next_step="Make some with: python -m splitrun decode --json STREAMS > answers.json",
+        )
+    return found
+
+
+def encoder_facts(model: SplitModel, bundle: Bundle | None = None) -> EncoderFacts:
+    """Return what the device holds."""
+    coder = bundle.codec().coder if bundle is not None else None
+    return EncoderFacts(
+        parameters=encoder_parameters(model),
+        encoder_bits=encoder_bits(model),
+        sc2bench_encoder_bits=sc2bench_encoder_bits(model, coder),
+    )
+
+
+def evaluate(
+    subject: Subject,
+    dataset: Dataset,
+    data: Path,
+    *,
+    workers: int = 1,
+    keep: Path | None = None,
+    command: str = "",
+    track: Callable[[Sequence[Sample]], Iterator[Sample]] = iter,
+) -> tuple[AccuracyReport, list[PictureResult]]:
+    """Measure accuracy and bytes over a data set, through the real bitstream.
+
+    Args:
+        subject: A model, a bundle, or answers.
+        dataset: Pictures and what is on them.
+        data: Its folder, for the report.
+        workers: Threads that read pictures.
+        keep: A file in which results are kept as they come; an evaluation of the same subject and
+            data that finds it goes on from there. It is removed in the end.
+        command: That makes this report again.
+        track: Goes through the samples, showing progress.
+
+    Returns:
+        The report, and what is known of each picture, in the data set's order.
+
+    Raises:
+        DatasetError: No picture could be used, or the data set has a class that the model has not.
+    """
+    spec = subject.spec
+    samples = subject.samples(dataset.samples)
+    data_sha256 = digest(samples)
+    store = _Store(keep, f"{subject.facts.model_id} {subject.facts.runtime} {data_sha256}")
+    done = store.read()
+    skipped: list[SkippedImage] = []
+    wanted = [one for one in samples if one.name not in done]
+    shown = track(samples)
+    for _ in range(len(samples) - len(wanted)):
+        next(shown, None)
+    with store:
+        for sample, image in _read_ahead(subject, wanted, workers):
+            next(shown, None)
+            if isinstance(image, ImageError):
+                skipped.append(SkippedImage(image=sample.name, reason=image.reason))
+                continue
+            rate, result = subject.measure(sample, image)
+            found = PictureResult(rate=rate, result=result)
+            done[sample.name] = found
+            store.add(found)
+    next(shown, None)
+    pictures = [done[one.name] for one in samples if one.name in done]
+    if not pictures:
+        raise DatasetError(f"None of {len(samples)} pictures could be used: {skipped[0].reason}.")
+    results = [one.result for one in pictures]
+    height, width = spec.preprocessing.crop
+    rates = [one.rate for one in pictures]
+
+    def over(name: str) -> Distribution | None:
+        values = [getattr(one, name) for one in rates]
+        return None if None in values else Distribution.of(values)
+
+    left_out = [] if over("sc2bench_bytes") else ["bytes as sc2bench counts"]
+    if subject.facts.subject == "model" and spec.bottleneck.kind not in COUNTED_BY_SC2BENCH:
+        left_out = ["bytes as sc2bench counts (what it sends for this kind has another form)"]
+    report = AccuracyReport(
+        spec=spec,
+        subject=subject.facts.subject,  # pyright: ignore[reportArgumentType]
+        runtime=subject.facts.runtime,
+        source=subject.facts.source,
+        weights=subject.facts.weights,  # pyright: ignore[reportArgumentType]
+        seed=subject.facts.seed,
+        model_id=subject.facts.model_id,
+        data=DataFacts(
+            folder=data.name,
+            pictures=len(pictures),
+            classes=len(dataset.labels or labels_of(spec)),
+            sha256=data_sha256,
+        ),
+        scores=scores(spec.task, results, spec.num_classes),
+        payload_bytes=Distribution.of([one.payload_bytes for one in rates]),
+        stream_bytes=Distribution.of([one.stream_bytes for one in rates]),
+        bits_per_pixel=Distribution.of([8 * one.stream_bytes / (height * width) for one in rates]),
+        estimated_bits=over("estimated_bits"),
+        sc2bench_bytes=over("sc2bench_bytes"),
+        encoder=subject.facts.encoder,
+        skipped=skipped,
+        not_measured=left_out,
+        environment=machine() | {"splitzoo": __version__},
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        command=command,
+    )
+    store.remove()
+    return report, pictures
+
+
+def _read_ahead(
+    subject: Subject, samples: Sequence[Sample], workers: int
+) -> Iterator[tuple[Sample, NDArray[np.float32] | ImageError]]:
+    """Give samples with their pictures, in order, read by threads a few pictures ahead."""
+
+    def read(sample: Sample) -> NDArray[np.float32] | ImageError:
+        try:
+            return subject.read(sample)
+        except ImageError as error:
+            return error
+
+    if workers < 1:
+        for one in samples:
+            yield one, read(one)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[tuple[Sample, Future]] = []
+        try:
+            for one in samples:
+                waiting.append((one, pool.submit(read, one)))
+                if len(waiting) > workers * _READ_AHEAD:
+                    sample, future = waiting.pop(0)
+                    yield sample, future.result()
+            for sample, future in waiting:
+                yield sample, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+class _Store:
+    """Results on disk as they come: one line of JSON each, after one that says of what."""
+
+    def __init__(self, path: Path | None, identity: str) -> None:
+        self._path, self._identity = path, identity
+        self._file: Any = None
+
+    def read(self) -> dict[str, PictureResult]:
+        """Return the results of an evaluation of the same that was interrupted."""
+        if self._path is None or not self._path.is_file():
+            return {}
+        found: dict[str, PictureResult] = {}
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            if not lines or json.loads(lines[0]) != {"of": self._identity}:
+                return {}
+            for line in lines[1:]:
+                one = PictureResult.model_validate_json(line)
+                found[one.rate.image] = one
+        except (UnicodeDecodeError, ValidationError, ValueError):
+            pass  # the last line, cut while it was written; what is before it is whole
+        except OSError as error:
+            raise ReportError(f"Cannot read {self._path}: {error}.") from error
+        return found
+
+    def __enter__(self) -> "_Store":
+        if self._path is not None:
+            kept = self.read()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8")
+            self._file.write(json.dumps({"of": self._identity}) + "\n")
+            for one in kept.values():
+                self.add(one)
+        return self
+
+    def add(self, one: PictureResult) -> None:
+        """Write a result."""
+        if self._file is not None:
+            self._file.write(one.model_dump_json() + "\n")
+            self._file.flush()
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def remove(self) -> None:
+        """Remove the file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
