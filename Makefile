@@ -13,7 +13,7 @@ MODEL = $(shell $(BIN)/python -c "from splitzoo import zoo; print(zoo.DEFAULT_MO
 
 demo: .venv/.base
 	rm -rf demo-out
-	$(BIN)/splitzoo demo --random-weights -o demo-out
+	$(BIN)/splitzoo demo -o demo-out
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -m "not slow"

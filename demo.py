@@ -1,7 +1,8 @@
-"""``splitzoo demo``: load, split, run on a photograph, profile, card."""
+"""``splitzoo demo``: load, split, run on a photograph, compare with JPEG, profile, card."""
 
 import shlex
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from .export.manifest import Manifest
     from .export.run import ImageRun
     from .profile.report import EncoderProfile
+    from .zoo.split_model import SplitModel
+
+PHOTOGRAPH = Path(__file__).parent / "zoo" / "photographs" / "dandelion.jpg"
 
 
 def demo(
@@ -23,13 +27,13 @@ def demo(
         Path | None,
         typer.Option(
             help="A photograph.",
-            show_default="Grace Hopper by James S. Davis, US Navy, public domain; from matplotlib",
+            show_default="a dandelion, by Clemens Engelhardt, CC0",
         ),
     ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
 ) -> None:
-    """Go through everything once with the default model: load, split, run, profile, card."""
+    """Go through everything once with the default model: load, split, run, compare, profile."""
     from .files import new_folder, refuse_taken
     from .zoo.catalog import DEFAULT_MODEL, load
 
@@ -47,13 +51,15 @@ def demo(
 
         with new_folder(output) as folder:
             bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
-            source = image or _packaged_photograph()
+            source = image or PHOTOGRAPH
             photo = photos / source.name
             manifest = export_split(model, bundle, progress=step)
             step("running the photograph through both halves")
             (run,) = run_bundle(bundle, [source])
             photos.mkdir()
             shutil.copyfile(source, photo)
+            step("looking for the smallest JPEG with the same answer")
+            jpeg = _smallest_jpeg(model, photo, run.top[0].index)
             step("measuring")
             words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
             words += ["--images", f"{output}/photos", "-o", f"{output}/profile.json"]
@@ -62,7 +68,7 @@ def demo(
             edge = bench_bundle(bundle, "edge", iterations=30)
             step("writing the card")
             build_card(folder / "card", bundle=bundle, profile=report)
-    _summary(console, manifest, run, profile, edge.latency["total"].p50_ms)
+    _summary(console, manifest, run, profile, edge.latency["total"].p50_ms, jpeg)
     console.print(f"photograph  {output}/photos/{photo.name}")
     console.print(f"bundle      {output}/bundle")
     console.print(f"profile     {output}/profile.json")
@@ -75,39 +81,74 @@ def demo(
     console.hint(f"Next: splitzoo cards show {output}/card")
 
 
+@dataclass(frozen=True)
+class _Jpeg:
+    """The smallest JPEG of the photograph with which the whole network gives the same answer."""
+
+    network: str
+    quality: int
+    size_bytes: int
+
+
+def _smallest_jpeg(model: "SplitModel", photo: Path, answer: int) -> _Jpeg | None:
+    """Find it; None where the model has no teacher here, or none of its answers is the same."""
+    import torch
+
+    from .zoo.catalog import load
+    from .zoo.coding.pixels import PixelsCoder
+    from .zoo.packaged import packaged_folder
+
+    record = model.training_record
+    teacher = record.teacher.partition(" ")[0] if record else ""
+    if not teacher or packaged_folder(teacher) is None:
+        return None
+    whole = load(teacher)
+    image = torch.from_numpy(whole.spec.preprocessing.load(photo))
+    (pixels,) = (tensor[0] for tensor in whole.wire_tensors(image))
+    sizes = []
+    for quality in range(101):
+        coder = PixelsCoder("jpeg", quality)
+        file = coder.encode(pixels)
+        (decoded,) = coder.decode(file, *pixels.shape[1:])
+        with torch.no_grad():
+            logits = whole.decoder(torch.from_numpy(decoded)[None].float() / 255)
+        if int(logits.argmax()) == answer:
+            sizes.append(_Jpeg(teacher, quality, len(file)))
+    return min(sizes, key=lambda one: one.size_bytes, default=None)
+
+
 def _summary(
     console: Console,
     manifest: "Manifest",
     run: "ImageRun",
     profile: "EncoderProfile",
     edge_ms: float,
+    jpeg: _Jpeg | None,
 ) -> None:
     parity, best = manifest.parity, run.top[0]
-    console.table(
-        "one photograph, from pixels to bytes to an answer",
-        ("", ""),
-        [
-            ("model", manifest.spec.name),
-            ("weights", manifest.provenance.weights),
-            ("stream bytes", f"{run.stream_bytes:,}"),
-            ("device ms", f"{profile.latency.steps['total'].p50_ms:.1f} (image tensor to stream)"),
-            ("edge ms", f"{edge_ms:.1f} (stream to logits)"),
+    rows = [
+        ("model", manifest.spec.name),
+        ("weights", manifest.provenance.weights),
+        ("answer", f"{best.label} ({best.probability:.1%})"),
+        ("stream bytes", f"{run.stream_bytes:,}"),
+    ]
+    if jpeg:
+        rows.append(
             (
-                "encoder bits",
-                f"{profile.size.encoder_bits:,} ({profile.size.parameters:,} parameters)",
-            ),
-            ("MACs", f"{profile.compute.macs:,} on the device"),
-            (
-                "parity",
-                f"{parity.symbols_differing} of {parity.symbols:,} symbols differ from PyTorch, "
-                f"outputs within {parity.output_max_relative_error:.1e}",
-            ),
-            ("answer", f"{best.label} ({best.probability:.1%})"),
-        ],
-    )
-
-
-def _packaged_photograph() -> Path:
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+                "JPEG bytes",
+                f"{jpeg.size_bytes:,}: the smallest JPEG (quality {jpeg.quality}) with which the "
+                f"whole network says {best.label} too; {jpeg.size_bytes / run.stream_bytes:.1f}×",
+            )
+        )
+    rows += [
+        ("device ms", f"{profile.latency.steps['total'].p50_ms:.1f} (image tensor to stream)"),
+        ("edge ms", f"{edge_ms:.1f} (stream to logits)"),
+        ("encoder bits", f"{profile.size.encoder_bits:,} ({profile.size.parameters:,} parameters)"),
+        ("MACs", f"{profile.compute.macs:,} on the device"),
+        (
+            "parity",
+            f"{parity.symbols_differing} of {parity.symbols:,} symbols differ from PyTorch, "
+            f"outputs within {parity.output_max_relative_error:.1e}",
+        ),
+    ]
+    console.table("one photograph, from pixels to bytes to an answer", ("", ""), rows)

@@ -1,23 +1,28 @@
 """A Hugging Face model card from what was measured: a bundle's manifest and a profile's report."""
 
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
 from ..errors import ReportError
 from ..export.manifest import Manifest
 from ..export.verify import read_manifest
 from ..files import new_folder, refuse_taken
+from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
 from ..zoo.coding import CODERS
 from ..zoo.config import ModelConfig, read_config
-from ..zoo.hub_push import CARD_NAME, PICTURE_NAME
+from ..zoo.hub_push import CARD_NAME, FIGURES, PICTURE_NAME
+from ..zoo.metrics import NAMES
+from ..zoo.packaged import packaged_folder
 from ..zoo.source import as_folder
 from ..zoo.spec import ModelSpec
+from ..zoo.train.recipe import stages_of
 from .picture import draw_split
 from .sources import list_sources
 
@@ -38,6 +43,8 @@ class CardFacts:
         manifest: Of its bundle, if one was made.
         profile: Of its encoder, if one was measured.
         config: Of its saved folder, if it is one.
+        accuracy: Its evaluation, if one was made.
+        figure: A picture of tradeoffs that it is in, if there is one; likewise for a dark page.
         repository: That it is published in, if it is.
     """
 
@@ -45,6 +52,9 @@ class CardFacts:
     manifest: Manifest | None
     profile: EncoderProfile | None
     config: ModelConfig | None = None
+    accuracy: AccuracyReport | None = None
+    figure: Path | None = None
+    dark_figure: Path | None = None
     repository: str = ""
 
     @property
@@ -52,6 +62,8 @@ class CardFacts:
         """``"random"``, ``"trained"``, or empty where nothing says."""
         if self.profile:
             return self.profile.weights
+        if self.accuracy:
+            return self.accuracy.weights
         if self.manifest:
             return self.manifest.provenance.weights
         if self.config:
@@ -65,6 +77,8 @@ class CardFacts:
             return self.repository
         if self.profile:
             return self.profile.source
+        if self.accuracy:
+            return self.accuracy.source
         return self.manifest.provenance.source if self.manifest else self.spec.name
 
     @property
@@ -91,6 +105,8 @@ def gather_facts(
     *,
     bundle: Path | None = None,
     profile: Path | None = None,
+    accuracy: Path | None = None,
+    tradeoff: Path | None = None,
     repository: str = "",
 ) -> CardFacts:
     """Read the sources of a card and see that they speak of the same model.
@@ -99,6 +115,8 @@ def gather_facts(
         model: A registered name or a saved model's folder; by default what the others name.
         bundle: A bundle's folder.
         profile: A report of ``splitzoo profile encoder -o``.
+        accuracy: A report of ``splitzoo profile accuracy -o``.
+        tradeoff: A folder of ``splitzoo profile tradeoff -o``.
         repository: On the Hub, that the card is for.
 
     Raises:
@@ -108,32 +126,56 @@ def gather_facts(
     """
     manifest = read_manifest(bundle)[1] if bundle else None
     report = read_report(profile) if profile else None
+    evaluated = read_accuracy(accuracy) if accuracy else None
     specs = {
         "the model": get_spec(model) if model else None,
         "the bundle": manifest.spec if manifest else None,
         "the profile": report.spec if report else None,
+        "the accuracy report": evaluated.spec if evaluated else None,
     }
     named = {source: spec for source, spec in specs.items() if spec}
     if any(spec != next(iter(named.values())) for spec in named.values()):
         said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
         raise ReportError(f"A card is of one model, but {said}: their specs differ.")
-    if manifest and report and manifest.coding.model_id != report.model_id:
+    for other, command in ((report, "encoder"), (evaluated, "accuracy")):
+        if manifest and other and manifest.coding.model_id != other.model_id:
+            raise ReportError(
+                f"The bundle holds other weights ({manifest.coding.model_id}) than profile "
+                f"{command} measured ({other.model_id}).",
+                next_step=f"Measure the bundle: splitzoo profile {command} {bundle} -o report.json",
+            )
+    if report and evaluated and report.model_id != evaluated.model_id:
         raise ReportError(
-            f"The bundle holds other weights ({manifest.coding.model_id}) than the profile "
-            f"measured ({report.model_id}).",
-            next_step=f"Profile the bundle: splitzoo profile encoder {bundle} -o {profile}",
+            f"The profile is of other weights ({report.model_id}) than the accuracy report "
+            f"({evaluated.model_id})."
         )
     spec = next(iter(named.values()), None) or get_spec(DEFAULT_MODEL)
     folder = as_folder(model) if model else None
     config = read_config(folder) if folder else None
-    return CardFacts(spec, manifest, report, config, repository)
+    if config is None:
+        config = _packaged_config(spec)
+    figures = [tradeoff / f"{name}.png" for name in FIGURES] if tradeoff else []
+    if missing := [one for one in figures if not one.is_file()]:
+        raise ReportError(
+            f"{missing[0]} is missing.", next_step="splitzoo profile tradeoff RESULT… -o DIR"
+        )
+    light, dark = figures or (None, None)
+    return CardFacts(spec, manifest, report, config, evaluated, light, dark, repository)
+
+
+def _packaged_config(spec: ModelSpec) -> ModelConfig | None:
+    folder = packaged_folder(spec.name)
+    return read_config(folder) if folder is not None else None
 
 
 def render_card(facts: CardFacts) -> ModelCard:
     """Render the card; what was not measured is not on it."""
     spec, manifest = facts.spec, facts.manifest
     trained = facts.weights == "trained"
+    evaluated = facts.accuracy if trained else None
     data = ModelCardData(
+        model_name=spec.name if evaluated else None,
+        eval_results=_eval_results(evaluated) if evaluated else None,
         library_name="splitzoo",
         pipeline_tag=spec.task,
         # Parts that others published keep the licences that those gave them.
@@ -148,7 +190,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         ],
         # What random weights were not made from must not be claimed.
         base_model=spec.base_model if trained and spec.base_model else None,
-        datasets=[spec.dataset] if trained else None,
+        datasets=[spec.dataset] if trained and spec.dataset != "custom" else None,
     )
     return ModelCard.from_template(
         data,
@@ -157,12 +199,36 @@ def render_card(facts: CardFacts) -> ModelCard:
         spec=spec,
         manifest=manifest,
         profile=facts.profile,
+        accuracy=facts.accuracy,
+        metrics=NAMES,
+        training=facts.config.training if facts.config else None,
+        stages=stages_of(spec.name),
+        figures=FIGURES,
         picture=PICTURE_NAME,
         edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
         answer=_ANSWERS[spec.task].format(spec.num_classes),
         sources=list_sources(spec),
         lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
     )
+
+
+def _eval_results(report: AccuracyReport) -> list[EvalResult]:
+    """Return what was measured, as the Hub's ``model-index`` has it."""
+    data = f"{report.data.folder}, {report.data.pictures} pictures"
+    measured = [(name, NAMES[name], round(score, 6)) for name, score in report.scores.items()]
+    measured.append(("stream_bytes", "bytes per picture", round(report.stream_bytes.mean, 1)))
+    return [
+        EvalResult(
+            task_type=report.spec.task,
+            dataset_type=report.spec.dataset,
+            dataset_name=data,
+            dataset_split=report.data.folder,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+        )
+        for kind, name, value in measured
+    ]
 
 
 def read_card(path: Path) -> ModelCard:
@@ -183,15 +249,19 @@ def build_card(
     *,
     bundle: str | Path | None = None,
     profile: str | Path | None = None,
+    accuracy: str | Path | None = None,
+    tradeoff: str | Path | None = None,
     repository: str = "",
 ) -> Path:
-    """Write a card and its picture into a folder, whole or not at all.
+    """Write a card and its pictures into a folder, whole or not at all.
 
     Args:
         folder: To write; it must not exist, or be empty.
         model: See :func:`gather_facts`; so for the others.
         bundle: A bundle's folder.
-        profile: A report.
+        profile: A report of ``splitzoo profile encoder``.
+        accuracy: A report of ``splitzoo profile accuracy``.
+        tradeoff: A folder of ``splitzoo profile tradeoff``.
         repository: On the Hub, that the card is for.
 
     Returns:
@@ -207,9 +277,14 @@ def build_card(
         model,
         bundle=Path(bundle) if bundle else None,
         profile=Path(profile) if profile else None,
+        accuracy=Path(accuracy) if accuracy else None,
+        tradeoff=Path(tradeoff) if tradeoff else None,
         repository=repository,
     )
     with new_folder(folder) as temporary:
+        for figure in (facts.figure, facts.dark_figure):
+            if figure is not None:
+                shutil.copyfile(figure, temporary / figure.name)
         draw_split(facts.spec, facts.profile, temporary / PICTURE_NAME)
         (temporary / CARD_NAME).write_text(str(render_card(facts)), encoding="utf-8")
     return folder / CARD_NAME

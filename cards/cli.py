@@ -28,6 +28,12 @@ def build(
     profile: Annotated[
         Path | None, typer.Option(metavar="JSON", help="Put these measurements on it.")
     ] = None,
+    accuracy: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Put accuracy and bytes on it.")
+    ] = None,
+    tradeoff: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Put the picture of tradeoffs on it.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-card"),
@@ -39,12 +45,22 @@ def build(
         step("writing the card")
         from .card import build_card, gather_facts
 
-        facts = gather_facts(model, bundle=bundle, profile=profile)
+        sources = {
+            "bundle": bundle,
+            "profile": profile,
+            "accuracy": accuracy,
+            "tradeoff": tradeoff,
+        }
+        facts = gather_facts(model, **sources)
         folder = output or Path(f"{facts.spec.name}-card")
-        card = build_card(folder, model, bundle=bundle, profile=profile)
+        card = build_card(folder, model, **sources)
     console.print(str(card))
     if profile is None:
         console.hint("It holds no measurements. Make some: splitzoo profile encoder -o report.json")
+    if accuracy is None:
+        console.hint(
+            "It says nothing of accuracy: splitzoo profile accuracy --data DIR -o acc.json"
+        )
     if bundle is None:
         console.hint("It holds no parity and no hashes. Make a bundle: splitzoo export split")
     console.hint(f"Read it: splitzoo cards show {folder}")

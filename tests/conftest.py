@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from names_of_models import RESNET
 from PIL import Image, ImageOps
 
 from splitzoo import cli
@@ -28,7 +29,7 @@ def model():
     """The default model with random weights. Shared: tests leave it as it is."""
     from splitzoo import zoo
 
-    return zoo.load(zoo.DEFAULT_MODEL, pretrained=False, seed=0)
+    return zoo.load(RESNET, pretrained=False, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def tiny_model():
 
     sizes = FactorizedPriorBottleneck(encoder_channels=(8, 8, 4), decoder_channels=(16, 16, 32))
     changes = {"name": "tiny", "backbone": "test_resnet", "num_classes": 10, "bottleneck": sizes}
-    return zoo.build(zoo.get_spec(zoo.DEFAULT_MODEL).model_copy(update=changes))
+    return zoo.build(zoo.get_spec(RESNET).model_copy(update=changes))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 from huggingface_hub import ModelCard
+from names_of_models import RESNET
 from PIL import Image
 
 from splitzoo import cards, cli, zoo
@@ -295,7 +296,7 @@ def test_a_profile_of_another_model_is_refused(bundle, report) -> None:
     with pytest.raises(ReportError, match="A card is of one model, but the bundle is splittable_"):
         gather_facts(bundle=bundle, profile=report)
     with pytest.raises(ReportError, match="A card is of one model, but the model is splittable_"):
-        gather_facts(zoo.DEFAULT_MODEL, profile=report)
+        gather_facts(RESNET, profile=report)
 
 
 def test_a_profile_of_other_weights_is_refused(tiny_bundle, report, tmp_path) -> None:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+from names_of_models import RESNET
 
 from splitzoo import zoo
 from splitzoo.cards import picture
@@ -166,7 +167,7 @@ def test_a_card_for_the_hub_loads_the_repository(tiny_folder, tmp_path) -> None:
 
 
 def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path) -> None:
-    folder = zoo.save(tiny_model, tmp_path / zoo.DEFAULT_MODEL)
+    folder = zoo.save(tiny_model, tmp_path / RESNET)
     text = build_card(tmp_path / "card", folder, repository="org/tiny").read_text()
     assert "\n# tiny\n" in text
     assert "**The weights are random** (seed 0)" in text

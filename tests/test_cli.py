@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from commands import disk_of, finish, refused
+from names_of_models import RESNET
 from PIL import Image
 
 from splitzoo import cards, zoo
@@ -101,11 +102,13 @@ def test_an_unknown_device_is_answered_with_close_ones(splitzoo) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("export", "split"), ("profile", "encoder"), ("demo",)], ids=" ".join
+    "words",
+    [("export", "split"), ("profile", "encoder"), ("profile", "accuracy", "--data", ".")],
+    ids=" ".join,
 )
 def test_missing_weights_say_what_to_do(splitzoo, hub, tmp_path, monkeypatch, words) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(splitzoo(*words), f"No weights for {zoo.DEFAULT_MODEL}", "--random-weights")
+    refused(splitzoo(*words, RESNET), f"No weights for {RESNET}", "--random-weights")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +174,7 @@ def parameters(module) -> int:
 
 
 def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_folder) -> None:
-    code, out, err = splitzoo("zoo", "show", zoo.DEFAULT_MODEL)
+    code, out, err = splitzoo("zoo", "show", RESNET)
     assert (code, err) == (0, "")
     assert re.search(r"on the wire +symbols 24×55×55 int32", out)
     assert re.search(r"backbone +resnet50, cut after layer1", out)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import SPLITZOO, finish, refused, start
+from names_of_models import RESNET
 
 from splitzoo import __version__, cli, zoo
 
@@ -126,13 +127,13 @@ def test_output_that_cannot_be_written_is_one_message() -> None:
     assert "no space left on device" in done.stderr.lower()
 
 
-@pytest.mark.parametrize("command", [("zoo", "list"), ("zoo", "show", zoo.DEFAULT_MODEL)])
+@pytest.mark.parametrize("command", [("zoo", "list"), ("zoo", "show", RESNET)])
 def test_a_terminal_without_greek_is_no_error(command) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     code, out, err = finish(*command, env=environment)
     assert code == 0, err
     assert "Traceback" not in err
-    assert zoo.DEFAULT_MODEL in out
+    assert RESNET in out
 
 
 # Interrupted

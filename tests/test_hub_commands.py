@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from commands import finish, refused
 from hub_server import READER, WRITER, HubServer, without_hub
+from names_of_models import RESNET
 
 from splitzoo import zoo
 
@@ -80,7 +81,7 @@ def test_pull_with_a_token_into_a_folder_of_ones_own(hub, splitzoo, tiny_folder,
 
 
 def test_a_registered_name_is_looked_up_in_the_namespace(hub, splitzoo, monkeypatch):
-    name = zoo.DEFAULT_MODEL
+    name = RESNET
     monkeypatch.setenv("SPLITZOO_HUB_NAMESPACE", "org")
     asked = splitzoo("zoo", "pull", name)
     refused(asked, f"No weights for {name}", f"{hub.url}/org/{name}", "--random-weights")
@@ -112,11 +113,11 @@ def test_push_sends_weights_config_and_a_card_in_one_commit(hub, splitzoo, folde
 def test_push_of_a_folder_with_the_name_of_a_model(hub, splitzoo, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", WRITER)
     monkeypatch.chdir(folder.parent)
-    folder.rename(zoo.DEFAULT_MODEL)
-    assert splitzoo("zoo", "push", f"./{zoo.DEFAULT_MODEL}", NAME)[0] == 0
+    folder.rename(RESNET)
+    assert splitzoo("zoo", "push", f"./{RESNET}", NAME)[0] == 0
     (files,) = hub.repositories[NAME].commits.values()
     name = json.loads(files["config.json"])["spec"]["name"]
-    assert name != zoo.DEFAULT_MODEL
+    assert name != RESNET
     assert f"\n# {name}\n".encode() in files["README.md"]
 
 
@@ -147,9 +148,9 @@ def test_load_of_a_repository(hub, tmp_path, tiny_folder, tiny_model):
 
 def test_load_of_a_registered_name_from_the_namespace(hub, monkeypatch, tiny_folder, tiny_model):
     monkeypatch.setenv("SPLITZOO_HUB_NAMESPACE", "org")
-    hub.publish(f"org/{zoo.DEFAULT_MODEL}", tiny_folder)
-    assert zoo.DEFAULT_MODEL not in zoo.list_models(pretrained=True)
-    assert zoo.load(zoo.DEFAULT_MODEL).digest() == tiny_model.digest()
+    hub.publish(f"org/{RESNET}", tiny_folder)
+    assert RESNET not in zoo.list_models(pretrained=True)
+    assert zoo.load(RESNET).digest() == tiny_model.digest()
     hub.requests.clear()
-    assert zoo.DEFAULT_MODEL in zoo.list_models(pretrained=True)
+    assert RESNET in zoo.list_models(pretrained=True)
     assert hub.requests == []

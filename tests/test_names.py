@@ -135,12 +135,13 @@ def test_list_models_takes_all_filters_at_once():
 
 
 def test_list_models_of_what_is_at_hand_asks_nobody(hub, tiny_folder, tmp_path):
-    assert zoo.list_models(pretrained=True) == []
+    carried = list(packaged())
+    assert zoo.list_models(pretrained=True) == carried
     hub.publish(f"splitzoo/{NAMES[1]}", tiny_folder)
     zoo.load(NAMES[1])
     hub.requests.clear()
-    assert zoo.list_models(pretrained=True) == [NAMES[1]]
-    assert zoo.list_models("mshp", pretrained=True) == []
+    assert zoo.list_models(pretrained=True) == [NAMES[1], *carried]
+    assert set(zoo.list_models("mshp", pretrained=True)) <= set(carried)
     assert hub.seen() == []
 
 
@@ -153,6 +154,7 @@ def test_listing_models_and_reading_their_specs_loads_no_heavy_package():
 import sys
 import splitzoo
 from splitzoo import zoo
+from splitzoo.zoo.packaged import packaged
 for name in zoo.list_models():
     spec = zoo.get_spec(name)
     assert zoo.ModelSpec.model_validate_json(spec.model_dump_json()) == spec

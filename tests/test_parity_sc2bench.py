@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from names_of_models import RESNET
 
 from splitzoo import zoo
 
@@ -32,7 +33,7 @@ def our_name(name):
 
 @pytest.fixture(scope="module")
 def images(photographs):
-    preprocessing = zoo.get_spec(zoo.DEFAULT_MODEL).preprocessing
+    preprocessing = zoo.get_spec(RESNET).preprocessing
     return [torch.from_numpy(preprocessing.load(path)) for path in photographs]
 
 
@@ -71,7 +72,7 @@ def peer(images):
 
 @pytest.fixture(scope="module")
 def ours(peer):
-    model = zoo.load(zoo.DEFAULT_MODEL, pretrained=False)
+    model = zoo.load(RESNET, pretrained=False)
     weights = {our_name(name): tensor for name, tensor in peer.state_dict().items()}
     assert weights.keys() == model.state_dict().keys()
     model.load_state_dict(weights)
