@@ -7,9 +7,12 @@ REFERENCE := sc2bench==0.1.1 torchdistill==1.1.5
 # The version that the published CR+BQ models belong to; two cannot share an environment.
 OLD_REFERENCE := sc2bench==0.0.3 torchdistill==0.3.3
 
-MODEL = $(shell $(BIN)/python -c "from splitzoo import zoo; print(zoo.DEFAULT_MODEL)")
+RESULTS := benchmarks/results/flowers
+FAMILY := $(notdir $(wildcard zoo/weights/*))
+DATA ?= flowers
+RUNS ?= runs
 
-.PHONY: demo test test-all check bench cards lock clean
+.PHONY: demo test test-all check bench cards family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
@@ -30,12 +33,27 @@ check: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/sc2bench_speed.py
 
-# The card of the demo, as an example to read, and the table of the zoo.
-cards: demo .venv/.dev
+# The cards of the packaged models, from the results in benchmarks/, and the table of the zoo.
+cards: family-cards
 	$(BIN)/splitzoo cards zoo -o cards/generated/zoo.md
-	rm -rf cards/generated/$(MODEL)
-	mkdir -p cards/generated
-	cp -r demo-out/card cards/generated/$(MODEL)
+
+family-cards: .venv/.dev
+	rm -rf build/cards && mkdir -p build/cards cards/generated
+	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o build/cards/figure
+	for model in $(FAMILY); do \
+	  $(BIN)/splitzoo export split $$model -o build/cards/$$model/bundle && \
+	  (cd build/cards/$$model && ../../../$(BIN)/splitzoo profile encoder bundle -o profile.json) && \
+	  rm -rf cards/generated/$$model && \
+	  $(BIN)/splitzoo cards build --bundle build/cards/$$model/bundle \
+	    --profile build/cards/$$model/profile.json --accuracy $(RESULTS)/$$model.json \
+	    --tradeoff build/cards/figure -o cards/generated/$$model || exit 1; \
+	done
+
+# DATA holds train/ and val/; RUNS what `splitzoo zoo train NAME -o RUNS/NAME` wrote.
+family: .venv/.dev
+	$(BIN)/python benchmarks/flowers_family.py --data $(DATA) --runs $(RUNS)
+	rm -rf $(RESULTS)/figure
+	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o $(RESULTS)/figure --against "JPEG input"
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +36,21 @@ RandomWeights = Annotated[
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the random weights. [default: 0]")
 ]
+
+
+def command_line() -> str:
+    """Return the command that was given, for records that others read.
+
+    Of absolute paths, the last name alone is told: the others are this machine's affair.
+    """
+
+    def told(word: str) -> str:
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("-"):
+            return f"{option}={told(value)}"
+        return Path(word).name if word.startswith(("/", "~")) else word
+
+    return shlex.join(["splitzoo", *map(told, sys.argv[1:])])
 
 
 def seed_of(random_weights: bool, seed: int | None) -> int | None:

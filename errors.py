@@ -96,6 +96,9 @@ class ImageError(SplitzooError):
         self.path, self.reason = path, reason
         super().__init__(f"Cannot use the image {path}: {reason}.")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)  # from a process that reads pictures
+
 
 class TablesError(SplitzooError):
     """Entropy tables that are not valid."""

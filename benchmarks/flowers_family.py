@@ -61,10 +61,7 @@ def main() -> None:
         if path.exists() or arguments.only not in name:
             continue
         run = arguments.runs / name / "model"
-        if name in packaged() or not run.is_dir():
-            source = name
-        else:
-            source = str(run)
+        source = name if name in packaged() or not run.is_dir() else str(run)
         try:
             model = zoo.load(source)
         except SplitzooError as error:
@@ -73,14 +70,16 @@ def main() -> None:
         began = time.monotonic()
         dataset = read_dataset(model.spec.task, folder, "val", labels_of(model.spec))
         words = ["splitzoo", "profile", "accuracy", source, "--data", str(folder)]
+        keep = path.with_suffix(".partial")
         report, _ = evaluate(
             ModelSubject(model),
             dataset,
             folder,
-            keep=path.with_suffix(".partial"),
+            keep=keep,
             command=shlex.join([*words, "-o", f"{name}.json"]),
         )
         report.save(path)
+        keep.unlink()
         print(
             f"{name:56} {report.score:7.2%} {report.stream_bytes.mean:9,.0f} bytes "
             f"{report.encoder.encoder_bits:12,} bits {time.monotonic() - began:5.0f} s",

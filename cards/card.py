@@ -165,7 +165,8 @@ def gather_facts(
 
 def _packaged_config(spec: ModelSpec) -> ModelConfig | None:
     folder = packaged_folder(spec.name)
-    return read_config(folder) if folder is not None else None
+    config = read_config(folder) if folder is not None else None
+    return config if config and config.spec == spec else None
 
 
 def render_card(facts: CardFacts) -> ModelCard:
@@ -201,7 +202,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         profile=facts.profile,
         accuracy=facts.accuracy,
         metrics=NAMES,
-        training=facts.config.training if facts.config else None,
+        training=facts.config.training if trained and facts.config else None,
         stages=stages_of(spec.name),
         figures=FIGURES,
         picture=PICTURE_NAME,
@@ -285,6 +286,6 @@ def build_card(
         for figure in (facts.figure, facts.dark_figure):
             if figure is not None:
                 shutil.copyfile(figure, temporary / figure.name)
-        draw_split(facts.spec, facts.profile, temporary / PICTURE_NAME)
+        draw_split(facts.spec, facts.profile, temporary / PICTURE_NAME, accuracy=facts.accuracy)
         (temporary / CARD_NAME).write_text(str(render_card(facts)), encoding="utf-8")
     return folder / CARD_NAME

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from ..profile.accuracy_report import AccuracyReport
 from ..profile.report import EncoderProfile
 from ..zoo.spec import ModelSpec
 
@@ -15,13 +16,20 @@ _INK, _FAINT = "#1c2733", "#5b6b7a"
 _DEVICE, _EDGE, _LINK = "#d9ecff", "#e3f4e1", "#fff1d6"
 
 
-def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> None:
+def draw_split(
+    spec: ModelSpec,
+    profile: EncoderProfile | None,
+    path: Path,
+    *,
+    accuracy: AccuracyReport | None = None,
+) -> None:
     """Draw the split of a model into a PNG file.
 
     Args:
         spec: For parts and shapes.
         profile: For operations, latency and bytes; without it they are left out.
         path: To write.
+        accuracy: For bytes and accuracy, in place of the profile's bytes.
     """
     figure = Figure(figsize=(11, 2.9), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
@@ -50,7 +58,15 @@ def draw_split(spec: ModelSpec, profile: EncoderProfile | None, path: Path) -> N
         FancyBboxPatch((46, 12.5), 19, 10, boxstyle="round,pad=0.3", fc=_LINK, ec="none")
     )
     axes.text(55.5, 25.3, "LINK", ha="center", fontsize=9, color=_FAINT, weight="bold")
-    axes.text(55.5, 17.5, _link_facts(profile), ha="center", va="center", fontsize=11, color=_INK)
+    axes.text(
+        55.5,
+        17.5,
+        _link_facts(profile, accuracy),
+        ha="center",
+        va="center",
+        fontsize=11,
+        color=_INK,
+    )
     _arrow(axes, 40.5, 46)
     _arrow(axes, 65, 70.5)
     figure.savefig(path, metadata={"Software": "splitzoo"})
@@ -84,7 +100,12 @@ def _encoder_facts(profile: EncoderProfile | None) -> str:
     )
 
 
-def _link_facts(profile: EncoderProfile | None) -> str:
+def _link_facts(profile: EncoderProfile | None, accuracy: AccuracyReport | None) -> str:
+    if accuracy is not None:
+        return (
+            f"{accuracy.stream_bytes.mean:,.0f} bytes\nper image,\n"
+            f"{accuracy.metric_name} {accuracy.score:.1%}"
+        )
     if profile is None or profile.rate is None:
         return "bytes"
     note = "\n(untrained)" if profile.weights == "random" else ""

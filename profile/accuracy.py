@@ -5,17 +5,18 @@ picture, encoder size.
 """
 
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from .. import __version__
 from ..errors import BitstreamError, DatasetError, ImageError, ReportError
@@ -25,9 +26,9 @@ from ..export.runtime.halves import Device, Edge
 from ..export.verify import read_manifest
 from ..machine import machine
 from ..zoo.catalog import build
-from ..zoo.datasets import Dataset, Sample, digest
+from ..zoo.datasets import Boxes, Dataset, Sample, digest
 from ..zoo.labels import labels_of
-from ..zoo.metrics import detection_result, scores
+from ..zoo.metrics import TOP, ClassResult, Result, detection_result, scores
 from ..zoo.outputs import result_of
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
@@ -36,6 +37,7 @@ from .rate import COUNTED_BY_SC2BENCH, bundle_rate, model_rate
 from .report import Distribution, ImageRate, SkippedImage
 from .size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
 
+_MAX_ANSWERS_BYTES = 1 << 28
 _READ_AHEAD = 4
 """Pictures that each reader may be ahead of the model."""
 
@@ -51,6 +53,8 @@ class Facts:
     seed: int | None
     model_id: str
     encoder: EncoderFacts
+    answers: str = ""
+    """SHA-256 of answers that were made elsewhere."""
 
 
 class Subject(Protocol):
@@ -71,8 +75,8 @@ class Subject(Protocol):
         """
         ...
 
-    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
-        """Return a picture's bytes, and its output or result as ``result_of`` takes or gives."""
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
+        """Return a picture's bytes, and what is scored of its answer."""
         ...
 
 
@@ -102,7 +106,7 @@ class ModelSubject:
         """Read a picture into the model's input (1, 3, H, W)."""
         return self.spec.preprocessing.load(sample.path)
 
-    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
         """Send the picture through the bitstream; return its bytes and its result."""
         rate, stream = model_rate(self.model, sample.name, image)
         output = self.model.decompress([stream])[0]
@@ -140,7 +144,7 @@ class BundleSubject:
         """Read a picture into the device graph's input (1, 3, H, W)."""
         return self._bundle.preprocessing.load(sample.path)
 
-    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
         """Send the picture through both halves; return its bytes and its result."""
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
@@ -179,6 +183,7 @@ class PredictionsSubject:
             seed=model_facts.seed,
             model_id=model_facts.model_id,
             encoder=model_facts.encoder,
+            answers=hashlib.sha256(repr(sorted(self._answers.items())).encode()).hexdigest(),
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -208,7 +213,7 @@ class PredictionsSubject:
         """Return nothing: the picture was read elsewhere."""
         return np.empty(0, np.float32)
 
-    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Any]:
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
         """Return the bytes of the picture's stream, and its answer.
 
         Raises:
@@ -229,37 +234,68 @@ class PredictionsSubject:
             raise BitstreamError(f"{path}: {error.message}", next_step=error.next_step) from error
         rate = ImageRate(image=sample.name, payload_bytes=len(payload), stream_bytes=len(stream))
         answer = self._answers[sample.path.stem]
-        if self.spec.task == "image-classification":
-            return rate, {"answer": [one["index"] for one in answer["top"]], "label": sample.target}
-        boxes = np.array([one["box"] for one in answer["detections"]], np.float32).reshape(-1, 4)
+        if not isinstance(sample.target, Boxes):
+            best = tuple(one.index for one in answer.top[:TOP])
+            return rate, ClassResult(answer=best, label=sample.target)  # pyright: ignore[reportArgumentType]
         found = {
-            "boxes": boxes,
-            "labels": np.array([one["index"] for one in answer["detections"]], np.int64),
-            "scores": np.array([one["score"] for one in answer["detections"]], np.float32),
+            "boxes": np.array([one.box for one in answer.detections], np.float32).reshape(-1, 4),
+            "labels": np.array([one.index for one in answer.detections], np.int64),
+            "scores": np.array([one.score for one in answer.detections], np.float32),
         }
-        return rate, detection_result(found, sample.target)  # pyright: ignore[reportArgumentType]
+        return rate, detection_result(found, sample.target)
 
 
-def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
+class _Answer(BaseModel):
+    """One class that a model names, or one object that it found."""
+
+    index: Annotated[int, Field(ge=0, lt=1 << 31)]
+    score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    box: Annotated[tuple[float, float, float, float], Field()] = (0.0, 0.0, 0.0, 0.0)
+
+
+class _Output(BaseModel):
+    """What was printed of one stream."""
+
+    stream: str
+    top: list[_Answer] = []
+    detections: list[_Answer] = []
+
+
+class _Document(BaseModel):
+    """What ``python -m splitrun decode --json`` prints."""
+
+    outputs: list[_Output]
+
+
+def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
     if spec.task == "semantic-segmentation":
         raise DatasetError(
             "Printed answers of segmentation are shares of classes, which cannot be scored.",
             next_step="Evaluate the bundle itself.",
         )
-    key = "top" if spec.task == "image-classification" else "detections"
-    found: dict[str, dict[str, Any]] = {}
+    least = min(TOP, spec.num_classes) if spec.task == "image-classification" else 0
+    found: dict[str, _Output] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            outputs = json.loads(path.read_text(encoding="utf-8"))["outputs"]
-            for one in outputs:
-                if not all(isinstance(entry["index"], int) for entry in one[key]):
-                    raise TypeError("an index is no number")
-                found[Path(one["stream"]).stem] = one
-        except (KeyError, OSError, TypeError, ValueError) as error:
+            if path.stat().st_size > _MAX_ANSWERS_BYTES:
+                raise ValueError(f"it has over {_MAX_ANSWERS_BYTES >> 20} MiB")
+            document = _Document.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DatasetError(
-                f"{path} holds no answers: {error}.",
+                f"{path} holds no answers: {said}.",
                 next_step="Make it with: python -m splitrun decode --json STREAMS > answers.json",
             ) from error
+        for one in document.outputs:
+            stem = Path(one.stream).stem
+            if stem in found:
+                raise DatasetError(f"{folder} holds two answers for {stem}.sz.")
+            if len(one.top) < least:
+                raise DatasetError(
+                    f"{path} names {len(one.top)} classes for {stem}.sz; {least} are needed.",
+                    next_step=f"Decode it with --top {TOP}.",
+                )
+            found[stem] = one
     if not found:
         raise DatasetError(
             f"{folder} holds no answers (.json).",
@@ -296,7 +332,7 @@ def evaluate(
         data: Its folder, for the report.
         workers: Threads that read pictures.
         keep: A file in which results are kept as they come; an evaluation of the same subject and
-            data that finds it goes on from there. It is removed in the end.
+            data that finds it goes on from there. Whoever has saved the report removes it.
         command: That makes this report again.
         track: Goes through the samples, showing progress.
 
@@ -309,7 +345,10 @@ def evaluate(
     spec = subject.spec
     samples = subject.samples(dataset.samples)
     data_sha256 = digest(samples)
-    store = _Store(keep, f"{subject.facts.model_id} {subject.facts.runtime} {data_sha256}")
+    facts = subject.facts
+    words = (facts.subject, facts.runtime, facts.model_id, facts.answers, spec.model_dump_json())
+    content = "\n".join((*words, data_sha256))
+    store = _Store(keep, hashlib.sha256(content.encode()).hexdigest())
     done = store.read()
     skipped: list[SkippedImage] = []
     wanted = [one for one in samples if one.name not in done]
@@ -350,7 +389,7 @@ def evaluate(
         seed=subject.facts.seed,
         model_id=subject.facts.model_id,
         data=DataFacts(
-            folder=data.name,
+            folder=data.resolve().name,
             pictures=len(pictures),
             classes=len(dataset.labels or labels_of(spec)),
             sha256=data_sha256,
@@ -368,7 +407,6 @@ def evaluate(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         command=command,
     )
-    store.remove()
     return report, pictures
 
 
@@ -446,8 +484,3 @@ class _Store:
     def __exit__(self, *_error: object) -> None:
         if self._file is not None:
             self._file.close()
-
-    def remove(self) -> None:
-        """Remove the file."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)

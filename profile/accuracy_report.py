@@ -10,9 +10,17 @@ from pydantic import BaseModel, ConfigDict
 from ..documents import read_document
 from ..errors import DependencyError, OutputError, ReportError
 from ..files import new_file
-from ..zoo.metrics import METRICS, NAMES
+from ..zoo.metrics import METRICS, NAMES, ClassResult, Result
 from ..zoo.spec import ModelSpec
-from .report import Count, Distribution, ImageRate, Quantity, SkippedImage, refuse_foreign
+from .report import (
+    Count,
+    Distribution,
+    ImageRate,
+    Quantity,
+    SkippedImage,
+    refuse_foreign,
+    refuse_unwritable,
+)
 
 SCHEMA_VERSION = 1
 TABLES = (".csv", ".parquet")
@@ -51,7 +59,7 @@ class PictureResult(_Part):
     """What is known of one picture: its bytes, and what is scored."""
 
     rate: ImageRate
-    result: dict[str, Any]
+    result: Result
 
 
 class AccuracyReport(_Part):
@@ -181,13 +189,12 @@ def refuse_table(path: Path) -> None:
         )
     if path.suffix == ".parquet":
         require_parquet()
+    refuse_unwritable(path)
 
 
 def _row(one: PictureResult) -> dict[str, Any]:
-    import json
-
     row: dict[str, Any] = one.rate.model_dump()
-    if "answer" in one.result:
-        answer, label = one.result["answer"][0], one.result["label"]
-        return row | {"answer": answer, "label": label, "right": answer == label}
-    return row | {"result": json.dumps(one.result)}
+    result = one.result
+    if isinstance(result, ClassResult):
+        return row | {"answer": result.answer[0], "label": result.label, "right": result.right}
+    return row | {"result": result.model_dump_json()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import Console, Json, RandomWeights, Seed, seed_of
+from ..console import Console, Json, RandomWeights, Seed, command_line, seed_of
 from ..registry import Registry
 
 if TYPE_CHECKING:
@@ -237,11 +237,13 @@ def accuracy(
         data,
         workers=workers,
         keep=keep,
-        command=shlex.join(["splitzoo", *sys.argv[1:]]),
+        command=command_line(),
         track=lambda samples: console.track(samples, "pictures"),
     )
     for path in outputs:
         report.save(path) if path.suffix == ".json" else save_pictures(pictures, path)
+    if keep:
+        keep.unlink(missing_ok=True)
     console.data(report, lambda: show_accuracy(console, report))
     if any(path.suffix == ".json" for path in outputs):
         console.hint("Next: splitzoo profile tradeoff RESULT.json … -o DIR")

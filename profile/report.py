@@ -178,6 +178,11 @@ def refuse_foreign(path: Path) -> None:
         raise OutputError(
             path, "it exists and its name is not a report's", next_step="Name a .json file with -o."
         )
+    refuse_unwritable(path)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise ``OutputError`` if no file of that name can be written."""
     with contextlib.suppress(_Probe), new_file(path):
         raise _Probe
 

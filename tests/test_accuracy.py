@@ -15,7 +15,7 @@ from splitzoo.errors import BitstreamError, DatasetError
 from splitzoo.profile.accuracy import ModelSubject, evaluate
 from splitzoo.profile.accuracy_report import read_accuracy
 from splitzoo.zoo.datasets import Boxes, Sample, read_dataset
-from splitzoo.zoo.metrics import detection_result, scores, segmentation_result
+from splitzoo.zoo.metrics import ClassResult, detection_result, scores, segmentation_result
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_model_is_scored_picture_by_picture(splitzoo, labelled, data, tmp_path
     assert read_accuracy(report_file).model_dump(mode="json") == report
     assert report["data"]["pictures"] == 9
     model = zoo.load(labelled)
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["image"] for row in rows] == [
         f"{kind}/{kind}{number}.png" for kind in CLASSES for number in range(3)
     ]
@@ -142,7 +142,6 @@ def test_an_interrupted_evaluation_goes_on(labelled, data, tmp_path):
     assert len(measured) == 5 + 5
     assert again == whole
     assert same == pictures
-    assert not keep.exists()
 
 
 def test_what_another_model_left_is_not_taken_up(labelled, data, tmp_path):
@@ -191,7 +190,7 @@ def test_parquet_holds_the_same_rows(splitzoo, labelled, data, tmp_path):
     accuracy(splitzoo, labelled, "--data", data, "-o", table, "-o", sheet)
     rows = parquet.read_table(table).to_pylist()
     assert [{k: str("" if v is None else v) for k, v in row.items()} for row in rows] == list(
-        csv.DictReader(sheet.open())
+        csv.DictReader(sheet.read_text().splitlines())
     )
 
 
@@ -200,9 +199,8 @@ def test_parquet_holds_the_same_rows(splitzoo, labelled, data, tmp_path):
 
 def test_top1_and_top5():
     results = [
-        {"answer": [2, 1, 0, 4, 5], "label": 2},
-        {"answer": [1, 2, 0, 4, 5], "label": 2},
-        {"answer": [1, 3, 0, 4, 5], "label": 2},
+        ClassResult(answer=answer, label=2)
+        for answer in ((2, 1, 0, 4, 5), (1, 2, 0, 4, 5), (1, 3, 0, 4, 5))
     ]
     assert scores("image-classification", results, 6) == {"top1": 1 / 3, "top5": 2 / 3}
 
@@ -257,8 +255,8 @@ def test_hostile_lists_of_pictures_do_not_leave_the_folder(tmp_path):
     (voc / "ImageSets/Segmentation/val.txt").write_text("../../secret\n")
     with pytest.raises(DatasetError, match="outside its folder"):
         read_dataset("semantic-segmentation", voc, "val")
-    path.write_text("{}")
-    with pytest.raises(DatasetError, match="no annotations"):
+    path.write_text('{"images": [{"id": 1}]}')
+    with pytest.raises(DatasetError, match="holds no annotations that can be read"):
         read_dataset("object-detection", coco, "val")
 
 
@@ -288,7 +286,8 @@ def test_dense_models_are_scored_through_the_bitstream(name, make, tmp_path):
         }
         perfect = detection_result(found, sample.target)
     else:
-        classes = np.asarray(Image.open(sample.target))
+        with Image.open(sample.target) as opened:
+            classes = np.asarray(opened)
         perfect = segmentation_result(np.where(classes == 255, 0, classes), classes, 21)
     assert scores(spec.task, [perfect], spec.num_classes)[report.metric] == pytest.approx(1.0)
 

@@ -12,6 +12,7 @@ from splitzoo import zoo
 from splitzoo.errors import SpecError, SplitzooError, UnknownNameError
 from splitzoo.zoo.backbones import find_backbone
 from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
+from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.source import Source, as_folder
 from splitzoo.zoo.spec import TASKS
 
@@ -154,7 +155,6 @@ def test_listing_models_and_reading_their_specs_loads_no_heavy_package():
 import sys
 import splitzoo
 from splitzoo import zoo
-from splitzoo.zoo.packaged import packaged
 for name in zoo.list_models():
     spec = zoo.get_spec(name)
     assert zoo.ModelSpec.model_validate_json(spec.model_dump_json()) == spec

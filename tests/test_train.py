@@ -16,15 +16,16 @@ from splitzoo.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo.export.verify import verify_bundle
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
 from splitzoo.zoo.train.data import Order, TrainingPictures
+from splitzoo.zoo.train.plan import Plan, with_epochs
 from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
-from splitzoo.zoo.train.run import Plan, train, with_epochs
+from splitzoo.zoo.train.run import train
 
 
 class Quiet:
     """Watches a run, and stops it after some steps."""
 
-    def __init__(self, stop_after: int = -1) -> None:
-        self.lines, self.left = [], stop_after
+    def __init__(self, stop_after: int = -1, *, in_validation: bool = False) -> None:
+        self.lines, self.left, self.in_validation = [], stop_after, in_validation
 
     @contextlib.contextmanager
     def steps(self, stage, total, done):
@@ -39,7 +40,18 @@ class Quiet:
         self.lines.append(line)
 
     def pictures(self, samples):
+        if self.in_validation:
+            raise KeyboardInterrupt
         return iter(samples)
+
+
+STEPS = 8
+"""In an epoch: 48 pictures, six at a time."""
+
+
+def changed_recipe(recipe: str, path: Path, **changes) -> str:
+    """Write a recipe anew with some of its fields changed."""
+    return str(save({**json.loads(Path(recipe).read_text()), **changes}, path))
 
 
 @pytest.fixture(scope="module")
@@ -108,29 +120,50 @@ def test_a_method_learns_and_its_model_exports(method, teacher, data, tmp_path, 
 
 def test_a_frozen_part_stays_as_it_is(teacher, data, tmp_path):
     run = tmp_path / "run"
-    folder = train(
-        plan_of(write_recipe(tmp_path, "entropic-student-fp", teacher), data, run), Quiet()
-    )
-    whole = zoo.load(teacher).decoder.get_submodule("tail").state_dict()
-    trained = zoo.load(folder)
-    # The second stage trains the tail; the first does not, and stage 2 the encoder neither.
-    state = torch.load(run / CHECKPOINT, weights_only=True)["model"]
-    for name, tensor in trained.encoder.state_dict().items():
-        assert torch.equal(tensor, state[f"encoder.{name}"])
-    tail = trained.decoder.get_submodule("tail").state_dict()
-    assert any(not torch.equal(tail[name], whole[name]) for name in tail)
-
-
-@pytest.mark.parametrize("stop_after", [1, 9, 12, 20])
-def test_an_interrupted_run_goes_on_bit_for_bit(stop_after, teacher, data, tmp_path):
     recipe = write_recipe(tmp_path, "entropic-student-fp", teacher)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(plan_of(recipe, data, whole), Quiet())
+    # Stopped in the second stage: the checkpoint is of its first step.
     with pytest.raises(KeyboardInterrupt):
-        train(plan_of(recipe, data, cut, checkpoint_minutes=0.0), Quiet(stop_after))
-    if stop_after == 1:
-        assert not (cut / CHECKPOINT).exists()  # the first step was not over
-        return
+        train(plan_of(recipe, data, run, checkpoint_minutes=0.0), Quiet(STEPS * 2 + 2))
+    state = torch.load(run / CHECKPOINT, weights_only=True)["model"]
+    whole = zoo.load(teacher).decoder.get_submodule("tail").state_dict()
+    folder = train(plan_of(recipe, data, run), Quiet(), resume=True)
+    trained = zoo.load(folder).state_dict()
+    device = [name for name in trained if name.startswith(("encoder.", "coder."))]
+    assert device
+    for name in device:
+        assert torch.equal(trained[name], state[name]), name
+    moved = [
+        name for name in whole if not torch.equal(trained[f"decoder.tail.{name}"], whole[name])
+    ]
+    assert moved
+
+    first = stage({"kind": "features"}, {"kind": "rate"}, frozen="decoder.tail", select="last")
+    path = changed_recipe(recipe, tmp_path / "first.yaml", stages=[first])
+    folder = train(plan_of(path, data, tmp_path / "first"), Quiet())
+    trained = zoo.load(folder).decoder.get_submodule("tail").state_dict()
+    for name, tensor in whole.items():
+        if name in trained:
+            assert torch.equal(trained[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(teacher, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = write_recipe(folder, "entropic-student-fp", teacher)
+    train(plan_of(recipe, data, folder / "run"), Quiet())
+    return recipe, folder / "run"
+
+
+# In the first step, in the middle of an epoch, after its last step, while pictures are validated,
+# and in the second stage.
+@pytest.mark.parametrize("where", [1, 3, STEPS, "validation", STEPS * 2 + 3])
+def test_an_interrupted_run_goes_on_bit_for_bit(where, uninterrupted, data, tmp_path):
+    recipe, whole = uninterrupted
+    cut = tmp_path / "cut"
+    stop = Quiet(in_validation=True) if where == "validation" else Quiet(where)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan_of(recipe, data, cut, checkpoint_minutes=0.0), stop)
+    assert (cut / CHECKPOINT).exists() == (where != 1)  # the first step was not over
     assert not (cut / "model").exists()
     train(plan_of(recipe, data, cut), Quiet(), resume=True)
     assert log_of(cut) == log_of(whole)
@@ -186,6 +219,72 @@ def test_what_cannot_be_trained_is_said_before_it_begins(
     assert "cannot teach: it is cut" in refused(
         recipe, "--data", data, "-o", run, "--teacher", tiny_folder
     )
+
+
+def test_a_finished_run_goes_on_where_its_recipe_has_gained_a_stage(data, tmp_path):
+    recipe = write_recipe(tmp_path, "end-to-end")
+    run = tmp_path / "run"
+    folder = train(plan_of(recipe, data, run), Quiet())
+    before = zoo.load(folder).digest()
+    assert train(plan_of(recipe, data, run), Quiet(1), resume=True) == folder  # nothing to do
+    stages = json.loads(Path(recipe).read_text())["stages"]
+    longer = changed_recipe(recipe, tmp_path / "longer.yaml", stages=[*stages, stages[0]])
+    assert train(plan_of(longer, data, run), Quiet(), resume=True) == folder
+    model = zoo.load(folder)
+    assert model.digest() != before
+    assert len(model.training_record.stages) == 2
+    assert len(yaml.safe_load((run / "recipe.yaml").read_text())["stages"]) == 2
+    other = changed_recipe(recipe, tmp_path / "other.yaml", stages=[stage(TASK, rate=0.5)])
+    with pytest.raises(TrainingError, match="was begun with another"):
+        train(plan_of(other, data, run), Quiet(), resume=True)
+
+
+def test_a_recipe_for_several_models_trains_the_one_that_is_named(data, tmp_path):
+    names = [f"splittable_test_resnet-fp-beta{beta}" for beta in ("1e-5", "1e-4")]
+    recipe = changed_recipe(
+        write_recipe(tmp_path, "end-to-end"), tmp_path / "several.yaml", models=names
+    )
+    name, found, spec = find_recipe(recipe, names[1])
+    small = spec.model_dump()["preprocessing"] | {"resize": 64, "crop": (64, 64)}
+    spec = spec.model_validate({**spec.model_dump(), "preprocessing": small, "dataset": ""})
+    run = tmp_path / "run"
+    train(Plan(name, with_epochs(found, [1]), spec, data, run, workers=0), Quiet())
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["models"] == [names[1]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_photograph_is_named(workers, data, tmp_path, splitzoo):
+    broken = make_folders(tmp_path / "data", train=3, val=1)
+    (broken / "train" / "bars" / "bars1.png").write_bytes(b"no picture")
+    words = ("--data", broken, "-o", tmp_path / "run", "--workers", workers)
+    code, out, err = splitzoo("zoo", "train", write_recipe(tmp_path, "teacher"), *words)
+    assert (code, out) == (1, "")
+    assert "Cannot use the image" in err
+    assert "bars1.png" in err
+
+
+WRONG = {
+    "no such features": {"stages": [stage({"kind": "features", "layers": ["layer9"]})]},
+    "is to be frozen": {"stages": [stage(TASK, frozen="encoder.nothing")]},
+    "nothing to train": {"stages": [stage(TASK, frozen="encoder coder decoder")]},
+    "no part that this stage trains": {
+        "stages": [
+            stage(
+                TASK,
+                optimizer={"kind": "adam", "learning_rate": 1, "rates": {"decoder.other": 1}},
+            )
+        ]
+    },
+    "is trained on image-folder, not on voc": {"dataset": "voc"},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_recipe_that_does_not_fit_its_model_is_refused(said, teacher, data, tmp_path):
+    recipe = write_recipe(tmp_path, "entropic-student-fp", teacher)
+    path = changed_recipe(recipe, tmp_path / "wrong.yaml", **WRONG[said])
+    with pytest.raises(RecipeError, match=said):
+        train(plan_of(path, data, tmp_path / "run"), Quiet())
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path):
@@ -255,6 +354,39 @@ def test_other_epochs_scale_the_schedule():
         with_epochs(recipe, [1, 2, 3])
 
 
+def test_the_readmes_way_to_train_ones_own(data, tmp_path, splitzoo):
+    """README, "Train your own": recipes printed, changed in a few words, followed."""
+
+    def made(name: str, *changes: tuple[str, str]) -> Path:
+        text = splitzoo("zoo", "recipe", name)[1]
+        for old, new in (("[24, 16, 12]", "[8, 8, 4]"), ("regnetx_002", "test_resnet"), *changes):
+            text = text.replace(old, new)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text.replace("batch_size: 32", "batch_size: 6"))
+        return path
+
+    def trained(recipe: Path, run: str, *more: object) -> Path:
+        words = ("--data", data, "-o", tmp_path / run, "--epochs", 1, "--workers", 0)
+        code, out, err = splitzoo("zoo", "train", recipe, *words, *more)
+        assert code == 0, err
+        return Path(out.strip())
+
+    teacher = trained(
+        made("flowers-teacher", ("size: 112", "size: 64"), ("size: 160", "size: 64")), "t"
+    )
+    named = ("flowers-test_resnet-png", str(teacher))
+    student = made("flowers-entropic_student", ("size: 128", "size: 64"))
+    text = student.read_text()
+    student.write_text(text.replace(f"teacher: {named[0]}", f"teacher: {named[1]}"))
+    model = trained(student, "s")
+    report = tmp_path / "student.json"
+    code, out, err = splitzoo("profile", "accuracy", model, "--data", data, "-o", report)
+    assert code == 0, err
+    assert "top-1" in out
+    assert report.is_file()
+    assert zoo.load(model).spec.labels == CLASSES
+
+
 DENSE = {
     "object-detection": ("faster_rcnn_splittable_test_resnet-fp", make_coco, "coco"),
     "semantic-segmentation": ("deeplabv3_splittable_test_resnet-fp", make_voc, "voc"),
@@ -275,7 +407,6 @@ def test_dense_tasks_learn(task, tmp_path):
     }
     path = save(recipe, tmp_path / "dense.yaml")
     name, found, spec = find_recipe(str(path))
-    spec = spec.model_copy(update={"dataset": zoo.get_spec(like).dataset})
     run = tmp_path / "run"
     folder = train(Plan(name, with_epochs(found, [4]), spec, data, run, workers=0), Quiet())
     log = log_of(run)

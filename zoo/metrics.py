@@ -4,11 +4,12 @@ A result is what is kept of one picture, small and free of torch, so that an eva
 go on, and processes can hand theirs to one another.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import DependencyError
 from .datasets import Boxes
@@ -18,8 +19,53 @@ TOP = 5
 UNLABELLED = 255
 """Of a picture of class indexes: nothing is said of these pixels."""
 
-Result = dict[str, Any]
 Scores = dict[str, float]
+"""By metric, shares in [0, 1]."""
+
+Index = Annotated[int, Field(ge=0, lt=1 << 31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Box = tuple[Finite, Finite, Finite, Finite]
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassResult(_Result):
+    """The best classes, best first, and the right one."""
+
+    answer: Annotated[tuple[Index, ...], Field(min_length=1, max_length=TOP)]
+    label: Index
+
+    @property
+    def right(self) -> bool:
+        """The best class is the right one."""
+        return self.answer[0] == self.label
+
+
+class PixelResult(_Result):
+    """How many pixels of each right class were given to each class.
+
+    Attributes:
+        pairs: ``right · classes + given`` to a count, for pairs that occur.
+    """
+
+    pairs: dict[Index, Index]
+
+
+class BoxResult(_Result):
+    """Objects found and objects there, in pixels of the picture."""
+
+    boxes: list[Box]
+    scores: list[Finite]
+    labels: list[Index]
+    true_boxes: list[Box]
+    true_labels: list[Index]
+    crowd: list[bool]
+    area: list[Finite]
+
+
+Result = ClassResult | PixelResult | BoxResult
 
 METRICS: dict[Task, tuple[str, ...]] = {
     "image-classification": ("top1", "top5"),
@@ -38,7 +84,7 @@ NAMES = {
 }
 
 
-def classification_result(logits: NDArray[np.float32], label: int) -> Result:
+def classification_result(logits: NDArray[np.float32], label: int) -> ClassResult:
     """Return the best classes, best first, and the right one.
 
     Args:
@@ -46,12 +92,12 @@ def classification_result(logits: NDArray[np.float32], label: int) -> Result:
         label: The right class index.
     """
     best = np.argsort(-logits.astype(np.float64), kind="stable")[:TOP]
-    return {"answer": best.tolist(), "label": label}
+    return ClassResult(answer=tuple(best.tolist()), label=label)
 
 
 def segmentation_result(
     classes: NDArray[np.integer], truth: NDArray[np.integer], num_classes: int
-) -> Result:
+) -> PixelResult:
     """Count, for each right class that occurs, the pixels given to each class.
 
     Args:
@@ -62,34 +108,34 @@ def segmentation_result(
     known = truth != UNLABELLED
     pairs = truth[known].astype(np.int64) * num_classes + classes[known]
     counts = np.bincount(pairs, minlength=num_classes * num_classes)
-    return {"pairs": {str(index): int(counts[index]) for index in np.flatnonzero(counts)}}
+    return PixelResult(pairs={int(one): int(counts[one]) for one in np.flatnonzero(counts)})
 
 
-def detection_result(found: dict[str, NDArray[Any]], truth: Boxes) -> Result:
+def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResult:
     """Return objects found and objects there.
 
     Args:
         found: ``boxes`` (D, 4), ``scores`` (D,), ``labels`` (D,), boxes in pixels of the picture.
         truth: In pixels of the picture.
     """
-    return {
-        "boxes": found["boxes"].astype(float).round(2).tolist(),
-        "scores": found["scores"].astype(float).tolist(),
-        "labels": found["labels"].astype(int).tolist(),
-        "true_boxes": truth.boxes.astype(float).tolist(),
-        "true_labels": truth.labels.tolist(),
-        "crowd": truth.crowd.astype(int).tolist(),
-        "area": truth.area.astype(float).tolist(),
-    }
+    return BoxResult(
+        boxes=found["boxes"].astype(float).round(2).tolist(),
+        scores=found["scores"].astype(float).tolist(),
+        labels=found["labels"].astype(int).tolist(),
+        true_boxes=truth.boxes.astype(float).tolist(),
+        true_labels=truth.labels.tolist(),
+        crowd=truth.crowd.tolist(),
+        area=truth.area.astype(float).tolist(),
+    )
 
 
-def is_right(result: Result) -> bool:
-    """Say whether the best class is the right one."""
-    return result["answer"][0] == result["label"]
-
-
-def scores(task: Task, results: Sequence[Result], num_classes: int) -> Scores:
+def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
     """Return the metrics of ``METRICS[task]`` over at least one picture, each in [0, 1].
+
+    Args:
+        task: Of the model.
+        results: Of the task's kind.
+        num_classes: Of the model.
 
     Raises:
         DependencyError: Detection needs torchmetrics and pycocotools.
@@ -97,19 +143,19 @@ def scores(task: Task, results: Sequence[Result], num_classes: int) -> Scores:
     if task == "image-classification":
         count = len(results)
         return {
-            "top1": sum(map(is_right, results)) / count,
-            "top5": sum(one["label"] in one["answer"] for one in results) / count,
+            "top1": sum(one.right for one in results) / count,
+            "top5": sum(one.label in one.answer for one in results) / count,
         }
     if task == "semantic-segmentation":
         return _segmentation_scores(results, num_classes)
     return _detection_scores(results)
 
 
-def _segmentation_scores(results: Sequence[Result], num_classes: int) -> Scores:
+def _segmentation_scores(results: Sequence[PixelResult], num_classes: int) -> Scores:
     counts = np.zeros(num_classes * num_classes, np.int64)
     for one in results:
-        for index, count in one["pairs"].items():
-            counts[int(index)] += count
+        for index, count in one.pairs.items():
+            counts[index] += count
     matrix = counts.reshape(num_classes, num_classes)
     right = np.diag(matrix)
     union = matrix.sum(0) + matrix.sum(1) - right
@@ -121,7 +167,7 @@ def _segmentation_scores(results: Sequence[Result], num_classes: int) -> Scores:
     }
 
 
-def _detection_scores(results: Sequence[Result]) -> Scores:
+def _detection_scores(results: Sequence[BoxResult]) -> Scores:
     try:
         import torch
         from torchmetrics.detection import MeanAveragePrecision
@@ -133,7 +179,7 @@ def _detection_scores(results: Sequence[Result]) -> Scores:
             next_step="pip install 'splitzoo[train]'",
         ) from error
 
-    def boxes(values: list[list[float]]) -> "torch.Tensor":
+    def boxes(values: list[Box]) -> "torch.Tensor":
         return torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
 
     def whole(values: list[int]) -> "torch.Tensor":
@@ -144,17 +190,17 @@ def _detection_scores(results: Sequence[Result]) -> Scores:
         metric.update(
             [
                 {
-                    "boxes": boxes(one["boxes"]),
-                    "scores": torch.tensor(one["scores"], dtype=torch.float32),
-                    "labels": whole(one["labels"]),
+                    "boxes": boxes(one.boxes),
+                    "scores": torch.tensor(one.scores, dtype=torch.float32),
+                    "labels": whole(one.labels),
                 }
             ],
             [
                 {
-                    "boxes": boxes(one["true_boxes"]),
-                    "labels": whole(one["true_labels"]),
-                    "iscrowd": whole(one["crowd"]),
-                    "area": torch.tensor(one["area"], dtype=torch.float32),
+                    "boxes": boxes(one.true_boxes),
+                    "labels": whole(one.true_labels),
+                    "iscrowd": whole([int(crowd) for crowd in one.crowd]),
+                    "area": torch.tensor(one.area, dtype=torch.float32),
                 }
             ],
         )

@@ -5,6 +5,7 @@ They work at once and without a network. A whole network among them, ``NAME-png`
 features of its layer ``s1``.
 """
 
+import contextlib
 import functools
 import re
 from pathlib import Path
@@ -34,23 +35,35 @@ def packaged_folder(name: str) -> Path | None:
 
 def whole_network(name: str) -> str | None:
     """Return the packaged whole network that a name is made of; None where there is none."""
-    found = _NAME.fullmatch(name)
-    whole = f"{found['whole']}{WHOLE}" if found else ""
-    return whole if whole in packaged() else None
+    found = _read(name)
+    return found[0] if found else None
 
 
-_NAME = re.compile(
-    r"(?P<whole>[A-Za-z0-9_.-]+?)(-(?P<layer>[a-z][A-Za-z0-9_.]*))?"
+_REST = re.compile(
+    r"(-(?P<layer>[a-z][A-Za-z0-9_.]*))?"
     r"-(?P<codec>jpeg|webp|avif|heic|bpg|vtm)-q(?P<quality>0|[1-9][0-9]?|100)"
 )
 
 
+def _read(name: str) -> tuple[str, re.Match[str]] | None:
+    for whole in packaged():
+        stem = whole.removesuffix(WHOLE)
+        found = _REST.fullmatch(name.removeprefix(stem))
+        if whole.endswith(WHOLE) and name.startswith(stem) and found:
+            return whole, found
+    return None
+
+
 def read_name(name: str) -> ModelSpec | None:
     """Return the spec of a packaged whole network with another codec, if that is what a name is."""
-    found, whole = _NAME.fullmatch(name), whole_network(name)
-    if found is None or whole is None:
+    read = _read(name)
+    if read is None:
         return None
-    return recoded(packaged()[whole], found["codec"], int(found["quality"]), found["layer"])
+    whole, found = read
+    # No such quality, or no such layer: no such name.
+    with contextlib.suppress(ValueError):
+        return recoded(packaged()[whole], found["codec"], int(found["quality"]), found["layer"])
+    return None
 
 
 def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None) -> ModelSpec:

@@ -27,7 +27,7 @@ def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -
     }
     if half_edge:
         state = {
-            name: tensor.half() if _may_be_half(name, tensor.dtype) else tensor
+            name: _half(name, tensor) if _may_be_half(name, tensor.dtype) else tensor
             for name, tensor in state.items()
         }
     with new_folder(folder) as temporary:
@@ -103,8 +103,21 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
 
 
 def _may_be_half(name: str, dtype: torch.dtype) -> bool:
-    """Say whether a tensor may be stored as float16: one that only the edge computes with."""
-    return name.startswith("decoder.") and dtype == torch.float32
+    """Say whether a tensor may be stored as float16: one that only the edge computes with.
+
+    The variances of batch norms may be too small for it.
+    """
+    return name.startswith("decoder.") and dtype == torch.float32 and ".running_" not in name
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise SpecError(
+            f"{name} holds numbers that float16 cannot: up to {float(tensor.abs().max()):g}.",
+            next_step="Save the model without half_edge.",
+        )
+    return half
 
 
 def _refuse_other_tensors(

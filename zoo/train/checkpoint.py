@@ -55,8 +55,14 @@ def load_checkpoint(run: Path, identity: str) -> dict[str, Any]:
     if version != VERSION:
         raise TrainingError(f"{path} is of another version of splitzoo ({version}).")
     if found != identity:
-        raise TrainingError(
-            f"{run} was begun with another recipe, data set, teacher, seed or number of processes.",
-            next_step="Give the same ones, or begin anew in another folder.",
-        )
+        raise other_run(run)
     return state
+
+
+def other_run(run: Path) -> TrainingError:
+    """Return the error that a run is of something else than what it is to go on with."""
+    return TrainingError(
+        f"{run} was begun with another recipe, data set, teacher, seed or number of processes.",
+        next_step="Give the same ones, or begin anew in another folder. A finished run goes on "
+        "where its recipe has gained a stage at the end.",
+    )

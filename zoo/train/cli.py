@@ -2,15 +2,13 @@
 
 import contextlib
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ...console import Console, Json
+from ...console import Console, Json, command_line
 
 
 def recipe(
@@ -92,8 +90,8 @@ def train(
 
     Several processes: accelerate launch -m splitzoo zoo train … with the same words.
     """
+    from .plan import Plan, with_epochs
     from .recipe import find_recipe
-    from .run import Plan, with_epochs
     from .run import train as run
 
     console = Console()
@@ -109,7 +107,7 @@ def train(
         seed=seed,
         workers=workers,
         mixed_precision=mixed_precision,
-        command=shlex.join(["splitzoo", *sys.argv[1:]]),
+        command=command_line(),
     )
     shown = os.environ.get("RANK", "0") == "0"
     if shown:

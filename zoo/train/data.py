@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from ...errors import ImageError
 from ..datasets import Boxes, Sample
 from ..metrics import UNLABELLED
 from ..outputs import read_class_map
@@ -83,13 +84,19 @@ class TrainingPictures(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Any]:
-        """Return an image (3, H, W) float32 and its target."""
+    def __getitem__(self, key: Key) -> tuple[Tensor | ImageError, Any]:
+        """Return an image (3, H, W) float32 and its target; or the error that it cannot be read.
+
+        Raised in a process that reads pictures, it would arrive as another.
+        """
         index, seed = key
         sample = self.samples[index]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self._vary(read_rgb(sample.path), sample.target)
+            try:
+                return self._vary(read_rgb(sample.path), sample.target)
+            except ImageError as error:
+                return error, None
 
 
 def training_loader(
@@ -110,8 +117,39 @@ def training_loader(
     )
 
 
-def _collate(items: list[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+class EvaluationPictures(torch.utils.data.Dataset):
+    """Pictures as evaluation reads them: (3, H, W) float32."""
+
+    def __init__(self, samples: Sequence[Sample], spec: ModelSpec) -> None:
+        self.samples, self._preprocessing = samples, spec.preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | ImageError, int]:
+        """Return an image, or the error that it cannot be read, and its index."""
+        try:
+            return torch.from_numpy(self._preprocessing.load(self.samples[index].path)[0]), index
+        except ImageError as error:
+            return error, index
+
+
+def evaluation_loader(pictures: EvaluationPictures, batch_size: int, workers: int) -> DataLoader:
+    """Return batches of images (N, 3, H, W) float32 and their indexes."""
+    return DataLoader(
+        pictures,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     images, targets = zip(*items, strict=True)
+    broken = next((one for one in images if isinstance(one, ImageError)), None)
+    if broken is not None:
+        return broken, None
     if isinstance(targets[0], dict):
         return torch.stack(images), list(targets)
     return torch.stack(images), torch.as_tensor(np.stack(targets)).long()

@@ -35,18 +35,32 @@ class Objective(nn.Module):
         student: To be trained.
         teacher: Of the whole network, in evaluation mode; None where no loss compares with one.
         stage: With the losses.
+        processes: That train together. Their gradients are averaged, so what is summed over a batch
+            counts so many times in each.
 
     Raises:
         RecipeError: The recipe asks for what this model does not have.
     """
 
-    def __init__(self, student: SplitModel, teacher: SplitModel | None, stage: Stage) -> None:
+    def __init__(
+        self,
+        student: SplitModel,
+        teacher: SplitModel | None,
+        stage: Stage,
+        *,
+        processes: int = 1,
+    ) -> None:
         super().__init__()
         self.student = student
         self.stage = stage
+        self._processes = processes
+        taught = [one for one in stage.losses if isinstance(one, FeatureLoss | Distillation)]
         # In a list, since it is no part of what is trained.
-        self._teacher = [] if teacher is None else [teacher]
+        self._teacher = [teacher] if teacher is not None and taught else []
         self._layers = _feature_layers(student.spec, stage)
+        if taught:
+            _refuse_untaught(student.spec, stage)
+            self._student_places()
         if any(isinstance(one, RateLoss) for one in stage.losses):
             _refuse_without_rate(student.spec, stage)
 
@@ -80,7 +94,7 @@ class Objective(nn.Module):
             elif isinstance(term, Distillation):
                 value = _distillation(term, answer, theirs, targets)
             else:
-                value = _bits(likelihoods) / (1 if term.reduction == "sum" else len(images))
+                value = _bits(likelihoods) * self._share(term.reduction, len(images))
             weight = student.spec.beta if term.weight is None else term.weight
             terms[term.kind] = value
             loss = loss + (0.0 if weight is None else weight) * value
@@ -122,12 +136,19 @@ class Objective(nn.Module):
     def _student_places(self) -> dict[str, nn.Module]:
         decoder, spec = self.student.decoder, self.student.spec
         tail = decoder.get_submodule("tail")
-        return {
-            layer: decoder.get_submodule("g_s")
-            if layer == spec.cut
-            else tail.get_submodule(_inside(tail, layer))
-            for layer in self._layers
-        }
+        try:
+            return {
+                layer: decoder.get_submodule("g_s")
+                if layer == spec.cut
+                else tail.get_submodule(_inside(tail, layer))
+                for layer in self._layers
+            }
+        except AttributeError as error:
+            raise RecipeError(
+                f"{spec.name} has no such features to compare: {error}.",
+                next_step="Name layers of the backbone behind the cut; those at the cut only where "
+                "a decoder gives them.",
+            ) from error
 
     def _feature_loss(
         self, term: FeatureLoss, ours: dict[str, Tensor], theirs: dict[str, Tensor]
@@ -145,8 +166,10 @@ class Objective(nn.Module):
                     next_step="Is the teacher the same network, and its input of the same size?",
                 )
             total = total + functional.mse_loss(given, wanted, reduction="sum")
-        images = len(next(iter(ours.values())))
-        return total / (1 if term.reduction == "sum" else images)
+        return total * self._share(term.reduction, len(next(iter(ours.values()))))
+
+    def _share(self, reduction: str, images: int) -> float:
+        return self._processes if reduction == "sum" else 1 / images
 
     def _task_loss(self, term: TaskLoss, task: Terms, answer: Any, targets: Any) -> Tensor:
         if task:
@@ -191,6 +214,14 @@ def _feature_layers(spec: ModelSpec, stage: Stage) -> tuple[str, ...]:
             layers = tuple(stages[stages.index(spec.cut) :])
         found |= dict.fromkeys(layers)
     return tuple(found)
+
+
+def _refuse_untaught(spec: ModelSpec, stage: Stage) -> None:
+    if spec.cut is None:
+        raise RecipeError(f"{spec.name} is a whole network: it has no teacher.")
+    distilled = any(isinstance(one, Distillation) for one in stage.losses)
+    if distilled and spec.task != "image-classification":
+        raise RecipeError(f"Distillation compares answers of classifiers; {spec.name} is none.")
 
 
 def _refuse_without_rate(spec: ModelSpec, stage: Stage) -> None:

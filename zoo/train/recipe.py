@@ -34,7 +34,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
-Modules = Annotated[tuple[Module, ...], BeforeValidator(_as_tuple)]
+Modules = Annotated[tuple[Module, ...], BeforeValidator(_as_tuple), Field(max_length=100)]
 
 
 class TaskLoss(Part):
@@ -183,6 +183,12 @@ class Augmentation(Part):
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale goes from {self.scale[0]} down to {self.scale[1]}")
+        return self
+
 
 class Stage(Part):
     """One stage of training; the next begins with the weights that it ends with.
@@ -197,7 +203,7 @@ class Stage(Part):
         clip_norm: Bound of the gradient's norm.
     """
 
-    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)]
+    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, max_length=16)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=1, le=1 << 16)]
     optimizer: Optimizer
@@ -288,7 +294,7 @@ class Recipe(Part):
     """
 
     about: str = Field(max_length=2000)
-    models: Annotated[tuple[Name | Variant, ...], Field(min_length=1)]
+    models: Annotated[tuple[Name | Variant, ...], Field(min_length=1, max_length=1000)]
     dataset: Literal["image-folder", "coco", "voc"] = "image-folder"
     teacher: str = Field(default="", max_length=500)
     start: Start | None = None
@@ -342,7 +348,8 @@ def _variant_spec(variant: Variant) -> ModelSpec:
                 "beta": like.beta if variant.beta is None else variant.beta,
                 "bottleneck": {**like.bottleneck.model_dump(), **variant.bottleneck},
                 "preprocessing": {**like.model_dump()["preprocessing"], **variant.preprocessing},
-                "dataset": "",
+                # The folder of a classifier's pictures says their classes.
+                "dataset": "" if like.task == "image-classification" else like.dataset,
                 "reference": "",
                 "base_model": "",
             }
@@ -364,7 +371,7 @@ def read_recipe(path: Path) -> Recipe:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise RecipeError(f"{path} is larger than 1 MiB: it is no recipe.")
         text = path.read_text(encoding="utf-8")
-        if re.search(r"^[^#\n]*[\s\[{,:][&*][A-Za-z0-9]", text, re.MULTILINE):
+        if any(isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, yaml.SafeLoader)):
             # An alias of an alias of an alias fills any memory.
             raise RecipeError(f"{path} uses YAML's aliases (& and *): write the text out.")
         data = yaml.safe_load(text)

@@ -8,116 +8,58 @@ import copy
 import datetime
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ... import __version__
-from ...errors import DependencyError, RecipeError, TrainingError
+from ...errors import (
+    DependencyError,
+    ImageError,
+    TrainingError,
+)
 from ...files import new_file, refuse_taken
 from ...machine import machine
 from ..catalog import save
-from ..datasets import Dataset, Sample, digest, read_dataset
-from ..labels import labels_of
+from ..datasets import digest, read_dataset
 from ..metrics import METRICS, Scores, scores
 from ..outputs import results_of
-from ..spec import ModelSpec
-from ..split_model import SplitModel
-from .checkpoint import load_checkpoint, save_checkpoint
-from .data import Order, TrainingPictures, training_loader
+from .checkpoint import load_checkpoint, other_run, save_checkpoint
+from .data import (
+    EvaluationPictures,
+    Order,
+    TrainingPictures,
+    evaluation_loader,
+    training_loader,
+)
 from .objective import Objective
-from .recipe import Optimizer, Recipe, Stage
+from .plan import (
+    LOG_NAME,
+    MODEL_NAME,
+    RECIPE_NAME,
+    Plan,
+    Watch,
+    known_labels,
+    recipe_text,
+    refuse_other_data,
+    refuse_small,
+    with_classes,
+)
+from .recipe import Stage
 from .record import StageRecord, TrainingRecord
 from .student import build_student, load_teacher
+from .trained_parts import build_optimizer, freeze, is_frozen, of_loss, set_modes
 
-LOG_NAME = "log.jsonl"
-RECIPE_NAME = "recipe.yaml"
-MODEL_NAME = "model"
+_EVALUATION_BATCH = 16
 _VERSIONS = ("torch", "torchvision", "timm", "compressai", "accelerate", "numpy", "pillow")
-
-
-class Watch(Protocol):
-    """Shows how a run goes on."""
-
-    def steps(
-        self, stage: str, total: int, done: int
-    ) -> AbstractContextManager[Callable[[dict[str, float]], None]]:
-        """Begin an epoch; the function given is called with the means so far after each step."""
-        ...
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Show the line that is written to the log."""
-        ...
-
-    def pictures(self, samples: Sequence[Sample]) -> Iterator[Sample]:
-        """Go through validation pictures."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be trained, and how.
-
-    Attributes:
-        name: Of the recipe.
-        recipe: With its stages as they are to be run.
-        spec: Of the model.
-        data: Folder of the data set.
-        run: Folder of the run.
-        teacher: A name or folder in place of the recipe's.
-        start: Likewise, of ``recipe.start.model``.
-        seed: Of weights, order, variation and noise.
-        workers: Processes that read pictures, beside each training process.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``.
-        checkpoint_minutes: At most so long between checkpoints within an epoch.
-        command: That was given, for the record.
-    """
-
-    name: str
-    recipe: Recipe
-    spec: ModelSpec
-    data: Path
-    run: Path
-    teacher: str = ""
-    start: str = ""
-    seed: int = 0
-    workers: int = 1
-    mixed_precision: str = "no"
-    checkpoint_minutes: float = 10.0
-    command: str = ""
-
-
-def with_epochs(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
-    """Return a recipe whose stages have other numbers of epochs.
-
-    Args:
-        recipe: To change.
-        epochs: One number for all stages, or one for each.
-
-    Raises:
-        RecipeError: There are more or fewer than stages.
-    """
-    if not epochs:
-        return recipe
-    numbers = list(epochs) * len(recipe.stages) if len(epochs) == 1 else list(epochs)
-    if len(numbers) != len(recipe.stages):
-        raise RecipeError(
-            f"{len(numbers)} numbers of epochs for {len(recipe.stages)} stages.",
-            next_step="Give --epochs once for all stages, or once for each.",
-        )
-    stages = tuple(
-        stage.for_epochs(number) for stage, number in zip(recipe.stages, numbers, strict=True)
-    )
-    return recipe.model_copy(update={"stages": stages})
 
 
 def train(plan: Plan, watch: Watch, *, resume: bool = False) -> Path:
@@ -153,6 +95,11 @@ class _Position:
     done: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    rate: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        """Return the losses of the epoch so far, per step."""
+        return {name: value / self.step for name, value in self.sums.items()}
 
 
 class _Run:
@@ -160,17 +107,20 @@ class _Run:
         self.plan, self.watch = plan, watch
         self.accelerator = _accelerator(plan.mixed_precision)
         self.main = self.accelerator.is_main_process
-        known = _labels(plan.spec)
+        known = known_labels(plan.spec)
+        refuse_other_data(plan)
         self.training = read_dataset(plan.spec.task, plan.data, "train", known)
-        self.spec = _with_classes(plan.spec, self.training)
+        self.spec = with_classes(plan.spec, self.training)
         self.validation = read_dataset(
             self.spec.task, plan.data, "val", known or self.training.labels
         )
+        refuse_small(plan.recipe, len(self.training.samples), self.accelerator.num_processes)
         self.data_sha256 = digest(self.training.samples, self.validation.samples)
 
     def train(self, resume: bool) -> Path:
         plan = self.plan
-        if not resume and self.main:
+        resume = resume and not _has_only_begun(plan.run)
+        if not resume and self.main and not _has_only_begun(plan.run):
             refuse_taken(plan.run)
         self.accelerator.wait_for_everyone()
         self.teacher = load_teacher(plan.recipe, plan.teacher)
@@ -185,21 +135,31 @@ class _Run:
         if resume:
             state = load_checkpoint(plan.run, self.identity)
             position = _Position(**state["position"])
+            if state["stages"] != self._stages(position):
+                raise other_run(plan.run)
             self.student.load_state_dict(state["model"])
-        elif self.main:
+            if self._is_over(position):
+                return plan.run / MODEL_NAME
+        if self.main:
             plan.run.mkdir(parents=True, exist_ok=True)
-            _write_text(plan.run / RECIPE_NAME, _recipe_text(plan.recipe, self.spec))
+            _write_text(plan.run / RECIPE_NAME, recipe_text(plan.recipe, self.spec))
         self._write_log(position)
         while position.stage < len(plan.recipe.stages):
             self._stage(position, state)
             state = None
         return self._finish(position)
 
+    def _is_over(self, position: _Position) -> bool:
+        """Say whether nothing is left to do, and the model is there."""
+        stages = self.plan.recipe.stages
+        last = position.stage == len(stages) - 1 and position.epoch == stages[-1].epochs
+        return last and (self.plan.run / MODEL_NAME).is_dir()
+
     def _identity(self) -> str:
-        """Return a digest of all that decides how the run goes."""
+        """Return a digest of all that decides how the run goes, but for the stages to come."""
         plan = self.plan
         words = [
-            plan.recipe.model_dump_json(),
+            plan.recipe.model_dump_json(exclude={"stages"}),
             self.spec.model_dump_json(),
             self.data_sha256,
             self.teacher.digest().hex() if self.teacher else "",
@@ -208,12 +168,19 @@ class _Run:
         ]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
+    def _stages(self, position: _Position) -> list[str]:
+        """Return what the recipe says of the stages so far: a run may gain others behind them."""
+        stages = self.plan.recipe.stages[: position.stage + 1]
+        return [one.model_dump_json() for one in stages]
+
     def _stage(self, position: _Position, state: dict[str, Any] | None) -> None:
         stage = self.plan.recipe.stages[position.stage]
         student = self.student
-        _freeze(student, stage)
-        objective = Objective(student, self.teacher, stage)
-        optimizer = _optimizer(student, stage.optimizer)
+        freeze(student, stage)
+        objective = Objective(
+            student, self.teacher, stage, processes=self.accelerator.num_processes
+        )
+        optimizer = build_optimizer(student, stage.optimizer)
         order = Order(
             len(self.training.samples),
             stage.batch_size,
@@ -239,6 +206,7 @@ class _Run:
                     self.plan.run,
                     {
                         "identity": self.identity,
+                        "stages": self._stages(position),
                         "position": copy.deepcopy(vars(position)),
                         "model": student.state_dict(),
                         "optimizer": optimizer.state_dict(),
@@ -268,12 +236,13 @@ class _Run:
         began: float,
     ) -> None:
         plan, accelerator = self.plan, self.accelerator
-        _set_modes(self.student, stage)
+        set_modes(self.student, stage)
         loader = training_loader(pictures, order, position.epoch, position.step, plan.workers)
         title = f"stage {position.stage + 1}, epoch {position.epoch + 1}/{stage.epochs}"
         kept = time.monotonic()
         with self.watch.steps(title, order.steps, position.step) as show:
             for images, targets in loader:
+                _refuse_broken(images)
                 _seed_step(plan.seed, position, accelerator.process_index)
                 images = images.to(accelerator.device)
                 targets = _to(targets, accelerator.device)
@@ -287,15 +256,14 @@ class _Run:
                     )
                 accelerator.backward(terms["loss"] + terms.get("auxiliary", 0.0))
                 if stage.clip_norm is not None:
-                    accelerator.clip_grad_norm_(_of_loss(objective), stage.clip_norm)
-                rate = optimizer.param_groups[0]["lr"]
+                    accelerator.clip_grad_norm_(of_loss(objective), stage.clip_norm)
+                position.rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
                 schedule.step()
                 position.step += 1
                 for name, value in terms.items():
                     position.sums[name] = position.sums.get(name, 0.0) + float(value.detach())
-                means = {name: value / position.step for name, value in position.sums.items()}
-                show(means)
+                show(position.means())
                 if time.monotonic() - kept > 60 * plan.checkpoint_minutes:
                     position.seconds = time.monotonic() - began
                     keep()
@@ -305,8 +273,8 @@ class _Run:
         line = {
             "stage": position.stage + 1,
             "epoch": position.epoch + 1,
-            **{name: round(value, 6) for name, value in means.items()},
-            "learning_rate": rate,
+            **{name: round(value, 6) for name, value in position.means().items()},
+            "learning_rate": position.rate,
             **{f"val_{name}": value for name, value in found.items()},
             **({} if bits is None else {"val_bits": bits}),
         }
@@ -330,7 +298,7 @@ class _Run:
     def _end_stage(self, position: _Position, stage: Stage) -> None:
         """Take the weights that are kept, and put the densities' quantiles to their places."""
         self.student.load_state_dict(position.best["model"])
-        if not _is_frozen("coder", stage):
+        if not is_frozen("coder", stage):
             self.student.coder.settle()
         record = StageRecord(
             objective=stage.objective,
@@ -353,18 +321,13 @@ class _Run:
         results: list[dict[str, Any]] = []
         bits: list[float] = []
         share = self.validation.samples[accelerator.process_index :: accelerator.num_processes]
-        batch = 1 if spec.task == "object-detection" else 16
-        loader = torch.utils.data.DataLoader(
-            _Evaluation(share, spec),
-            batch_size=batch,
-            num_workers=self.plan.workers,
-            multiprocessing_context="fork" if self.plan.workers else None,
-        )
+        pictures = EvaluationPictures(share, spec)
+        batch = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
         shown = iter(self.watch.pictures(share))
-        for number, images in enumerate(loader):
-            samples = share[number * batch : (number + 1) * batch]
-            images = images.to(accelerator.device)
-            latent = student.encoder(images)
+        for images, places in evaluation_loader(pictures, batch, self.plan.workers):
+            _refuse_broken(images)
+            samples = [share[place] for place in places]
+            latent = student.encoder(images.to(accelerator.device))
             latent_hat, likelihoods = student.coder.rated(latent)
             results += results_of(spec, student.decoder(latent_hat), samples)
             if likelihoods:
@@ -404,22 +367,18 @@ class _Run:
             versions={"splitzoo": __version__, **{name: version(name) for name in _VERSIONS}},
         )
         if self.main:
-            save(student, folder)
+            # In place of one that was saved before the recipe gained a stage.
+            made = save(student, plan.run / f".{MODEL_NAME}")
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
         self.accelerator.wait_for_everyone()
         return folder
 
 
-class _Evaluation(torch.utils.data.Dataset):
-    """Pictures as evaluation reads them: (3, H, W) float32."""
-
-    def __init__(self, samples: Sequence[Sample], spec: ModelSpec) -> None:
-        self._samples, self._preprocessing = samples, spec.preprocessing
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self._preprocessing.load(self._samples[index].path)[0])
+def _has_only_begun(run: Path) -> bool:
+    """Say whether a run was stopped before its first checkpoint, and holds nothing else."""
+    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    return bool(names) and names <= {RECIPE_NAME, LOG_NAME}
 
 
 def _accelerator(mixed_precision: str) -> Any:
@@ -430,6 +389,9 @@ def _accelerator(mixed_precision: str) -> Any:
             "Training needs accelerate, which is not installed.",
             next_step="pip install 'splitzoo[train]'",
         ) from error
+    # Of the ways to compute a convolution, always the same: a run goes on as it would have gone.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     try:
         return Accelerator(
             mixed_precision=mixed_precision,
@@ -442,72 +404,9 @@ def _accelerator(mixed_precision: str) -> Any:
         ) from error
 
 
-def _labels(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the labels that a model must be trained with; none where the folder says them."""
-    return tuple(labels_of(spec)) if spec.dataset else ()
-
-
-def _with_classes(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
-    """Return the spec of a model that has the data set's classes, where it has none of its own."""
-    if spec.dataset:
-        return spec
-    return spec.model_copy(
-        update={
-            "dataset": "custom",
-            "num_classes": len(dataset.labels),
-            "labels": dataset.labels,
-        }
-    )
-
-
-def _is_frozen(name: str, stage: Stage) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in stage.frozen)
-
-
-def _freeze(student: SplitModel, stage: Stage) -> None:
-    for part in stage.frozen:
-        try:
-            student.get_submodule(part)
-        except AttributeError as error:
-            raise RecipeError(f"{part} is to be frozen, but {error}.") from error
-    for name, one in student.named_parameters():
-        one.requires_grad_(not _is_frozen(name, stage))
-
-
-def _set_modes(student: SplitModel, stage: Stage) -> None:
-    """Set training mode, and evaluation mode in the parts that are frozen."""
-    student.train()
-    for part in stage.frozen:
-        student.get_submodule(part).eval()
-
-
-def _optimizer(student: SplitModel, settings: Optimizer) -> torch.optim.Optimizer:
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, one in student.named_parameters():
-        if not one.requires_grad:
-            continue
-        rate = next(
-            (rate for part, rate in settings.rates.items() if name.startswith(f"{part}.")),
-            settings.learning_rate,
-        )
-        decays = settings.decay_all or one.ndim > 1
-        groups.setdefault((rate, settings.weight_decay * decays), []).append(one)
-    if not groups:
-        raise RecipeError("All parts are frozen in this stage: there is nothing to train.")
-    listed = [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
-    if settings.kind == "sgd":
-        return torch.optim.SGD(listed, lr=settings.learning_rate, momentum=settings.momentum)
-    kind = torch.optim.Adam if settings.kind == "adam" else torch.optim.AdamW
-    return kind(listed, lr=settings.learning_rate)
-
-
-def _of_loss(objective: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that the loss is of; those of the auxiliary one are quantiles."""
-    named = objective.named_parameters()
-    return [one for name, one in named if not name.endswith(".quantiles")]
+def _refuse_broken(images: Any) -> None:
+    if isinstance(images, ImageError):
+        raise images
 
 
 def _seed_step(seed: int, position: _Position, process: int) -> None:
@@ -520,15 +419,6 @@ def _to(targets: Any, device: torch.device) -> Any:
     if isinstance(targets, list):
         return [{name: value.to(device) for name, value in one.items()} for one in targets]
     return targets.to(device)
-
-
-def _recipe_text(recipe: Recipe, spec: ModelSpec) -> str:
-    # Written as JSON first, so that YAML sees plain lists and words.
-    data = json.loads(recipe.model_dump_json(exclude_defaults=True))
-    data["models"] = [
-        one for one in data["models"] if spec.name in (one, one["name"] if one != spec.name else "")
-    ]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _machine(accelerator: Any) -> str:

@@ -90,6 +90,12 @@ def _start(student: SplitModel, start: Start, given: str | Path) -> None:
 def _refuse_other_input(student: SplitModel, teacher: SplitModel) -> None:
     """Refuse a teacher that takes pictures normalised otherwise than the student does."""
     given, wanted = student.spec.preprocessing, teacher.spec.bottleneck
+    ours, theirs = student.spec.labels, teacher.spec.labels
+    if ours and theirs and ours != theirs:
+        raise TrainingError(
+            f"{teacher.spec.name} knows other classes ({', '.join(theirs[:4])} …) than the "
+            f"pictures have ({', '.join(ours[:4])} …)."
+        )
     if student.spec.cut is None:
         return
     if (given.mean, given.std) != (getattr(wanted, "mean", None), getattr(wanted, "std", None)):
