@@ -54,6 +54,7 @@ family: .venv/.dev
 	$(BIN)/python benchmarks/flowers_family.py --data $(DATA) --runs $(RUNS)
 	rm -rf $(RESULTS)/figure
 	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o $(RESULTS)/figure --against "JPEG input"
+	$(BIN)/python benchmarks/flowers_findings.py
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
