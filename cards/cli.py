@@ -1,7 +1,7 @@
 """``splitzoo cards``: write and read model cards."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def build(
         step("writing the card")
         from .card import build_card, gather_facts
 
-        sources = {
+        sources: dict[str, Any] = {
             "bundle": bundle,
             "profile": profile,
             "accuracy": accuracy,

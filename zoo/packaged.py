@@ -90,12 +90,13 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
     stages = {one.layer: one for one in find_backbone(whole.backbone).stages}
     if layer not in stages:
         raise ValueError(f"{whole.backbone} ends no stage with {layer}: {', '.join(stages)}")
-    data["preprocessing"] |= {"mean": given.mean, "std": given.std}
+    normalised = data["preprocessing"] | {"mean": given.mean, "std": given.std}  # pyright: ignore
     return ModelSpec.model_validate(
         data
         | {
             "method": "feature-compression",
             "cut": layer,
+            "preprocessing": normalised,
             "bottleneck": FeatureCodecBottleneck(
                 channels=stages[layer].channels,
                 stride=stages[layer].stride,  # pyright: ignore[reportArgumentType]

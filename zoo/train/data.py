@@ -220,7 +220,7 @@ class _VaryMask:
             shortest = longest = self._preprocessing.resize
         side = shortest + float(torch.rand(())) * (longest - shortest)
         ratio = side / min(image.size)
-        size = tuple(max(round(one * ratio), 1) for one in image.size)
+        size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
         resample = Image.Resampling[self._preprocessing.interpolation.upper()]
         pixels = np.asarray(image.resize(size, resample))
         classes = np.asarray(truth.resize(size, Image.Resampling.NEAREST))

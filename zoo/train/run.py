@@ -30,7 +30,7 @@ from ...files import new_file, refuse_taken
 from ...machine import machine
 from ..catalog import save
 from ..datasets import digest, read_dataset
-from ..metrics import METRICS, Scores, scores
+from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import load_checkpoint, other_run, save_checkpoint
 from .data import (
@@ -318,7 +318,7 @@ class _Run:
     def validate(self) -> tuple[Scores, float | None]:
         """Score the student on the validation pictures without coding, and count its bits."""
         student, spec, accelerator = self.student.eval(), self.spec, self.accelerator
-        results: list[dict[str, Any]] = []
+        results: list[Result] = []
         bits: list[float] = []
         share = self.validation.samples[accelerator.process_index :: accelerator.num_processes]
         pictures = EvaluationPictures(share, spec)
