@@ -78,9 +78,9 @@ def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> list[
 def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     figure = Figure(figsize=(15, 5.6), dpi=110)
     FigureCanvasAgg(figure)
-    rate = figure.add_axes((0.05, 0.27, 0.275, 0.62))
-    product = figure.add_axes((0.375, 0.27, 0.275, 0.62))
-    three: Any = figure.add_axes((0.685, 0.2, 0.29, 0.74), projection="3d")
+    rate = figure.add_axes((0.05, 0.3, 0.275, 0.62))
+    product = figure.add_axes((0.375, 0.3, 0.275, 0.62))
+    three: Any = figure.add_axes((0.69, 0.22, 0.28, 0.72), projection="3d")
     series = tradeoff.series()
     for number, (name, points) in enumerate(series.items()):
         style = {
@@ -107,6 +107,7 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
         handles,
         labels,
         loc="lower center",
+        bbox_to_anchor=(0.5, 0.05),
         ncols=min(len(labels), 6),
         frameon=False,
         fontsize=10,
@@ -119,7 +120,7 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
         f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Image codecs "
         "hold no learned parameters, so they are in the first panel alone."
     )
-    figure.text(0.05, 0.955, note, fontsize=9.5, color=theme.faint)
+    figure.text(0.05, 0.018, note, fontsize=9.5, color=theme.faint)
     return figure
 
 
@@ -174,7 +175,7 @@ def _dress_three(axes: Any, label: str, theme: Theme) -> None:
         for x, y, z in zip(xs, ys, zs, strict=True):
             axes.plot([x, x], [y, y], [floor, z], color=theme.faint, linewidth=0.6, alpha=0.7)
     axes.set_zlim(bottom=floor)
-    axes.set_title("three-way", fontsize=12, color=theme.ink, loc="left")
+    axes.set_title("three-way", fontsize=12, color=theme.ink, loc="left", y=0.97)
     axes.set_xlabel("encoder size, Kbit", fontsize=9.5, color=theme.ink)
     axes.set_ylabel("data size, KB", fontsize=9.5, color=theme.ink)
     axes.set_zlabel(label, fontsize=9.5, color=theme.ink)
