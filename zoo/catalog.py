@@ -16,7 +16,7 @@ from .spec import ModelSpec
 if TYPE_CHECKING:
     from .split_model import SplitModel
 
-DEFAULT_MODEL = "splittable_resnet50-fp-beta0.08"
+DEFAULT_MODEL = "flowers-splittable_regnetx_002-fp-beta3"
 """What the commands take when no model is named."""
 
 
