@@ -339,3 +339,17 @@ def to_onnx(module, arguments):
     logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
     return program.model_proto.SerializeToString()
+
+
+def test_settling_moves_what_tables_reach_and_leaves_the_medians():
+    bottleneck = FactorizedPrior(3).eval()
+    model = bottleneck.entropy_bottleneck
+    with torch.no_grad():
+        model.quantiles[:, 0] = torch.tensor([-5000.0, 0.25, 5000.0])
+    bottleneck.make_tables()
+    before = bottleneck.coder().tables.length.max()
+    bottleneck.settle()
+    assert bottleneck.medians.flatten().tolist() == [0.25] * 3
+    assert bottleneck.coder().tables.length.max() < before / 4
+    latent = torch.randn(1, 3, 4, 4)
+    assert torch.equal(bottleneck(latent), torch.round(latent - 0.25) + 0.25)

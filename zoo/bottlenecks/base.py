@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..coding.coder import Coder
@@ -62,14 +63,20 @@ class Bottleneck(nn.Module, ABC):
         return sum((one.loss() for one in models[1:]), models[0].loss()) if models else None
 
     def settle(self) -> None:
-        """Put medians and other quantiles where the learned densities now have them.
+        """Put the outer quantiles, from which tables reach, where the densities now have them.
 
-        Medians are what latents are rounded around, so what comes after the bottleneck is trained
-        anew, or has been trained with noise.
+        Medians stay: latents are rounded around them, and what comes after was validated so.
         """
         for one in self.modules():
-            if isinstance(one, EntropyBottleneck):
-                one.update(force=True, update_quantiles=True)
+            if not isinstance(one, EntropyBottleneck):
+                continue
+            medians = one.quantiles[..., 1].detach().clone()
+            one.update(force=True, update_quantiles=True)
+            with torch.no_grad():
+                one.quantiles[..., 1] = medians
+                one.quantiles[..., 0].clamp_(max=medians - 1)
+                one.quantiles[..., 2].clamp_(min=medians + 1)
+            one.update(force=True)
 
     @abstractmethod
     def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:

@@ -296,7 +296,7 @@ class _Run:
             }
 
     def _end_stage(self, position: _Position, stage: Stage) -> None:
-        """Take the weights that are kept, and put the densities' quantiles to their places."""
+        """Take the weights that are kept, and let the tables reach as far as the densities do."""
         self.student.load_state_dict(position.best["model"])
         if not is_frozen("coder", stage):
             self.student.coder.settle()
