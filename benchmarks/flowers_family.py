@@ -28,11 +28,11 @@ from splitzoo.zoo.train.recipe import recipes
 RESULTS = Path(__file__).parent / "results" / "flowers"
 WHOLE = "flowers-regnetx_002"
 QUALITIES = {
-    "jpeg": (1, 5, 10, 15, 20, 30, 40, 60, 80, 95),
-    "webp": (0, 2, 5, 10, 20, 30, 50, 70, 90),
-    "avif": (0, 10, 20, 30, 40, 50, 60, 80),
+    "jpeg": (1, 5, 10, 20, 40, 80),
+    "webp": (0, 5, 20, 50, 80),
+    "avif": (0, 20, 40, 60),
 }
-FEATURE_QUALITIES = (5, 20, 50, 80, 95)
+FEATURE_QUALITIES = (20, 80)
 
 
 def names() -> list[str]:

@@ -209,5 +209,5 @@ def test_a_card_cites_the_papers_of_its_model(name, papers) -> None:
 def test_only_the_paper_s_own_models_have_its_recipe() -> None:
     own = render_card(gather_facts("splittable_resnet50-fp-beta0.08")).text
     like = render_card(gather_facts("splittable_convnext_atto-fp")).text
-    assert "The recipe of the paper for this model:" in own
-    assert "The paper's recipe for models of this method:" in like
+    assert "The recipe of the paper for this model, `splitzoo zoo recipe splittable" in own
+    assert "## Training" not in like

@@ -19,6 +19,7 @@ from splitzoo.zoo.coding.pixels import PixelsCoder
 
 GOLDEN = Path(__file__).parent / "golden" / "pixels"
 LIBRARIES = ("jpeg", "webp", "avif", "heic")
+LOSSY = [name for name in IMAGE_CODECS.names() if name != "png"]
 # Good qualities: the picture below loses less than this, root mean square, grey levels.
 GOOD = {"jpeg": 90, "webp": 90, "avif": 90, "heic": 90, "bpg": 20, "vtm": 20}
 GOOD_ERROR = 5
@@ -70,13 +71,13 @@ def decoded_or_refused(coder, payload, height, width):
 
 
 def test_the_codecs_are_those_of_the_specs():
-    assert IMAGE_CODECS.names() == ["jpeg", "webp", "avif", "heic", "bpg", "vtm"]
+    assert IMAGE_CODECS.names() == ["jpeg", "webp", "avif", "png", "heic", "bpg", "vtm"]
     for codec in IMAGE_CODECS:
         assert IMAGE_CODECS.get(codec.name) is codec
-        assert codec.lossless is False
+        assert codec.lossless == (codec.name == "png")
 
 
-@pytest.mark.parametrize("name", here(IMAGE_CODECS.names()))
+@pytest.mark.parametrize("name", here(LOSSY))
 def test_a_picture_comes_back_within_its_error(name):
     pixels = planes(96, 120)
     coder = PixelsCoder(name, GOOD[name])
@@ -88,7 +89,7 @@ def test_a_picture_comes_back_within_its_error(name):
     assert len(payload) < pixels.size / 4
 
 
-@pytest.mark.parametrize("name", here(IMAGE_CODECS.names()))
+@pytest.mark.parametrize("name", here(LOSSY))
 def test_better_qualities_are_larger_and_closer(name):
     pixels = planes(96, 120)
     sizes, errors = [], []
@@ -103,7 +104,7 @@ def test_better_qualities_are_larger_and_closer(name):
     assert errors == sorted(set(errors), reverse=True)
 
 
-@pytest.mark.parametrize("name", here(IMAGE_CODECS.names()))
+@pytest.mark.parametrize("name", here(LOSSY))
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (7, 5), (65, 130)])
 def test_odd_shapes_come_back(name, shape):
     pixels = planes(*shape)
@@ -113,13 +114,53 @@ def test_odd_shapes_come_back(name, shape):
     assert rms(decoded, pixels) < 12
 
 
-@pytest.mark.parametrize("name", here(IMAGE_CODECS.names()))
+@pytest.mark.parametrize("name", here(LOSSY))
 def test_grey_pictures_come_back_grey(name):
     codec = IMAGE_CODECS.get(name)
     grey = picture(64, 80)[..., 0]
     decoded = codec.decode(codec.encode(grey, GOOD[name]), 64, 80, 1)
     assert (decoded.dtype, decoded.shape) == (np.uint8, (64, 80))
     assert rms(decoded, grey) < GOOD_ERROR
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (65, 130)])
+def test_png_loses_nothing(shape):
+    coder = PixelsCoder("png", 100)
+    pixels = planes(*shape)
+    (decoded,) = coder.decode(coder.encode(pixels), *shape)
+    np.testing.assert_array_equal(decoded, pixels, strict=True)
+    grey = pixels[0]
+    codec = IMAGE_CODECS.get("png")
+    np.testing.assert_array_equal(codec.decode(codec.encode(grey, 100), *shape, 1), grey)
+    with pytest.raises(TablesError, match="png has no quality 90"):
+        PixelsCoder("png", 90)
+
+
+def test_png_of_another_form_is_refused_before_it_is_decoded():
+    coder = PixelsCoder("png", 100)
+    good = coder.encode(planes(16, 24))
+    header = good.index(b"IHDR")
+    for change in (
+        good[:20],
+        good[:-1],
+        good + b"\0",
+        good[: header + 4] + struct.pack(">I", 1 << 30) + good[header + 8 :],
+        good[: header + 16] + b"\x01" + good[header + 17 :],  # interlaced, or of other colours
+        saved(picture(16, 24), format="PNG", pnginfo=_text()),
+        saved(picture(16, 24)[..., 0], format="PNG"),
+    ):
+        with pytest.raises(BitstreamError):
+            coder.decode(change, 16, 24)
+    with pytest.raises(BitstreamError, match="claims 16×24"):
+        coder.decode(good, 24, 16)
+
+
+def _text():
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("comment", "x" * 1000, zip=True)
+    return info
 
 
 @pytest.mark.parametrize("quality", [0, 1, 10, 50, 75, 90, 95, 100])

@@ -15,9 +15,9 @@ from names_of_models import RESNET
 from splitzoo import __version__, cli, zoo
 
 GROUPS = {
-    "zoo": ("list", "show", "pull", "push", "convert"),
+    "zoo": ("list", "show", "pull", "push", "convert", "recipe", "train"),
     "export": ("split", "verify", "run"),
-    "profile": ("encoder",),
+    "profile": ("encoder", "accuracy", "tradeoff", "bits"),
     "cards": ("build", "show", "zoo"),
     "demo": (),
 }
