@@ -367,8 +367,9 @@ def test_the_readmes_way_to_train_ones_own(data, tmp_path, splitzoo):
         path.write_text(text)
         return path
 
-    def trained(recipe: Path, run: str) -> Path:
+    def trained(recipe: Path, run: str, model: str = "") -> Path:
         words = ("--data", data, "-o", tmp_path / run, "--epochs", 1, "--workers", 0)
+        words += ("--model", model) if model else ()
         code, out, err = splitzoo("zoo", "train", recipe, *words)
         assert code == 0, err
         return Path(out.strip())
@@ -378,7 +379,7 @@ def test_the_readmes_way_to_train_ones_own(data, tmp_path, splitzoo):
     text = student.read_text()
     assert "teacher: flowers-test_resnet-png\n" in text
     student.write_text(text.replace("teacher: flowers-test_resnet-png", f"teacher: {teacher}"))
-    model = trained(student, "s")
+    model = trained(student, "s", "flowers-splittable_test_resnet-fp-beta3")
     report = tmp_path / "student.json"
     code, out, err = splitzoo("profile", "accuracy", model, "--data", data, "-o", report)
     assert code == 0, err
