@@ -15,8 +15,6 @@ import shlex
 import time
 from pathlib import Path
 
-import torch
-
 from splitzoo import zoo
 from splitzoo.errors import SplitzooError
 from splitzoo.profile.accuracy import ModelSubject, evaluate
@@ -50,10 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds val/")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="part of a name")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = arguments.data / "val"
     for name in names():
@@ -75,6 +72,7 @@ def main() -> None:
             ModelSubject(model),
             dataset,
             folder,
+            threads=arguments.threads,
             keep=keep,
             command=shlex.join([*words, "-o", f"{name}.json"]),
         )

@@ -320,6 +320,7 @@ def evaluate(
     data: Path,
     *,
     workers: int = 1,
+    threads: int = 1,
     keep: Path | None = None,
     command: str = "",
     track: Callable[[Sequence[Sample]], Iterator[Sample]] = iter,
@@ -331,6 +332,8 @@ def evaluate(
         dataset: Pictures and what is on them.
         data: Its folder, for the report.
         workers: Threads that read pictures.
+        threads: Of PyTorch. Another number adds in another order: now and then a symbol is rounded
+            otherwise, so that bytes are the same for the same number alone.
         keep: A file in which results are kept as they come; an evaluation of the same subject and
             data that finds it goes on from there. Whoever has saved the report removes it.
         command: That makes this report again.
@@ -355,16 +358,21 @@ def evaluate(
     shown = track(samples)
     for _ in range(len(samples) - len(wanted)):
         next(shown, None)
-    with store:
-        for sample, image in _read_ahead(subject, wanted, workers):
-            next(shown, None)
-            if isinstance(image, ImageError):
-                skipped.append(SkippedImage(image=sample.name, reason=image.reason))
-                continue
-            rate, result = subject.measure(sample, image)
-            found = PictureResult(rate=rate, result=result)
-            done[sample.name] = found
-            store.add(found)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with store:
+            for sample, image in _read_ahead(subject, wanted, workers):
+                next(shown, None)
+                if isinstance(image, ImageError):
+                    skipped.append(SkippedImage(image=sample.name, reason=image.reason))
+                    continue
+                rate, result = subject.measure(sample, image)
+                found = PictureResult(rate=rate, result=result)
+                done[sample.name] = found
+                store.add(found)
+    finally:
+        torch.set_num_threads(before)
     next(shown, None)
     pictures = [done[one.name] for one in samples if one.name in done]
     if not pictures:

@@ -183,7 +183,15 @@ def accuracy(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that read pictures.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, max=1024, help="0: the runtime chooses.")] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Of the runtime. Another number adds in another order, and now and then rounds a "
+            "symbol otherwise: bytes are exact for the same number alone.",
+        ),
+    ] = 1,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     json: Json = False,
@@ -219,10 +227,6 @@ def accuracy(
         if is_bundle and folder is not None:
             subject: Subject = BundleSubject(folder, threads)
         else:
-            if threads:
-                import torch
-
-                torch.set_num_threads(threads)
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
             if predictions is None:
                 subject = ModelSubject(loaded)
@@ -236,6 +240,7 @@ def accuracy(
         dataset,
         data,
         workers=workers,
+        threads=threads,
         keep=keep,
         command=command_line(),
         track=lambda samples: console.track(samples, "pictures"),

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from made_data import CLASSES, make_coco, make_folders, make_voc
 from PIL import Image
 
@@ -47,7 +48,8 @@ def accuracy(splitzoo, *words):
 
 def test_a_model_is_scored_picture_by_picture(splitzoo, labelled, data, tmp_path):
     report_file, table = tmp_path / "report.json", tmp_path / "pictures.csv"
-    report = accuracy(splitzoo, labelled, "--data", data, "-o", report_file, "-o", table)
+    words = ("--data", data, "-o", report_file, "-o", table)
+    report = accuracy(splitzoo, labelled, *words, "--threads", torch.get_num_threads())
     assert read_accuracy(report_file).model_dump(mode="json") == report
     assert report["data"]["pictures"] == 9
     model = zoo.load(labelled)
@@ -58,8 +60,6 @@ def test_a_model_is_scored_picture_by_picture(splitzoo, labelled, data, tmp_path
     right = 0
     for row in rows:
         image = model.spec.preprocessing.load(data / row["image"])
-        import torch
-
         (stream,) = model.compress(torch.from_numpy(image))
         answer = int(model.decompress([stream]).argmax())
         label = CLASSES.index(row["image"].partition("/")[0])
