@@ -17,8 +17,8 @@ from .report import (
     Distribution,
     ImageRate,
     Quantity,
+    Report,
     SkippedImage,
-    refuse_foreign,
     refuse_unwritable,
 )
 
@@ -62,7 +62,7 @@ class PictureResult(_Part):
     result: Result
 
 
-class AccuracyReport(_Part):
+class AccuracyReport(Report):
     """Everything that ``splitzoo profile accuracy`` measures.
 
     Attributes:
@@ -106,16 +106,6 @@ class AccuracyReport(_Part):
     def metric_name(self) -> str:
         """The main metric as people call it."""
         return NAMES[self.metric]
-
-    def save(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written, or something else is there.
-        """
-        refuse_foreign(path)
-        with new_file(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_accuracy(path: Path) -> AccuracyReport:

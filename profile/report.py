@@ -135,7 +135,21 @@ class LatencyReport(_Part):
         return self
 
 
-class EncoderProfile(_Part):
+class Report(_Part):
+    """A document of measurements on disk."""
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written, or something else is there.
+        """
+        refuse_foreign(path)
+        with new_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+class EncoderProfile(Report):
     """Everything that ``splitzoo profile encoder`` measures."""
 
     schema_version: Count = SCHEMA_VERSION
@@ -157,16 +171,6 @@ class EncoderProfile(_Part):
     environment: dict[str, str]
     date: str
     command: str
-
-    def save(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written, or something else is there.
-        """
-        refuse_foreign(path)
-        with new_file(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_foreign(path: Path) -> None:
