@@ -4,6 +4,7 @@ The seed of each picture's variation is drawn with the order, so it depends neit
 workers nor on what was interrupted.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,17 @@ def training_loader(
         collate_fn=_collate,
         # Forked workers know this process's libraries; started anew, each would load torch.
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(_worker: int) -> None:
+    """In a process that reads pictures: leave Ctrl-C to the one that trains, which ends this one.
+
+    A forked process has that one's handlers, and would print what interrupted it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class EvaluationPictures(torch.utils.data.Dataset):
@@ -142,6 +153,7 @@ def evaluation_loader(pictures: EvaluationPictures, batch_size: int, workers: in
         num_workers=workers,
         collate_fn=_collate,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_signals,
     )
 
 
