@@ -104,6 +104,10 @@ class TablesError(SplitzooError):
     """Entropy tables that are not valid."""
 
 
+class CalibrationError(SplitzooError):
+    """A model or photographs to which entropy tables cannot be fitted."""
+
+
 class BitstreamError(SplitzooError):
     """A stream that is truncated, corrupted, foreign or hostile."""
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..console import Console, Json, RandomWeights, Seed, seed_of
+from ..zoo.calibration.record import CalibrationRecord
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
 
@@ -29,6 +30,14 @@ def split(
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Graphs that take any number of images.")
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Of photographs to fit the entropy tables to.",
+            show_default="the model's tables",
+        ),
+    ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     json: Json = False,
@@ -55,7 +64,12 @@ def split(
         from .split import export_split
 
         manifest = export_split(
-            built, folder, target=target, dynamic_batch=dynamic_batch, progress=step
+            built,
+            folder,
+            target=target,
+            dynamic_batch=dynamic_batch,
+            calibration=calibration,
+            progress=step,
         )
 
     def show() -> None:
@@ -67,6 +81,7 @@ def split(
                 (f"{name} graph", f"{graph.file} ({_megabytes(folder / graph.file)})")
                 for name, graph in manifest.graphs.items()
             ),
+            ("entropy coding", _coding(manifest.coding.calibration)),
             ("symbols differing", f"{parity.symbols_differing} of {parity.symbols:,}"),
             (
                 "output error",
@@ -144,6 +159,18 @@ def run(
     console.data(results, show)
     if weights == "random":
         console.hint("The weights are random: these answers mean nothing.")
+
+
+def _coding(calibration: CalibrationRecord | None) -> str:
+    """Say how symbols are coded, and what calibration saved."""
+    if calibration is None:
+        return "as the model was trained"
+    before = next(iter(calibration.payload_bytes.values()))
+    after = calibration.payload_bytes[calibration.kept]
+    return (
+        f"{calibration.kept}: {after:,.0f} bytes in place of {before:,.0f}, mean of "
+        f"{calibration.held_out} photographs"
+    )
 
 
 def _megabytes(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.spec import ModelSpec
 
 Sha256 = str
@@ -43,6 +44,9 @@ class Coding(_Part):
     model_id: str = Field(pattern="^[0-9a-f]{8}$")
     shape: tuple[int, int] = Field(
         description="height and width, of the tensor that is decoded first, that are not sent"
+    )
+    calibration: CalibrationRecord | None = Field(
+        default=None, description="how the tables were fitted to photographs, if they were"
     )
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from .. import __version__
 from ..errors import BundleError, DependencyError
 from ..files import new_folder, refuse_taken, sha256_file
+from ..zoo.calibration.calibrate import calibrate
 from ..zoo.coding import save_coder
 from ..zoo.labels import labels_of
 from ..zoo.spec import ModelSpec
@@ -79,6 +80,7 @@ def export_split(
     *,
     target: str = "cpu",
     dynamic_batch: bool = False,
+    calibration: Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
@@ -88,6 +90,8 @@ def export_split(
         folder: To write; it must not exist, or be empty.
         target: Name of a registered target.
         dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
+        calibration: Folder of photographs to fit the entropy tables to first, in place; see
+            :func:`splitzoo.zoo.calibrate`.
         progress: Called with the name of each step as it begins.
 
     Returns:
@@ -99,6 +103,7 @@ def export_split(
         OutputError: The folder is taken or cannot be written.
         ParityError: The graphs do not compute what the model does.
         BundleError: A graph cannot be exported, or not for any number of images.
+        CalibrationError: The tables cannot be fitted.
     """
     chosen = TARGETS.get(target)
     if dynamic_batch:
@@ -108,10 +113,14 @@ def export_split(
     folder = Path(folder)
     refuse_taken(folder)
     model = model.eval()
+    command = _command(model, target, dynamic_batch, calibration)
+    if calibration is not None:
+        progress("fitting entropy tables to photographs")
+        calibrate(model, calibration, command=command)
     with new_folder(folder) as temporary:
         progress("recording the model in PyTorch")
         record = record_run(model, 0)
-        manifest = _write_parts(model, record, temporary, chosen, dynamic_batch, progress)
+        manifest = _write_parts(model, record, temporary, chosen, dynamic_batch, command, progress)
         progress("comparing with PyTorch")
         manifest.parity = check_parity(
             open_bundle(temporary),
@@ -142,6 +151,7 @@ def _write_parts(
     folder: Path,
     target: Target,
     dynamic_batch: bool,
+    command: str,
     progress: Callable[[str], None],
 ) -> Manifest:
     spec = model.spec
@@ -168,6 +178,7 @@ def _write_parts(
             tables="tables.npz",
             model_id=codec.model_id.hex(),
             shape=codec.shape,
+            calibration=model.calibration.record if model.calibration else None,
         ),
         labels="labels.json",
         selftest="selftest.npz",
@@ -185,7 +196,7 @@ def _write_parts(
             seed=model.random_seed,
             model_sha256=model.digest().hex(),
             versions={"splitzoo": __version__, **{name: version(name) for name in _VERSIONS}},
-            command=_command(model, target.name, dynamic_batch),
+            command=command,
         ),
         files={},
     )
@@ -291,9 +302,11 @@ def _write_runtime(folder: Path) -> None:
     (folder / "__main__.py").write_text(_ENTRY_POINT, encoding="utf-8")
 
 
-def _command(model: SplitModel, target: str, dynamic_batch: bool) -> str:
+def _command(model: SplitModel, target: str, dynamic_batch: bool, calibration: Path | None) -> str:
     seed = model.random_seed
     words = ["splitzoo", "export", "split", model.source, "--target", target]
     words += ["--dynamic-batch"] if dynamic_batch else []
+    # Of another machine's folder, the last name says enough.
+    words += [] if calibration is None else ["--calibration", calibration.name]
     words += [] if seed is None else ["--random-weights", "--seed", str(seed)]
     return shlex.join(words)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..export.runtime.halves import Device
-from ..zoo.coding import Codec
+from ..zoo.coding import Codec, FactorizedCoder
+from ..zoo.coding.hyperprior import HyperpriorCoder
 from ..zoo.preprocessing import Preprocessing
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, SkippedImage
@@ -39,14 +40,18 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
     """Encode one image (1, 3, H, W) float32 in PyTorch; return its bytes, and the stream itself."""
     latent = model.encoder(torch.from_numpy(image))
     tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
-    payload = model.codec.coder.encode(*tensors)
-    stream = model.codec.frame(payload, model.codec.coder.shape(*tensors))
-    likelihoods = model.coder.likelihoods(latent)
+    coder = model.codec.coder
+    payload = coder.encode(*tensors)
+    stream = model.codec.frame(payload, coder.shape(*tensors))
+    if model.calibration is not None and isinstance(coder, FactorizedCoder | HyperpriorCoder):
+        estimated = coder.ideal_bits(*tensors)
+    else:
+        estimated = -sum(float(one.log2().sum()) for one in model.coder.likelihoods(latent))
     rate = ImageRate(
         image=name,
         payload_bytes=len(payload),
         stream_bytes=len(stream),
-        estimated_bits=-sum(float(one.log2().sum()) for one in likelihoods) or None,
+        estimated_bits=estimated or None,
         sc2bench_bytes=_sc2bench_bytes(model, payload, latent.shape[-2:]),
     )
     return rate, stream
@@ -55,13 +60,13 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
 def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int | None:
     """Return the size that sc2bench reports: of a pickle around the payload, or of a file.
 
-    What it pickles for hyperpriors and 8-bit values is in another form than what is sent here, so
-    it has no size for them.
+    What it pickles for hyperpriors and 8-bit values is in another form than what is sent here, and
+    calibrated tables it does not have, so it has no size for these.
     """
     kind = model.spec.bottleneck.kind
     if kind == "input-codec":
         return len(payload)
-    if kind not in _PICKLED:
+    if kind not in _PICKLED or model.calibration is not None:
         return None
     return sys.getsizeof(pickle.dumps({"strings": [[payload]], "shape": shape}))
 

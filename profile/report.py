@@ -58,9 +58,10 @@ class Compute(_Part):
 class ImageRate(_Part):
     """Bytes of one image.
 
-    ``estimated_bits`` (from the learned likelihoods) and ``sc2bench_bytes`` (the size that sc2bench
-    reports: of a pickle around the payload, or of an image codec's file) are for models in PyTorch
-    alone, the second for the kinds of bottleneck that sc2bench counts in the same form.
+    ``estimated_bits`` (−log2 of the learned likelihoods or, of a calibrated model, of the
+    probabilities in its tables) and ``sc2bench_bytes`` (the size that sc2bench reports: of a pickle
+    around the payload, or of an image codec's file) are for models in PyTorch alone, the second for
+    the kinds of bottleneck that sc2bench counts in the same form, and not for calibrated models.
     """
 
     image: str

@@ -12,44 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from board import ABSENT, BLOCKED, RUN, on_board
 from PIL import Image
 
 from splitzoo.export.runtime.cli import main
 from splitzoo.zoo.coding import write_stream
 
-# What a board has not: to import one of these fails, however the environment is set up.
-ABSENT = (
-    *("torch", "torchvision", "timm", "compressai", "onnx", "onnxscript", "pydantic", "typer"),
-    *("rich", "jinja2", "huggingface_hub", "safetensors", "fvcore", "matplotlib", "splitzoo"),
-)
-BLOCKED = f"""
-import runpy, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT!r}:
-            raise ModuleNotFoundError("absent on the board: " + name, name=name)
-
-sys.meta_path.insert(0, Absent())
-"""
-RUN = 'runpy.run_module("splitrun", run_name="__main__", alter_sys=True)'
-
 
 @pytest.fixture(scope="module")
 def board(bundle):
     """Run ``python -m splitrun`` in the bundle's folder as on a board."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run(*arguments: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-c", BLOCKED + RUN, *map(str, arguments)],
-            cwd=bundle,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+    return lambda *arguments: on_board(bundle, *arguments)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .calibration.calibrate import calibrate
     from .catalog import (
         DEFAULT_MODEL,
         build,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DEFAULT_MODEL": "catalog",
     "build": "catalog",
+    "calibrate": "calibration.calibrate",
     "fetch": "catalog",
     "get_spec": "catalog",
     "list_architectures": "catalog",
@@ -44,6 +46,7 @@ __all__ = [
     "Preprocessing",
     "SplitModel",
     "build",
+    "calibrate",
     "fetch",
     "get_spec",
     "list_architectures",

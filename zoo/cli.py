@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..console import Console, Json
+from .calibration.cli import calibrate
 from .kinds import Method, Task
 from .train.cli import recipe, train
 
@@ -171,6 +172,7 @@ def convert(
     run(Console(json), checkpoint, output, name=name, everything=all_)
 
 
+app.command()(calibrate)
 app.command()(recipe)
 app.command()(train)
 

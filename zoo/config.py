@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import __version__
 from ..documents import read_document
 from ..errors import ModelFolderError
+from .calibration.record import CalibrationRecord
 from .spec import ModelSpec
 from .train.record import TrainingRecord
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
@@ -33,6 +34,9 @@ class ModelConfig(BaseModel):
     origin: str = Field(default="", description="where the weights were before, in words")
     training: TrainingRecord | None = Field(
         default=None, description="how they were trained, where that was done here"
+    )
+    calibration: CalibrationRecord | None = Field(
+        default=None, description="how the entropy tables were fitted to photographs, if they were"
     )
 
 

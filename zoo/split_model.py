@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import BitstreamError, SpecError
 from .bottlenecks.base import Bottleneck
+from .calibration.record import Calibration
 from .coding import Codec, Coder
 from .spec import ModelSpec
 from .train.record import TrainingRecord
@@ -37,6 +38,8 @@ class SplitModel(nn.Module):
         source: What :func:`splitzoo.zoo.load` was given: a name, a folder or a repository.
         origin: Where the weights were before, in words, such as a file that was converted.
         training_record: How the weights were trained, where that was done here.
+        calibration: The entropy coder that is used in place of the bottleneck's own, if one was
+            fitted to photographs; see :func:`splitzoo.zoo.calibrate`.
         random_seed: Of the weights, while they are those of a random generator; training and
             loading weights set it to None.
     """
@@ -53,6 +56,7 @@ class SplitModel(nn.Module):
         self.origin = ""
         self.random_seed: int | None = None
         self.training_record: TrainingRecord | None = None
+        self._calibration: Calibration | None = None
         self._codec: Codec | None = None
         self._tables_are_old = False
         self.register_load_state_dict_post_hook(_weights_changed)
@@ -147,12 +151,25 @@ class SplitModel(nn.Module):
         return next((one.device for one in self.parameters()), torch.device("cpu"))
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The fitted entropy coder; new weights make it void."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration | None) -> None:
+        self._calibration = calibration
+        self._codec = None
+
+    def _coder(self) -> Coder:
+        return self._calibration.coder() if self._calibration else self.coder.coder()
+
+    @property
     def codec(self) -> Codec:
         """Coder and stream id of the present weights; made anew after training."""
         if self._tables_are_old:
             self.make_tables()
         if self._codec is None or self.training:
-            coder = self.coder.coder()
+            coder = self._coder()
             # Of no memory: a coder looks at the shapes alone.
             wire = (np.broadcast_to(np.int32(0), one.shape) for one in self.spec.wire)
             self._codec = Codec(coder, self._digest(coder)[:4], coder.shape(*wire))
@@ -160,7 +177,7 @@ class SplitModel(nn.Module):
 
     def digest(self) -> bytes:
         """Return the SHA-256 of all tensors, entropy tables included; the stream id begins it."""
-        return self._digest(self.coder.coder())
+        return self._digest(self._coder())
 
     def _digest(self, coder: Coder) -> bytes:
         content = hashlib.sha256(coder.digest())
@@ -172,7 +189,7 @@ class SplitModel(nn.Module):
     def make_tables(self) -> None:
         """Make the integer tables from the present weights."""
         self.coder.make_tables()
-        self._codec = None
+        self.calibration = None
         self._tables_are_old = self.training
 
     def train(self, mode: bool = True) -> "SplitModel":
@@ -189,6 +206,6 @@ class SplitModel(nn.Module):
 
 
 def _weights_changed(model: SplitModel, _keys: object) -> None:
-    model._codec = None
+    model.calibration = None
     model._tables_are_old = False  # they came with the weights
     model.random_seed = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -12,11 +13,15 @@ from torch import Tensor
 from ..errors import ModelFolderError, SpecError
 from ..files import new_folder, sha256_file
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
+from .calibration.record import Calibration
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .split_model import SplitModel
+
+_CALIBRATED = "calibrated."
+"""Of the names of tables that were fitted to photographs."""
 
 
 def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -> Path:
@@ -30,6 +35,11 @@ def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -
             name: _half(name, tensor) if _may_be_half(name, tensor.dtype) else tensor
             for name, tensor in state.items()
         }
+    if model.calibration is not None:
+        state |= {
+            f"{_CALIBRATED}{name}": torch.from_numpy(np.array(array))
+            for name, array in model.calibration.arrays.items()
+        }
     with new_folder(folder) as temporary:
         weights = temporary / WEIGHTS_NAME
         weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
@@ -39,6 +49,7 @@ def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -
             random_seed=model.random_seed,
             origin=model.origin,
             training=model.training_record,
+            calibration=model.calibration.record if model.calibration else None,
         )
         (temporary / CONFIG_NAME).write_text(
             config.model_dump_json(indent=2) + "\n", encoding="utf-8"
@@ -79,6 +90,15 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
             f"{folder / CONFIG_NAME} describes a model that cannot be built: {error.message}"
         ) from error
     expected = model.state_dict()
+    calibrated = (
+        {}
+        if config.calibration is None
+        else {
+            name.removeprefix(_CALIBRATED): state.pop(name).numpy()
+            for name in sorted(state)
+            if name.startswith(_CALIBRATED)
+        }
+    )
     state = {
         name: tensor.float()
         if tensor.dtype == torch.float16
@@ -92,6 +112,8 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
     model.random_seed = config.random_seed
     model.origin = config.origin
     model.training_record = config.training
+    if config.calibration is not None:
+        model.calibration = Calibration(calibrated, config.calibration)
     # Hostile tables are refused now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:

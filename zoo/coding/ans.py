@@ -140,6 +140,18 @@ class RowModels:
             symbols[escaped] = values
         return symbols
 
+    def ideal_bits(self, symbols: NDArray[np.int32], counts: NDArray[np.int64]) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits.
+
+        Args:
+            symbols: As :meth:`push` takes them.
+            counts: Likewise.
+        """
+        slots, _ = self.slots(symbols, counts)
+        frequencies = np.diff(self.tables.cdf.astype(np.int64), axis=1)
+        chosen = frequencies[np.repeat(np.arange(len(counts)), counts), slots]
+        return float(self.tables.precision * chosen.size - np.log2(chosen).sum())
+
     def _bounds(
         self, escaped: NDArray[np.bool_], counts: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,6 +186,39 @@ class RowModels:
             magnitude[chosen] |= coder.decode(_Uniform(), sizes).astype(np.int64) << shift
         beyond = np.where(magnitude & 1, -(magnitude + 1) // 2, magnitude // 2)
         return np.add(beyond, np.where(beyond < 0, first, end))
+
+
+class ChannelModels:
+    """Codes symbols (C, h, w) under one row per channel: channel after channel, in raster order.
+
+    Args:
+        tables: C rows.
+    """
+
+    def __init__(self, tables: FactorizedTables) -> None:
+        self._channels = tables.channels
+        self._rows = RowModels(tables)
+
+    def push(self, stack: Stack, symbols: NDArray[np.int32]) -> None:
+        """Code symbols, int32, of any values: those outside their row are escape-coded."""
+        self._rows.push(stack, symbols.ravel(), self._counts(symbols.size // self._channels))
+
+    def pop(self, stack: Stack, shape: tuple[int, ...]) -> NDArray[np.int32]:
+        """Read back what :meth:`push` wrote of symbols of this shape, at least one.
+
+        Raises:
+            BitstreamError: A symbol is beyond 32 bits.
+        """
+        _, height, width = shape
+        return self._rows.pop(stack, self._counts(height * width)).reshape(shape)
+
+    def ideal_bits(self, symbols: NDArray[np.int32]) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        counts = self._counts(symbols.size // self._channels)
+        return self._rows.ideal_bits(symbols.ravel(), counts)
+
+    def _counts(self, of_each: int) -> NDArray[np.int64]:
+        return np.full(self._channels, of_each)
 
 
 def _bit_fields(

@@ -2,11 +2,11 @@
 
 from .autoregressive import AutoregressiveCoder
 from .coder import Coder
-from .factorized import FactorizedCoder
+from .factorized import ContextCoder, FactorizedCoder
 from .features import FeaturesCoder
-from .hyperprior import HyperpriorCoder
+from .hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from .pixels import PixelsCoder
-from .quantised import QuantisedCoder
+from .quantised import ContextQuantisedCoder, QuantisedCoder
 
 CODERS: dict[str, type[Coder]] = {
     coder.kind: coder
@@ -15,6 +15,9 @@ CODERS: dict[str, type[Coder]] = {
         HyperpriorCoder,
         AutoregressiveCoder,
         QuantisedCoder,
+        ContextCoder,
+        ContextHyperpriorCoder,
+        ContextQuantisedCoder,
         FeaturesCoder,
         PixelsCoder,
     )

@@ -1,17 +1,17 @@
-"""Entropy coding of symbols under one table per channel: asymmetric numeral systems.
+"""Entropy coding of an array of symbols: asymmetric numeral systems.
 
-The payload is one stack (see ``ans``): read from its top it holds the symbols, channel after
-channel in raster order.
+The payload is one stack (see ``ans``). Under one table per channel it holds, read from its top, the
+symbols, channel after channel in raster order; under context tables, see ``context_models``.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .ans import RowModels, Stack
+from ...errors import TablesError
+from .ans import ChannelModels, Stack
 from .coder import Array, Hyper, Setting
+from .context_models import ContextModels
+from .context_tables import ContextTables
 from .tables import FactorizedTables
 
 
@@ -29,8 +29,8 @@ class FactorizedCoder:
     needs_hyper: ClassVar[bool] = False
 
     def __init__(self, tables: FactorizedTables) -> None:
-        self.tables = tables
-        self._models = RowModels(tables)
+        self.tables: FactorizedTables | ContextTables = tables
+        self._models: ChannelModels | ContextModels = ChannelModels(tables)
 
     @property
     def channels(self) -> int:
@@ -38,9 +38,8 @@ class FactorizedCoder:
         return self.tables.channels
 
     def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return height and width of the symbols."""
-        (symbols,) = tensors
-        height, width = symbols.shape[-2:]
+        """Return height and width of the symbols, the first tensor."""
+        height, width = tensors[0].shape[-2:]
         return height, width
 
     def digest(self) -> bytes:
@@ -80,10 +79,17 @@ class FactorizedCoder:
 
         Returns:
             The payload.
+
+        Raises:
+            TablesError: They have another number of channels than the tables.
         """
         (symbols,) = tensors
+        if symbols.ndim != 3 or len(symbols) != self.channels:
+            raise TablesError(
+                f"The symbols have shape {symbols.shape}; tables are for {self.channels} channels."
+            )
         stack = Stack()
-        self._models.push(stack, symbols.reshape(-1), self._counts(symbols.size // self.channels))
+        self._models.push(stack, symbols)
         return stack.payload()
 
     def decode(
@@ -100,19 +106,45 @@ class FactorizedCoder:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
         """
         stack = Stack(payload)
-        symbols = self._models.pop(stack, self._counts(height * width))
+        symbols = self._models.pop(stack, (self.channels, height, width))
         stack.close()
-        return (symbols.reshape(-1, height, width),)
+        return (symbols,)
 
-    def _counts(self, of_each: int) -> NDArray[np.int64]:
-        """Return how many symbols each channel has."""
-        return np.full(self.channels, of_each)
-
-    def ideal_bits(self, symbols: NDArray[np.int32]) -> float:
+    def ideal_bits(self, *tensors: Array) -> float:
         """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
-        slots, _ = self._models.slots(
-            symbols.reshape(-1), self._counts(symbols.size // self.channels)
-        )
-        frequency = np.diff(self.tables.cdf.astype(np.int64), axis=1)
-        counts = np.take_along_axis(frequency, slots.reshape(self.channels, -1), axis=1)
-        return float(self.tables.precision * counts.size - np.log2(counts).sum())
+        (symbols,) = tensors
+        return self._models.ideal_bits(symbols)
+
+
+class ContextCoder(FactorizedCoder):
+    """Codes symbol arrays under tables that the symbols coded before them pick.
+
+    Args:
+        tables: Fitted to such symbols, without side indexes.
+
+    Raises:
+        TablesError: They are for symbols that come with indexes.
+    """
+
+    kind: ClassVar[str] = "context"
+
+    def __init__(self, tables: ContextTables) -> None:
+        tables.refuse_side(expected=False)
+        self.tables = tables
+        self._models = ContextModels(tables)
+
+    @classmethod
+    def array_names(cls) -> tuple[str, ...]:
+        """Return the names of the tables' arrays."""
+        return ContextTables.names()
+
+    @classmethod
+    def from_parts(
+        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> "ContextCoder":
+        """Make a coder from tables, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        return cls(ContextTables.of(arrays))

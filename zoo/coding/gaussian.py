@@ -37,28 +37,9 @@ class ConditionalModels:
             raise TablesError(
                 f"Entropy tables: {tables.channels} scales; {_MAX_ROWS} are possible."
             )
-        self.tables = tables
+        self.channels: int | None = None  # of symbols: any
+        self.indexes = tables.channels
         self._models = RowModels(tables)
-
-    def valid(self, indexes: Array, error: type[SplitzooError]) -> NDArray[np.uint8]:
-        """Return scale indexes in their smallest form.
-
-        Args:
-            indexes: (C, h, w) integers.
-            error: To raise otherwise.
-
-        Raises:
-            SplitzooError: They are not integers of that form, too many, or beyond the tables.
-        """
-        rows = self.tables.channels
-        fit = indexes.ndim == 3 and indexes.dtype.kind in "iu" and 0 < indexes.size <= MAX_SYMBOLS
-        if not fit or indexes.min() < 0 or indexes.max() >= rows:
-            found = f" from {indexes.min()} to {indexes.max()}" if fit else ""
-            raise error(
-                f"The scale indexes are {indexes.dtype} {indexes.shape}{found}; expected are "
-                f"integers (C, h, w) from 0 to {rows - 1}, {MAX_SYMBOLS} at most."
-            )
-        return indexes.astype(np.uint8)
 
     def push(self, stack: Stack, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
         """Code symbols.
@@ -85,9 +66,35 @@ class ConditionalModels:
         symbols[order] = self._models.pop(stack, counts)
         return symbols.reshape(indexes.shape)
 
+    def ideal_bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        order, counts = self._sort(indexes)
+        return self._models.ideal_bits(symbols.ravel()[order], counts)
+
     def _sort(self, indexes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         flat = indexes.ravel()
-        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=self.tables.channels)
+        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=self.indexes)
+
+
+def valid_indexes(indexes: Array, rows: int, error: type[SplitzooError]) -> NDArray[np.uint8]:
+    """Return scale indexes in their smallest form.
+
+    Args:
+        indexes: (C, h, w) integers.
+        rows: That they are to be below, 256 at most.
+        error: To raise otherwise.
+
+    Raises:
+        SplitzooError: They are not integers of that form, too many, or beyond the tables.
+    """
+    fit = indexes.ndim == 3 and indexes.dtype.kind in "iu" and 0 < indexes.size <= MAX_SYMBOLS
+    if not fit or indexes.min() < 0 or indexes.max() >= rows:
+        found = f" from {indexes.min()} to {indexes.max()}" if fit else ""
+        raise error(
+            f"The scale indexes are {indexes.dtype} {indexes.shape}{found}; expected are "
+            f"integers (C, h, w) from 0 to {rows - 1}, {MAX_SYMBOLS} at most."
+        )
+    return indexes.astype(np.uint8)
 
 
 def index_check(indexes: NDArray[np.uint8]) -> bytes:

@@ -7,7 +7,8 @@
 
 The payload is a check of the scale indexes, 2 bytes, and one stack (see ``ans``): on its top z,
 channel after channel in raster order, below it y, scale after scale in raster order
-(https://arxiv.org/abs/1802.01436; with means, https://arxiv.org/abs/1809.02736).
+(https://arxiv.org/abs/1802.01436; with means, https://arxiv.org/abs/1809.02736). Under context
+tables, see ``context_models`` for the order of both.
 """
 
 import hashlib
@@ -17,10 +18,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BitstreamError, TablesError
-from .ans import RowModels, Stack
+from ...errors import BitstreamError, SplitzooError, TablesError
+from .ans import ChannelModels, Stack
 from .coder import Array, Hyper, Setting
-from .gaussian import CHECK_BYTES, ConditionalModels, index_check, refuse_other_indexes
+from .context_models import ContextModels, SideModels
+from .context_tables import ContextTables
+from .gaussian import (
+    CHECK_BYTES,
+    ConditionalModels,
+    index_check,
+    refuse_other_indexes,
+    valid_indexes,
+)
 from .tables import FactorizedTables
 
 _HYPER = "hyper_"
@@ -43,10 +52,10 @@ class HierarchicalCoder:
     needs_hyper: ClassVar[bool] = True
 
     def __init__(self, hyper_tables: FactorizedTables, tables: FactorizedTables) -> None:
-        self.hyper_tables = hyper_tables
-        self.tables = tables
-        self._hyper_models = RowModels(hyper_tables)
-        self._models = ConditionalModels(tables)
+        self.hyper_tables: FactorizedTables | ContextTables = hyper_tables
+        self.tables: FactorizedTables | ContextTables = tables
+        self._hyper_models: ChannelModels | ContextModels = ChannelModels(hyper_tables)
+        self._models: ConditionalModels | SideModels = ConditionalModels(tables)
 
     @property
     def channels(self) -> int:
@@ -89,8 +98,7 @@ class HierarchicalCoder:
                 f"The hyperprior has shape {hyper_symbols.shape}; tables are for {self.channels} "
                 "channels."
             )
-        counts = np.full(self.channels, hyper_symbols[0].size)
-        self._hyper_models.push(stack, hyper_symbols.ravel(), counts)
+        self._hyper_models.push(stack, hyper_symbols)
         return index_check(indexes) + stack.payload()
 
     def _begin(
@@ -102,8 +110,8 @@ class HierarchicalCoder:
         if len(payload) < CHECK_BYTES:
             raise BitstreamError("The payload ends within the check of its scale indexes.")
         stack = Stack(payload[CHECK_BYTES:])
-        symbols = self._hyper_models.pop(stack, np.full(self.channels, height * width))
-        return payload[:CHECK_BYTES], stack, hyper(symbols.reshape(-1, height, width))
+        symbols = self._hyper_models.pop(stack, (self.channels, height, width))
+        return payload[:CHECK_BYTES], stack, hyper(symbols)
 
 
 class HyperpriorCoder(HierarchicalCoder):
@@ -141,7 +149,7 @@ class HyperpriorCoder(HierarchicalCoder):
             raise TablesError(
                 f"Symbols of shape {symbols.shape} have scale indexes of shape {indexes.shape}."
             )
-        indexes = self._models.valid(indexes, TablesError)
+        indexes = self._valid(indexes, TablesError)
         stack = Stack()
         self._models.push(stack, symbols, indexes)
         return self._finish(stack, hyper_symbols, indexes)
@@ -167,8 +175,57 @@ class HyperpriorCoder(HierarchicalCoder):
             DesyncError: The hyper-decoder gives other scale indexes than the device's.
         """
         check, stack, (indexes, *rest) = self._begin(payload, height, width, hyper)
-        indexes = self._models.valid(indexes, BitstreamError)
+        indexes = self._valid(indexes, BitstreamError)
         refuse_other_indexes(indexes, check)
         symbols = self._models.pop(stack, indexes)
         stack.close()
         return symbols, *rest
+
+    def ideal_bits(self, *tensors: Array) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        symbols, hyper_symbols, indexes = tensors
+        of_z = self._hyper_models.ideal_bits(hyper_symbols)
+        return of_z + self._models.ideal_bits(symbols, self._valid(indexes, TablesError))
+
+    def _valid(self, indexes: Array, error: type[SplitzooError]) -> NDArray[np.uint8]:
+        known = self._models.channels
+        if known is not None and len(indexes) != known:
+            raise error(f"There are scale indexes of {len(indexes)} channels, tables for {known}.")
+        return valid_indexes(indexes, self._models.indexes, error)
+
+
+class ContextHyperpriorCoder(HyperpriorCoder):
+    """Codes y under what its neighbours and the hyperprior's scales say; z by its neighbours.
+
+    Args:
+        hyper_tables: Of z.
+        tables: Of y; the scale indexes are its side indexes.
+
+    Raises:
+        TablesError: The tables of z are for symbols that come with indexes, or those of y are not.
+    """
+
+    kind: ClassVar[str] = "hyperprior-context"
+
+    def __init__(self, hyper_tables: ContextTables, tables: ContextTables) -> None:
+        hyper_tables.refuse_side(expected=False)
+        self.hyper_tables = hyper_tables
+        self.tables = tables
+        self._hyper_models = ContextModels(hyper_tables)
+        self._models = SideModels(tables)
+
+    @classmethod
+    def array_names(cls) -> tuple[str, ...]:
+        """Return the names of :meth:`arrays`."""
+        return ContextTables.names(_HYPER) + ContextTables.names()
+
+    @classmethod
+    def from_parts(
+        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> "ContextHyperpriorCoder":
+        """Make a coder from tables, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        return cls(ContextTables.of(arrays, _HYPER), ContextTables.of(arrays))

@@ -1,7 +1,7 @@
-"""Values of an affine quantiser as raw bytes: no entropy coding.
+"""Values of an affine quantiser: as raw bytes, or under context tables.
 
-The payload is the scale (float32), the zero point (1 byte), and the values (1 byte each), channel
-after channel in raster order, little endian.
+The raw payload is the scale (float32), the zero point (1 byte), and the values (1 byte each),
+channel after channel in raster order, little endian.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import BitstreamError, TablesError
 from .coder import Array, Hyper, Setting
+from .factorized import ContextCoder
 
 _HEAD = struct.Struct("<fB")
 _MAX_CHANNELS = 1 << 16
@@ -68,16 +69,7 @@ class QuantisedCoder:
             TablesError: The tensors are not of that form.
         """
         values, scale, zero_point = tensors
-        if values.dtype != np.uint8 or len(values) != self.channels:
-            raise TablesError(
-                f"The quantiser gave values of {values.dtype} in {len(values)} channels; "
-                f"uint8 in {self.channels} were expected."
-            )
-        if not 0 < scale.item() < np.inf or not 0 <= zero_point.item() <= 255:
-            raise TablesError(
-                f"The quantiser gave scale {scale.item()} and zero point {zero_point.item()}."
-            )
-        return _HEAD.pack(scale.item(), zero_point.item()) + values.tobytes()
+        return _packed_range(values, scale, zero_point, self.channels) + values.tobytes()
 
     def decode(
         self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
@@ -93,15 +85,9 @@ class QuantisedCoder:
         expected = _HEAD.size + self.channels * height * width
         if len(payload) != expected:
             raise BitstreamError(f"The payload has {len(payload)} bytes; expected were {expected}.")
-        scale, zero_point = _HEAD.unpack_from(payload)
-        if not 0 < scale < np.inf:
-            raise BitstreamError(f"The payload has a scale of {scale}, which no encoder writes.")
-        values = np.frombuffer(payload, np.uint8, offset=_HEAD.size)
-        return (
-            values.reshape(self.channels, height, width).copy(),
-            np.full((1, 1, 1), scale, np.float32),
-            np.full((1, 1, 1), zero_point, np.int32),
-        )
+        scale, zero_point, rest = _read_range(payload)
+        values = np.frombuffer(rest, np.uint8).reshape(self.channels, height, width)
+        return values.copy(), scale, zero_point
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the settings."""
@@ -132,3 +118,94 @@ class QuantisedCoder:
         if set(settings) != {"channels", "bits"}:
             raise TablesError(f"Quantised values: the settings are {sorted(settings)}.")
         return cls(**settings)  # pyright: ignore[reportArgumentType]  # checked in __init__
+
+
+class ContextQuantisedCoder(ContextCoder):
+    """Codes the values under tables that those coded before them pick.
+
+    The payload is scale and zero point, as above, and a stack of the values less the zero point.
+    """
+
+    kind: ClassVar[str] = "quantised-context"
+    takes: ClassVar[int] = 3
+    gives: ClassVar[int] = 3
+
+    def encode(self, *tensors: Array) -> bytes:
+        """Code the device graph's outputs for one image, losslessly.
+
+        Args:
+            tensors: As :meth:`QuantisedCoder.encode` takes them.
+
+        Raises:
+            TablesError: The tensors are not of that form.
+        """
+        head = _packed_range(*tensors, self.channels)
+        return head + super().encode(_less_zero_point(*tensors))
+
+    def decode(
+        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+    ) -> tuple[Array, ...]:
+        """Read back what :meth:`encode` wrote.
+
+        Returns:
+            As :meth:`QuantisedCoder.decode` does.
+
+        Raises:
+            BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
+        """
+        scale, zero_point, rest = _read_range(payload)
+        (symbols,) = super().decode(rest, height, width)
+        values = symbols.astype(np.int64) + zero_point.item()
+        if values.min() < 0 or values.max() > 255:
+            raise BitstreamError("The payload holds a value beyond 8 bits.")
+        return values.astype(np.uint8), scale, zero_point
+
+    def ideal_bits(self, *tensors: Array) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        return super().ideal_bits(_less_zero_point(*tensors))
+
+
+def _less_zero_point(values: Array, _scale: Array, zero_point: Array) -> Array:
+    return values.astype(np.int32) - np.int32(zero_point.item())
+
+
+def _packed_range(values: Array, scale: Array, zero_point: Array, channels: int) -> bytes:
+    """Return the first bytes of a payload: scale and zero point.
+
+    Args:
+        values: That they belong to.
+        scale: (1, 1, 1) float32.
+        zero_point: (1, 1, 1) int32.
+        channels: That the values are to have.
+
+    Raises:
+        TablesError: The tensors are not what a quantiser gives.
+    """
+    if values.dtype != np.uint8 or len(values) != channels:
+        raise TablesError(
+            f"The quantiser gave values of {values.dtype} in {len(values)} channels; "
+            f"uint8 in {channels} were expected."
+        )
+    if not 0 < scale.item() < np.inf or not 0 <= zero_point.item() <= 255:
+        raise TablesError(
+            f"The quantiser gave scale {scale.item()} and zero point {zero_point.item()}."
+        )
+    return _HEAD.pack(scale.item(), zero_point.item())
+
+
+def _read_range(payload: bytes) -> tuple[Array, Array, bytes]:
+    """Return scale (1, 1, 1) float32 and zero point (1, 1, 1) int32, and what follows them.
+
+    Raises:
+        BitstreamError: The payload is shorter, or no encoder writes such a scale.
+    """
+    if len(payload) < _HEAD.size:
+        raise BitstreamError("The payload ends within its scale and zero point.")
+    scale, zero_point = _HEAD.unpack_from(payload)
+    if not 0 < scale < np.inf:
+        raise BitstreamError(f"The payload has a scale of {scale}, which no encoder writes.")
+    return (
+        np.full((1, 1, 1), scale, np.float32),
+        np.full((1, 1, 1), zero_point, np.int32),
+        payload[_HEAD.size :],
+    )

@@ -1,0 +1,72 @@
+"""``splitzoo zoo calibrate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...console import Console, Json, command_line
+from .record import CalibrationRecord
+
+Photographs = Annotated[
+    Path, typer.Option(metavar="DIR", help="Of photographs like those that the model will see.")
+]
+
+
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
+        ),
+    ],
+    data: Photographs,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    images: Annotated[
+        int | None, typer.Option(min=8, max=1 << 16, help="To use.", show_default="384")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit a model's entropy tables to photographs: fewer bytes, the same answers."""
+    from ...files import refuse_taken
+    from ..catalog import load, save
+    from .calibrate import MOST_IMAGES
+    from .calibrate import calibrate as run
+
+    console = Console(json)
+    refuse_taken(output)
+    with console.steps() as step:
+        step("loading")
+        found = load(model)
+    done = run(
+        found,
+        data,
+        most=images or MOST_IMAGES,
+        command=command_line(),
+        track=lambda paths: console.track(paths, "photographs"),
+    )
+    save(found, output)
+    if done is None:
+        console.data(None, lambda: None)
+        console.hint(f"Its learned tables are the best there are; {output} has them as they were.")
+        return
+    console.data(done.record, lambda: show(console, str(output), done.record))
+    console.hint(f"Next: splitzoo export split {output}")
+
+
+def show(console: Console, title: str, record: CalibrationRecord) -> None:
+    """Print what calibration compared."""
+    before = next(iter(record.payload_bytes.values()))
+    rows = [
+        (
+            name + (", kept" if name == record.kept else ""),
+            f"{mean:,.1f}",
+            f"{mean / before:.2f}",
+        )
+        for name, mean in record.payload_bytes.items()
+    ]
+    console.table(
+        f"{title}: payload of {record.held_out} photographs, fitted to {record.fitted} others",
+        ("coding", "bytes per image>", "of the first>"),
+        rows,
+    )

@@ -1,0 +1,169 @@
+"""Fitting context tables to the symbols of photographs: linear prediction, least squares."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coding.context_models import combine, weigh_side
+from ..coding.context_tables import MAX_SIDE_WEIGHT, MAX_WEIGHT, ONE, ContextTables
+from ..coding.pyramid import MAX_KINDS, Kinds, Sites, passes_of, walk
+from .rows import count_rows, tables_from_counts
+
+LEVELS = 3
+"""Of the pyramid: the first pass takes every eighth place in both directions."""
+
+SPREADS = 16
+FRACTIONS = 5
+"""Classes of what is predicted; their product is the number of tables."""
+
+_RIDGE = 1.0
+_REACH = 511
+_SAMPLES = 1 << 20
+
+
+@dataclass
+class _Fitted:
+    """What the passes gave so far: weights, and of each symbol what picks its row."""
+
+    weights: NDArray[np.int32]
+    side_weights: NDArray[np.int32]
+    residuals: list[NDArray[np.int32]] = field(default_factory=list)
+    spreads: list[NDArray[np.int32]] = field(default_factory=list)
+    fractions: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+def fit_context(
+    symbols: NDArray[np.int32],
+    *,
+    limit: int,
+    side: NDArray[np.uint8] | None = None,
+    sides: int = 0,
+) -> ContextTables:
+    """Fit context tables.
+
+    Args:
+        symbols: Of N images, (N, C, h, w) int32.
+        limit: Symbols count as so much at most in what is predicted from them.
+        side: Indexes of the same shape that come with the symbols, such as a hyperprior's.
+        sides: How many such indexes there are.
+    """
+    channels = symbols.shape[1]
+    passes = passes_of(LEVELS)
+    fitted = _Fitted(
+        np.zeros((passes, 1 + MAX_KINDS, 2, channels), np.int32),
+        np.zeros((passes, channels), np.int32),
+    )
+    values = np.zeros(0, np.int32) if side is None else _side_values(symbols, side, sides, limit)
+
+    def code(number: int, kinds: Kinds, sites: Sites) -> NDArray[np.int32]:
+        known = symbols[:, :, sites[0], sites[1]]
+        flat = known.reshape(*known.shape[:2], -1)
+        of_side = None
+        if side is not None:
+            of_side = values[side[:, :, sites[0], sites[1]].reshape(flat.shape)]
+        residuals = _fit_pass(fitted, number, kinds, flat, limit, of_side)
+        plane = np.stack((np.clip(flat, -limit, limit), np.minimum(np.abs(residuals), limit)))
+        return plane.astype(np.int32).reshape(2, *known.shape)
+
+    walk(*symbols.shape[2:], LEVELS, code)
+    residuals = np.concatenate([one.ravel() for one in fitted.residuals])
+    spreads = np.concatenate([one.ravel() for one in fitted.spreads])
+    fractions = np.concatenate([one.ravel() for one in fitted.fractions])
+    spread_thresholds = _thresholds(np.maximum(spreads, 1), SPREADS)
+    off = np.abs(fractions.astype(np.int32) - ONE // 2)
+    near = _thresholds(off[off > 0], FRACTIONS // 2 + 1) if off.any() else np.zeros(0, np.int32)
+    # Symmetric: as many classes to the one side of no remainder as to the other.
+    fraction_thresholds = np.concatenate((ONE // 2 - near[::-1] + 1, ONE // 2 + near))
+    fraction_thresholds = np.unique(fraction_thresholds.clip(1, ONE - 1)).astype(np.int32)
+    columns = fraction_thresholds.size + 1
+    rows = np.searchsorted(spread_thresholds, spreads, side="right") * columns
+    rows += np.searchsorted(fraction_thresholds, fractions, side="right")
+    number = (spread_thresholds.size + 1) * columns
+    reach = min(_REACH, max(1, int(np.abs(residuals).max(initial=0))))
+    expected = np.append(spread_thresholds, 2 * spread_thresholds[-1:]) / ONE
+    tables = tables_from_counts(
+        count_rows(residuals, rows, number, reach),
+        np.repeat(expected if expected.size else np.array([0.5]), columns),
+    )
+    return ContextTables(
+        weights=fitted.weights,
+        side=values,
+        side_weights=fitted.side_weights,
+        spreads=spread_thresholds,
+        fractions=fraction_thresholds,
+        limit=limit,
+        rows=tables,
+    )
+
+
+def _side_values(
+    symbols: NDArray[np.int32], side: NDArray[np.uint8], sides: int, limit: int
+) -> NDArray[np.int32]:
+    """Return the mean magnitude of the symbols that come with each index.
+
+    One that was never seen says what the next lower one does.
+    """
+    magnitude = np.minimum(np.abs(symbols), limit).ravel()
+    count = np.bincount(side.ravel(), minlength=sides)
+    total = np.bincount(side.ravel(), magnitude, minlength=sides)
+    mean = np.rint(ONE * total / np.maximum(count, 1)).astype(np.int32)
+    seen = np.maximum.accumulate(np.where(count > 0, np.arange(sides), np.argmax(count > 0)))
+    return mean[seen]
+
+
+def _fit_pass(
+    fitted: _Fitted,
+    number: int,
+    kinds: Kinds,
+    symbols: NDArray[np.int32],
+    limit: int,
+    of_side: NDArray[np.int32] | None,
+) -> NDArray[np.int32]:
+    """Fit a pass to symbols (N, C, n); return them less their means."""
+    weights = fitted.weights[number]
+    means_of, spreads_of = ([kind[part] for kind in kinds] for part in (0, 1))
+    # Zero is what a symbol mostly is, and no prediction is better than a noisy one.
+    solved = _solve(means_of, np.clip(symbols, -limit, limit))
+    weights[: solved.shape[0], 0] = np.rint(ONE * solved)
+    mean = combine(weights[:, 0, :, None], means_of, symbols.shape) + ONE // 2
+    residuals = symbols - (mean >> (ONE.bit_length() - 1))
+    distance = np.minimum(np.abs(residuals), limit)
+    if of_side is None:
+        solved = _solve(spreads_of, distance)
+    else:
+        solved = _solve([*spreads_of, of_side], distance)
+        of_index = np.rint(ONE * ONE * solved[-1])
+        fitted.side_weights[number] = of_index.clip(-MAX_SIDE_WEIGHT, MAX_SIDE_WEIGHT)
+        solved = solved[:-1]
+    weights[: solved.shape[0], 1] = np.rint(ONE * solved)
+    np.clip(weights[1:], -MAX_WEIGHT, MAX_WEIGHT, out=weights[1:])
+    spread = combine(weights[:, 1, :, None], spreads_of, symbols.shape)
+    if of_side is not None:
+        spread += weigh_side(fitted.side_weights[number][:, None], of_side)
+    fitted.residuals.append(residuals)
+    fitted.spreads.append(spread)
+    fitted.fractions.append((mean & (ONE - 1)).astype(np.uint8))
+    return residuals
+
+
+def _solve(features: list[NDArray[np.int32]], target: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return least-squares weights, channel by channel: (1 + features, C), the constant first.
+
+    Args:
+        features: Each (N, C, n).
+        target: (N, C, n).
+    """
+    given = [np.ones_like(target, np.float64), *(one.astype(np.float64) for one in features)]
+    moments = np.array([[np.einsum("ncp,ncp->c", a, b) for b in given] for a in given])
+    right = np.array([np.einsum("ncp,ncp->c", a, target) for a in given])
+    moments = moments.transpose(2, 0, 1) + _RIDGE * np.eye(len(given))
+    return np.linalg.solve(moments, right.T[..., None])[..., 0].T
+
+
+def _thresholds(values: NDArray[np.int32], classes: int) -> NDArray[np.int32]:
+    """Split values at what lets each class have an equal share of the sum of their square roots."""
+    values = np.sort(values[:: max(1, values.size // _SAMPLES)])
+    share = np.cumsum(np.sqrt(values))
+    cuts = values[np.searchsorted(share, share[-1] * np.arange(1, classes) / classes)]
+    return np.unique(cuts).astype(np.int32)
