@@ -10,8 +10,21 @@ _SIGNALS = tuple(
 )
 
 
+_received: list[int] = []
+
+
 class _Stopped(BaseException):
     """Raised where the signal found the program."""
+
+
+def check_stopped() -> None:
+    """Stop where a signal was received, but what it raised was lost.
+
+    Python ignores exceptions in destructors, and long work with libraries has many of them: it
+    calls this now and then.
+    """
+    if _received:
+        raise _Stopped
 
 
 def run_stoppable(work: Callable[[], int]) -> int:
@@ -22,13 +35,13 @@ def run_stoppable(work: Callable[[], int]) -> int:
     Returns:
         What ``work`` returned; 1 after Ctrl-C, 128 + its number after another signal.
     """
-    received: list[int] = []
+    _received.clear()
 
     def stop(signum: int, _frame: FrameType | None) -> None:
         # A second signal must not interrupt the clean-up after the first.
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_IGN)
-        received.append(signum)
+        _received.append(signum)
         raise _Stopped
 
     try:
@@ -37,7 +50,7 @@ def run_stoppable(work: Callable[[], int]) -> int:
         return work()
     except BaseException:
         # A library may have turned the stop into an error of its own, such as an ImportError.
-        if not received:
+        if not _received:
             raise
         print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
-        return 1 if received[0] == signal.SIGINT else 128 + received[0]
+        return 1 if _received[0] == signal.SIGINT else 128 + _received[0]

@@ -6,8 +6,10 @@ reports are kept, so an interrupted run goes on.
 
     python benchmarks/flowers_family.py --data flowers --runs runs
 
-``--runs`` holds the folders that ``splitzoo zoo train NAME -o runs/NAME`` wrote; models that the
-package carries need none.
+``--runs`` holds the folders that ``splitzoo zoo train NAME -o runs/NAME`` wrote. Models with a
+density or 8-bit values are evaluated as they were trained and once more, calibrated to ``train/``
+(``runs/NAME/calibrated``, made here where it is missing): ``NAME-calibrated.json``. What the
+package carries is calibrated and needs no run.
 """
 
 import argparse
@@ -33,15 +35,43 @@ QUALITIES = {
 FEATURE_QUALITIES = (20, 80)
 
 
-def names() -> list[str]:
-    trained = [
+def trained() -> list[str]:
+    return [
         name
         for stem, recipe in recipes().items()
         if stem.startswith("flowers")
         for name in recipe.names()
     ]
+
+
+def untrained() -> list[str]:
     coded = [f"{WHOLE}-{codec}-q{one}" for codec, every in QUALITIES.items() for one in every]
-    return [*trained, *coded, *(f"{WHOLE}-s1-jpeg-q{one}" for one in FEATURE_QUALITIES)]
+    return [*coded, *(f"{WHOLE}-s1-jpeg-q{one}" for one in FEATURE_QUALITIES)]
+
+
+def sources(runs: Path, photographs: Path) -> dict[str, str]:
+    """Return what loads each model, by the name of its report."""
+    found = {}
+    for name in trained():
+        run = runs / name
+        carried = name in packaged()
+        if name == f"{WHOLE}-png":
+            found[name] = name if carried else str(run / "model")
+            continue
+        found[name] = str(run / "model")
+        found[f"{name}-calibrated"] = name if carried else str(calibrated(run, photographs))
+    return found | {name: name for name in untrained()}
+
+
+def calibrated(run: Path, photographs: Path) -> Path:
+    """Return the folder of a run's calibrated model, made where it is missing."""
+    folder = run / "calibrated"
+    if (run / "model").is_dir() and not folder.is_dir():
+        words = ["splitzoo", "zoo", "calibrate", str(run / "model"), "--data", str(photographs)]
+        model = zoo.load(run / "model")
+        zoo.calibrate(model, photographs, command=shlex.join([*words, "-o", str(folder)]))
+        zoo.save(model, folder)
+    return folder
 
 
 def main() -> None:
@@ -53,12 +83,10 @@ def main() -> None:
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = arguments.data / "val"
-    for name in names():
+    for name, source in sources(arguments.runs, arguments.data / "train").items():
         path = RESULTS / f"{name}.json"
         if path.exists() or arguments.only not in name:
             continue
-        run = arguments.runs / name / "model"
-        source = name if name in packaged() or not run.is_dir() else str(run)
         try:
             model = zoo.load(source)
         except SplitzooError as error:
@@ -74,7 +102,7 @@ def main() -> None:
             folder,
             threads=arguments.threads,
             keep=keep,
-            command=shlex.join([*words, "-o", f"{name}.json"]),
+            command=shlex.join([*words, "-o", path.name]),
         )
         report.save(path)
         keep.unlink()

@@ -12,6 +12,9 @@ from splitzoo.profile.tradeoff import Point, Tradeoff, collect
 
 RESULTS = Path(__file__).parent / "results" / "flowers"
 STUDENT, HYPER, WHOLE = "Entropic Student, FP", "Entropic Student, MSHP", "PNG input"
+STUDENTS = tuple(
+    f"{name}{coding}" for coding in ("", ", context coding") for name in (STUDENT, HYPER)
+)
 CODECS = ("JPEG input", "WebP input")
 
 
@@ -30,7 +33,8 @@ def beaten(points: list[Point], by: list[Point], product: bool = False) -> str:
 def findings(found: Tradeoff) -> list[str]:
     series = found.series()
     (teacher,) = series[WHOLE]
-    best = max(series[STUDENT], key=lambda one: one.score)
+    students = [one for name in STUDENTS for one in series.get(name, ())]
+    best = max(students, key=lambda one: (one.score, -one.data_bytes))
     lines = [
         "# The flowers family: bars and findings",
         "",
@@ -41,11 +45,11 @@ def findings(found: Tradeoff) -> list[str]:
         "",
         f"- Teacher: {teacher.score:.2%} top-1 ({round(teacher.score * found.pictures)} of "
         f"{found.pictures}), {teacher.data_bytes:,.0f} bytes as PNG. Bar: 80%.",
-        f"- Best Entropic Student (FP): {best.score:.2%}, "
+        f"- Best Entropic Student ({best.series}, {best.setting}): {best.score:.2%}, "
         f"{100 * (teacher.score - best.score):+.2f} points below the teacher, "
         f"{best.data_bytes:,.0f} bytes. Bar: within 2.0 points.",
     ]
-    for one in sorted((*series[STUDENT], *series.get(HYPER, ())), key=lambda one: one.data_bytes):
+    for one in sorted(students, key=lambda one: one.data_bytes):
         equal = [
             other for name in CODECS for other in series[name] if other.score >= one.score - 0.01
         ]

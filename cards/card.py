@@ -14,6 +14,7 @@ from ..export.verify import read_manifest
 from ..files import new_folder, refuse_taken
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
+from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
 from ..zoo.coding import CODERS
 from ..zoo.config import ModelConfig, read_config
@@ -80,6 +81,13 @@ class CardFacts:
         if self.accuracy:
             return self.accuracy.source
         return self.manifest.provenance.source if self.manifest else self.spec.name
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """How the entropy tables were fitted to photographs, if they were."""
+        if self.manifest:
+            return self.manifest.coding.calibration
+        return self.config.calibration if self.config else None
 
     @property
     def split_command(self) -> str:
@@ -203,6 +211,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         accuracy=facts.accuracy,
         metrics=NAMES,
         training=facts.config.training if trained and facts.config else None,
+        calibration=facts.calibration,
         stages=stages_of(spec.name),
         figures=FIGURES,
         picture=PICTURE_NAME,

@@ -53,6 +53,8 @@ class Facts:
     seed: int | None
     model_id: str
     encoder: EncoderFacts
+    calibrated: str = ""
+    """The coding that calibration kept, if there was one."""
     answers: str = ""
     """SHA-256 of answers that were made elsewhere."""
 
@@ -96,6 +98,7 @@ class ModelSubject:
             seed=model.random_seed,
             model_id=model.codec.model_id.hex(),
             encoder=encoder_facts(model),
+            calibrated=model.calibration.record.kept if model.calibration else "",
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -134,6 +137,7 @@ class BundleSubject:
             model_id=manifest.coding.model_id,
             # Parameters are the architecture's; its weights do not matter here.
             encoder=encoder_facts(build(self.spec), self._bundle),
+            calibrated=calibration.kept if (calibration := manifest.coding.calibration) else "",
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -183,6 +187,7 @@ class PredictionsSubject:
             seed=model_facts.seed,
             model_id=model_facts.model_id,
             encoder=model_facts.encoder,
+            calibrated=model_facts.calibrated,
             answers=hashlib.sha256(repr(sorted(self._answers.items())).encode()).hexdigest(),
         )
 
@@ -409,6 +414,7 @@ def evaluate(
         estimated_bits=over("estimated_bits"),
         sc2bench_bytes=over("sc2bench_bytes"),
         encoder=subject.facts.encoder,
+        calibrated=subject.facts.calibrated,
         skipped=skipped,
         not_measured=left_out,
         environment=machine() | {"splitzoo": __version__},

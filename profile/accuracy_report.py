@@ -68,6 +68,7 @@ class AccuracyReport(Report):
     Attributes:
         scores: By metric, shares in [0, 1], through the real bitstream.
         bits_per_pixel: Of the stream, per pixel of the model's input.
+        calibrated: The coding that calibration kept; empty for tables as they were trained.
     """
 
     schema_version: Count = SCHEMA_VERSION
@@ -86,6 +87,7 @@ class AccuracyReport(Report):
     estimated_bits: Distribution | None
     sc2bench_bytes: Distribution | None
     encoder: EncoderFacts
+    calibrated: str = ""
     skipped: list[SkippedImage]
     not_measured: list[str]
     environment: dict[str, str]

@@ -36,6 +36,8 @@ class Point:
 
     Attributes:
         series: Of models that differ in β, channels or quality alone.
+        coding: What calibration made of it, such as context coding; empty for the coding that it
+            was trained with. The series' name ends in it.
         model: Its name.
         setting: What sets its rate, in words.
         score: Accuracy, mAP or mIoU, a share in [0, 1].
@@ -48,6 +50,7 @@ class Point:
     """
 
     series: str
+    coding: str
     model: str
     setting: str
     score: float
@@ -138,7 +141,9 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
     exrd = {kept[place] for place in _front([(products[i], reports[i].score) for i in kept])}
     points = [
         Point(
-            series=series_of(one.spec, named=len(backbones) > 1),
+            series=series_of(one.spec, named=len(backbones) > 1)
+            + (f", {one.calibrated}" if one.calibrated else ""),
+            coding=one.calibrated,
             model=one.spec.name,
             setting=one.spec.strength,
             score=one.score,

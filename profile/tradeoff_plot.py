@@ -82,10 +82,15 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     product = figure.add_axes((0.375, 0.3, 0.275, 0.62))
     three: Any = figure.add_axes((0.69, 0.22, 0.28, 0.72), projection="3d")
     series = tradeoff.series()
-    for number, (name, points) in enumerate(series.items()):
+    models = list(dict.fromkeys(_models(name, points) for name, points in series.items()))
+    for name, points in series.items():
+        number = models.index(_models(name, points))
+        colour = theme.series[number % len(theme.series)]
         style = {
-            "color": theme.series[number % len(theme.series)],
+            "color": colour,
             "marker": _MARKERS[number % len(_MARKERS)],
+            # Of the same models, otherwise coded: the same colour and marker, hollow.
+            "markerfacecolor": theme.page if points[0].coding else colour,
             "linestyle": _LINES[number % len(_LINES)],
             "linewidth": 1.6,
             "markersize": 6.5,
@@ -122,6 +127,11 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     )
     figure.text(0.05, 0.018, note, fontsize=9.5, color=theme.faint)
     return figure
+
+
+def _models(name: str, points: Sequence[Point]) -> str:
+    """Return the name of a series without what says how it is coded."""
+    return name.removesuffix(f", {points[0].coding}")
 
 
 def _kilobytes(points: Sequence[Point]) -> list[float]:

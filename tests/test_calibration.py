@@ -58,14 +58,14 @@ def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, pictures):
 
 def test_what_is_kept_is_the_least_on_average(calibrated):
     record = zoo.load(calibrated).calibration.record
-    assert record.payload_bytes.keys() == {"learned tables", "counted tables", "context"}
+    assert record.payload_bytes.keys() == {"learned tables", "counted tables", "context coding"}
     assert record.kept == min(record.payload_bytes, key=record.payload_bytes.get)
 
 
 def test_the_command_says_what_it_compared(splitzoo, pictures, tmp_path):
     code, out, err = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
     assert code == 0
-    assert "context, kept" in out
+    assert "context coding, kept" in out
     assert "Next: splitzoo export split" in err
     taken = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
     refused(taken, "exists and is not empty")
@@ -82,7 +82,7 @@ def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp
     assert code == 0, err
     manifest = json.loads(out)
     assert manifest["coding"]["kind"] == "context"
-    assert manifest["coding"]["calibration"]["kept"] == "context"
+    assert manifest["coding"]["calibration"]["kept"] == "context coding"
     assert "--calibration" in manifest["provenance"]["command"]
 
     photo = list_images(pictures)[0]
@@ -103,7 +103,7 @@ def test_models_of_other_kinds_are_calibrated(name, pictures):
     model = zoo.load(name, pretrained=False)
     done = zoo.calibrate(model, pictures, most=8)
     first, *_ = done.record.payload_bytes.values()
-    assert done.record.payload_bytes["context"] < first
+    assert done.record.payload_bytes["context coding"] < first
     image = model.spec.preprocessing.load(list_images(pictures)[0])
     sent = dict(zip(model.coder.sends, model.wire_tensors(torch.from_numpy(image)), strict=True))
     (stream,) = model.compress(torch.from_numpy(image))

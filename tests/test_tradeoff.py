@@ -81,7 +81,7 @@ def test_bd_rate_of_known_curves():
 
 
 def points(*pairs):
-    return [Point("s", "m", "", score, size, 0, 0, None, False, False) for size, score in pairs]
+    return [Point("s", "", "m", "", score, size, 0, 0, None, False, False) for size, score in pairs]
 
 
 def test_bd_rate_needs_a_common_range():

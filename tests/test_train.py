@@ -2,13 +2,17 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import safetensors.numpy
 import torch
 import yaml
+from commands import start
 from made_data import CLASSES, make_coco, make_folders, make_voc
 from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
 
@@ -173,6 +177,31 @@ def test_an_interrupted_run_goes_on_bit_for_bit(where, uninterrupted, data, tmp_
     assert ours.keys() == theirs.keys()
     for name, one in ours.items():
         assert one.tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_ctrl_c_says_one_thing_and_the_run_goes_on(data, tmp_path) -> None:
+    """A terminal sends it to every process: to those that read pictures too."""
+    recipe, run = write_recipe(tmp_path, "teacher"), tmp_path / "run"
+    words = ("zoo", "train", recipe, "--data", data, "-o", run, "--epochs", 2000, "--workers", 2)
+    process = start(*words, start_new_session=True)
+    log = run / "log.jsonl"
+    deadline = time.monotonic() + 100
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out == ""
+    assert "Traceback" not in err
+    assert "Stopped." in err
+    before = len(log_of(run))
+    process = start(*words, "--resume", start_new_session=True)
+    while len(log_of(run)) <= before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert len(log_of(run)) > before
 
 
 def test_a_run_goes_on_with_the_same_alone(teacher, data, tmp_path):

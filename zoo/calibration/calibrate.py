@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ...errors import CalibrationError, ImageError
 from ..coding.coder import Array, Coder
@@ -62,23 +61,14 @@ def calibrate(
             nothing to fit: codecs of pictures and autoregressive coders.
         ImageError: The folder does not exist, or holds no image.
     """
-    model.eval()
-    _ = model.codec  # makes the tables of a model that was just trained
-    learned = model.coder.coder()
-    make = _MAKERS.get(type(learned))
-    if make is None:
-        raise CalibrationError(
-            f"{model.spec.name} sends what a coder of kind {learned.kind} writes, and that has no "
-            "tables to fit.",
-            next_step="Models with a learned density or 8-bit values can be calibrated.",
-        )
-    images = [
-        tuple(tensor[0] for tensor in tensors) for tensors in _sent(model, folder, most, track)
-    ]
+    refuse_without_tables(model)
+    symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
+    most = min(most, max(LEAST_IMAGES, _MOST_SYMBOLS // symbols))
+    images = sent_tensors(model, folder, most=most, track=track)
     fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
     held_out = images[::_HELD_OUT]
-    first = "raw values" if isinstance(learned, QuantisedCoder) else "learned tables"
-    coders: dict[str, Coder] = {first: learned} | make(fitted, learned)
+    coders = codings(model, fitted)
+    first = next(iter(coders))
     sizes = {
         name: np.array([len(coder.encode(*one)) for one in held_out])
         for name, coder in coders.items()
@@ -100,15 +90,49 @@ def calibrate(
     return model.calibration
 
 
-@torch.no_grad()
-def _sent(
-    model: SplitModel, folder: Path, most: int, track: Track
-) -> list[tuple[NDArray[np.generic], ...]]:
-    """Run the device half: the wire tensors of each usable photograph."""
+def refuse_without_tables(model: SplitModel) -> None:
+    """Refuse a model whose coder has nothing to fit.
+
+    Raises:
+        CalibrationError: It is a codec of pictures, or autoregressive.
+    """
+    model.eval()
+    _ = model.codec  # makes the tables of a model that was just trained
+    learned = model.coder.coder()
+    if type(learned) not in _MAKERS:
+        raise CalibrationError(
+            f"{model.spec.name} sends what a coder of kind {learned.kind} writes, and that has no "
+            "tables to fit.",
+            next_step="Models with a learned density or 8-bit values can be calibrated.",
+        )
+
+
+def codings(model: SplitModel, images: list[tuple[Array, ...]]) -> dict[str, Coder]:
+    """Fit every coding that a model's tensors can have.
+
+    Args:
+        model: With a coder that has tables to fit.
+        images: What :func:`sent_tensors` gave.
+
+    Returns:
+        Coders by name, the one that the model was trained with first.
+    """
+    learned = model.coder.coder()
+    first = "raw values" if isinstance(learned, QuantisedCoder) else "learned tables"
+    return {first: learned} | _MAKERS[type(learned)](images, learned)
+
+
+def sent_tensors(
+    model: SplitModel, folder: Path, *, most: int, track: Track = iter
+) -> list[tuple[Array, ...]]:
+    """Run the device half: the wire tensors of each usable photograph, each (C, h, w).
+
+    Raises:
+        CalibrationError: There are fewer than 8.
+        ImageError: The folder does not exist, or holds no image.
+    """
     found = list_images(folder)
-    symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
-    number = min(most, max(LEAST_IMAGES, _MOST_SYMBOLS // symbols), len(found))
-    chosen = sorted(random.Random(0).sample(found, number))
+    chosen = sorted(random.Random(0).sample(found, min(most, len(found))))
     # Which ones are held out must not follow from the folders that they are sorted by.
     random.Random(1).shuffle(chosen)
     sent, broken = [], 0
@@ -118,7 +142,8 @@ def _sent(
         except ImageError:
             broken += 1
             continue
-        sent.append(model.wire_tensors(torch.from_numpy(image)))
+        tensors = model.wire_tensors(torch.from_numpy(image))
+        sent.append(tuple(tensor[0] for tensor in tensors))
     if len(sent) < LEAST_IMAGES:
         unusable = f", {broken} of them unusable" if broken else ""
         raise CalibrationError(
@@ -137,7 +162,7 @@ def _factorized(images: list[tuple[Array, ...]], _learned: Coder) -> dict[str, C
     counted = tables_from_counts(count_rows(symbols, rows, channels, reach))
     return {
         "counted tables": FactorizedCoder(counted),
-        "context": ContextCoder(fit_context(symbols, limit=_LIMIT)),
+        "context coding": ContextCoder(fit_context(symbols, limit=_LIMIT)),
     }
 
 
@@ -148,13 +173,13 @@ def _hyperprior(images: list[tuple[Array, ...]], learned: Coder) -> dict[str, Co
         symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=learned.tables.channels
     )
     return {
-        "context": ContextHyperpriorCoder(fit_context(hyper_symbols, limit=_LIMIT), tables),
+        "context coding": ContextHyperpriorCoder(fit_context(hyper_symbols, limit=_LIMIT), tables),
     }
 
 
 def _quantised(images: list[tuple[Array, ...]], _learned: Coder) -> dict[str, Coder]:
     values = np.stack([one[0].astype(np.int32) - np.int32(one[2].item()) for one in images])
-    return {"context": ContextQuantisedCoder(fit_context(values, limit=_VALUE_LIMIT))}
+    return {"context coding": ContextQuantisedCoder(fit_context(values, limit=_VALUE_LIMIT))}
 
 
 _MAKERS: dict[type, Callable[[list[tuple[Array, ...]], Coder], dict[str, Coder]]] = {

@@ -28,6 +28,7 @@ from ...errors import (
 )
 from ...files import new_file, refuse_taken
 from ...machine import machine
+from ...signals import check_stopped
 from ..catalog import save
 from ..datasets import digest, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
@@ -242,6 +243,7 @@ class _Run:
         kept = time.monotonic()
         with self.watch.steps(title, order.steps, position.step) as show:
             for images, targets in loader:
+                check_stopped()
                 _refuse_broken(images)
                 _seed_step(plan.seed, position, accelerator.process_index)
                 images = images.to(accelerator.device)
@@ -325,6 +327,7 @@ class _Run:
         batch = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
         shown = iter(self.watch.pictures(share))
         for images, places in evaluation_loader(pictures, batch, self.plan.workers):
+            check_stopped()
             _refuse_broken(images)
             samples = [share[place] for place in places]
             latent = student.encoder(images.to(accelerator.device))
