@@ -44,7 +44,13 @@ def run_stoppable(work: Callable[[], int]) -> int:
         _received.append(signum)
         raise _Stopped
 
+    def hide(unraisable: "sys.UnraisableHookArgs") -> None:
+        # What a stop breaks in destructors would print tracebacks there; see check_stopped.
+        if not _received:
+            sys.__unraisablehook__(unraisable)
+
     try:
+        sys.unraisablehook = hide
         for signum in _SIGNALS:
             signal.signal(signum, stop)
         return work()

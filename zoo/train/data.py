@@ -5,7 +5,7 @@ workers nor on what was interrupted.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,24 +108,46 @@ def training_loader(
     Each is images (N, 3, H, W) float32 and, by task, class indexes (N,) int64; a list of ``boxes``,
     ``labels`` and ``area``; or class maps (N, H, W) int64.
     """
-    return DataLoader(
-        pictures,
-        batch_sampler=list(order.batches(epoch, begin)),
-        num_workers=workers,
-        collate_fn=_collate,
-        # Forked workers know this process's libraries; started anew, each would load torch.
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_signals,
-    )
+    return _Loader(pictures, workers, batch_sampler=list(order.batches(epoch, begin)))
 
 
-def _leave_signals(_worker: int) -> None:
-    """In a process that reads pictures: leave Ctrl-C to the one that trains, which ends this one.
+class _Loader(DataLoader):
+    """A loader whose processes leave Ctrl-C to the one that trains, which ends them.
 
     A forked process has that one's handlers, and would print what interrupted it.
     """
+
+    def __init__(self, pictures: torch.utils.data.Dataset, workers: int, **batches: Any) -> None:
+        super().__init__(
+            pictures,
+            num_workers=workers,
+            collate_fn=_collate,
+            # Forked workers know this process's libraries; started anew, each would load torch.
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_leave_signals,
+            **batches,
+        )
+
+    def __iter__(self) -> Any:
+        # Until they have their own handlers, signals wait.
+        before = _mask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            _mask(signal.SIG_SETMASK, before)
+
+
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+
+
+def _mask(how: int, signals: Iterable[int]) -> set[Any]:
+    return signal.pthread_sigmask(how, signals) if hasattr(signal, "pthread_sigmask") else set()
+
+
+def _leave_signals(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _mask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 class EvaluationPictures(torch.utils.data.Dataset):
@@ -147,14 +169,7 @@ class EvaluationPictures(torch.utils.data.Dataset):
 
 def evaluation_loader(pictures: EvaluationPictures, batch_size: int, workers: int) -> DataLoader:
     """Return batches of images (N, 3, H, W) float32 and their indexes."""
-    return DataLoader(
-        pictures,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_signals,
-    )
+    return _Loader(pictures, workers, batch_size=batch_size)
 
 
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
