@@ -1,12 +1,14 @@
 """``splitzoo export``: split, check and run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..console import Console, Json, RandomWeights, Seed, seed_of
-from ..zoo.calibration.record import CalibrationRecord
+
+if TYPE_CHECKING:
+    from ..zoo.calibration.record import CalibrationRecord
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
 
@@ -161,15 +163,13 @@ def run(
         console.hint("The weights are random: these answers mean nothing.")
 
 
-def _coding(calibration: CalibrationRecord | None) -> str:
+def _coding(calibration: "CalibrationRecord | None") -> str:
     """Say how symbols are coded, and what calibration saved."""
     if calibration is None:
         return "as the model was trained"
-    before = next(iter(calibration.payload_bytes.values()))
-    after = calibration.payload_bytes[calibration.kept]
     return (
-        f"{calibration.kept}: {after:,.0f} bytes in place of {before:,.0f}, mean of "
-        f"{calibration.held_out} photographs"
+        f"{calibration.kept}: {calibration.after:,.0f} bytes in place of "
+        f"{calibration.before:,.0f}, mean of {calibration.held_out} photographs"
     )
 
 

@@ -25,6 +25,7 @@ from ..export.runtime.detection import DetectionSettings, detect
 from ..export.runtime.halves import Device, Edge
 from ..export.verify import read_manifest
 from ..machine import machine
+from ..signals import check_stopped
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Dataset, Sample, digest
 from ..zoo.labels import labels_of
@@ -368,6 +369,7 @@ def evaluate(
     try:
         with store:
             for sample, image in _read_ahead(subject, wanted, workers):
+                check_stopped()
                 next(shown, None)
                 if isinstance(image, ImageError):
                     skipped.append(SkippedImage(image=sample.name, reason=image.reason))

@@ -130,7 +130,12 @@ def show_report(console: Console, report: "EncoderProfile") -> None:
             )
         ]
         if rate.estimated_bits:
-            rows.append(("", f"{rate.estimated_bits.mean / 8:,.0f} by the likelihoods"))
+            rows.append(
+                (
+                    "",
+                    f"{rate.estimated_bits.mean / 8:,.0f} by its {rate.estimated_by}",
+                )
+            )
         if rate.sc2bench_bytes:
             rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts"))
         rows += [("skipped", f"{one.image}: {one.reason}") for one in rate.skipped]
@@ -272,7 +277,8 @@ def show_accuracy(console: Console, report: "AccuracyReport") -> None:
     if report.sc2bench_bytes:
         rows.append(("as sc2bench counts", sizes(report.sc2bench_bytes)))
     if report.estimated_bits:
-        rows.append(("by the likelihoods", f"mean {report.estimated_bits.mean / 8:,.0f} bytes"))
+        tables = "calibrated tables" if report.calibrated else "learned density"
+        rows.append(("by its " + tables, f"mean {report.estimated_bits.mean / 8:,.0f} bytes"))
     rows += [
         ("bits per pixel", f"mean {report.bits_per_pixel.mean:.4f}, of the model's input"),
         (

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..export.runtime.halves import Device
-from ..zoo.coding import Codec, FactorizedCoder
-from ..zoo.coding.hyperprior import HyperpriorCoder
+from ..zoo.coding import Codec
+from ..zoo.coding.factorized import SymbolCoder
+from ..zoo.coding.hyperprior import HierarchicalCoder
 from ..zoo.preprocessing import Preprocessing
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, SkippedImage
@@ -32,7 +33,9 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
     def measure(path: Path) -> ImageRate:
         return model_rate(model, path.name, model.spec.preprocessing.load(path))[0]
 
-    return _rates(images, measure)
+    rate = _rates(images, measure)
+    calibrated = model.calibration is not None
+    return rate.model_copy(update={"estimated_by": "calibrated tables"}) if calibrated else rate
 
 
 @torch.no_grad()
@@ -43,7 +46,7 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
     coder = model.codec.coder
     payload = coder.encode(*tensors)
     stream = model.codec.frame(payload, coder.shape(*tensors))
-    if model.calibration is not None and isinstance(coder, FactorizedCoder | HyperpriorCoder):
+    if model.calibration is not None and isinstance(coder, SymbolCoder | HierarchicalCoder):
         estimated = coder.ideal_bits(*tensors)
     else:
         estimated = -sum(float(one.log2().sum()) for one in model.coder.likelihoods(latent))

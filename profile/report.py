@@ -59,9 +59,10 @@ class ImageRate(_Part):
     """Bytes of one image.
 
     ``estimated_bits`` (−log2 of the learned likelihoods or, of a calibrated model, of the
-    probabilities in its tables) and ``sc2bench_bytes`` (the size that sc2bench reports: of a pickle
-    around the payload, or of an image codec's file) are for models in PyTorch alone, the second for
-    the kinds of bottleneck that sc2bench counts in the same form, and not for calibrated models.
+    probabilities in its tables, escaped magnitudes not counted) and ``sc2bench_bytes`` (the size
+    that sc2bench reports: of a pickle around the payload, or of an image codec's file) are for
+    models in PyTorch alone, the second for the kinds of bottleneck that sc2bench counts in the same
+    form, and not for calibrated models.
     """
 
     image: str
@@ -107,6 +108,7 @@ class Rate(_Part):
     payload_bytes: Distribution
     stream_bytes: Distribution
     estimated_bits: Distribution | None
+    estimated_by: Literal["learned density", "calibrated tables"] = "learned density"
     sc2bench_bytes: Distribution | None
     images: list[ImageRate]
     skipped: list[SkippedImage]

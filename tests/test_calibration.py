@@ -8,12 +8,22 @@ import pytest
 import torch
 from board import on_board
 from commands import refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
 from made_data import make_folders
 from saved_folders import change_config, change_tensors
+from strategies import INT32
 
 from splitzoo import zoo
+from splitzoo.cards.card import gather_facts, render_card
 from splitzoo.errors import ModelFolderError, SplitzooError
+from splitzoo.profile.rate import model_rates
+from splitzoo.zoo.calibration import calibrate as calibrating
+from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
+from splitzoo.zoo.coding import FactorizedTables
+from splitzoo.zoo.coding.factorized import ContextCoder
 from splitzoo.zoo.preprocessing import list_images
 
 MODEL = zoo.DEFAULT_MODEL
@@ -113,6 +123,50 @@ def test_models_of_other_kinds_are_calibrated(name, pictures):
             np.testing.assert_array_equal(one, sent[name][0], strict=True)
 
 
+def test_a_calibrated_model_keeps_what_is_better(calibrated, pictures):
+    """Tables fitted to few photographs are worse than those fitted to these among many."""
+    model = zoo.load(calibrated)
+    before = model.codec.model_id
+    done = zoo.calibrate(model, pictures, most=8)
+    if done is None:
+        assert model.codec.model_id == before
+    else:
+        assert done.record.after < done.record.payload_bytes["present tables"]
+
+
+def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, pictures, tmp_path):
+    def worse(symbols, **_):
+        return fit_context(np.full_like(symbols, 9), limit=15)
+
+    monkeypatch.setattr(calibrating, "fit_context", worse)
+    monkeypatch.setattr(calibrating, "tables_from_counts", lambda counts: flat(len(counts)))
+    plain = zoo.save(static(), tmp_path / "plain")
+    words = ("zoo", "calibrate", plain, "--data", pictures, "-o", tmp_path / "m")
+    code, out, err = splitzoo(*words)
+    assert (code, out) == (0, "")
+    assert "No new tables send less" in err
+    assert zoo.load(tmp_path / "m").calibration is None
+    assert zoo.load(tmp_path / "m").digest() == static().digest()
+
+
+def flat(channels):
+    cdf = np.tile(np.arange(0, 65537, 1024), (channels, 1))
+    return FactorizedTables(cdf, np.full(channels, 65), np.full(channels, -32), 16)
+
+
+def test_no_coding_is_kept_that_makes_a_photograph_grow(monkeypatch, pictures):
+    """One whose symbols nothing foretells, neither counts nor neighbours."""
+    sent = calibrating.sent_tensors
+    odd = np.random.default_rng(0).integers(-60, 60, static().spec.latent_shape).astype(np.int32)
+    # The first is held out.
+    changed = lambda *words, **more: [(odd,), *sent(*words, **more)[1:]]  # noqa: E731
+    monkeypatch.setattr(calibrating, "sent_tensors", changed)
+    model = static()
+    before = len(model.codec.coder.encode(odd))
+    zoo.calibrate(model, pictures)
+    assert len(model.codec.coder.encode(odd)) <= 1.02 * before + 16
+
+
 def test_models_without_tables_are_refused(splitzoo, pictures, tmp_path):
     words = ("zoo", "calibrate", "flowers-regnetx_002-jpeg-q50", "--data", pictures)
     refused(splitzoo(*words, "-o", tmp_path / "m"), "has no tables to fit")
@@ -138,8 +192,8 @@ def test_folders_without_enough_pictures_are_refused(splitzoo, pictures, tmp_pat
 def test_training_and_new_weights_make_it_void(calibrated):
     model = zoo.load(calibrated)
     assert model.codec.coder.kind == "context"
-    assert model.train().eval().codec.coder.kind == "factorized"
-    assert model.calibration is None
+    assert model.train().calibration is None
+    assert model.eval().codec.coder.kind == "factorized"
     model = zoo.load(calibrated)
     model.load_state_dict(static().state_dict())
     assert model.codec.coder.kind == "factorized"
@@ -159,12 +213,57 @@ def test_damaged_tables_are_refused(calibrated, tmp_path):
         zoo.load(folder)
     folder = damaged("unknown")
     change_config(folder, "calibration", "kind", value="pixels")
-    with pytest.raises(SplitzooError, match="is none of"):
+    with pytest.raises(ModelFolderError, match="is none of"):
         zoo.load(folder)
+    folder = damaged("of another kind")
+    change_config(folder, "calibration", "kind", value="quantised-context")
+    with pytest.raises(ModelFolderError, match="not for what"):
+        zoo.load(folder)
+    folder = damaged("of another type")
+    change_tensors(folder, **{"calibrated.weights": lambda one: one.bfloat16()})
+    with pytest.raises(ModelFolderError, match="not int32"):
+        zoo.load(folder)
+    for name, value in (("payload_bytes", {}), ("kept", "nothing"), ("fitted", 0)):
+        folder = damaged(name)
+        change_config(folder, "calibration", name, value=value)
+        with pytest.raises(ModelFolderError, match="calibration"):
+            zoo.load(folder)
     folder = damaged("forgotten")
     change_config(folder, "calibration", value=None)
     with pytest.raises(ModelFolderError, match=r"unexpected: calibrated\.fractions"):
         zoo.load(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    numpy_strategies.arrays(
+        np.int32,
+        st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+        elements=st.integers(-3, 3) | st.integers(INT32.min, INT32.max),
+        fill=st.just(0) | st.just(600),
+    ),
+    st.integers(1, 255),
+)
+def test_tables_of_any_symbols_code_them(symbols, limit):
+    coder = ContextCoder(fit_context(symbols, limit=limit))
+    for one in symbols:
+        (decoded,) = coder.decode(coder.encode(one), *one.shape[1:])
+        np.testing.assert_array_equal(decoded, one, strict=True)
+
+
+def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated, pictures):
+    model = zoo.load(calibrated)
+    rate = model_rates(model, list_images(pictures)[:4])
+    assert rate.estimated_by == "calibrated tables"
+    for one in rate.images:
+        assert one.estimated_bits / 8 - 1 <= one.payload_bytes <= one.estimated_bits / 8 * 1.01 + 16
+        assert one.sc2bench_bytes is None
+
+
+def test_the_card_says_what_calibration_saved(calibrated):
+    card = str(render_card(gather_facts(calibrated)))
+    assert "## Entropy coding" in card
+    assert "| context coding (this model's) |" in card
 
 
 def test_rows_have_what_was_seen_and_more():

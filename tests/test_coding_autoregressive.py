@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from splitzoo.errors import BitstreamError, DesyncError, TablesError
 from splitzoo.zoo.coding import Codec, FactorizedTables
 from splitzoo.zoo.coding.autoregressive import AutoregressiveCoder
-from splitzoo.zoo.coding.context import ContextNetwork
+from splitzoo.zoo.coding.context_network import ContextNetwork
 
 GOLDEN = Path(__file__).parent / "golden" / "autoregressive"
 MODEL_ID = b"\1\2\3\4"

@@ -318,12 +318,27 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, number) for name, changes in HOSTILE.items() for number in range(len(changes))],
+    ("kind", "prefix"),
+    [
+        ("context", ""),
+        ("quantised-context", ""),
+        ("hyperprior-context", "hyper_"),
+        ("hyperprior-context", ""),
+    ],
 )
-def test_hostile_tables_are_refused(tmp_path, name, number):
-    arrays = coders()["context"].arrays()
-    arrays[name] = HOSTILE[name][number](np.asarray(arrays[name]))
-    np.savez(tmp_path / "tables.npz", **arrays)
-    with pytest.raises(TablesError, match="tables"):
-        load_coder("context", {}, tmp_path / "tables.npz")
+def test_hostile_tables_are_refused(tmp_path, kind, prefix):
+    coder = coders()[kind]
+    cases = [(name, change) for name, changes in HOSTILE.items() for change in changes]
+    if kind == "hyperprior-context":
+        cases.append(("side", lambda one: np.zeros(0 if one.size else 3, np.int32)))
+    for name, change in cases:
+        arrays = coder.arrays()
+        arrays[prefix + name] = change(np.asarray(arrays[prefix + name]))
+        np.savez(tmp_path / "tables.npz", **arrays)
+        with pytest.raises(TablesError, match="tables"):
+            load_coder(kind, {}, tmp_path / "tables.npz")
+
+
+def test_the_id_covers_the_kind():
+    tables = coders()["context"].tables
+    assert ContextCoder(tables).digest() != ContextQuantisedCoder(tables).digest()

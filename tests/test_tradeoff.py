@@ -51,6 +51,10 @@ JPEG = [
     report_of(f"resnet50-jpeg-q{quality}", size, score, bits=0)
     for quality, size, score in ((90, 8000, 0.9), (50, 4000, 0.8), (10, 2000, 0.7))
 ]
+CALIBRATED = [
+    report_of(one.spec.name, one.stream_bytes.mean / 2, one.score, calibrated="context coding")
+    for one in STUDENT
+]
 REDUCED = [report_of("splittable_resnet50-bq3ch", 3000, 0.75, bits=200)]
 
 
@@ -116,15 +120,26 @@ def test_series_have_names_that_people_know():
     assert series_of(zoo.get_spec("resnet50-webp-q1"), named=True) == "WebP input, resnet50"
 
 
+def test_calibrated_models_are_a_series_of_their_own():
+    found = collect([*STUDENT, *CALIBRATED])
+    series = found.series()
+    assert list(series) == ["Entropic Student, FP", "Entropic Student, FP, context coding"]
+    assert {one.coding for one in series["Entropic Student, FP, context coding"]} == {
+        "context coding"
+    }
+    (rate,) = found.bd_rates("Entropic Student, FP")
+    assert rate.percent == pytest.approx(-50)
+
+
 def test_the_figure_and_its_points(splitzoo, tmp_path):
-    for number, one in enumerate([*STUDENT, *JPEG, *REDUCED]):
+    for number, one in enumerate([*STUDENT, *JPEG, *CALIBRATED, *REDUCED]):
         one.save(tmp_path / "results" / f"{number}.json")
     folder = tmp_path / "figure"
     words = ("profile", "tradeoff", tmp_path / "results", "--against", "JPEG input", "--json")
     code, out, err = splitzoo(*words, "-o", folder)
     assert code == 0, err
     said = json.loads(out)
-    assert len(said["points"]) == 7
+    assert len(said["points"]) == 10
     assert said["bd_rates"][0]["percent"] == pytest.approx(-50)
     names = {f"tradeoff{theme}{form}" for theme in ("", "-dark") for form in (".svg", ".png")}
     assert {path.name for path in folder.iterdir()} == names | {"tradeoff.csv"}

@@ -157,6 +157,8 @@ class SplitModel(nn.Module):
 
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
+        if self._tables_are_old:
+            self.make_tables()
         self._calibration = calibration
         self._codec = None
 
@@ -189,13 +191,15 @@ class SplitModel(nn.Module):
     def make_tables(self) -> None:
         """Make the integer tables from the present weights."""
         self.coder.make_tables()
-        self.calibration = None
+        self._calibration = None
+        self._codec = None
         self._tables_are_old = self.training
 
     def train(self, mode: bool = True) -> "SplitModel":
         """Set training mode; entering it makes tables, stream id and random seed void."""
         self._codec = None
         if mode:
+            self._calibration = None
             self.random_seed = None
             self._tables_are_old = True
         return super().train(mode)
@@ -206,6 +210,7 @@ class SplitModel(nn.Module):
 
 
 def _weights_changed(model: SplitModel, _keys: object) -> None:
-    model.calibration = None
+    model._calibration = None
+    model._codec = None
     model._tables_are_old = False  # they came with the weights
     model.random_seed = None

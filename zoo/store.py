@@ -8,6 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelFolderError, SpecError
@@ -90,15 +91,7 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
             f"{folder / CONFIG_NAME} describes a model that cannot be built: {error.message}"
         ) from error
     expected = model.state_dict()
-    calibrated = (
-        {}
-        if config.calibration is None
-        else {
-            name.removeprefix(_CALIBRATED): state.pop(name).numpy()
-            for name in sorted(state)
-            if name.startswith(_CALIBRATED)
-        }
-    )
+    calibrated = {} if config.calibration is None else _take_calibrated(path, state)
     state = {
         name: tensor.float()
         if tensor.dtype == torch.float16
@@ -114,6 +107,7 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
     model.training_record = config.training
     if config.calibration is not None:
         model.calibration = Calibration(calibrated, config.calibration)
+        _refuse_other_coder(path, model)
     # Hostile tables are refused now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
@@ -122,6 +116,28 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
             f"{config.spec.latent_shape[0]}."
         )
     return model
+
+
+def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, NDArray[np.int32]]:
+    """Take the fitted tables out of the tensors."""
+    names = [name for name in sorted(state) if name.startswith(_CALIBRATED)]
+    for name in names:
+        if state[name].dtype != torch.int32:
+            raise ModelFolderError(f"{path}: {name} is {state[name].dtype}, not int32.")
+    return {name.removeprefix(_CALIBRATED): state.pop(name).numpy() for name in names}
+
+
+def _refuse_other_coder(path: Path, model: "SplitModel") -> None:
+    """Refuse fitted tables that are not for what this model sends."""
+    own, found = model.coder.coder(), model.codec.coder
+    same = all(getattr(own, one) == getattr(found, one) for one in ("takes", "gives", "channels"))
+    latent = getattr(getattr(found, "tables", None), "channels", None)
+    wanted = model.spec.latent_shape[0]
+    if not same or (found.kind == "hyperprior-context" and latent != wanted):
+        raise ModelFolderError(
+            f"{path} holds fitted tables of kind {found.kind}, which are not for what "
+            f"{model.spec.name} sends."
+        )
 
 
 def _may_be_half(name: str, dtype: torch.dtype) -> bool:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ...errors import SpecError, WeightsNotFoundError
 from ..bottleneck_specs import NeuralCodecBottleneck
 from ..coding.autoregressive import AutoregressiveCoder
-from ..coding.context import ContextNetwork
+from ..coding.context_network import ContextNetwork
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .factorized_prior import FactorizedPrior

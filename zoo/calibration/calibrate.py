@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from ...errors import CalibrationError, ImageError
+from ...signals import check_stopped
 from ..coding.coder import Array, Coder
 from ..coding.factorized import ContextCoder, FactorizedCoder
 from ..coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from ..coding.quantised import ContextQuantisedCoder, QuantisedCoder
+from ..coding.tables import FactorizedTables
 from ..preprocessing import list_images
 from ..split_model import SplitModel
 from .context import fit_context
@@ -27,6 +29,11 @@ _MOST_SYMBOLS = 1 << 25
 _LIMIT = 15
 _VALUE_LIMIT = 255
 _REACH = 1023
+
+_PRESENT = "present tables"
+
+Tensors = tuple[Array, ...]
+"""What the device half gives for one image, each (C, h, w)."""
 
 Track = Callable[[Sequence[Path]], Iterable[Path]]
 
@@ -54,21 +61,30 @@ def calibrate(
         track: Goes over the photographs and shows it.
 
     Returns:
-        What was done; None where the learned tables are the best.
+        What the model has now; None where no new tables send less.
 
     Raises:
         CalibrationError: There are fewer than 8 usable photographs, or the model's coder has
             nothing to fit: codecs of pictures and autoregressive coders.
         ImageError: The folder does not exist, or holds no image.
     """
-    refuse_without_tables(model)
+    model.eval()
+    _ = model.codec  # makes the tables of a model that was just trained
+    learned = model.coder.coder()
+    if type(learned) not in _MAKERS:
+        raise CalibrationError(
+            f"{model.spec.name} sends what a coder of kind {learned.kind} writes, and that has no "
+            "tables to fit.",
+            next_step="Models with a learned density or 8-bit values can be calibrated.",
+        )
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
     most = min(most, max(LEAST_IMAGES, _MOST_SYMBOLS // symbols))
     images = sent_tensors(model, folder, most=most, track=track)
-    fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
-    held_out = images[::_HELD_OUT]
+    fitted, held_out = parted(images)
     coders = codings(model, fitted)
     first = next(iter(coders))
+    if model.calibration is not None:
+        coders[_PRESENT] = model.calibration.coder()
     sizes = {
         name: np.array([len(coder.encode(*one)) for one in held_out])
         for name, coder in coders.items()
@@ -77,6 +93,7 @@ def calibrate(
     kept = min(fair, key=lambda name: fair[name].mean())
     if kept == first:
         model.calibration = None
+    if kept in (first, _PRESENT):
         return None
     record = CalibrationRecord(
         kind=coders[kept].kind,
@@ -90,24 +107,13 @@ def calibrate(
     return model.calibration
 
 
-def refuse_without_tables(model: SplitModel) -> None:
-    """Refuse a model whose coder has nothing to fit.
-
-    Raises:
-        CalibrationError: It is a codec of pictures, or autoregressive.
-    """
-    model.eval()
-    _ = model.codec  # makes the tables of a model that was just trained
-    learned = model.coder.coder()
-    if type(learned) not in _MAKERS:
-        raise CalibrationError(
-            f"{model.spec.name} sends what a coder of kind {learned.kind} writes, and that has no "
-            "tables to fit.",
-            next_step="Models with a learned density or 8-bit values can be calibrated.",
-        )
+def parted(images: list[Tensors]) -> tuple[list[Tensors], list[Tensors]]:
+    """Return the photographs that tables are fitted to, and those on which they are compared."""
+    fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
+    return fitted, images[::_HELD_OUT]
 
 
-def codings(model: SplitModel, images: list[tuple[Array, ...]]) -> dict[str, Coder]:
+def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
     """Fit every coding that a model's tensors can have.
 
     Args:
@@ -124,7 +130,7 @@ def codings(model: SplitModel, images: list[tuple[Array, ...]]) -> dict[str, Cod
 
 def sent_tensors(
     model: SplitModel, folder: Path, *, most: int, track: Track = iter
-) -> list[tuple[Array, ...]]:
+) -> list[Tensors]:
     """Run the device half: the wire tensors of each usable photograph, each (C, h, w).
 
     Raises:
@@ -137,6 +143,7 @@ def sent_tensors(
     random.Random(1).shuffle(chosen)
     sent, broken = [], 0
     for path in track(chosen):
+        check_stopped()
         try:
             image = model.spec.preprocessing.load(path)
         except ImageError:
@@ -154,35 +161,41 @@ def sent_tensors(
     return sent
 
 
-def _factorized(images: list[tuple[Array, ...]], _learned: Coder) -> dict[str, Coder]:
+def _factorized(images: list[Tensors], _learned: Coder) -> dict[str, Coder]:
     symbols = np.stack([one[0] for one in images])
     channels = symbols.shape[1]
-    reach = min(_REACH, max(1, int(np.abs(symbols.astype(np.int64)).max())))
     rows = np.broadcast_to(np.arange(channels)[:, None, None], symbols.shape)
-    counted = tables_from_counts(count_rows(symbols, rows, channels, reach))
     return {
-        "counted tables": FactorizedCoder(counted),
+        "counted tables": FactorizedCoder(_counted(symbols, rows, channels)),
         "context coding": ContextCoder(fit_context(symbols, limit=_LIMIT)),
     }
 
 
-def _hyperprior(images: list[tuple[Array, ...]], learned: Coder) -> dict[str, Coder]:
+def _counted(symbols: Array, rows: Array, number: int) -> FactorizedTables:
+    reach = min(_REACH, max(1, int(np.abs(symbols.astype(np.int64)).max())))
+    return tables_from_counts(count_rows(symbols, rows, number, reach))
+
+
+def _hyperprior(images: list[Tensors], learned: Coder) -> dict[str, Coder]:
     symbols, hyper_symbols, indexes = (np.stack(tensors) for tensors in zip(*images, strict=True))
     assert isinstance(learned, HyperpriorCoder)
-    tables = fit_context(
-        symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=learned.tables.channels
-    )
+    scales = learned.tables.channels
+    tables = fit_context(symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=scales)
+    channels = hyper_symbols.shape[1]
+    rows = np.broadcast_to(np.arange(channels)[:, None, None], hyper_symbols.shape)
+    counted = _counted(hyper_symbols, rows, channels), _counted(symbols, indexes, scales)
     return {
+        "counted tables": HyperpriorCoder(*counted),
         "context coding": ContextHyperpriorCoder(fit_context(hyper_symbols, limit=_LIMIT), tables),
     }
 
 
-def _quantised(images: list[tuple[Array, ...]], _learned: Coder) -> dict[str, Coder]:
+def _quantised(images: list[Tensors], _learned: Coder) -> dict[str, Coder]:
     values = np.stack([one[0].astype(np.int32) - np.int32(one[2].item()) for one in images])
     return {"context coding": ContextQuantisedCoder(fit_context(values, limit=_VALUE_LIMIT))}
 
 
-_MAKERS: dict[type, Callable[[list[tuple[Array, ...]], Coder], dict[str, Coder]]] = {
+_MAKERS: dict[type, Callable[[list[Tensors], Coder], dict[str, Coder]]] = {
     FactorizedCoder: _factorized,
     HyperpriorCoder: _hyperprior,
     QuantisedCoder: _quantised,

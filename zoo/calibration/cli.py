@@ -1,12 +1,14 @@
 """``splitzoo zoo calibrate``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...console import Console, Json, command_line
-from .record import CalibrationRecord
+
+if TYPE_CHECKING:
+    from .record import CalibrationRecord
 
 Photographs = Annotated[
     Path, typer.Option(metavar="DIR", help="Of photographs like those that the model will see.")
@@ -23,7 +25,13 @@ def calibrate(
     data: Photographs,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     images: Annotated[
-        int | None, typer.Option(min=8, max=1 << 16, help="To use.", show_default="384")
+        int | None,
+        typer.Option(
+            min=8,
+            max=1 << 16,
+            help="To use, as far as memory allows.",
+            show_default="384",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -48,20 +56,19 @@ def calibrate(
     save(found, output)
     if done is None:
         console.data(None, lambda: None)
-        console.hint(f"Its learned tables are the best there are; {output} has them as they were.")
+        console.hint(f"No new tables send less; {output} has the best of those that it had.")
         return
     console.data(done.record, lambda: show(console, str(output), done.record))
     console.hint(f"Next: splitzoo export split {output}")
 
 
-def show(console: Console, title: str, record: CalibrationRecord) -> None:
+def show(console: Console, title: str, record: "CalibrationRecord") -> None:
     """Print what calibration compared."""
-    before = next(iter(record.payload_bytes.values()))
     rows = [
         (
             name + (", kept" if name == record.kept else ""),
             f"{mean:,.1f}",
-            f"{mean / before:.2f}",
+            f"{mean / record.before:.2f}",
         )
         for name, mean in record.payload_bytes.items()
     ]

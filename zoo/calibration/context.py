@@ -63,10 +63,11 @@ def fit_context(
         if side is not None:
             of_side = values[side[:, :, sites[0], sites[1]].reshape(flat.shape)]
         residuals = _fit_pass(fitted, number, kinds, flat, limit, of_side)
-        plane = np.stack((np.clip(flat, -limit, limit), np.minimum(np.abs(residuals), limit)))
+        plane = np.stack((np.clip(flat, -limit, limit), _magnitude(residuals, limit)))
         return plane.astype(np.int32).reshape(2, *known.shape)
 
-    walk(*symbols.shape[2:], LEVELS, code)
+    height, width = symbols.shape[2:]
+    walk(height, width, LEVELS, code)
     residuals = np.concatenate([one.ravel() for one in fitted.residuals])
     spreads = np.concatenate([one.ravel() for one in fitted.spreads])
     fractions = np.concatenate([one.ravel() for one in fitted.fractions])
@@ -80,7 +81,7 @@ def fit_context(
     rows = np.searchsorted(spread_thresholds, spreads, side="right") * columns
     rows += np.searchsorted(fraction_thresholds, fractions, side="right")
     number = (spread_thresholds.size + 1) * columns
-    reach = min(_REACH, max(1, int(np.abs(residuals).max(initial=0))))
+    reach = max(1, int(_magnitude(residuals, _REACH).max()))
     expected = np.append(spread_thresholds, 2 * spread_thresholds[-1:]) / ONE
     tables = tables_from_counts(
         count_rows(residuals, rows, number, reach),
@@ -104,7 +105,7 @@ def _side_values(
 
     One that was never seen says what the next lower one does.
     """
-    magnitude = np.minimum(np.abs(symbols), limit).ravel()
+    magnitude = _magnitude(symbols, limit).ravel()
     count = np.bincount(side.ravel(), minlength=sides)
     total = np.bincount(side.ravel(), magnitude, minlength=sides)
     mean = np.rint(ONE * total / np.maximum(count, 1)).astype(np.int32)
@@ -123,12 +124,11 @@ def _fit_pass(
     """Fit a pass to symbols (N, C, n); return them less their means."""
     weights = fitted.weights[number]
     means_of, spreads_of = ([kind[part] for kind in kinds] for part in (0, 1))
-    # Zero is what a symbol mostly is, and no prediction is better than a noisy one.
     solved = _solve(means_of, np.clip(symbols, -limit, limit))
-    weights[: solved.shape[0], 0] = np.rint(ONE * solved)
+    weights[: solved.shape[0], 0] = _weights(solved)
     mean = combine(weights[:, 0, :, None], means_of, symbols.shape) + ONE // 2
     residuals = symbols - (mean >> (ONE.bit_length() - 1))
-    distance = np.minimum(np.abs(residuals), limit)
+    distance = _magnitude(residuals, limit)
     if of_side is None:
         solved = _solve(spreads_of, distance)
     else:
@@ -136,8 +136,7 @@ def _fit_pass(
         of_index = np.rint(ONE * ONE * solved[-1])
         fitted.side_weights[number] = of_index.clip(-MAX_SIDE_WEIGHT, MAX_SIDE_WEIGHT)
         solved = solved[:-1]
-    weights[: solved.shape[0], 1] = np.rint(ONE * solved)
-    np.clip(weights[1:], -MAX_WEIGHT, MAX_WEIGHT, out=weights[1:])
+    weights[: solved.shape[0], 1] = _weights(solved)
     spread = combine(weights[:, 1, :, None], spreads_of, symbols.shape)
     if of_side is not None:
         spread += weigh_side(fitted.side_weights[number][:, None], of_side)
@@ -145,6 +144,16 @@ def _fit_pass(
     fitted.spreads.append(spread)
     fitted.fractions.append((mean & (ONE - 1)).astype(np.uint8))
     return residuals
+
+
+def _magnitude(values: NDArray[np.int32], limit: int) -> NDArray[np.int32]:
+    # The smallest int32 has no magnitude in 32 bits.
+    return np.abs(np.clip(values, -limit, limit))
+
+
+def _weights(solved: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return weights and constants in 1/256, none larger than tables may hold."""
+    return np.rint(ONE * solved).clip(-MAX_WEIGHT, MAX_WEIGHT)
 
 
 def _solve(features: list[NDArray[np.int32]], target: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -1,14 +1,19 @@
 """What calibration gave: a coder in parts, and what it saves. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...errors import TablesError
-from ..coding.coder import Array, Coder
 
-CALIBRATED = ("factorized", "context", "hyperprior-context", "quantised-context")
+if TYPE_CHECKING:
+    from ..coding.coder import Array, Coder
+
+CALIBRATED = (
+    *("factorized", "context", "hyperprior", "hyperprior-context"),
+    "quantised-context",
+)
 """Kinds of coders that calibration makes."""
 
 
@@ -29,9 +34,27 @@ class CalibrationRecord(BaseModel):
     kind: str
     fitted: int = Field(ge=1)
     held_out: int = Field(ge=1)
-    payload_bytes: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    payload_bytes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     kept: str
     command: str = ""
+
+    @model_validator(mode="after")
+    def _is_of_one_piece(self) -> Self:
+        if self.kind not in CALIBRATED:
+            raise ValueError(f"the coder {self.kind!r} is none of {', '.join(CALIBRATED)}")
+        if self.kept not in self.payload_bytes:
+            raise ValueError(f"{self.kept!r} was kept, and has no bytes")
+        return self
+
+    @property
+    def before(self) -> float:
+        """Mean payload of the tables that the model was trained with."""
+        return next(iter(self.payload_bytes.values()))
+
+    @property
+    def after(self) -> float:
+        """Mean payload of what was kept."""
+        return self.payload_bytes[self.kept]
 
 
 @dataclass(frozen=True)
@@ -43,22 +66,17 @@ class Calibration:
         record: How they were fitted.
     """
 
-    arrays: dict[str, Array]
+    arrays: "dict[str, Array]"
     record: CalibrationRecord
 
-    def coder(self) -> Coder:
+    def coder(self) -> "Coder":
         """Make the coder.
 
         Raises:
-            TablesError: The kind or the arrays are not valid.
+            TablesError: The arrays are not valid.
         """
         from ..coding.coders import CODERS  # what reads configurations needs none of them
 
-        if self.record.kind not in CALIBRATED:
-            raise TablesError(
-                f"The coder {self.record.kind!r} is none of {', '.join(CALIBRATED)}.",
-                next_step="pip install --upgrade splitzoo",
-            )
         kind = CODERS[self.record.kind]
         if self.arrays.keys() != set(kind.array_names()):
             raise TablesError(f"A coder of kind {kind.kind} has other tables than those found.")

@@ -57,7 +57,8 @@ def tables_from_counts(
         smooth = (1 - q) / (1 + q) * q ** np.abs(values)
         share = (seen + _PSEUDO_COUNT * smooth) / (total + _PSEUDO_COUNT)
         kept = np.flatnonzero((seen > 0) | (share > _NEGLIGIBLE))
-        first, last = int(kept[0]), int(kept[-1])
+        # All that was seen may lie beyond: then the row holds one symbol, and the rest is escaped.
+        first, last = (int(kept[0]), int(kept[-1])) if kept.size else (reach, reach)
         ordinary = share[first : last + 1]
         made.append((values[first], _quantised(ordinary, max(0.0, 1 - float(ordinary.sum())))))
     length = np.array([len(row) for _, row in made], np.int32)

@@ -6,8 +6,8 @@
     edge:   payload ─► symbols of z ─► hyper-decoder ─► parameters ─► y_hat
 
 (https://arxiv.org/abs/1809.02736.) Which scale a symbol of y has follows from the parameters and
-from what is decoded already, see ``context``; here that happens between symbols. Parameters are
-floats that two engines compute: see ``DesyncError``.
+from what is decoded already, see ``context_network``; here that happens between symbols. Parameters
+are floats that two engines compute: see ``DesyncError``.
 
 The payload is a check of all scale indexes in the order of coding, 2 bytes, and one stack (see
 ``ans``): on its top z, channel after channel in raster order, below it y, step after step; within a
@@ -25,13 +25,13 @@ from ...errors import BitstreamError, SplitzooError, TablesError
 from .ans import Stack
 from .codec import MAX_SYMBOLS
 from .coder import Array, Hyper, Setting
-from .context import ContextNetwork, Float64, Places, finite_float32
+from .context_network import ContextNetwork, Float64, Places, finite_float32
 from .gaussian import refuse_other_indexes
 from .hyperprior import HierarchicalCoder
 from .tables import FactorizedTables
 
 
-class AutoregressiveCoder(HierarchicalCoder):
+class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
     """Codes y position by position, each symbol relative to the mean its context predicts.
 
     M is the number of channels of y.

@@ -58,7 +58,7 @@ class Predictor:
         )
 
     def predict(
-        self, number: int, kinds: Kinds, side: NDArray[np.int32] | None, places: int
+        self, number: int, kinds: Kinds, side: NDArray[np.uint8] | None, places: int
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Predict a pass.
 
@@ -187,22 +187,38 @@ class ContextModels:
         return plane.reshape(2, *shape)
 
 
-class SideModels(ContextModels):
+class SideModels:
     """Codes symbols that come with indexes, such as a hyperprior's scales.
 
     Args:
         tables: That know these.
 
+    Attributes:
+        channels: Of the symbols.
+        indexes: How many there are.
+
     Raises:
-        TablesError: They do not.
+        TablesError: The tables know none.
     """
 
     def __init__(self, tables: ContextTables) -> None:
         tables.refuse_side(expected=True)
-        super().__init__(tables)
         self.channels = tables.channels
         self.indexes = tables.side.size
+        self._models = ContextModels(tables)
+
+    def push(self, stack: Stack, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
+        """Code symbols (C, h, w) with indexes of the same shape."""
+        self._models.push(stack, symbols, indexes)
 
     def pop(self, stack: Stack, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Read back what :meth:`push` wrote with these indexes, at least one."""
-        return super().pop(stack, indexes.shape, indexes)
+        """Read back what :meth:`push` wrote with these indexes.
+
+        Raises:
+            BitstreamError: A symbol is beyond 32 bits.
+        """
+        return self._models.pop(stack, indexes.shape, indexes)
+
+    def ideal_bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        return self._models.ideal_bits(symbols, indexes)

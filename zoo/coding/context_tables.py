@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from ...errors import TablesError
 from .coder import Array
-from .pyramid import MAX_KINDS, passes_of
+from .pyramid import MAX_KINDS
 from .tables import FactorizedTables
 
 ONE = 256
 """Weights and what is predicted with them are in 1/256 of a symbol."""
 
+# What is summed stays below 2**31: a constant, 8 neighbours of 255 at most, and an index's part,
+# each under its largest weight: 2**28 + 8 · 255 · 2**16 + (2**16 · 2**13 >> 8).
 MAX_LIMIT = 255
 MAX_LEVELS = 6
 MAX_WEIGHT = 1 << 16
@@ -111,7 +113,6 @@ class ContextTables:
             raise TablesError(
                 f"Context tables: {self.rows.channels} rows for {rows} classes; up to {_MAX_ROWS}."
             )
-        assert passes == passes_of(levels)
 
     @property
     def channels(self) -> int:

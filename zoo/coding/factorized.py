@@ -4,8 +4,9 @@ The payload is one stack (see ``ans``). Under one table per channel it holds, re
 symbols, channel after channel in raster order; under context tables, see ``context_models``.
 """
 
+import hashlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ...errors import TablesError
 from .ans import ChannelModels, Stack
@@ -14,23 +15,34 @@ from .context_models import ContextModels
 from .context_tables import ContextTables
 from .tables import FactorizedTables
 
+if TYPE_CHECKING:
+    from typing import Self  # boards have Python 3.10
 
-class FactorizedCoder:
-    """Codes symbol arrays under given tables; keeps the tables in the coder's own form.
+Tables = TypeVar("Tables", FactorizedTables, ContextTables)
+
+
+class SymbolCoder(Generic[Tables]):
+    """What coders of one array of symbols share.
 
     Args:
-        tables: One row per channel.
+        tables: Of the symbols.
+
+    Attributes:
+        tables_type: Class of the tables.
+        models_type: Class of what holds them in the entropy coder's own form.
     """
 
-    kind: ClassVar[str] = "factorized"
+    kind: ClassVar[str]
+    tables_type: ClassVar[Any]
+    models_type: ClassVar[Any]
     lossless: ClassVar[bool] = True
     takes: ClassVar[int] = 1
     gives: ClassVar[int] = 1
     needs_hyper: ClassVar[bool] = False
 
-    def __init__(self, tables: FactorizedTables) -> None:
-        self.tables: FactorizedTables | ContextTables = tables
-        self._models: ChannelModels | ContextModels = ChannelModels(tables)
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self._models: ChannelModels | ContextModels = self.models_type(tables)
 
     @property
     def channels(self) -> int:
@@ -43,8 +55,8 @@ class FactorizedCoder:
         return height, width
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of the tables."""
-        return self.tables.digest()
+        """Return the SHA-256 of all that coding depends on."""
+        return hashlib.sha256(self.kind.encode() + self.tables.digest()).digest()
 
     def settings(self) -> dict[str, Setting]:
         """Return nothing: the tables say all."""
@@ -57,18 +69,16 @@ class FactorizedCoder:
     @classmethod
     def array_names(cls) -> tuple[str, ...]:
         """Return the names of the tables' arrays."""
-        return FactorizedTables.names()
+        return cls.tables_type.names()
 
     @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "FactorizedCoder":
+    def from_parts(cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]) -> "Self":
         """Make a coder from tables, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
         """
-        return cls(FactorizedTables.of(arrays))
+        return cls(cls.tables_type.of(arrays))
 
     def encode(self, *tensors: Array) -> bytes:
         """Code the symbols of one image, losslessly.
@@ -116,8 +126,24 @@ class FactorizedCoder:
         return self._models.ideal_bits(symbols)
 
 
-class ContextCoder(FactorizedCoder):
-    """Codes symbol arrays under tables that the symbols coded before them pick.
+class FactorizedCoder(SymbolCoder[FactorizedTables]):
+    """Codes symbols independently of each other.
+
+    Args:
+        tables: One row per channel.
+    """
+
+    kind: ClassVar[str] = "factorized"
+    tables_type: ClassVar[Any] = FactorizedTables
+    models_type: ClassVar[Any] = ChannelModels
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the tables."""
+        return self.tables.digest()
+
+
+class ContextCoder(SymbolCoder[ContextTables]):
+    """Codes symbols under tables that the symbols coded before them pick.
 
     Args:
         tables: Fitted to such symbols, without side indexes.
@@ -127,24 +153,9 @@ class ContextCoder(FactorizedCoder):
     """
 
     kind: ClassVar[str] = "context"
+    tables_type: ClassVar[Any] = ContextTables
+    models_type: ClassVar[Any] = ContextModels
 
     def __init__(self, tables: ContextTables) -> None:
         tables.refuse_side(expected=False)
-        self.tables = tables
-        self._models = ContextModels(tables)
-
-    @classmethod
-    def array_names(cls) -> tuple[str, ...]:
-        """Return the names of the tables' arrays."""
-        return ContextTables.names()
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "ContextCoder":
-        """Make a coder from tables, which may be hostile.
-
-        Raises:
-            TablesError: They are not valid.
-        """
-        return cls(ContextTables.of(arrays))
+        super().__init__(tables)

@@ -13,7 +13,7 @@ tables, see ``context_models`` for the order of both.
 
 import hashlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from .ans import ChannelModels, Stack
 from .coder import Array, Hyper, Setting
 from .context_models import ContextModels, SideModels
 from .context_tables import ContextTables
+from .factorized import Tables
 from .gaussian import (
     CHECK_BYTES,
     ConditionalModels,
@@ -32,30 +33,40 @@ from .gaussian import (
 )
 from .tables import FactorizedTables
 
-_HYPER = "hyper_"
+if TYPE_CHECKING:
+    from typing import Self  # boards have Python 3.10
+
+HYPER = "hyper_"
+"""Of the names of z's tables."""
 
 
-class HierarchicalCoder:
-    """What coders with a hyperprior share: z, the check, the tables.
+class HierarchicalCoder(Generic[Tables]):
+    """What coders with a hyperprior share.
 
     Args:
-        hyper_tables: Of z, one row per channel.
-        tables: Of y, one row per scale.
+        hyper_tables: Of z.
+        tables: Of y.
 
-    Raises:
-        TablesError: There are more than 256 scales.
+    Attributes:
+        tables_type: Class of both.
+        hyper_models_type: Class of what holds those of z in the entropy coder's own form.
+        models_type: The same for y.
     """
 
     kind: ClassVar[str]
+    tables_type: ClassVar[Any] = FactorizedTables
+    hyper_models_type: ClassVar[Any] = ChannelModels
+    models_type: ClassVar[Any] = ConditionalModels
+    lossless: ClassVar[bool] = True
     takes: ClassVar[int] = 3
     gives: ClassVar[int] = 1
     needs_hyper: ClassVar[bool] = True
 
-    def __init__(self, hyper_tables: FactorizedTables, tables: FactorizedTables) -> None:
-        self.hyper_tables: FactorizedTables | ContextTables = hyper_tables
-        self.tables: FactorizedTables | ContextTables = tables
-        self._hyper_models: ChannelModels | ContextModels = ChannelModels(hyper_tables)
-        self._models: ConditionalModels | SideModels = ConditionalModels(tables)
+    def __init__(self, hyper_tables: Tables, tables: Tables) -> None:
+        self.hyper_tables = hyper_tables
+        self.tables = tables
+        self._hyper_models: ChannelModels | ContextModels = self.hyper_models_type(hyper_tables)
+        self._models: ConditionalModels | SideModels = self.models_type(tables)
 
     @property
     def channels(self) -> int:
@@ -78,16 +89,25 @@ class HierarchicalCoder:
 
     def arrays(self) -> dict[str, Array]:
         """Return the tables of z and y by name."""
-        return self.hyper_tables.arrays(_HYPER) | self.tables.arrays()
+        return self.hyper_tables.arrays(HYPER) | self.tables.arrays()
 
     @classmethod
     def array_names(cls) -> tuple[str, ...]:
         """Return the names of :meth:`arrays`."""
-        return FactorizedTables.names(_HYPER) + FactorizedTables.names()
+        return cls.tables_type.names(HYPER) + cls.tables_type.names()
 
-    @staticmethod
-    def _tables_of(arrays: Mapping[str, Array]) -> tuple[FactorizedTables, FactorizedTables]:
-        return FactorizedTables.of(arrays, _HYPER), FactorizedTables.of(arrays)
+    @classmethod
+    def from_parts(cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]) -> "Self":
+        """Make a coder from tables, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        return cls(*cls._tables_of(arrays))
+
+    @classmethod
+    def _tables_of(cls, arrays: Mapping[str, Array]) -> tuple[Tables, Tables]:
+        return cls.tables_type.of(arrays, HYPER), cls.tables_type.of(arrays)
 
     def _finish(
         self, stack: Stack, hyper_symbols: NDArray[np.int32], indexes: NDArray[np.uint8]
@@ -112,24 +132,6 @@ class HierarchicalCoder:
         stack = Stack(payload[CHECK_BYTES:])
         symbols = self._hyper_models.pop(stack, (self.channels, height, width))
         return payload[:CHECK_BYTES], stack, hyper(symbols)
-
-
-class HyperpriorCoder(HierarchicalCoder):
-    """Codes y under the Gaussians whose scales the hyper-decoder computes from z."""
-
-    kind: ClassVar[str] = "hyperprior"
-    lossless: ClassVar[bool] = True
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "HyperpriorCoder":
-        """Make a coder from tables, which may be hostile.
-
-        Raises:
-            TablesError: They are not valid.
-        """
-        return cls(*cls._tables_of(arrays))
 
     def encode(self, *tensors: Array) -> bytes:
         """Code one image, losslessly.
@@ -194,7 +196,21 @@ class HyperpriorCoder(HierarchicalCoder):
         return valid_indexes(indexes, self._models.indexes, error)
 
 
-class ContextHyperpriorCoder(HyperpriorCoder):
+class HyperpriorCoder(HierarchicalCoder[FactorizedTables]):
+    """Codes y under the Gaussians whose scales the hyper-decoder computes from z.
+
+    Args:
+        hyper_tables: Of z, one row per channel.
+        tables: Of y, one row per scale.
+
+    Raises:
+        TablesError: There are more than 256 scales.
+    """
+
+    kind: ClassVar[str] = "hyperprior"
+
+
+class ContextHyperpriorCoder(HierarchicalCoder[ContextTables]):
     """Codes y under what its neighbours and the hyperprior's scales say; z by its neighbours.
 
     Args:
@@ -206,26 +222,10 @@ class ContextHyperpriorCoder(HyperpriorCoder):
     """
 
     kind: ClassVar[str] = "hyperprior-context"
+    tables_type: ClassVar[Any] = ContextTables
+    hyper_models_type: ClassVar[Any] = ContextModels
+    models_type: ClassVar[Any] = SideModels
 
     def __init__(self, hyper_tables: ContextTables, tables: ContextTables) -> None:
         hyper_tables.refuse_side(expected=False)
-        self.hyper_tables = hyper_tables
-        self.tables = tables
-        self._hyper_models = ContextModels(hyper_tables)
-        self._models = SideModels(tables)
-
-    @classmethod
-    def array_names(cls) -> tuple[str, ...]:
-        """Return the names of :meth:`arrays`."""
-        return ContextTables.names(_HYPER) + ContextTables.names()
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "ContextHyperpriorCoder":
-        """Make a coder from tables, which may be hostile.
-
-        Raises:
-            TablesError: They are not valid.
-        """
-        return cls(ContextTables.of(arrays, _HYPER), ContextTables.of(arrays))
+        super().__init__(hyper_tables, tables)

@@ -34,9 +34,6 @@ Code = Callable[[int, Kinds, Sites], NDArray[np.int32]]
 MAX_KINDS = 3
 """Of neighbours, in any pass."""
 
-MAX_NEIGHBOURS = 8
-"""Of a place, of all kinds."""
-
 _HERE, _RIGHT, _BELOW, _DIAGONAL, _LEFT, _ABOVE = (0, 0), (0, 1), (1, 0), (1, 1), (0, -1), (-1, 0)
 
 

@@ -139,8 +139,9 @@ class ContextQuantisedCoder(ContextCoder):
         Raises:
             TablesError: The tensors are not of that form.
         """
-        head = _packed_range(*tensors, self.channels)
-        return head + super().encode(_less_zero_point(*tensors))
+        values, scale, zero_point = tensors
+        head = _packed_range(values, scale, zero_point, self.channels)
+        return head + super().encode(_less_zero_point(values, scale, zero_point))
 
     def decode(
         self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
