@@ -41,11 +41,12 @@ family-cards: .venv/.dev
 	rm -rf build/cards && mkdir -p build/cards cards/generated
 	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o build/cards/figure
 	for model in $(FAMILY); do \
+	  report=$(RESULTS)/$$model-calibrated.json; test -e $$report || report=$(RESULTS)/$$model.json; \
 	  $(BIN)/splitzoo export split $$model -o build/cards/$$model/bundle && \
 	  (cd build/cards/$$model && ../../../$(BIN)/splitzoo profile encoder bundle -o profile.json) && \
 	  rm -rf cards/generated/$$model && \
 	  $(BIN)/splitzoo cards build --bundle build/cards/$$model/bundle \
-	    --profile build/cards/$$model/profile.json --accuracy $(RESULTS)/$$model.json \
+	    --profile build/cards/$$model/profile.json --accuracy $$report \
 	    --tradeoff build/cards/figure -o cards/generated/$$model || exit 1; \
 	done
 

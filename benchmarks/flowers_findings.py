@@ -71,7 +71,11 @@ def findings(found: Tradeoff) -> list[str]:
                 f"{beaten(series[name], series[STUDENT])} of its points are beaten by one of the "
                 f"Entropic Students', {beaten(series[STUDENT], series[name])} the other way."
             )
-    layers = {name: points for name, points in series.items() if name.startswith("EB after")}
+    layers = {
+        name: points
+        for name, points in series.items()
+        if name.startswith("EB after") and not points[0].coding
+    }
     (early, first), *later = layers.items()
     for name, points in later:
         lines.append(

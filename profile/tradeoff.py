@@ -61,6 +61,11 @@ class Point:
     on_rd_front: bool
     on_exrd_front: bool
 
+    @property
+    def models(self) -> str:
+        """The series' name without what says how it is coded."""
+        return self.series.removesuffix(f", {self.coding}")
+
 
 @dataclass(frozen=True)
 class BdRate:
@@ -156,8 +161,8 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
         )
         for place, one in enumerate(reports)
     ]
-    order = list(dict.fromkeys(one.series for one in points))
-    points.sort(key=lambda one: (order.index(one.series), one.data_bytes))
+    order = list(dict.fromkeys(one.models for one in points))
+    points.sort(key=lambda one: (order.index(one.models), one.coding, one.data_bytes))
     return Tradeoff(first.metric_name, first.data.pictures, first.data.folder, tuple(points))
 
 

@@ -82,9 +82,9 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     product = figure.add_axes((0.375, 0.3, 0.275, 0.62))
     three: Any = figure.add_axes((0.69, 0.22, 0.28, 0.72), projection="3d")
     series = tradeoff.series()
-    models = list(dict.fromkeys(_models(name, points) for name, points in series.items()))
+    models = list(dict.fromkeys(one.models for one in tradeoff.points))
     for name, points in series.items():
-        number = models.index(_models(name, points))
+        number = models.index(points[0].models)
         colour = theme.series[number % len(theme.series)]
         style = {
             "color": colour,
@@ -94,7 +94,8 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
             "linestyle": _LINES[number % len(_LINES)],
             "linewidth": 1.6,
             "markersize": 6.5,
-            "label": name,
+            # One line of the legend is for both: hollow is said below it.
+            "label": "_" + name if points[0].coding and points[0].models in series else name,
         }
         rate.plot(_kilobytes(points), _percent(points), **style)
         held = [one for one in points if one.exrd]
@@ -121,17 +122,14 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     for text in legend.get_texts():
         text.set_color(theme.ink)
     said = title or f"{tradeoff.pictures} pictures of {tradeoff.data}/"
+    codings = ", ".join(sorted({one.coding for one in tradeoff.points if one.coding}))
+    said += f"; hollow: the same models, {codings}" if codings else ""
     note = (
-        f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Image codecs "
-        "hold no learned parameters, so they are in the first panel alone."
+        f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Codecs of "
+        "pictures hold no parameters: first panel alone."
     )
     figure.text(0.05, 0.018, note, fontsize=9.5, color=theme.faint)
     return figure
-
-
-def _models(name: str, points: Sequence[Point]) -> str:
-    """Return the name of a series without what says how it is coded."""
-    return name.removesuffix(f", {points[0].coding}")
 
 
 def _kilobytes(points: Sequence[Point]) -> list[float]:

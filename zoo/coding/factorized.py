@@ -6,7 +6,7 @@ symbols, channel after channel in raster order; under context tables, see ``cont
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ...errors import TablesError
 from .ans import ChannelModels, Stack
@@ -15,10 +15,9 @@ from .context_models import ContextModels
 from .context_tables import ContextTables
 from .tables import FactorizedTables
 
-if TYPE_CHECKING:
-    from typing import Self  # boards have Python 3.10
-
 Tables = TypeVar("Tables", FactorizedTables, ContextTables)
+AnyCoder = TypeVar("AnyCoder")
+"""Of boards, whose Python 3.10 has no ``Self``."""
 
 
 class SymbolCoder(Generic[Tables]):
@@ -72,13 +71,15 @@ class SymbolCoder(Generic[Tables]):
         return cls.tables_type.names()
 
     @classmethod
-    def from_parts(cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]) -> "Self":
+    def from_parts(
+        cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> AnyCoder:
         """Make a coder from tables, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
         """
-        return cls(cls.tables_type.of(arrays))
+        return cls(cls.tables_type.of(arrays))  # pyright: ignore
 
     def encode(self, *tensors: Array) -> bytes:
         """Code the symbols of one image, losslessly.

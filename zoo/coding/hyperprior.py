@@ -13,7 +13,7 @@ tables, see ``context_models`` for the order of both.
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from .ans import ChannelModels, Stack
 from .coder import Array, Hyper, Setting
 from .context_models import ContextModels, SideModels
 from .context_tables import ContextTables
-from .factorized import Tables
+from .factorized import AnyCoder, Tables
 from .gaussian import (
     CHECK_BYTES,
     ConditionalModels,
@@ -32,9 +32,6 @@ from .gaussian import (
     valid_indexes,
 )
 from .tables import FactorizedTables
-
-if TYPE_CHECKING:
-    from typing import Self  # boards have Python 3.10
 
 HYPER = "hyper_"
 """Of the names of z's tables."""
@@ -97,13 +94,15 @@ class HierarchicalCoder(Generic[Tables]):
         return cls.tables_type.names(HYPER) + cls.tables_type.names()
 
     @classmethod
-    def from_parts(cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]) -> "Self":
+    def from_parts(
+        cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> AnyCoder:
         """Make a coder from tables, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
         """
-        return cls(*cls._tables_of(arrays))
+        return cls(*cls._tables_of(arrays))  # pyright: ignore
 
     @classmethod
     def _tables_of(cls, arrays: Mapping[str, Array]) -> tuple[Tables, Tables]:
