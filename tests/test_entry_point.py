@@ -15,7 +15,7 @@ from names_of_models import RESNET
 from splitzoo import __version__, cli, zoo
 
 GROUPS = {
-    "zoo": ("list", "show", "pull", "push", "convert", "recipe", "train"),
+    "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
     "export": ("split", "verify", "run"),
     "profile": ("encoder", "accuracy", "tradeoff", "bits"),
     "cards": ("build", "show", "zoo"),
