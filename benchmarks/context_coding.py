@@ -101,7 +101,7 @@ def measure_bytes(source: str, data: Path) -> dict:
     model = zoo.load(source)
     model.calibration = None
     _ = model.codec
-    # As `splitzoo zoo calibrate` fits them.
+    # As `splitzoo zoo calibrate` fits them; that takes fewer for hyperpriors, to save memory.
     fitted, _ = parted(sent_tensors(model, data / "train", most=MOST_IMAGES))
     (_, learned), *others = codings(model, fitted).items()
     coders: dict[str, Coder] = {"learned": learned, **dict(others)}

@@ -46,7 +46,7 @@ def findings(found: Tradeoff) -> list[str]:
         f"- Teacher: {teacher.score:.2%} top-1 ({round(teacher.score * found.pictures)} of "
         f"{found.pictures}), {teacher.data_bytes:,.0f} bytes as PNG. Bar: 80%.",
         f"- Best Entropic Student ({best.series}, {best.setting}): {best.score:.2%}, "
-        f"{100 * (teacher.score - best.score):+.2f} points below the teacher, "
+        f"{100 * (teacher.score - best.score):.2f} points below the teacher, "
         f"{best.data_bytes:,.0f} bytes. Bar: within 2.0 points.",
     ]
     for one in sorted(students, key=lambda one: one.data_bytes):

@@ -52,7 +52,7 @@ class EncoderFacts(_Part):
 
     parameters: Count
     encoder_bits: Count
-    sc2bench_encoder_bits: Count
+    sc2bench_encoder_bits: Count | None
 
 
 class PictureResult(_Part):

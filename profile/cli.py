@@ -104,7 +104,11 @@ def show_report(console: Console, report: "EncoderProfile") -> None:
         ("weights", report.weights if report.seed is None else f"random, seed {report.seed}"),
         ("parameters", f"{size.parameters:,}"),
         ("encoder size", f"{size.encoder_bits:,} bits (Eq. 1: its parameters)"),
-        ("", f"{size.sc2bench_encoder_bits:,} bits as sc2bench counts"),
+        *(
+            [("", f"{size.sc2bench_encoder_bits:,} bits as sc2bench counts")]
+            if size.sc2bench_encoder_bits is not None
+            else []
+        ),
     ]
     if size.graph_bytes is not None and size.tables_bytes is not None:
         total = size.graph_bytes + size.tables_bytes

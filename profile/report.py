@@ -27,12 +27,13 @@ class Size(_Part):
     """What the device holds. Deployed bytes are of files, so a model in PyTorch has none.
 
     ``encoder_bits`` is Eq. 1 of the SC2 paper, over the encoder's parameters;
-    ``sc2bench_encoder_bits`` what its code counts: buffers and the entropy bottleneck too.
+    ``sc2bench_encoder_bits`` what its code counts: buffers and the entropy bottleneck too; None for
+    bundles with context coding, which it has not.
     """
 
     parameters: Count
     encoder_bits: Count
-    sc2bench_encoder_bits: Count
+    sc2bench_encoder_bits: Count | None
     graph_bytes: Count | None
     tables_bytes: Count | None
 

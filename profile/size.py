@@ -22,7 +22,7 @@ def encoder_bits(model: SplitModel) -> int:
     return sum(one.numel() * one.element_size() * 8 for one in model.device_parameters())
 
 
-def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int:
+def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int | None:
     """Return the encoder size as sc2bench 0.1.1's ``analyze_model_size`` counts it.
 
     It adds up the state dict of the encoder and of the entropy models: buffers and entropy tables
@@ -31,7 +31,12 @@ def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int:
     Args:
         model: Of which the architecture and, unless a coder is given, the tables are counted.
         coder: Whose tables take the place of the model's own.
+
+    Returns:
+        The bits; None where the coder is context coding, which sc2bench has not.
     """
+    if coder is not None and coder.kind.endswith("context"):
+        return None
     bits = 0
     for module in (model.encoder, model.coder):
         for name, tensor in module.state_dict().items():

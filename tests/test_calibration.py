@@ -92,6 +92,8 @@ def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp
     assert code == 0, err
     manifest = json.loads(out)
     assert manifest["coding"]["kind"] == "context"
+    report = json.loads(splitzoo("profile", "encoder", bundle, "--json")[1])
+    assert report["size"]["sc2bench_encoder_bits"] is None
     assert manifest["coding"]["calibration"]["kept"] == "context coding"
     assert "--calibration" in manifest["provenance"]["command"]
 

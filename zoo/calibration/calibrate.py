@@ -153,8 +153,9 @@ def sent_tensors(
         sent.append(tuple(tensor[0] for tensor in tensors))
     if len(sent) < LEAST_IMAGES:
         unusable = f", {broken} of them unusable" if broken else ""
+        images = "1 image" if len(chosen) == 1 else f"{len(chosen)} images"
         raise CalibrationError(
-            f"{folder} has {len(chosen)} images{unusable}: calibration takes {LEAST_IMAGES} at "
+            f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at "
             "least, and some hundred are better.",
             next_step="Give photographs like those that the camera will see.",
         )
