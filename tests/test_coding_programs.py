@@ -312,10 +312,15 @@ def test_a_wait_that_is_interrupted_leaves_nothing_running(programs):
         os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=interrupt)
-    watcher.start()
-    with pytest.raises(KeyboardInterrupt):
-        PixelsCoder("bpg", 30).encode(planes(8, 8))
-    watcher.join()
+    # A shell starts programs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        watcher.start()
+        with pytest.raises(KeyboardInterrupt):
+            PixelsCoder("bpg", 30).encode(planes(8, 8))
+        watcher.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(found) == 2
     assert all(map(ended, found))
 
