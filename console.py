@@ -26,6 +26,12 @@ from rich.table import Table
 
 from .errors import SplitzooError
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RandomWeights = Annotated[
     bool,

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from splitzoo import zoo
 from splitzoo.errors import SplitzooError
-from splitzoo.profile.accuracy import ModelSubject, evaluate
+from splitzoo.profile.accuracy import evaluate
+from splitzoo.profile.subjects import ModelSubject
 from splitzoo.zoo.datasets import read_dataset
 from splitzoo.zoo.labels import labels_of
 from splitzoo.zoo.packaged import packaged

@@ -231,7 +231,8 @@ def accuracy(
         get_spec(model)
     with console.steps() as step:
         step("loading")
-        from .accuracy import BundleSubject, ModelSubject, PredictionsSubject, Subject, evaluate
+        from .accuracy import evaluate
+        from .subjects import BundleSubject, ModelSubject, PredictionsSubject, Subject
 
         if is_bundle and folder is not None:
             subject: Subject = BundleSubject(folder, threads)

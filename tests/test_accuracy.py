@@ -13,8 +13,9 @@ from PIL import Image
 
 from splitzoo import export, zoo
 from splitzoo.errors import BitstreamError, DatasetError
-from splitzoo.profile.accuracy import ModelSubject, evaluate
+from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.accuracy_report import read_accuracy
+from splitzoo.profile.subjects import ModelSubject
 from splitzoo.zoo.datasets import Boxes, Sample, read_dataset
 from splitzoo.zoo.metrics import ClassResult, detection_result, scores, segmentation_result
 

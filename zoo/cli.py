@@ -6,19 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console, Json
+from ..console import Console, Json, ModelArgument
 from .calibration.cli import calibrate
 from .kinds import Method, Task
 from .train.cli import recipe, train
 
 app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
-    ),
-]
 Token = Annotated[
     str | None,
     typer.Option(help="Of the Hub.", show_default="the one that `hf auth login` stored"),

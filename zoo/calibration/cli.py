@@ -5,24 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import Console, Json, command_line
+from ...console import Console, Json, ModelArgument, command_line
 
 if TYPE_CHECKING:
     from .record import CalibrationRecord
 
-Photographs = Annotated[
-    Path, typer.Option(metavar="DIR", help="Of photographs like those that the model will see.")
-]
-
 
 def calibrate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
-        ),
+    model: ModelArgument,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Of photographs like those that the model will see.")
     ],
-    data: Photographs,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     images: Annotated[
         int | None,

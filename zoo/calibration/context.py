@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.context_models import combine, weigh_side
+from ..coding.context_models import combine, plane_of, weigh_side
 from ..coding.context_tables import MAX_SIDE_WEIGHT, MAX_WEIGHT, ONE, ContextTables
 from ..coding.pyramid import MAX_KINDS, Kinds, Sites, passes_of, walk
+from ..coding.tables import FactorizedTables
 from .rows import count_rows, tables_from_counts
 
 LEVELS = 3
@@ -63,39 +64,43 @@ def fit_context(
         if side is not None:
             of_side = values[side[:, :, sites[0], sites[1]].reshape(flat.shape)]
         residuals = _fit_pass(fitted, number, kinds, flat, limit, of_side)
-        plane = np.stack((np.clip(flat, -limit, limit), _magnitude(residuals, limit)))
-        return plane.astype(np.int32).reshape(2, *known.shape)
+        return plane_of(flat, residuals, limit).reshape(2, *known.shape)
 
     height, width = symbols.shape[2:]
     walk(height, width, LEVELS, code)
-    residuals = np.concatenate([one.ravel() for one in fitted.residuals])
-    spreads = np.concatenate([one.ravel() for one in fitted.spreads])
-    fractions = np.concatenate([one.ravel() for one in fitted.fractions])
-    spread_thresholds = _thresholds(np.maximum(spreads, 1), SPREADS)
-    off = np.abs(fractions.astype(np.int32) - ONE // 2)
-    near = _thresholds(off[off > 0], FRACTIONS // 2 + 1) if off.any() else np.zeros(0, np.int32)
-    # Symmetric: as many classes to the one side of no remainder as to the other.
-    fraction_thresholds = np.concatenate((ONE // 2 - near[::-1] + 1, ONE // 2 + near))
-    fraction_thresholds = np.unique(fraction_thresholds.clip(1, ONE - 1)).astype(np.int32)
-    columns = fraction_thresholds.size + 1
-    rows = np.searchsorted(spread_thresholds, spreads, side="right") * columns
-    rows += np.searchsorted(fraction_thresholds, fractions, side="right")
-    number = (spread_thresholds.size + 1) * columns
-    reach = max(1, int(_magnitude(residuals, _REACH).max()))
-    expected = np.append(spread_thresholds, 2 * spread_thresholds[-1:]) / ONE
-    tables = tables_from_counts(
-        count_rows(residuals, rows, number, reach),
-        np.repeat(expected if expected.size else np.array([0.5]), columns),
-    )
+    spreads, fractions, rows = _classes(fitted)
     return ContextTables(
         weights=fitted.weights,
         side=values,
         side_weights=fitted.side_weights,
-        spreads=spread_thresholds,
-        fractions=fraction_thresholds,
+        spreads=spreads,
+        fractions=fractions,
         limit=limit,
-        rows=tables,
+        rows=rows,
     )
+
+
+def _classes(
+    fitted: _Fitted,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], FactorizedTables]:
+    """Part the predictions into classes: thresholds of spreads, of fractions, and a row of each."""
+    residuals = np.concatenate(fitted.residuals, axis=None)
+    spreads = np.concatenate(fitted.spreads, axis=None)
+    fractions = np.concatenate(fitted.fractions, axis=None)
+    of_spreads = _thresholds(np.maximum(spreads, 1), SPREADS)
+    off = np.abs(fractions.astype(np.int32) - ONE // 2)
+    near = _thresholds(off[off > 0], FRACTIONS // 2 + 1) if off.any() else np.zeros(0, np.int32)
+    # Symmetric: as many classes to the one side of no remainder as to the other.
+    of_fractions = np.concatenate((ONE // 2 - near[::-1] + 1, ONE // 2 + near))
+    of_fractions = np.unique(of_fractions.clip(1, ONE - 1)).astype(np.int32)
+    columns = of_fractions.size + 1
+    rows = np.searchsorted(of_spreads, spreads, side="right") * columns
+    rows += np.searchsorted(of_fractions, fractions, side="right")
+    reach = max(1, int(_magnitude(residuals, _REACH).max()))
+    counts = count_rows(residuals, rows, (of_spreads.size + 1) * columns, reach)
+    expected = np.append(of_spreads, 2 * of_spreads[-1:]) / ONE
+    expected = np.repeat(expected if expected.size else np.array([0.5]), columns)
+    return of_spreads, of_fractions, tables_from_counts(counts, expected)
 
 
 def _side_values(

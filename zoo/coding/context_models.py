@@ -37,6 +37,16 @@ def weigh_side(weights: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray
     return (weights * values) >> (ONE.bit_length() - 1)
 
 
+def plane_of(
+    symbols: NDArray[np.int32], residuals: NDArray[np.int32], limit: int
+) -> NDArray[np.int32]:
+    """Return what later passes know of symbols (…): these and their distances, (2, …), limited."""
+    plane = np.stack((symbols, residuals))
+    np.clip(plane, -limit, limit, out=plane)
+    np.abs(plane[1], out=plane[1])
+    return plane
+
+
 class Predictor:
     """Says of the symbols of a pass what mean is taken off them, and which row codes them.
 
@@ -180,11 +190,7 @@ class ContextModels:
     def _plane(
         self, symbols: NDArray[np.int32], residuals: NDArray[np.int32], shape: tuple[int, ...]
     ) -> NDArray[np.int32]:
-        plane = np.stack((symbols, residuals))
-        limit = self.tables.limit
-        np.clip(plane, -limit, limit, out=plane)
-        np.abs(plane[1], out=plane[1])
-        return plane.reshape(2, *shape)
+        return plane_of(symbols, residuals, self.tables.limit).reshape(2, *shape)
 
 
 class SideModels:

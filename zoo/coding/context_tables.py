@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import TablesError
 from .coder import Array
 from .pyramid import MAX_KINDS
-from .tables import FactorizedTables
+from .tables import FactorizedTables, taken
 
 ONE = 256
 """Weights and what is predicted with them are in 1/256 of a symbol."""
@@ -159,9 +159,5 @@ class ContextTables:
         Raises:
             TablesError: An array is missing or not valid.
         """
-        try:
-            found = {name: arrays[f"{prefix}{name}"] for name in _ARRAYS}
-        except KeyError as error:
-            raise TablesError(f"Context tables: {error} is missing.") from error
         rows = FactorizedTables.of(arrays, prefix + _PREFIX)
-        return cls(**found, rows=rows)  # pyright: ignore[reportArgumentType]  # checked above
+        return cls(**taken(arrays, _ARRAYS, prefix), rows=rows)  # pyright: ignore[reportArgumentType]  # checked above

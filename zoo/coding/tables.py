@@ -1,7 +1,7 @@
 """Integer entropy tables: what the coder knows of the symbols' distribution."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,8 +107,18 @@ class FactorizedTables:
         Raises:
             TablesError: An array is missing or not valid.
         """
-        try:
-            found = {name: arrays[f"{prefix}{name}"] for name in _ARRAYS}
-        except KeyError as error:
-            raise TablesError(f"Entropy tables: {error} is missing.") from error
-        return cls(**found)  # pyright: ignore[reportArgumentType]  # checked in __post_init__
+        return cls(**taken(arrays, _ARRAYS, prefix))  # pyright: ignore[reportArgumentType]  # checked in __post_init__
+
+
+def taken(
+    arrays: Mapping[str, Array], names: Iterable[str], prefix: str
+) -> dict[str, NDArray[np.int32]]:
+    """Return arrays by their names without a prefix.
+
+    Raises:
+        TablesError: One is missing.
+    """
+    try:
+        return {name: arrays[f"{prefix}{name}"] for name in names}
+    except KeyError as error:
+        raise TablesError(f"Entropy tables: {error} is missing.") from error
