@@ -7,6 +7,8 @@ from splitzoo.zoo.coding import FactorizedTables
 
 INT32 = np.iinfo(np.int32)
 INT32_RANGE = st.integers(INT32.min, INT32.max)
+# Wherever an escape's magnitude gets another bit, or its bits another field.
+INT32_EDGES = st.sampled_from([INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1, INT32.max])
 
 
 @st.composite
@@ -34,3 +36,16 @@ def any_tables(draw):
         offset=np.array(offset, np.int32),
         precision=precision,
     )
+
+
+@st.composite
+def tables_and_symbols(draw):
+    tables = draw(any_tables())
+    height, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    rows = []
+    for offset, length in zip(tables.offset.tolist(), tables.length.tolist(), strict=True):
+        inside = st.integers(offset, offset + length - 3)
+        near = st.integers(max(offset - 70_000, INT32.min), min(offset + 70_000, INT32.max))
+        symbol = inside | inside | near | INT32_RANGE | INT32_EDGES
+        rows.append(draw(st.lists(symbol, min_size=height * width, max_size=height * width)))
+    return tables, np.array(rows, np.int32).reshape(-1, height, width)

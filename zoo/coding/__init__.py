@@ -1,4 +1,4 @@
-"""Entropy coding and the wire format: numpy and constriction alone, so that it runs on the board.
+"""Entropy coding and the wire format: numpy alone, and constriction where it can be installed.
 
 ::
 

@@ -1,26 +1,20 @@
 """Asymmetric numeral systems under integer tables: what the entropy coders here share.
 
 A payload is the state of a stack-like ANS coder (Duda, https://arxiv.org/abs/1311.2540) with
-64-bit state, 32-bit words and 24-bit models, as the `constriction` library keeps it. A block of
-symbols, read from the top of the stack, is their slots in order, escape slots among them; below
-these, for the escaped symbols in the same order, their magnitude classes, then their low bits, then
-their high bits.
+64-bit state, 32-bit words and 24-bit models, as the `constriction` library keeps it; see
+``ans_engine`` for what keeps it here. A block of symbols, read from the top of the stack, is their
+slots in order, escape slots among them; below these, for the escaped symbols in the same order,
+their magnitude classes, then their low bits, then their high bits.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BitstreamError
+from .ans_engine import ENGINE, AnsCoder
 from .tables import FactorizedTables
-
-_stream: Any = constriction.stream  # pyright: ignore  # a compiled module without stubs
-_Categorical = _stream.model.Categorical
-_Uniform = _stream.model.Uniform
-_AnsCoder = _stream.stack.AnsCoder
 
 _CODER_PRECISION = 24
 _LOW_BITS = 16
@@ -35,7 +29,7 @@ class Stack:
         payload: To be read; by default, one to be written.
 
     Attributes:
-        coder: constriction's.
+        coder: That of the engine, which holds it.
 
     Raises:
         BitstreamError: The payload is not one that :meth:`payload` gives.
@@ -45,12 +39,12 @@ class Stack:
         if payload.endswith(b"\0"):
             raise BitstreamError("The payload ends in a zero byte, which no encoder writes.")
         words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4")
-        self.coder: Any = _AnsCoder(words.astype(np.uint32))
+        self.coder: AnsCoder = ENGINE.AnsCoder(words.astype(np.uint32))
 
     def payload(self) -> bytes:
         """Return all that was pushed."""
         # The last word is never zero, so its zero bytes need not be sent.
-        return self.coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        return self.coder.words().astype("<u4").tobytes().rstrip(b"\0")
 
     def close(self) -> None:
         """Check that everything has been popped.
@@ -73,12 +67,14 @@ class RowModels:
 
     def __init__(self, tables: FactorizedTables) -> None:
         self.tables = tables
-        self._models = [
-            _integer_model(np.diff(row[:length]))
-            for row, length in zip(tables.cdf, tables.length, strict=True)
-        ]
+        self._models = ENGINE.AnsModels(
+            [
+                _frequencies(np.diff(row[:length]))
+                for row, length in zip(tables.cdf, tables.length, strict=True)
+            ]
+        )
         self._escape = tables.length - np.int32(2)
-        self._escape_classes = _escape_class_model()
+        self._escape_classes = ENGINE.AnsModels([_escape_class_frequencies()])
 
     def slots(
         self, symbols: NDArray[np.int32], counts: NDArray[np.int64]
@@ -109,10 +105,7 @@ class RowModels:
         slots, escaped = self.slots(symbols, counts)
         if escaped.any():
             self._push_escapes(stack.coder, symbols[escaped], *self._bounds(escaped, counts))
-        runs = zip(self._models, np.cumsum(counts).tolist(), counts.tolist(), strict=True)
-        for model, end, count in reversed(list(runs)):
-            if count:
-                stack.coder.encode_reverse(slots[end - count : end], model)
+        stack.coder.encode(slots, self._models, counts)
 
     def pop(self, stack: Stack, counts: NDArray[np.int64]) -> NDArray[np.int32]:
         """Read back what :meth:`push` wrote with these counts, at least one of them above 0.
@@ -123,13 +116,7 @@ class RowModels:
         Raises:
             BitstreamError: A symbol is beyond 32 bits.
         """
-        symbols = np.concatenate(
-            [
-                stack.coder.decode(model, count)
-                for model, count in zip(self._models, counts.tolist(), strict=True)
-                if count
-            ]
-        )
+        symbols = stack.coder.decode(self._models, counts)
         escaped = symbols == np.repeat(self._escape, counts)
         symbols += np.repeat(self.tables.offset, counts)
         if escaped.any():
@@ -162,7 +149,7 @@ class RowModels:
 
     def _push_escapes(
         self,
-        coder: Any,
+        coder: AnsCoder,
         symbols: NDArray[np.int32],
         first: NDArray[np.int64],
         end: NDArray[np.int64],
@@ -172,18 +159,18 @@ class RowModels:
         magnitude = np.where(beyond < 0, -2 * beyond - 1, 2 * beyond)
         # The exponent of a float is the number of bits of an integer below 2**53; 0 has none.
         classes = np.frexp(magnitude.astype(np.float64))[1].astype(np.int32)
-        for chosen, shift, sizes in reversed(list(_bit_fields(classes))):
-            bits = (magnitude[chosen] >> shift) % sizes
-            coder.encode_reverse(bits.astype(np.int32), _Uniform(), sizes)
-        coder.encode_reverse(classes, self._escape_classes)
+        for chosen, shift, widths in reversed(list(_bit_fields(classes))):
+            bits = (magnitude[chosen] >> shift) & ((1 << widths) - 1)
+            coder.encode_bits(bits.astype(np.int32), widths)
+        coder.encode(classes, self._escape_classes, np.array([classes.size]))
 
     def _pop_escapes(
-        self, coder: Any, first: NDArray[np.int64], end: NDArray[np.int64]
+        self, coder: AnsCoder, first: NDArray[np.int64], end: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        classes = coder.decode(self._escape_classes, first.size)
+        classes = coder.decode(self._escape_classes, np.array([first.size]))
         magnitude = np.where(classes > 0, 1 << np.maximum(classes - 1, 0).astype(np.int64), 0)
-        for chosen, shift, sizes in _bit_fields(classes):
-            magnitude[chosen] |= coder.decode(_Uniform(), sizes).astype(np.int64) << shift
+        for chosen, shift, widths in _bit_fields(classes):
+            magnitude[chosen] |= coder.decode_bits(widths).astype(np.int64) << shift
         beyond = np.where(magnitude & 1, -(magnitude + 1) // 2, magnitude // 2)
         return np.add(beyond, np.where(beyond < 0, first, end))
 
@@ -224,29 +211,23 @@ class ChannelModels:
 def _bit_fields(
     classes: NDArray[np.int32],
 ) -> Iterator[tuple[NDArray[np.bool_], int, NDArray[np.int32]]]:
-    """Say how the bits below the leading one are sent: whose, from which bit, 2 ** how many."""
+    """Say how the bits below the leading one are sent: whose, from which bit, how many."""
     rest = np.maximum(classes - 1, 0)
     for shift, bits in ((0, np.minimum(rest, _LOW_BITS)), (_LOW_BITS, rest - _LOW_BITS)):
         chosen = bits > 0
         if chosen.any():
-            yield chosen, shift, np.left_shift(1, bits[chosen]).astype(np.int32)
+            yield chosen, shift, bits[chosen]
 
 
-def _integer_model(frequencies: NDArray[np.integer]) -> Any:
-    """Make a constriction model whose probabilities are these integers exactly.
-
-    constriction gives each of n symbols one count and shares out the other ``2**24 - n`` in
-    proportion to floating-point weights. Weights of ``count - 1`` add up to just that number, so
-    the scale is exactly 1, every partial sum is an integer below 2**53, and nothing is rounded.
-    """
-    counts = frequencies.astype(np.int64)
-    counts *= (1 << _CODER_PRECISION) // int(counts.sum())
-    return _Categorical((counts - 1).astype(np.float64), perfect=False)
+def _frequencies(counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Scale counts, a power of two in all, to the coder's precision."""
+    counts = counts.astype(np.int64)
+    return counts * ((1 << _CODER_PRECISION) // int(counts.sum()))
 
 
-def _escape_class_model() -> Any:
-    """Return the model of the escapes' bit lengths: falling as 1 / (bits + 2), in integers."""
+def _escape_class_frequencies() -> NDArray[np.int64]:
+    """Return those of the escapes' bit lengths: falling as 1 / (bits + 2), in integers."""
     counts = (1 << 16) // np.arange(2, _CLASSES + 2, dtype=np.int64)
     counts = counts * (1 << 16) // int(counts.sum())
     counts[0] += (1 << 16) - int(counts.sum())
-    return _integer_model(counts)
+    return _frequencies(counts)
