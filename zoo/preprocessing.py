@@ -146,9 +146,13 @@ class Preprocessing:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn pixels (H, W, 3) uint8 into values (1, 3, H, W) float32."""
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+        # A byte has 256 values: each is worked out once, not for every pixel.
+        levels = np.arange(256, dtype=np.float32) / np.float32(255)
+        values = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            table = (levels - np.float32(mean)) / np.float32(std)
+            np.take(table, pixels[:, :, channel], out=values[0, channel], mode="clip")
+        return values
 
     def scaled_size(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height of a picture after resizing, pixels, before any crop.
@@ -255,7 +259,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ValueError("its values are floating-point, of no known range")
     if image.mode.startswith("I"):
@@ -265,7 +269,8 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
             raise ValueError("its values do not fit into 16 bits")
         image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
     image.info.pop("transparency", None)  # or Pillow warns that it is lost
-    return image.convert("RGB")
+    image.load()  # while its file is open
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @contextmanager
