@@ -43,7 +43,8 @@ def read_document(
         version = TypeAdapter(dict[str, Any]).validate_json(text).get(version_field)
         if isinstance(version, int) and version > supported:
             raise error(
-                f"{path} has {version_field} {version}; this splitzoo reads up to {supported}.",
+                f"{path} is no {what} that this splitzoo reads: it has {version_field} {version}, "
+                f"and this reads up to {supported}.",
                 next_step="pip install --upgrade splitzoo",
             )
         return model.model_validate_json(text)

@@ -26,8 +26,9 @@ import torch
 from splitzoo import zoo
 from splitzoo.files import new_file
 from splitzoo.machine import machine
-from splitzoo.zoo.calibration.calibrate import MOST_IMAGES, codings, parted, sent_tensors
+from splitzoo.zoo.calibration.calibrate import codings, sent_tensors
 from splitzoo.zoo.calibration.context import fit_context
+from splitzoo.zoo.calibration.photographs import MOST_IMAGES, parted
 from splitzoo.zoo.coding.coder import Coder
 from splitzoo.zoo.coding.factorized import ContextCoder, FactorizedCoder
 from splitzoo.zoo.coding.files import save_coder

@@ -1,6 +1,5 @@
 """Calibrating a model: its symbols of photographs, codings of them, and the one that is kept."""
 
-import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,16 +13,11 @@ from ..coding.factorized import ContextCoder, FactorizedCoder
 from ..coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from ..coding.quantised import ContextQuantisedCoder, QuantisedCoder
 from ..coding.tables import FactorizedTables
-from ..preprocessing import list_images
 from ..split_model import SplitModel
 from .context import fit_context
+from .photographs import LEAST_IMAGES, MOST_IMAGES, choose, parted, refuse_few
 from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
-
-MOST_IMAGES = 384
-LEAST_IMAGES = 8
-_HELD_OUT = 4
-"""One photograph of so many is not fitted to."""
 
 _MOST_SYMBOLS = 1 << 25
 _LIMIT = 15
@@ -107,10 +101,9 @@ def calibrate(
     return model.calibration
 
 
-def parted(images: list[Tensors]) -> tuple[list[Tensors], list[Tensors]]:
-    """Return the photographs that tables are fitted to, and those on which they are compared."""
-    fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
-    return fitted, images[::_HELD_OUT]
+def can_be_calibrated(model: SplitModel) -> bool:
+    """Say whether a model's coder has tables to fit."""
+    return type(model.coder.coder()) in _MAKERS
 
 
 def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
@@ -137,28 +130,16 @@ def sent_tensors(
         CalibrationError: There are fewer than 8.
         ImageError: The folder does not exist, or holds no image.
     """
-    found = list_images(folder)
-    chosen = sorted(random.Random(0).sample(found, min(most, len(found))))
-    # Which ones are held out must not follow from the folders that they are sorted by.
-    random.Random(1).shuffle(chosen)
-    sent, broken = [], 0
+    chosen, sent = choose(folder, most), []
     for path in track(chosen):
         check_stopped()
         try:
             image = model.spec.preprocessing.load(path)
         except ImageError:
-            broken += 1
             continue
         tensors = model.wire_tensors(torch.from_numpy(image))
         sent.append(tuple(tensor[0] for tensor in tensors))
-    if len(sent) < LEAST_IMAGES:
-        unusable = f", {broken} of them unusable" if broken else ""
-        images = "1 image" if len(chosen) == 1 else f"{len(chosen)} images"
-        raise CalibrationError(
-            f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at "
-            "least, and some hundred are better.",
-            next_step="Give photographs like those that the camera will see.",
-        )
+    refuse_few(folder, len(chosen), len(sent))
     return sent
 
 

@@ -31,8 +31,8 @@ def calibrate(
     """Fit a model's entropy tables to photographs: fewer bytes, the same answers."""
     from ...files import refuse_taken
     from ..catalog import load, save
-    from .calibrate import MOST_IMAGES
     from .calibrate import calibrate as run
+    from .photographs import MOST_IMAGES
 
     console = Console(json)
     refuse_taken(output)

@@ -1,0 +1,53 @@
+"""Photographs to calibrate with: which are taken, which are held out, and how few are too few."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ...errors import CalibrationError
+from ..preprocessing import list_images
+
+T = TypeVar("T")
+
+MOST_IMAGES = 384
+LEAST_IMAGES = 8
+_HELD_OUT = 4
+"""One photograph of so many is not fitted to."""
+
+
+def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
+    """Draw photographs from a folder, with a fixed seed, in an order that follows from nothing.
+
+    Raises:
+        ImageError: The folder does not exist, or holds no image.
+    """
+    found = list_images(folder)
+    chosen = sorted(random.Random(0).sample(found, min(most, len(found))))
+    # Which ones are held out must not follow from the folders that they are sorted by.
+    random.Random(1).shuffle(chosen)
+    return chosen
+
+
+def refuse_few(folder: Path, chosen: int, usable: int) -> None:
+    """Refuse a folder of which too few pictures can be read.
+
+    Raises:
+        CalibrationError: It is one.
+    """
+    if usable >= LEAST_IMAGES:
+        return
+    broken = chosen - usable
+    unusable = f", {broken} of them unusable" if broken else ""
+    images = "1 image" if chosen == 1 else f"{chosen} images"
+    raise CalibrationError(
+        f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at "
+        "least, and some hundred are better.",
+        next_step="Give photographs like those that the camera will see.",
+    )
+
+
+def parted(images: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Return the photographs that are fitted to, and those that are held out to compare on."""
+    fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
+    return fitted, list(images[::_HELD_OUT])
