@@ -12,7 +12,7 @@ FAMILY := $(notdir $(wildcard zoo/weights/*))
 DATA ?= flowers
 RUNS ?= runs
 
-.PHONY: demo test test-all check bench cards family family-cards lock clean
+.PHONY: demo test test-all check bench cards matrix family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
@@ -30,8 +30,11 @@ check: .venv/.dev
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_layout.py
 
+# PHOTOS is a folder of photographs to measure with. FLOWERS holds train/ and val/, to see what int8
+# costs trained models.
 bench: .venv/.dev
-	$(BIN)/python benchmarks/sc2bench_speed.py
+	$(BIN)/python benchmarks/speed.py $(if $(PHOTOS),--photos $(PHOTOS))
+	$(if $(FLOWERS),$(BIN)/python benchmarks/int8_accuracy.py --flowers $(FLOWERS))
 
 # The cards of the packaged models, from the results in benchmarks/, and the table of the zoo.
 cards: family-cards
@@ -50,6 +53,11 @@ family-cards: .venv/.dev
 	    --tradeoff build/cards/figure -o cards/generated/$$model || exit 1; \
 	done
 
+# What can be exported to which target, and what may be mixed. PHOTOS: a folder of photographs.
+matrix: .venv/.dev
+	$(BIN)/splitzoo cards targets $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/targets.md
+	$(BIN)/splitzoo cards runtimes $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/runtimes.md
+
 # DATA holds train/ and val/; RUNS what `splitzoo zoo train NAME -o RUNS/NAME` wrote.
 family: .venv/.dev
 	$(BIN)/python benchmarks/flowers_family.py --data $(DATA) --runs $(RUNS)
@@ -60,7 +68,7 @@ family: .venv/.dev
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --upgrade pip
-	build/lock/bin/python -m pip install -e '.[dev]'
+	build/lock/bin/python -m pip install -e '.[dev,tensorrt-rtx]'
 	build/lock/bin/python -m pip install --no-deps $(REFERENCE)
 	build/lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf build/lock
@@ -74,7 +82,7 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.base
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,tensorrt-rtx]'
 	$(PIP) install -q -c constraints.txt --no-deps $(REFERENCE)
 	$(PIP) install -q --no-deps --upgrade --target .venv/sc2bench-0.0.3 $(OLD_REFERENCE)
 	touch $@

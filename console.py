@@ -39,6 +39,12 @@ RandomWeights = Annotated[
         "--random-weights", help="Seeded random weights: for graphs and latency, not for answers."
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run a bundle's graphs though they can hold code: PyTorch's formats."
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the random weights. [default: 0]")
 ]

@@ -10,6 +10,7 @@ from yaml import YAMLError
 
 from ..errors import ReportError
 from ..export.manifest import Manifest
+from ..export.readme import target_words
 from ..export.verify import read_manifest
 from ..files import new_folder, refuse_taken
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
@@ -207,6 +208,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         facts=facts,
         spec=spec,
         manifest=manifest,
+        target_words=target_words(manifest) if manifest else "",
         profile=facts.profile,
         accuracy=facts.accuracy,
         metrics=NAMES,

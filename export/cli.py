@@ -1,16 +1,28 @@
 """``splitzoo export``: split, check and run."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Console, Json, RandomWeights, Seed, seed_of
+from ..console import Console, Json, RandomWeights, Seed, Trust, seed_of
+from .precision.keep import KEPT
 
 if TYPE_CHECKING:
     from ..zoo.calibration.record import CalibrationRecord
+    from .manifest import Effect, Graph, Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
+
+
+class KeepOption(StrEnum):
+    """What ``--keep-fp32`` takes."""
+
+    LAST = "last"
+    GDN = "gdn"
+    NOTHING = "nothing"
+
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
@@ -24,11 +36,28 @@ def split(
             show_default="the default model",
         ),
     ] = None,
-    target: Annotated[str, typer.Option(help="Where the halves will run: cpu.")] = "cpu",
+    target: Annotated[
+        str, typer.Option(help="Where the halves will run; see: splitzoo export targets.")
+    ] = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-TARGET"),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|fp16|bf16|int8",
+            help="That the device graph computes in.",
+            show_default="fp32",
+        ),
+    ] = None,
+    edge: Annotated[
+        str | None,
+        typer.Option(help="Engine of the edge's graphs.", show_default="the target's first"),
+    ] = None,
+    aot: Annotated[
+        bool, typer.Option("--aot", help="Compile both halves ahead of time (torch).")
+    ] = False,
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Graphs that take any number of images.")
     ] = False,
@@ -36,10 +65,23 @@ def split(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Of photographs to fit the entropy tables to.",
+            help="Of photographs: to fit entropy tables to, and to take int8's ranges from.",
             show_default="the model's tables",
         ),
     ] = None,
+    keep_tables: Annotated[
+        bool, typer.Option("--keep-tables", help="Do not fit entropy tables to --calibration.")
+    ] = False,
+    keep_fp32: Annotated[
+        list[KeepOption] | None,
+        typer.Option(
+            help="Leave in fp32 what int8 need not touch: the last convolution, the GDN norms.",
+            show_default=" ".join(KEPT) or "nothing",
+        ),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take what the precision changes, whatever it is.")
+    ] = False,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     json: Json = False,
@@ -48,31 +90,37 @@ def split(
     from ..files import refuse_taken
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
     from .targets import TARGETS
+    from .wanted import Wanted
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     model = model or DEFAULT_MODEL
-    TARGETS.get(target)
+    chosen = TARGETS.get(target)
+    chosen.halves(edge, aot=aot)
     folder = output or Path(f"{get_spec(model).name}-{target}")
     refuse_taken(folder)
-    if dynamic_batch:
-        from .split import refuse_one_image
-
-        # Known before the weights are: a detector's are hundreds of megabytes.
-        refuse_one_image(get_spec(model))
+    kept = KEPT
+    if keep_fp32 is not None:
+        kept = tuple(one.value for one in keep_fp32 if one is not KeepOption.NOTHING)
+    options: dict[str, Any] = {
+        "target": target,
+        "precision": precision or chosen.precisions[0],
+        "edge": edge,
+        "aot": aot,
+        "dynamic_batch": dynamic_batch,
+        "calibration": calibration,
+        "keep_tables": keep_tables,
+        "keep_fp32": kept,
+        "accept": accept,
+    }
+    # Known before the weights are: those of a detector are hundreds of megabytes.
+    Wanted(**options).refuse_impossible(get_spec(model))
     with console.steps() as step:
         step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
         from .split import export_split
 
-        manifest = export_split(
-            built,
-            folder,
-            target=target,
-            dynamic_batch=dynamic_batch,
-            calibration=calibration,
-            progress=step,
-        )
+        manifest = export_split(built, folder, **options, progress=step)
 
     def show() -> None:
         parity = manifest.parity
@@ -80,34 +128,87 @@ def split(
             ("model", manifest.spec.name),
             ("weights", manifest.provenance.weights),
             *(
-                (f"{name} graph", f"{graph.file} ({_megabytes(folder / graph.file)})")
+                (f"{name} graph", f"{graph.file} ({_megabytes(folder, graph)})")
                 for name, graph in manifest.graphs.items()
             ),
+            ("precision", manifest.precision),
             ("entropy coding", _coding(manifest.coding.calibration)),
-            ("symbols differing", f"{parity.symbols_differing} of {parity.symbols:,}"),
+            *(_effect(manifest.effect) if manifest.effect else ()),
+            (
+                "symbols differing",
+                f"{parity.symbols_differing:,} of {parity.symbols:,}, on "
+                f"{parity.images} made pictures",
+            ),
             (
                 "output error",
                 f"{parity.output_max_relative_error:.1e} of the largest output "
-                f"({parity.output_tolerance:g} allowed)",
+                f"({parity.limits.output_tolerance:g} allowed)",
             ),
+            ("checked with", f"{parity.pairs[-1].device} → {parity.pairs[-1].edge}"),
         ]
         console.table(str(folder), ("", ""), rows)
 
     console.data(manifest, show)
     if manifest.provenance.weights == "random":
         console.hint("The weights are random: right for graphs and latency, not for answers.")
-    console.hint(f"Next: splitzoo export run {folder} IMAGE, or on the device: python -m splitrun")
+    if chosen.note:
+        console.hint(chosen.note)
+    trust = " --trust" if _runs_code(manifest) else ""
+    console.hint(
+        f"Next: splitzoo export run{trust} {folder} IMAGE, or on the device: python -m splitrun"
+    )
 
 
 @app.command()
-def verify(bundle: BundleArgument, json: Json = False) -> None:
+def targets(json: Json = False) -> None:
+    """List where the halves can run, and in what precision."""
+    from dataclasses import asdict, dataclass
+
+    from .targets import TARGETS
+
+    @dataclass(frozen=True)
+    class Row:
+        name: str
+        description: str
+        precisions: tuple[str, ...]
+        edges: tuple[str, ...]
+        missing: tuple[str, ...]
+
+    found = [
+        Row(one.name, one.description, one.precisions, tuple(e.engine for e in one.edges), missing)
+        for one in TARGETS
+        for missing in [one.missing()]
+    ]
+
+    def show() -> None:
+        console.table(
+            "targets",
+            ("name", "halves", "precisions", "edge", "to install"),
+            [
+                (
+                    one.name,
+                    one.description,
+                    ", ".join(one.precisions),
+                    ", ".join(one.edges),
+                    ", ".join(one.missing),
+                )
+                for one in found
+            ],
+        )
+
+    console = Console(json)
+    console.data([asdict(one) for one in found], show)
+
+
+@app.command()
+def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> None:
     """Repeat every check on a bundle: files, manifest, graphs, tables, and the recorded run."""
     console = Console(json)
     with console.steps() as step:
         step("checking")
         from .verify import verify_bundle
 
-        result = verify_bundle(bundle)
+        result = verify_bundle(bundle, trust=trust)
 
     def show() -> None:
         test = result.selftest
@@ -117,6 +218,7 @@ def verify(bundle: BundleArgument, json: Json = False) -> None:
             [
                 ("model", result.manifest.spec.name),
                 ("files", f"{result.files} as the manifest says"),
+                ("precision", result.manifest.precision),
                 ("symbols", f"{test.symbols - test.symbols_differing:,} of {test.symbols:,} equal"),
                 (
                     "stream",
@@ -138,6 +240,7 @@ def run(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option(min=1, max=1000, help="Classes or objects to print.")] = 5,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Send images through both halves in two processes: image, bytes, answer."""
@@ -147,8 +250,8 @@ def run(
         from .run import run_bundle
         from .runtime.bundle import open_bundle
 
-        results = run_bundle(bundle, images, top=top)
-        weights = open_bundle(bundle).weights
+        results = run_bundle(bundle, images, top=top, trust=trust)
+        opened = open_bundle(bundle)
 
     def show() -> None:
         for result in results:
@@ -159,8 +262,37 @@ def run(
             )
 
     console.data(results, show)
-    if weights == "random":
+    if opened.device.engine == "tensorrt" and not results[0].engine.startswith("tensorrt"):
+        console.hint(f"{results[0].engine} ran the device graph: no TensorRT engine is here.")
+    if opened.weights == "random":
         console.hint("The weights are random: these answers mean nothing.")
+
+
+def _effect(effect: "Effect") -> list[tuple[str, str]]:
+    """Say what a precision below fp32 changes."""
+    where = f"{effect.held_out} {'photographs' if effect.photographs else 'made pictures'}"
+    rows = [
+        (
+            "against fp32",
+            f"{effect.flips:.2%} of the symbols differ, by up to {effect.largest_difference}; "
+            f"payload {effect.rate_inflation:+.2%}; {where}",
+        )
+    ]
+    if effect.right is not None and effect.right_fp32 is not None:
+        rows.append(
+            (
+                "named right",
+                f"{effect.right} of {effect.labelled} photographs, in fp32 {effect.right_fp32}",
+            )
+        )
+    rows += [("accepted", what) for what in effect.accepted]
+    return rows
+
+
+def _runs_code(manifest: "Manifest") -> bool:
+    from .runtime.engines import ENGINES
+
+    return any(ENGINES[graph.engine].runs_code for graph in manifest.graphs.values())
 
 
 def _coding(calibration: "CalibrationRecord | None") -> str:
@@ -173,5 +305,6 @@ def _coding(calibration: "CalibrationRecord | None") -> str:
     )
 
 
-def _megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+def _megabytes(folder: Path, graph: "Graph") -> str:
+    files = (graph.file, graph.weights)
+    return f"{sum((folder / one).stat().st_size for one in files if one) / 1e6:.1f} MB"

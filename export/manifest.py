@@ -30,9 +30,12 @@ class Graph(_Part):
     """One graph: its file, the engine that runs it, its inputs and outputs in order."""
 
     file: str
+    weights: str | None = Field(default=None, description="a second file, read with the first")
     engine: str
     inputs: list[Tensor]
     outputs: list[Tensor]
+    threads: int = Field(default=0, ge=0, description="for the engine; 0 lets it choose")
+    hint: str = Field(default="", description="to the engine: the type to compute in")
 
 
 class Coding(_Part):
@@ -50,6 +53,23 @@ class Coding(_Part):
     )
 
 
+class Allowed(_Part):
+    """How far the graphs may be from PyTorch: :class:`.runtime.limits.Limits`, on disk."""
+
+    tie_margin: float = Field(description="in units of a symbol")
+    flips: float = Field(ge=0, le=1, description="share of symbols that may differ elsewhere")
+    difference: int = Field(ge=1, description="of a symbol, at most")
+    sent_tolerance: float
+    output_tolerance: float
+
+
+class Pair(_Part):
+    """Two engines, by name and version, of which the second read what the first wrote."""
+
+    device: str
+    edge: str
+
+
 class Parity(_Part):
     """How the exported graphs compare with PyTorch on the same inputs."""
 
@@ -61,16 +81,40 @@ class Parity(_Part):
         description="symbols whose latent lies so close to a rounding boundary that float "
         "arithmetic of another order may round it the other way; they may differ by 1",
     )
-    tie_margin: float = Field(description="that distance, in units of a symbol")
+    largest_difference: int = Field(default=0, description="of a symbol")
     output_max_relative_error: float = Field(
         default=0.0, description="largest |difference| / largest |output|"
     )
-    output_tolerance: float
+    limits: Allowed
     streams_decoded: bool = Field(
         default=False,
         description="every stream gave back what went in; behind an image codec, what the codec "
         "gave back to PyTorch",
     )
+    pairs: list[Pair] = Field(default=[], description="whose streams were read across")
+
+
+class Effect(_Part):
+    """What a precision below fp32 changes, on photographs that it was not calibrated to."""
+
+    calibrated: int = Field(description="photographs that ranges were taken from")
+    skipped: int = Field(description="pictures of the folder that could not be read")
+    held_out: int = Field(description="others, or made pictures, that were compared")
+    photographs: bool = Field(description="false where the pictures compared were made")
+    flips: float = Field(description="share of the symbols that differ from fp32's")
+    largest_difference: int = Field(description="of a symbol")
+    payload_bytes_fp32: float = Field(description="mean")
+    payload_bytes: float = Field(description="mean")
+    labelled: int = Field(default=0, description="of those held out, with a class of the model")
+    right_fp32: int | None = Field(default=None, description="of these, named right")
+    right: int | None = None
+    kept_fp32: list[str] = Field(default=[], description="parts left in fp32")
+    accepted: list[str] = Field(default=[], description="limits that it is beyond, and accepted")
+
+    @property
+    def rate_inflation(self) -> float:
+        """By how much the payload grows, as a share."""
+        return self.payload_bytes / self.payload_bytes_fp32 - 1
 
 
 class Provenance(_Part):
@@ -90,7 +134,7 @@ class Manifest(_Part):
     schema_version: int
     spec: ModelSpec
     target: str
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="of the device graph")
     graphs: dict[Literal["device", "edge", "hyper", "boxes"], Graph]
     coding: Coding
     postprocessing: dict[str, Any] = Field(
@@ -100,5 +144,6 @@ class Manifest(_Part):
     selftest: str
     requirements: list[str]
     parity: Parity
+    effect: Effect | None = Field(default=None, description="of a precision below fp32")
     provenance: Provenance
     files: dict[str, Sha256] = Field(description="SHA-256 of every file but this one")

@@ -6,6 +6,7 @@ from jinja2 import StrictUndefined, Template
 
 from ..zoo.coding import CODERS
 from .manifest import Manifest
+from .targets import TARGETS
 
 _TEMPLATE = Path(__file__).with_name("readme.md.jinja")
 
@@ -16,4 +17,14 @@ def bundle_readme(manifest: Manifest) -> str:
         _TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
     values = {name: getattr(manifest, name) for name in Manifest.model_fields}
-    return template.render(values, lossless=CODERS[manifest.coding.kind].lossless)
+    return template.render(
+        values,
+        lossless=CODERS[manifest.coding.kind].lossless,
+        target_words=target_words(manifest),
+    )
+
+
+def target_words(manifest: Manifest) -> str:
+    """Return what there is to say of a bundle's target, as Markdown; often nothing."""
+    words = TARGETS.get(manifest.target).readme
+    return words(manifest).strip() if words else ""

@@ -9,8 +9,8 @@ from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .graphs import EdgeGraph, output_names
 from .runtime.detection import DetectionSettings, box_levels, propose
+from .runtime.limits import LIMITS
 from .runtime.record import Named, Record
-from .runtime.selftest import TIE_MARGIN
 
 _PICTURES_TRIED = 24
 _FAR = 2e-5
@@ -87,7 +87,7 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     for name, tensor, before in pairs:
         sent[name] = tensor.numpy()
         if sent[name].dtype.kind in "iu":
-            near = _boundary_distance(before) < TIE_MARGIN
+            near = _boundary_distance(before) < LIMITS["fp32"].tie_margin
             ties[name] = (near & (name not in coder.exact)).numpy()
     stream = model.codec.compress(*(one[0] for one in sent.values()))
     decoded = model.codec.decompress(stream, model.hyper)

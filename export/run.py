@@ -17,6 +17,7 @@ from .runtime.bundle import open_bundle
 from .runtime.detection import Detection
 from .runtime.measure import Latency
 from .runtime.segmentation import ClassShare
+from .verify import refuse_code
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ImageRun:
 
     Attributes:
         image: Path.
+        engine: That ran the device graph; another where the bundle's own is not here.
         payload_bytes: From the entropy coder.
         stream_bytes: What crossed the link.
         top: The most probable classes, best first; empty for other tasks than classification.
@@ -33,6 +35,7 @@ class ImageRun:
     """
 
     image: str
+    engine: str
     payload_bytes: int
     stream_bytes: int
     top: list[Prediction]
@@ -46,37 +49,49 @@ class ImageRun:
 
 
 def run_bundle(
-    folder: str | Path, images: Sequence[str | Path], *, top: int = 5, threads: int = 0
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    threads: int = 0,
+    trust: bool = False,
 ) -> list[ImageRun]:
     """Encode images in one process and decode the streams in another.
 
-    Neither process imports torch, and none of the bundle's own code is run.
+    Neither process imports torch, unless the graphs are PyTorch's, and none of the bundle's own
+    code is run.
 
     Args:
         folder: Of the bundle.
         images: Image files.
         top: Classes to return for each.
         threads: For the engine; 0 lets it choose.
+        trust: Run graphs of formats that can hold code.
 
     Raises:
-        BundleError: The bundle cannot be read.
+        BundleError: The bundle cannot be read, or is not trusted.
         ImageError: An image cannot be used.
     """
     bundle = Path(folder)
-    open_bundle(bundle)
+    refuse_code(open_bundle(bundle), trust=trust)
     with tempfile.TemporaryDirectory() as link:
-        sent = call_runtime(
-            bundle, "encode", "--numbered", f"--output={link}", files=images, threads=threads
-        )["streams"]
+        encoded = call_runtime(
+            bundle,
+            "encode",
+            *("--numbered", "--stand-in", f"--output={link}"),
+            files=images,
+            threads=threads,
+        )
+        sent = encoded["streams"]
         streams = [stream["stream"] for stream in sent]
         sizes = ["{}x{}".format(*upright_size(image)) for image in images]
         pictures = [f"--picture={size}" for size in sizes]
-        answers = call_runtime(
-            bundle, "decode", f"--top={top}", *pictures, files=streams, threads=threads
-        )["outputs"]
+        options = ("--stand-in", f"--top={top}", *pictures)
+        answers = call_runtime(bundle, "decode", *options, files=streams, threads=threads)
     return [
         ImageRun(
             image=str(image),
+            engine=encoded["engine"],
             payload_bytes=stream["payload_bytes"],
             stream_bytes=stream["stream_bytes"],
             top=[Prediction(**one) for one in answer["top"]],
@@ -85,7 +100,7 @@ def run_bundle(
             ],
             shares=[ClassShare(**one) for one in answer["shares"]],
         )
-        for image, stream, answer in zip(images, sent, answers, strict=True)
+        for image, stream, answer in zip(images, sent, answers["outputs"], strict=True)
     ]
 
 
@@ -96,8 +111,14 @@ def bench_bundle(
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
+    trust: bool = False,
 ) -> Bench:
-    """Measure one half of a bundle in a process of its own; see :func:`.bench.bench_half`."""
+    """Measure one half of a bundle in a process of its own; see :func:`.bench.bench_half`.
+
+    Raises:
+        BundleError: The bundle cannot be read; or its graphs can hold code, and it is not trusted.
+    """
+    refuse_code(open_bundle(Path(folder)), trust=trust)
     options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
     (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads)
     latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}

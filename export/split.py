@@ -1,11 +1,8 @@
 """Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
 
 import json
-import shlex
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,63 +12,32 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import BundleError, DependencyError
 from ..files import new_folder, refuse_taken, sha256_file
-from ..zoo.calibration.calibrate import calibrate
+from ..machine import versions
+from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
 from ..zoo.coding import save_coder
 from ..zoo.labels import labels_of
-from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
+from .carried import write_runtime
+from .effect import Photographs, beyond, measure_effect, read_photographs, refuse_beyond
+from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
-from .manifest import Coding, Graph, Manifest, Parity, Provenance, Tensor
+from .lowering import KEPT, Keep, Lowering
+from .manifest import Allowed, Coding, Graph, Manifest, Parity, Provenance, Tensor
 from .parity import check_parity
 from .readme import bundle_readme
 from .recording import record_run
 from .runtime.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from .runtime.limits import limits_of
 from .runtime.record import Named, Record
-from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN
 from .targets import TARGETS, Target
+from .targets.base import Halves
+from .wanted import Wanted
 
 PARITY_PICTURES = 3
-_PACKAGE = Path(__file__).parents[1]
-_RUNTIME_SOURCES = (
-    "errors.py",
-    "files.py",
-    "machine.py",
-    "registry.py",
-    "signals.py",
-    "zoo/preprocessing.py",
-    "zoo/coding",
-    "export/runtime",
-)
-_ENTRY_POINT = '''"""Entry point of ``python -m splitrun``."""
-
-import sys
-from pathlib import Path
-
-from .signals import run_stoppable
-
-
-def _run() -> int:
-    from .export.runtime.cli import main
-
-    return main(bundle=Path(__file__).parents[1])
-
-
-sys.exit(run_stoppable(_run))
-'''
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
-_VERSIONS = (
-    "torch",
-    "timm",
-    "compressai",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "constriction",
-    "numpy",
-)
+_VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
 
 def export_split(
@@ -79,8 +45,14 @@ def export_split(
     folder: str | Path,
     *,
     target: str = "cpu",
+    precision: str | None = None,
+    edge: str | None = None,
+    aot: bool = False,
     dynamic_batch: bool = False,
     calibration: Path | None = None,
+    keep_tables: bool = False,
+    keep_fp32: Sequence[Keep] = KEPT,
+    accept: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
@@ -89,87 +61,134 @@ def export_split(
         model: In evaluation mode.
         folder: To write; it must not exist, or be empty.
         target: Name of a registered target.
+        precision: Of the device graph; by default the target's first.
+        edge: Engine of the edge's graphs; by default the target's first.
+        aot: Compile both halves ahead of time.
         dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
-        calibration: Folder of photographs to fit the entropy tables to first, in place; see
-            :func:`splitzoo.zoo.calibrate`.
+        calibration: Folder of photographs. The entropy tables are fitted to them first, in place
+            (see :func:`splitzoo.zoo.calibrate`), and the ranges of int8 are taken from them.
+        keep_tables: Leave the entropy tables as they are.
+        keep_fp32: Parts of the device graph that int8 leaves in fp32.
+        accept: Take what a precision below fp32 changes, though it be beyond the limits.
         progress: Called with the name of each step as it begins.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        UnknownNameError: No such target.
+        UnknownNameError: No such target, or it has no such precision or edge.
         DependencyError: The target needs a package that is not installed.
         OutputError: The folder is taken or cannot be written.
         ParityError: The graphs do not compute what the model does.
-        BundleError: A graph cannot be exported, or not for any number of images.
-        CalibrationError: The tables cannot be fitted.
+        BundleError: A graph cannot be exported, or not for any number of images, or not in this
+            precision.
+        CalibrationError: The tables cannot be fitted, or int8 is given no photographs.
     """
     chosen = TARGETS.get(target)
-    if dynamic_batch:
-        refuse_one_image(model.spec)
-    if reason := chosen.available():
-        raise DependencyError(f"The target {target} cannot be exported to: {reason}.")
+    wanted = Wanted(
+        target=target,
+        precision=precision or chosen.precisions[0],
+        edge=edge,
+        aot=aot,
+        dynamic_batch=dynamic_batch,
+        calibration=calibration,
+        keep_tables=keep_tables,
+        keep_fp32=tuple(keep_fp32),
+        accept=accept,
+    )
+    wanted.refuse_impossible(model.spec)
+    halves = chosen.halves(edge, aot=aot)
     folder = Path(folder)
     refuse_taken(folder)
     model = model.eval()
-    command = _command(model, target, dynamic_batch, calibration)
+    command = wanted.command(model)
+    photographs = None
     if calibration is not None:
-        progress("fitting entropy tables to photographs")
-        calibrate(model, calibration, command=command)
+        progress("reading photographs")
+        photographs = read_photographs(model, calibration)
+        if not keep_tables and can_be_calibrated(model):
+            progress("fitting entropy tables to photographs")
+            calibrate(model, calibration, command=command)
     with new_folder(folder) as temporary:
         progress("recording the model in PyTorch")
         record = record_run(model, 0)
-        manifest = _write_parts(model, record, temporary, chosen, dynamic_batch, command, progress)
+        lowered = Lowering(model, wanted.precision, wanted.keep_fp32, photographs)
+        plan = _Plan(chosen, wanted, halves, lowered, command)
+        manifest = _write_parts(model, record, temporary, plan, progress)
+        if wanted.precision != "fp32":
+            progress(f"comparing {wanted.precision} with fp32")
+            _judge(model, manifest, temporary, plan, photographs)
         progress("comparing with PyTorch")
+        records = (record_run(model, seed) for seed in range(1, PARITY_PICTURES))
         manifest.parity = check_parity(
-            open_bundle(temporary),
-            chain([record], (record_run(model, seed) for seed in range(1, PARITY_PICTURES))),
-            dynamic_batch=dynamic_batch,
+            open_bundle(temporary), chain([record], records), dynamic_batch=dynamic_batch
         )
+        if chosen.complete:
+            chosen.complete(manifest, temporary)
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
         _write_manifest(manifest, temporary)
     return manifest
 
 
-def refuse_one_image(spec: ModelSpec) -> None:
-    """Refuse graphs for any number of images where the model takes one.
-
-    Raises:
-        BundleError: It does.
-    """
-    if spec.task == "object-detection":
-        raise BundleError(
-            f"The second stage of {spec.name}, a detector, takes one image.",
-            next_step="Leave --dynamic-batch out.",
+def _judge(
+    model: SplitModel,
+    manifest: Manifest,
+    folder: Path,
+    plan: "_Plan",
+    photographs: Photographs | None,
+) -> None:
+    """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
+    bundle, wanted = open_bundle(folder), plan.wanted
+    effect = measure_effect(model, bundle, photographs, plan.lowering.kept)
+    limits = bundle.limits
+    if wanted.accept:
+        effect.accepted = beyond(effect, limits)
+        # On other pictures and processors it may be somewhat more.
+        limits = replace(
+            limits,
+            flips=min(1.0, max(limits.flips, 2 * effect.flips)),
+            difference=max(limits.difference, 2 * effect.largest_difference),
         )
+    else:
+        refuse_beyond(effect, limits, wanted.precision)
+    manifest.effect, manifest.parity.limits = effect, Allowed(**asdict(limits))
+    _write_manifest(manifest, folder)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be written: the target, what was asked of it, and what that comes to."""
+
+    target: Target
+    wanted: Wanted
+    halves: Halves
+    lowering: Lowering
+    command: str
 
 
 def _write_parts(
     model: SplitModel,
     record: Record,
     folder: Path,
-    target: Target,
-    dynamic_batch: bool,
-    command: str,
+    plan: _Plan,
     progress: Callable[[str], None],
 ) -> Manifest:
-    spec = model.spec
+    spec, precision = model.spec, plan.wanted.precision
     record.save(folder / "selftest.npz")
     codec = model.codec
     save_coder(codec.coder, folder / "tables.npz")
     labels = labels_of(spec)
     (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n", encoding="utf-8")
-    _write_runtime(folder / "splitrun")
+    write_runtime(folder / "splitrun")
     graphs = {}
     for name, part in _parts(model, record).items():
         progress(f"exporting the {name} graph")
-        graphs[name] = _write_graph(part, folder, target, dynamic_batch)
+        graphs[name] = _write_graph(name, part, folder, plan)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         spec=spec,
-        target=target.name,
-        precision="fp32",
+        target=plan.target.name,
+        precision=precision,  # pyright: ignore[reportArgumentType]  # as checked
         graphs=graphs,
         postprocessing=_postprocessing(model),
         coding=Coding(
@@ -185,18 +204,21 @@ def _write_parts(
         requirements=[
             "numpy",
             "pillow>=11.3",
-            "constriction>=0.5,<0.6",
-            *target.requirements,
+            (
+                'constriction>=0.5,<0.6; sys_platform == "darwin" or platform_machine == "x86_64" '
+                'or platform_machine == "AMD64"'
+            ),
+            *dict.fromkeys((*plan.halves.device.requirements, *plan.halves.edge.requirements)),
             *_PACKAGES_OF_CODECS.get(codec.coder.settings().get("codec"), ()),
         ],
-        parity=Parity(tie_margin=TIE_MARGIN, output_tolerance=OUTPUT_TOLERANCE),
+        parity=Parity(limits=Allowed(**asdict(limits_of(precision, codec.coder.kind)))),
         provenance=Provenance(
             source=model.source,
             weights="trained" if model.random_seed is None else "random",
             seed=model.random_seed,
             model_sha256=model.digest().hex(),
-            versions={"splitzoo": __version__, **{name: version(name) for name in _VERSIONS}},
-            command=command,
+            versions={"splitzoo": __version__, **_versions(plan.halves)},
+            command=plan.command,
         ),
         files={},
     )
@@ -244,7 +266,9 @@ def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
     return parts
 
 
-def _write_graph(part: _Part, folder: Path, target: Target, dynamic_batch: bool) -> Graph:
+def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> Graph:
+    dynamic_batch, on_device = plan.wanted.dynamic_batch, name == "device"
+
     def described(named: Named) -> list[Tensor]:
         shapes = {
             name: [-1, *value.shape[1:]] if dynamic_batch else list(value.shape)
@@ -255,22 +279,26 @@ def _write_graph(part: _Part, folder: Path, target: Target, dynamic_batch: bool)
             for name, shape in shapes.items()
         ]
 
-    file = f"{part.file}{target.suffix}"
-    path = folder / file
+    chosen = plan.halves.device if on_device else plan.halves.edge
+    path = folder / f"{part.file}{chosen.suffix}"
     path.parent.mkdir(exist_ok=True)
-    target.export(
-        part.module.eval(),
-        [torch.from_numpy(np.ascontiguousarray(value)) for value in part.inputs.values()],
-        path,
+    source = Source(
+        module=part.module.eval(),
+        examples=[torch.from_numpy(np.ascontiguousarray(one)) for one in part.inputs.values()],
         input_names=list(part.inputs),
         output_names=list(part.outputs),
         dynamic_batch=dynamic_batch,
+        lower=plan.lowering.lower if on_device else None,
     )
+    weights = chosen.write(source, path)
     return Graph(
-        file=file,
-        engine=target.engine,
+        file=path.relative_to(folder).as_posix(),
+        weights=None if weights is None else weights.relative_to(folder).as_posix(),
+        engine=chosen.engine,
         inputs=described(part.inputs),
         outputs=described(part.outputs),
+        threads=plan.target.threads if on_device else 0,
+        hint=plan.target.hints.get(plan.wanted.precision, "") if on_device else "",
     )
 
 
@@ -283,30 +311,6 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def _write_runtime(folder: Path) -> None:
-    """Copy the runtime's sources, each to the place that it has in this package.
-
-    Their relative imports then hold unchanged, and what runs on the board is what was tested here.
-    """
-    for name in _RUNTIME_SOURCES:
-        source = _PACKAGE / name
-        for path in sorted(source.glob("*.py")) if source.is_dir() else [source]:
-            copy = folder / path.relative_to(_PACKAGE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    (folder / "__init__.py").write_text(
-        '"""The runtime of this bundle: python -m splitrun --help."""\n\n'
-        f'__version__ = "{__version__}"\n',
-        encoding="utf-8",
-    )
-    (folder / "__main__.py").write_text(_ENTRY_POINT, encoding="utf-8")
-
-
-def _command(model: SplitModel, target: str, dynamic_batch: bool, calibration: Path | None) -> str:
-    seed = model.random_seed
-    words = ["splitzoo", "export", "split", model.source, "--target", target]
-    words += ["--dynamic-batch"] if dynamic_batch else []
-    # Of another machine's folder, the last name says enough.
-    words += [] if calibration is None else ["--calibration", calibration.name]
-    words += [] if seed is None else ["--random-weights", "--seed", str(seed)]
-    return shlex.join(words)
+def _versions(halves: Halves) -> dict[str, str]:
+    packages = (*_VERSIONS, *halves.device.packages, *halves.edge.packages)
+    return versions(*(name.replace("_", "-") for name in packages))

@@ -1,6 +1,6 @@
 """Repeat every check on a finished bundle."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..documents import read_document
@@ -13,7 +13,9 @@ from .runtime.bundle import (
     Bundle,
     open_bundle,
 )
-from .runtime.selftest import OUTPUT_TOLERANCE, TIE_MARGIN, SelfTest, run_selftest
+from .runtime.engines import ENGINES
+from .runtime.limits import limits_of
+from .runtime.selftest import SelfTest, run_selftest
 from .targets import TARGETS
 
 MAX_TIED = 0.01
@@ -55,22 +57,32 @@ def read_manifest(folder: str | Path) -> tuple[Bundle, Manifest]:
     return bundle, manifest
 
 
-def verify_bundle(folder: str | Path) -> Verification:
+def verify_bundle(folder: str | Path, *, trust: bool = False) -> Verification:
     """Check schema, paths, hashes, graphs, tables and the self-test of a bundle.
 
-    None of the bundle's own code is run.
+    None of the bundle's own code is run, unless its graphs hold code and are trusted.
+
+    Args:
+        folder: Of the bundle.
+        trust: Run graphs of formats that can hold code.
 
     Raises:
-        BundleError: A file is missing, changed, unlisted or not what it should be.
+        BundleError: A file is missing, changed, unlisted or not what it should be; or a graph's
+            format can hold code, and the bundle is not trusted.
         ParityError: This machine computes something else than what was recorded.
     """
     bundle, manifest = read_manifest(folder)
     bundle.check_files()
     _refuse_lenient(manifest)
-    target = TARGETS.get(manifest.target)
-    for graph in bundle.graphs.values():
-        target.check(graph.path)
-    selftest = run_selftest(bundle)
+    formats = TARGETS.get(manifest.target).formats
+    for name, graph in bundle.graphs.items():
+        if graph.engine not in formats:
+            raise BundleError(
+                f"The {name} graph is for {graph.engine}; a bundle for {manifest.target} has none."
+            )
+        formats[graph.engine].check(graph.path)
+    refuse_code(bundle, trust=trust)
+    selftest = run_selftest(bundle, stand_in=True)
     if selftest.symbols_tied > MAX_TIED * selftest.symbols:
         raise BundleError(
             f"The record lets {selftest.symbols_tied} of {selftest.symbols} symbols differ; "
@@ -79,14 +91,31 @@ def verify_bundle(folder: str | Path) -> Verification:
     return Verification(manifest, len(bundle.files), selftest)
 
 
+def refuse_code(bundle: Bundle, *, trust: bool) -> None:
+    """Refuse graphs of formats that can hold code, unless the bundle is trusted.
+
+    Raises:
+        BundleError: There is one.
+    """
+    for name, graph in bundle.graphs.items():
+        if not trust and graph.engine in ENGINES and ENGINES[graph.engine].runs_code:
+            raise BundleError(
+                f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, can hold code "
+                "beside the network.",
+                next_step="If you or someone you trust made it: --trust, or in the bundle, "
+                "python -m splitrun",
+            )
+
+
 def _refuse_lenient(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
-    parity, provenance = manifest.parity, manifest.provenance
-    if parity.output_tolerance > OUTPUT_TOLERANCE or parity.tie_margin > TIE_MARGIN:
-        raise BundleError(
-            f"{MANIFEST_NAME} allows an output error of {parity.output_tolerance:g} and a tie "
-            f"margin of {parity.tie_margin:g}; the exporter allows {OUTPUT_TOLERANCE:g} and "
-            f"{TIE_MARGIN:g}."
-        )
+    found, provenance = manifest.parity.limits, manifest.provenance
+    accepted = manifest.effect is not None and bool(manifest.effect.accepted)
+    for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
+        if getattr(found, name) > limit and not (accepted and name in ("flips", "difference")):
+            raise BundleError(
+                f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {getattr(found, name):g}; "
+                f"the exporter allows {limit:g} in {manifest.precision}."
+            )
     if not provenance.model_sha256.startswith(manifest.coding.model_id):
         raise BundleError(f"{MANIFEST_NAME} is damaged: the stream id is not of the model.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import Console, Json, RandomWeights, Seed, command_line, seed_of
+from ..console import Console, Json, RandomWeights, Seed, Trust, command_line, seed_of
 from ..registry import Registry
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def encoder(
     ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, bytes per image."""
@@ -84,7 +85,7 @@ def encoder(
 
         if is_bundle and folder is not None:
             step("measuring the bundle")
-            report = profile_bundle(folder, **options)
+            report = profile_bundle(folder, **options, trust=trust)
         else:
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
             step("measuring the model")
@@ -203,6 +204,7 @@ def accuracy(
     ] = 1,
     random_weights: RandomWeights = False,
     seed: Seed = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Measure accuracy and bytes per picture, through the real bitstream.
@@ -235,7 +237,7 @@ def accuracy(
         from .subjects import BundleSubject, ModelSubject, PredictionsSubject, Subject
 
         if is_bundle and folder is not None:
-            subject: Subject = BundleSubject(folder, threads)
+            subject: Subject = BundleSubject(folder, threads, trust=trust)
         else:
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
             if predictions is None:

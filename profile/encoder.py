@@ -2,7 +2,6 @@
 
 import datetime
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from ..export.run import bench_bundle
 from ..export.runtime.halves import Device
 from ..export.runtime.measure import measure_steps, peak_memory_bytes
 from ..export.verify import read_manifest
-from ..machine import machine
+from ..machine import machine, versions
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops
@@ -101,8 +100,9 @@ def profile_bundle(
     iterations: int = 100,
     command: str = "",
     track: Track = iter,
+    trust: bool = False,
 ) -> EncoderProfile:
-    """Profile the device half of a bundle in a process of its own, which imports no torch.
+    """Profile the device half of a bundle in a process of its own.
 
     Args:
         folder: Of the bundle.
@@ -112,12 +112,15 @@ def profile_bundle(
         iterations: Counted runs.
         command: That makes this report again.
         track: Goes through the images, showing progress.
+        trust: Run graphs of formats that can hold code.
 
     Raises:
         BundleError: The bundle cannot be read.
     """
     bundle, manifest = read_manifest(folder)
-    bench = bench_bundle(folder, "device", threads=threads, warmup=warmup, iterations=iterations)
+    bench = bench_bundle(
+        folder, "device", threads=threads, warmup=warmup, iterations=iterations, trust=trust
+    )
     # Parameters and operations are the architecture's; its weights do not matter here.
     model = zoo.build(manifest.spec)
     graph_bytes, tables_bytes = deployed_bytes(bundle)
@@ -127,7 +130,7 @@ def profile_bundle(
     return EncoderProfile(
         spec=manifest.spec,
         subject="bundle",
-        runtime=bench.engine,
+        runtime=bench.engine + ("" if manifest.precision == "fp32" else f", {manifest.precision}"),
         device="cpu",
         source=manifest.provenance.source,
         weights=manifest.provenance.weights,
@@ -175,7 +178,7 @@ def _left_out(rate: Rate | None, spec: ModelSpec) -> list[str]:
 
 def _environment() -> dict[str, str]:
     packages = ("torch", "compressai", "constriction", "numpy", "pillow")
-    return machine() | {"splitzoo": __version__} | {name: version(name) for name in packages}
+    return machine() | {"splitzoo": __version__} | versions(*packages)
 
 
 def _today() -> str:

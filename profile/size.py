@@ -57,8 +57,9 @@ def _is_table(name: str) -> bool:
 
 
 def deployed_bytes(bundle: Bundle) -> tuple[int, int]:
-    """Return the bytes of the device graph's file and of the tables' file."""
-    return _size(bundle.device.path), _size(bundle.part_paths["tables"])
+    """Return the bytes of the device graph's files and of the tables' file."""
+    graph = (bundle.device.path, bundle.device.weights)
+    return sum(_size(path) for path in graph if path), _size(bundle.part_paths["tables"])
 
 
 def _size(path: Path) -> int:

@@ -15,7 +15,7 @@ from ..errors import BitstreamError, DatasetError
 from ..export.runtime.bundle import Bundle
 from ..export.runtime.detection import DetectionSettings, detect
 from ..export.runtime.halves import Device, Edge
-from ..export.verify import read_manifest
+from ..export.verify import read_manifest, refuse_code
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Sample
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
@@ -109,16 +109,28 @@ class ModelSubject:
 
 
 class BundleSubject:
-    """A bundle's two halves in their own runtime, one after the other."""
+    """A bundle's two halves in their own runtime, one after the other.
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
+    Args:
+        folder: Of the bundle.
+        threads: For the engines; 0 lets them choose.
+        trust: Run graphs of formats that can hold code.
+
+    Raises:
+        BundleError: It cannot be read; or its graphs can hold code, and it is not trusted.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
         self._bundle, manifest = read_manifest(folder)
+        refuse_code(self._bundle, trust=trust)
         self.spec = manifest.spec
-        self._device, self._edge = Device(self._bundle, threads), Edge(self._bundle, threads)
+        # Which engine ran is told; answers in the same precision are as good.
+        self._device = Device(self._bundle, threads, stand_in=True)
+        self._edge = Edge(self._bundle, threads, stand_in=True)
         provenance = manifest.provenance
         self.facts = Facts(
             subject="bundle",
-            runtime=self._device.graph.session.version,
+            runtime=_runtime(self._device, manifest.precision),
             source=provenance.source,
             weights=provenance.weights,
             seed=provenance.seed,
@@ -147,6 +159,10 @@ class BundleSubject:
         else:
             found = outputs[0][0]
         return rate, result_of(self.spec, found, sample)
+
+
+def _runtime(device: Device, precision: str) -> str:
+    return device.graph.session.version + ("" if precision == "fp32" else f", {precision}")
 
 
 class PredictionsSubject:

@@ -9,7 +9,7 @@ from names_of_models import RESNET
 from PIL import Image, ImageOps
 
 from splitzoo import cli
-from splitzoo.export.targets.cpu import CpuTarget
+from splitzoo.export.formats.onnx_file import OnnxFormat
 
 pytest.register_assert_rewrite("commands")
 
@@ -134,7 +134,7 @@ def splitzoo(monkeypatch, capsys):
 def copied_graphs(monkeypatch, tiny_bundle):
     """Export takes its graphs from the tiny bundle: the same, and no seconds spent."""
 
-    def copy(_target, _graph, _examples, path, **_options) -> None:
+    def copy(_format, _source, path) -> None:
         shutil.copyfile(tiny_bundle / path.parent.name / path.name, path)
 
-    monkeypatch.setattr(CpuTarget, "export", copy)
+    monkeypatch.setattr(OnnxFormat, "write", copy)

@@ -103,10 +103,10 @@ def test_a_truncated_manifest_is_damaged(damaged, share) -> None:
 # The manifest's contents
 
 
-@pytest.mark.parametrize("version", [3, 10**6])
+@pytest.mark.parametrize("version", [4, 10**6])
 def test_a_newer_schema_says_how_to_go_on(manifest, version) -> None:
     damaged = manifest("schema_version", version)
-    refused_by_both(damaged, f"has schema {version}; this reads up to 2.")
+    refused_by_both(damaged, f"has schema {version}; this reads up to 3.")
     refused_by_both(damaged, "Use the splitrun inside the bundle, or: pip install --upgrade")
 
 
@@ -121,7 +121,7 @@ def test_the_first_schema_is_refused_whatever_it_holds(damaged) -> None:
         "coding": {"kind": "factorized", "latent_shape": [4, 55, 55]},
     }
     (damaged / "manifest.json").write_text(json.dumps(first))
-    refused_by_both(damaged, "manifest.json has schema 1; this reads schema 2.")
+    refused_by_both(damaged, "manifest.json has schema 1; this reads schema 3.")
     refused_by_both(damaged, "Use the splitrun inside the bundle, or export it again.")
 
 
@@ -193,6 +193,12 @@ def test_a_missing_part_of_the_manifest_is_damage(damaged, keys) -> None:
         ("graphs/device/file", None),
         ("graphs/device/engine", ["onnxruntime"]),
         ("graphs/edge/engine", None),
+        ("graphs/device/threads", -1),
+        ("graphs/device/threads", 1 << 20),
+        ("graphs/device/threads", 1.0),
+        ("graphs/device/hint", 5),
+        ("graphs/device/weights", 5),
+        ("graphs/device/weights", "other.bin"),
         ("graphs/device/inputs", "image"),
         ("graphs/device/inputs", []),
         ("graphs/device/inputs", None),
@@ -234,9 +240,13 @@ def test_a_missing_part_of_the_manifest_is_damage(damaged, keys) -> None:
         ("coding/shape", [55, 1 << 40]),
         ("postprocessing", 5),
         ("postprocessing", "boxes"),
-        ("parity/output_tolerance", "none"),
-        ("parity/output_tolerance", None),
-        ("parity/output_tolerance", 10**400),
+        ("parity/limits/output_tolerance", "none"),
+        ("parity/limits/output_tolerance", None),
+        ("parity/limits/output_tolerance", 10**400),
+        ("parity/limits", {"tie_margin": 0.0, "abacus": 1}),
+        ("parity/limits/flips", float("nan")),
+        ("parity/limits/difference", 0),
+        ("precision", 5),
         ("provenance", {}),
         ("provenance/weights", 0),
         ("target", 5),
@@ -308,7 +318,7 @@ ESCAPES = [
 
 @pytest.mark.parametrize("name", ESCAPES, ids=repr)
 @pytest.mark.parametrize(
-    "keys", ["graphs/device/file", "graphs/edge/file", "coding/tables", "labels", "selftest"]
+    "keys", ["graphs/device/file", "graphs/device/weights", "coding/tables", "labels", "selftest"]
 )
 def test_a_part_outside_the_folder_is_refused(manifest, tmp_path, keys, name) -> None:
     (tmp_path / "secret.onnx").write_text("secret")
@@ -428,9 +438,11 @@ def test_an_unlisted_linked_folder_is_named(damaged, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "saying"),
     [
-        ("parity/output_tolerance", 1e9, "allows an output error of 1e+09"),
-        ("parity/output_tolerance", float("inf"), "parity.output_tolerance"),
-        ("parity/tie_margin", 0.5, "tie margin of 0.5"),
+        ("parity/limits/output_tolerance", 1e9, "allows output tolerance of 1e+09"),
+        ("parity/limits/output_tolerance", float("inf"), "is not a number from 0 on"),
+        ("parity/limits/tie_margin", 0.5, "allows tie margin of 0.5"),
+        ("parity/limits/flips", 0.1, "allows flips of 0.1; the exporter allows 0 in fp32"),
+        ("parity/limits/difference", 2, "allows difference of 2"),
         ("coding/model_id", "deadbeef", "the stream id is not of the model"),
     ],
 )

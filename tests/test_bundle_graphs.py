@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from test_families import small_spec
 from splitzoo import export, zoo
 from splitzoo.errors import BundleError, DesyncError, ParityError
 from splitzoo.export import split as splitting
-from splitzoo.export.manifest import Parity
+from splitzoo.export.formats.onnx_file import OnnxFormat
+from splitzoo.export.manifest import Allowed, Parity
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run
@@ -21,12 +23,12 @@ from splitzoo.export.runtime.answers import Answer, answer
 from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.cli import main
 from splitzoo.export.runtime.halves import Device, Edge
+from splitzoo.export.runtime.limits import LIMITS
 from splitzoo.export.runtime.record import Record
 from splitzoo.export.runtime.segmentation import class_map
-from splitzoo.export.runtime.selftest import run_selftest
-from splitzoo.export.split import refuse_one_image
-from splitzoo.export.targets.cpu import CpuTarget
+from splitzoo.export.runtime.selftest import Compared, run_selftest
 from splitzoo.export.verify import read_manifest
+from splitzoo.export.wanted import Wanted
 from splitzoo.files import sha256_file
 
 CLASSIFIER, DETECTOR, SEGMENTER = (
@@ -49,8 +51,8 @@ def whole(tmp_path_factory) -> Callable[..., Path]:
             model = zoo.build(small_spec(task, kind))
             with pytest.MonkeyPatch.context() as patch:
                 if empty:
-                    patch.setattr(CpuTarget, "export", lambda *words, **_: words[3].touch())
-                    parity = Parity(tie_margin=1e-4, output_tolerance=1e-4)
+                    patch.setattr(OnnxFormat, "write", lambda _format, _source, path: path.touch())
+                    parity = Parity(limits=Allowed(**asdict(LIMITS["fp32"])))
                     patch.setattr(splitting, "check_parity", lambda *_, **__: parity)
                 export.export_split(model, path)
         return made[task, kind, empty]
@@ -250,8 +252,8 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
 
     monkeypatch.setattr(Edge, "tensors", read_recorded)
     monkeypatch.setattr(Device, "tensors", at_a_tie)
-    monkeypatch.setattr("splitzoo.export.runtime.selftest.compare_sent", lambda *_: 0)
-    monkeypatch.setattr("splitzoo.export.parity.compare_sent", lambda *_: 0)
+    monkeypatch.setattr("splitzoo.export.runtime.selftest.compare_sent", lambda *_: Compared())
+    monkeypatch.setattr("splitzoo.export.parity.compare_sent", lambda *_: Compared())
     for check in (
         lambda: run_selftest(bundle),
         lambda: check_parity(bundle, recorded, dynamic_batch=False),
@@ -325,7 +327,8 @@ def test_a_detector_of_any_batch_is_refused_before_its_weights(
     assert code == 1
     assert "takes one image" in err
     assert "Leave --dynamic-batch out." in err
-    refuse_one_image(small_spec(CLASSIFIER, "fp"))
+    wanted = Wanted(target="cpu", precision="fp32", dynamic_batch=True)
+    wanted.refuse_impossible(small_spec(CLASSIFIER, "fp"))
 
 
 def test_an_export_records_each_picture_once(tiny_model, copied_graphs, tmp_path, monkeypatch):

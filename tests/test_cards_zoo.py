@@ -10,8 +10,9 @@ from names_of_models import RESNET
 from splitzoo import zoo
 from splitzoo.cards import picture
 from splitzoo.cards.card import CardFacts, build_card, gather_facts, render_card
+from splitzoo.cards.page import write_page
 from splitzoo.cards.zoo_parity import compare
-from splitzoo.cards.zoo_table import measure_zoo, render_zoo, write_zoo
+from splitzoo.cards.zoo_table import measure_zoo, render_zoo
 from splitzoo.errors import ParityError
 from splitzoo.zoo.coding import FactorizedCoder
 from splitzoo.zoo.config import ModelConfig
@@ -45,7 +46,7 @@ def test_a_difference_from_the_reference_is_said_in_the_table(rows) -> None:
 
 def test_the_table_has_a_line_for_each_architecture(rows, tmp_path) -> None:
     path = tmp_path / "zoo.md"
-    write_zoo(path, render_zoo(rows, command=COMMAND))
+    write_page(path, render_zoo(rows, command=COMMAND))
     text = path.read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(rows)

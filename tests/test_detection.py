@@ -17,7 +17,7 @@ from splitzoo.export.runtime.detection import (
     detect,
     propose,
 )
-from splitzoo.export.runtime.engines import OnnxRuntimeSession
+from splitzoo.export.runtime.engines.onnx_runtime import OnnxRuntimeSession
 from splitzoo.zoo.tasks.detection import DetectionTail
 
 SIZE, CLASSES, PROPOSALS, CHANNELS = (256, 320), 7, 150, 32

@@ -18,7 +18,7 @@ GROUPS = {
     "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
     "export": ("split", "verify", "run"),
     "profile": ("encoder", "accuracy", "tradeoff", "bits"),
-    "cards": ("build", "show", "zoo"),
+    "cards": ("build", "show", "zoo", "targets", "runtimes"),
     "demo": (),
 }
 COMMANDS = [(), *((g,) for g in GROUPS), *((g, c) for g, names in GROUPS.items() for c in names)]

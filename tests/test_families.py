@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_models import BOTTLENECKS, TASKS, small_spec
 
 from splitzoo import export, zoo
 from splitzoo.errors import BundleError, DesyncError
@@ -14,42 +15,6 @@ from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.halves import Device, Edge
 from splitzoo.export.verify import verify_bundle
 from splitzoo.profile.encoder import profile_bundle, profile_model
-from splitzoo.zoo.backbones import find_backbone
-from splitzoo.zoo.bottleneck_specs import (
-    FactorizedPriorBottleneck,
-    FeatureCodecBottleneck,
-    HyperpriorBottleneck,
-    InputCodecBottleneck,
-    LayerBottleneck,
-    NeuralCodecBottleneck,
-)
-from splitzoo.zoo.preprocessing import Preprocessing
-
-BACKBONE = find_backbone("test_resnet")
-LAYER2 = BACKBONE.stages[1]
-SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, BACKBONE.channels)}
-NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-
-BOTTLENECKS = {
-    "fp": FactorizedPriorBottleneck(**SIZES),
-    "shp": HyperpriorBottleneck(kind="scale-hyperprior", **SIZES, hyper_channels=4),
-    "mshp": HyperpriorBottleneck(kind="mean-scale-hyperprior", **SIZES, hyper_channels=4),
-    "layer": LayerBottleneck(channels=LAYER2.channels, stride=8),
-    "feature-jpeg": FeatureCodecBottleneck(
-        channels=LAYER2.channels, stride=8, codec="jpeg", quality=80
-    ),
-    "jpeg": InputCodecBottleneck(codec="jpeg", quality=80),
-    "avif": InputCodecBottleneck(codec="avif", quality=80),
-    **{
-        name: NeuralCodecBottleneck(architecture=name, quality=1, channels=(6, 8), crop=(48, 48))
-        for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
-    },
-}
-METHODS = {"layer": "fine-tuning", "feature-jpeg": "feature-compression"}
-CUTS = {"fp": BACKBONE.layer, "shp": BACKBONE.layer, "mshp": BACKBONE.layer}
-CUTS |= {"layer": LAYER2.layer, "feature-jpeg": LAYER2.layer}
-TASKS = ("image-classification", "object-detection", "semantic-segmentation")
 
 # Every bottleneck for classification, and one dense task; the others take longer.
 CASES = [("image-classification", kind) for kind in BOTTLENECKS]
@@ -57,24 +22,6 @@ CASES += [("semantic-segmentation", "fp")]
 SLOW = [(task, kind) for task in TASKS[1:] for kind in ("mshp", "jpeg")]
 SLOW += [("object-detection", "fp")]
 CASES += [pytest.param(case, marks=pytest.mark.slow) for case in SLOW]
-
-
-def small_spec(task: str, kind: str):
-    dense = task != "image-classification"
-    size = (64, 96) if dense else (64, 64)
-    fit = {"resize": 64, "crop": size, "fit": "pad" if dense else "crop"}
-    values = NORMAL if kind in CUTS else PLAIN
-    return zoo.ModelSpec(
-        name=f"small-{kind}",
-        task=task,
-        method=METHODS.get(kind, "entropic-student" if kind in CUTS else "input-compression"),
-        backbone="test_resnet",
-        cut=CUTS.get(kind),
-        bottleneck=BOTTLENECKS[kind],
-        dataset="made",
-        num_classes=7,
-        preprocessing=Preprocessing(interpolation="bilinear", **fit, **values),
-    )
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)

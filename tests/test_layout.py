@@ -134,7 +134,7 @@ CARRIED = sorted(
         *(ROOT / f"{name}.py" for name in ("errors", "files", "machine", "registry", "signals")),
         ROOT / "zoo" / "preprocessing.py",
         *(ROOT / "zoo" / "coding").glob("*.py"),
-        *(ROOT / "export" / "runtime").glob("*.py"),
+        *(ROOT / "export" / "runtime").rglob("*.py"),
     )
 )
 
@@ -175,7 +175,8 @@ def test_the_runtime_is_written_in_the_boards_python(path: Path) -> None:
 
 
 def test_the_runtime_imports_what_the_board_has() -> None:
-    allowed = {"numpy", "PIL", "constriction", "onnxruntime"}
+    engines = {"onnxruntime", "openvino", "torch", "torch_tensorrt", "tensorrt", "cuda"}
+    allowed = {"numpy", "PIL", "constriction", *engines}
     for path in CARRIED:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

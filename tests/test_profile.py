@@ -407,7 +407,7 @@ def saved(report, tmp_path):
 
 
 def test_a_newer_report_says_how_to_read_it(saved) -> None:
-    newer = f"has schema_version {SCHEMA_VERSION + 1}; this splitzoo reads up to {SCHEMA_VERSION}"
+    newer = f"has schema_version {SCHEMA_VERSION + 1}, and this reads up to {SCHEMA_VERSION}"
     with pytest.raises(ReportError, match=newer) as caught:
         read_report(saved(schema_version=SCHEMA_VERSION + 1, subject="planet"))
     assert caught.value.next_step == "pip install --upgrade splitzoo"
@@ -457,7 +457,7 @@ def test_a_huge_report_is_refused_unread(tmp_path) -> None:
 
 
 def test_a_manifest_is_no_report(tiny_bundle) -> None:
-    with pytest.raises(ReportError, match="is no valid encoder profile"):
+    with pytest.raises(ReportError, match="is no encoder profile that this splitzoo reads"):
         read_report(tiny_bundle / "manifest.json")
 
 

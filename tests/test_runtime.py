@@ -181,7 +181,7 @@ def test_encode_writes_several_images_to_a_folder(splitrun, photographs, tmp_pat
     code, out, _ = splitrun("encode", *images, "-o", tmp_path / "streams", "--json")
     assert code == 0
     sent = json.loads(out)
-    assert sent.keys() == {"streams", "peak_memory_bytes"}
+    assert sent.keys() == {"streams", "engine", "peak_memory_bytes"}
     expected = [tmp_path / "streams" / f"{image.stem}.sz" for image in images]
     assert [one["stream"] for one in sent["streams"]] == [str(path) for path in expected]
     assert sorted((tmp_path / "streams").iterdir()) == sorted(expected)

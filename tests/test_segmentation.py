@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from splitzoo.errors import BundleError, SpecError
 from splitzoo.export.onnx_graph import write_onnx
-from splitzoo.export.runtime.engines import OnnxRuntimeSession
+from splitzoo.export.runtime.engines.onnx_runtime import OnnxRuntimeSession
 from splitzoo.export.runtime.segmentation import ClassShare, class_map, class_shares
 from splitzoo.zoo.tasks.segmentation import SegmentationTail
 

@@ -1,9 +1,9 @@
 """Measure a bundle where it runs."""
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
-from ...machine import machine
+from ...machine import machine, versions
+from ...zoo.coding.ans_engine import ENGINE
 from .bundle import Bundle
 from .halves import Device, Edge
 from .measure import Latency, measure_steps, peak_memory_bytes
@@ -51,6 +51,7 @@ def bench_half(
     *,
     image: str | None = None,
     threads: int = 0,
+    stand_in: bool = False,
     warmup: int = 10,
     iterations: int = 100,
 ) -> Bench:
@@ -62,14 +63,15 @@ def bench_half(
             decoder.
         image: An image file, or None for the input recorded for the self-test. Preprocessing is
             timed too when a file is given.
-        threads: For the engine; 0 lets it choose.
+        threads: For the engine; 0 takes the bundle's number, or lets the engine choose.
+        stand_in: Let another engine run the graphs of one that is not here, where one can.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
     """
     record = Record.load(bundle)
     codec = bundle.codec()
     if half == "device":
-        device = Device(bundle, threads)
+        device = Device(bundle, threads, stand_in=stand_in)
         session = device.graph.session
         steps = {
             "encoder": device.tensors,
@@ -82,7 +84,7 @@ def bench_half(
             value = image
         stream = device.encode(bundle.preprocessing.load(image) if image else record.image)[0]
     else:
-        edge = Edge(bundle, threads)
+        edge = Edge(bundle, threads, stand_in=stand_in)
         session = edge.graph.session
         steps = {
             "framing": codec.unframe,
@@ -104,15 +106,12 @@ def bench_half(
         stream_bytes=len(stream),
         latency=latency,
         peak_memory_bytes=peak_memory_bytes(),
-        environment=machine() | _versions("numpy", "pillow", "constriction"),
+        environment=machine() | versions("numpy", "pillow") | _entropy_coder(),
     )
 
 
-def _versions(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+def _entropy_coder() -> dict[str, str]:
+    """Say which coder ran, and so whose times these are."""
+    if ENGINE.NAME == "constriction":
+        return versions("constriction")
+    return {"constriction": f"not installed: {ENGINE.NAME}"}

@@ -10,12 +10,17 @@ from ...errors import BundleError, TablesError
 from ...files import sha256_file
 from ...zoo.coding import Codec, load_coder
 from ...zoo.preprocessing import Preprocessing
+from .limits import Limits
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
 DTYPES = ("float32", "int32", "uint8")
+ENGINES_FOLDER = "engines"
+"""Holds what was built on the machine that the bundle lies on; no manifest can name it."""
+
 _MAX_DIMENSION = 1 << 22
+_MAX_THREADS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,25 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One graph of a bundle: its file, the engine that runs it, inputs and outputs in order."""
+    """One graph of a bundle.
+
+    Attributes:
+        path: Of its file.
+        engine: That runs it.
+        inputs: In order.
+        outputs: In order.
+        weights: Of a second file that the engine reads with the first, if there is one.
+        threads: For the engine where nobody says otherwise; 0 lets it choose.
+        hint: At the precision to compute in, for engines that choose one.
+    """
 
     path: Path
     engine: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    weights: Path | None = None
+    threads: int = 0
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,7 @@ class Bundle:
         name: Of the model.
         task: Of the model, such as ``"image-classification"``.
         target: Such as ``"cpu"``.
+        precision: Of the device graph, such as ``"fp32"``.
         weights: ``"random"`` or ``"trained"``.
         preprocessing: From image file to the device graph's input.
         graphs: ``device``: image float32 to the wire tensors. ``edge``: what the coder gives back
@@ -55,7 +74,7 @@ class Bundle:
         coder_settings: Of the coder.
         model_id: 4 bytes, in each stream.
         coded_shape: Height and width, of the tensor that is decoded first, that are not sent.
-        output_tolerance: Relative, of the edge graph's outputs.
+        limits: How far the graphs may be from the record.
         postprocessing: Of the edge graph's outputs, where the task has any.
         files: SHA-256 of every file but the manifest, by path within the folder.
         part_paths: The files of tables, labels and self-test.
@@ -65,6 +84,7 @@ class Bundle:
     name: str
     task: str
     target: str
+    precision: str
     weights: str
     preprocessing: Preprocessing
     graphs: dict[str, GraphInfo]
@@ -72,7 +92,7 @@ class Bundle:
     coder_settings: dict[str, str | int]
     model_id: bytes
     coded_shape: tuple[int, int]
-    output_tolerance: float
+    limits: Limits
     postprocessing: dict[str, Any]
     files: dict[str, str]
     part_paths: dict[str, Path]
@@ -159,7 +179,7 @@ class Bundle:
         extra = sorted(
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if path.is_symlink() or not (path.is_dir() or _is_bytecode(path, self.folder))
+            if path.is_symlink() or not (path.is_dir() or _is_made_here(path, self.folder))
         )
         unknown = [name for name in extra if name not in self.files and name != MANIFEST_NAME]
         if unknown:
@@ -241,6 +261,7 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         name=_text(spec["name"]),
         task=_text(spec["task"]),
         target=_text(manifest["target"]),
+        precision=_text(manifest["precision"]),
         weights=_text(manifest["provenance"]["weights"]),
         preprocessing=Preprocessing(**preprocessing),  # checks itself
         graphs={_text(name): _graph(listed, graph) for name, graph in manifest["graphs"].items()},
@@ -248,7 +269,7 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         coder_settings=_settings(coding["settings"]),
         model_id=model_id,
         coded_shape=_shape(coding["shape"], rank=2),  # pyright: ignore[reportArgumentType]
-        output_tolerance=float(manifest["parity"]["output_tolerance"]),
+        limits=Limits(**manifest["parity"]["limits"]),  # checks itself
         postprocessing=dict(manifest["postprocessing"]),
         files=files,
         part_paths={
@@ -312,7 +333,18 @@ def _graph(listed: Callable[[Any], Path], graph: dict[str, Any]) -> GraphInfo:
         names = {tensor.name for tensor in tensors}
         if len(names) < len(tensors) or not all(tensor.shape for tensor in tensors):
             raise ValueError("a graph has a tensor twice, or one without dimensions")
-    return GraphInfo(listed(graph["file"]), _text(graph["engine"]), inputs, outputs)
+    threads, weights = graph["threads"], graph["weights"]
+    if type(threads) is not int or not 0 <= threads <= _MAX_THREADS:
+        raise ValueError(f"a graph cannot have {threads!r} threads")
+    return GraphInfo(
+        path=listed(graph["file"]),
+        engine=_text(graph["engine"]),
+        inputs=inputs,
+        outputs=outputs,
+        weights=None if weights is None else listed(weights),
+        threads=threads,
+        hint=_text(graph["hint"]),
+    )
 
 
 def _settings(value: Any) -> dict[str, str | int]:
@@ -350,10 +382,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _is_bytecode(path: Path, folder: Path) -> bool:
-    """Say whether Python, running the bundle's own runtime, left this file there."""
+def _is_made_here(path: Path, folder: Path) -> bool:
+    """Say whether Python or TensorRT, running the bundle's own runtime, left this file there."""
     parts = path.relative_to(folder).parts
-    return parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
+    bytecode = parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
+    return bytecode or (parts[0] == ENGINES_FOLDER and len(parts) > 1)
 
 
 def _inside(folder: Path, name: Any) -> Path:

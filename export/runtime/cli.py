@@ -52,6 +52,9 @@ def _parser(bundle: Path | None) -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--threads", type=_count, default=0, help="for the engine; 0: it chooses")
+    common.add_argument(
+        "--stand-in", action="store_true", help="run with ONNX Runtime what has no engine here"
+    )
     common.add_argument("--json", action="store_true", help="print JSON")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -96,7 +99,7 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .measure import peak_memory_bytes
 
     paths = _stream_paths(arguments)
-    device = Device(bundle, arguments.threads)
+    device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
     results = []
     for image, path in zip(arguments.images, paths, strict=True):
         stream = device.encode(bundle.preprocessing.load(image))[0]
@@ -114,14 +117,20 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(f"{path}: {len(stream):,} bytes")
     if arguments.json:
-        _print_json({"streams": results, "peak_memory_bytes": peak_memory_bytes()})
+        _print_json(
+            {
+                "streams": results,
+                "engine": device.graph.session.version,
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
+        )
 
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .answers import answer
     from .halves import Edge
 
-    edge = Edge(bundle, arguments.threads)
+    edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
     labels = bundle.labels()
     results = []
     pictures = arguments.picture or [None] * len(arguments.streams)
@@ -151,15 +160,23 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .selftest import run_selftest
 
     bundle.check_files()
-    result = run_selftest(bundle, arguments.threads)
+    result = run_selftest(bundle, arguments.threads, stand_in=arguments.stand_in)
     if arguments.json:
         _print_json(dataclasses.asdict(result) | {"passed": True})
         return
     equal = result.symbols - result.symbols_differing
     print(f"files     {len(bundle.files)} as the manifest says")
-    print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's")
+    print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's in fp32")
     if result.symbols_differing:
-        print(f"          the other {result.symbols_differing} lie on rounding boundaries")
+        print(
+            "          the other "
+            + (
+                f"{result.symbols_differing} lie on rounding boundaries"
+                if bundle.precision == "fp32"
+                else f"{result.symbols_differing} differ by up to {result.largest_difference}, "
+                f"as {bundle.precision} may"
+            )
+        )
     how = "written and read again exactly" if result.stream_rewritten else "read again"
     print(f"stream    {result.stream_bytes:,} bytes, {how}")
     print(
@@ -179,6 +196,7 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
             half,
             image=arguments.image if half == "device" else None,
             threads=arguments.threads,
+            stand_in=arguments.stand_in,
             warmup=arguments.warmup,
             iterations=arguments.iterations,
         )

@@ -19,7 +19,8 @@ class Graph:
     Args:
         bundle: That was opened.
         name: Of the graph, such as ``"device"``.
-        threads: For the engine; 0 lets it choose.
+        threads: For the engine; 0 takes the bundle's number, or lets the engine choose.
+        stand_in: Let another engine run it, if this one is not for every machine.
 
     Raises:
         BundleError: The bundle has no such graph, or it was changed, or cannot be loaded.
@@ -28,14 +29,20 @@ class Graph:
     info: GraphInfo
     session: Session
 
-    def __init__(self, bundle: Bundle, name: str, threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, name: str, threads: int = 0, *, stand_in: bool = False
+    ) -> None:
         if name not in bundle.graphs:
             raise BundleError(
                 f"{bundle.folder} has no {name} graph.", next_step="Export the bundle again."
             )
-        self.info = bundle.graphs[name]
-        bundle.check_file(self.info.path)
-        self.session = open_session(self.info.engine, self.info.path, threads)
+        self.info = info = bundle.graphs[name]
+        for path in (info.path, info.weights):
+            if path is not None:
+                bundle.check_file(path)
+        self.session = open_session(
+            info.engine, info.path, threads or info.threads, info.hint, stand_in=stand_in
+        )
 
     def __call__(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
         """Run the graph, and hold the engine to what the manifest says of its outputs."""
@@ -56,9 +63,9 @@ class Graph:
 class Device:
     """The device half of a bundle."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
         self.codec = bundle.codec()
-        self.graph = Graph(bundle, "device", threads)
+        self.graph = Graph(bundle, "device", threads, stand_in=stand_in)
 
     def tensors(self, image: NDArray[np.float32]) -> Tensors:
         """Run the device graph: image (N, 3, H, W) float32 to the wire tensors, each (N, …)."""
@@ -72,11 +79,13 @@ class Device:
 class Edge:
     """The edge half of a bundle."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
         self.codec = bundle.codec()
-        self.graph = Graph(bundle, "edge", threads)
-        self._hyper = Graph(bundle, "hyper", threads) if "hyper" in bundle.graphs else None
-        self._boxes = Graph(bundle, "boxes", threads) if "boxes" in bundle.graphs else None
+        self.graph = Graph(bundle, "edge", threads, stand_in=stand_in)
+        self._hyper, self._boxes = (
+            Graph(bundle, name, threads, stand_in=stand_in) if name in bundle.graphs else None
+            for name in ("hyper", "boxes")
+        )
 
     def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
         """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""

@@ -1,62 +1,113 @@
-"""What a target has to offer."""
+"""What a target is: how the two halves of a model are written for the machines that run them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from ...errors import BundleError, UnknownNameError
+from ..formats.base import Format, missing_packages, refuse_missing
+from ..formats.onnx_file import OnnxFormat
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from ..manifest import Manifest
+
+Precision = str
+"""``fp32``, ``fp16``, ``bf16`` or ``int8``: what the device graph computes in."""
 
 
-class Target(Protocol):
-    """A kind of machine, and the format and engine that it runs.
+@dataclass(frozen=True)
+class Halves:
+    """The formats of a device's graph and of the edge's."""
+
+    device: Format
+    edge: Format
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine.
 
     Attributes:
         name: As given to ``--target``.
         description: One line for people.
-        engine: Name of the runtime's engine that runs the graphs: a key of
-            ``export.runtime.engines.ENGINES``.
-        suffix: Of a graph's file.
-        requirements: What ``pip install`` needs on the machine beside numpy, pillow, constriction.
+        device: Format of the device graph.
+        edges: Formats that the edge's graphs can have; the first is the default.
+        precisions: That the device graph can have; the first is the default. The edge computes in
+            fp32.
+        hints: What the engine is told of a precision, where the file does not say it.
+        aot: Format of both halves that are compiled ahead of time, if they can be.
+        threads: For the device graph; 0 lets the engine choose.
+        open_batch: Graphs can take any number of images.
+        note: What to know of the target, said after an export.
+        complete: Writes what the bundle needs beside the graphs.
+        readme: Returns what the bundle's page says of it.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102  # see Attributes
-    @property
-    def description(self) -> str: ...  # noqa: D102
-    @property
-    def engine(self) -> str: ...  # noqa: D102
-    @property
-    def suffix(self) -> str: ...  # noqa: D102
-    @property
-    def requirements(self) -> tuple[str, ...]: ...  # noqa: D102
+    name: str
+    description: str
+    device: Format
+    edges: tuple[Format, ...] = (OnnxFormat(),)
+    precisions: tuple[Precision, ...] = ("fp32",)
+    hints: Mapping[Precision, str] = field(default_factory=dict)
+    aot: Format | None = None
+    threads: int = 0
+    open_batch: bool = True
+    note: str = ""
+    complete: "Callable[[Manifest, Path], None] | None" = None
+    readme: "Callable[[Manifest], str] | None" = None
 
-    def available(self) -> str:
-        """Return why the target cannot be exported to from here, or an empty string."""
-        ...
-
-    def export(
-        self,
-        graph: "nn.Module",
-        examples: "Sequence[Tensor]",
-        path: Path,
-        *,
-        input_names: Sequence[str],
-        output_names: Sequence[str],
-        dynamic_batch: bool,
-    ) -> None:
-        """Write a graph.
+    def halves(self, edge: str | None = None, *, aot: bool = False) -> Halves:
+        """Choose the formats.
 
         Args:
-            graph: In evaluation mode; its ``forward`` takes ``*tensors`` and gives a tuple.
-            examples: One for each input, for shapes and types.
-            path: Of the file to write.
-            input_names: In the file.
-            output_names: In the file.
-            dynamic_batch: Leave the first dimension of all of them open.
-        """
-        ...
+            edge: Engine of the edge; None takes the default.
+            aot: Compile ahead of time.
 
-    def check(self, path: Path) -> None:
-        """Raise ``BundleError`` if the file is not a graph that computes something of its input."""
-        ...
+        Raises:
+            UnknownNameError: The target's edge cannot have that engine.
+            BundleError: Nothing can be compiled ahead of time for this target.
+            DependencyError: A package that writing needs is not installed.
+        """
+        if aot and self.aot is None:
+            raise BundleError(
+                f"The target {self.name} has nothing to compile ahead of time.",
+                next_step="Use --aot with --target torch.",
+            )
+        edges = {one.engine: one for one in ((self.aot,) if aot else self.edges) if one}
+        if edge is not None and edge not in edges:
+            raise UnknownNameError(
+                f"edge of the target {self.name}",
+                edge,
+                list(edges),
+                next_step=f"Choose with: --edge {' or --edge '.join(edges)}",
+            )
+        device = self.aot if aot and self.aot else self.device
+        chosen = Halves(device, edges[edge] if edge else next(iter(edges.values())))
+        for one in (chosen.device, chosen.edge):
+            refuse_missing(one, self.name)
+        return chosen
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the packages that writing for it needs and that are not installed."""
+        return missing_packages(self.device, self.edges[0])
+
+    @property
+    def formats(self) -> dict[str, Format]:
+        """All formats that a bundle's graphs can have, by their engines."""
+        every = (self.device, *self.edges, *((self.aot,) if self.aot else ()))
+        return {one.engine: one for one in every}
+
+    def refuse_precision(self, precision: Precision) -> None:
+        """Refuse a precision that the target does not have.
+
+        Raises:
+            UnknownNameError: It has others.
+        """
+        if precision not in self.precisions:
+            raise UnknownNameError(
+                f"precision of the target {self.name}",
+                precision,
+                list(self.precisions),
+                next_step=f"Choose with: --precision {' or --precision '.join(self.precisions)}",
+            )

@@ -91,7 +91,7 @@ class Hyperprior(Bottleneck):
         decodes one image at a time.
         """
         z_hat = hyper_symbols.to(torch.float32) + self.medians
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             return self.h_s(z_hat)
         return torch.cat([self.h_s(one) for one in z_hat.split(1)])
 

@@ -138,7 +138,8 @@ class Normalise(nn.Module):
         if self.crop:
             height, width = self.crop
             # torchvision's rule for an odd difference.
-            top = round((picture.shape[-2] - height) / 2)
-            left = round((picture.shape[-1] - width) / 2)
+            # Traced, sizes are tensors.
+            top = round((int(picture.shape[-2]) - height) / 2)
+            left = round((int(picture.shape[-1]) - width) / 2)
             picture = picture[..., top : top + height, left : left + width]
         return (picture - self.mean) / self.std

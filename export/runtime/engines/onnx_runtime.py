@@ -1,52 +1,38 @@
-"""What runs a graph. Adding an engine is one class here and one line in ``ENGINES``."""
+"""ONNX files in ONNX Runtime, on the CPU."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError, DependencyError
-
-
-class Session(Protocol):
-    """A loaded graph."""
-
-    version: str
-
-    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Compute the named outputs for inputs of the graph's shapes and types."""
-        ...
+from ....errors import BundleError
+from .base import not_importable
 
 
 class OnnxRuntimeSession:
-    """An ONNX file in ONNX Runtime, on the CPU.
+    """An ONNX file, loaded.
 
     Args:
         path: Of the file.
         threads: For the graph's operators; 0 leaves it to ONNX Runtime (one per core).
+        hint: Unused: the file says how precisely to compute.
 
     Raises:
         DependencyError: ONNX Runtime is not installed.
         BundleError: It cannot load the file.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         # Version 1.32 reports use to its maker by default; a camera board has no say in that.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore
         except ImportError as error:
-            missing = getattr(error, "name", None) == "onnxruntime"
-            raise DependencyError(
-                "ONNX Runtime is not installed."
-                if missing
-                else f"ONNX Runtime cannot be imported: {error}",
-                next_step="pip install onnxruntime" if missing else "",
-            ) from error
+            raise not_importable("ONNX Runtime", "onnxruntime", error) from error
         self.version = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -76,21 +62,3 @@ class OnnxRuntimeSession:
             return [np.asarray(one) for one in self._session.run(outputs, dict(inputs))]
         except (*self._failures, ValueError) as error:
             raise BundleError(f"ONNX Runtime failed: {error}") from error
-
-
-ENGINES: dict[str, Callable[[Path, int], Session]] = {"onnxruntime": OnnxRuntimeSession}
-
-
-def open_session(engine: str, path: Path, threads: int = 0) -> Session:
-    """Load a graph.
-
-    Raises:
-        BundleError: No such engine, or it cannot load the file.
-        DependencyError: The engine is not installed.
-    """
-    if engine not in ENGINES:
-        raise BundleError(
-            f"The bundle wants the engine {engine!r}; this runtime has {', '.join(ENGINES)}.",
-            next_step="Use the splitrun inside the bundle, or: pip install --upgrade splitzoo",
-        )
-    return ENGINES[engine](path, threads)

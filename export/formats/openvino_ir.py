@@ -1,0 +1,58 @@
+"""OpenVINO's intermediate representation."""
+
+import re
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ...errors import BundleError
+from ..runtime.engines.openvino_runtime import import_openvino
+from .base import Source
+from .onnx_file import OnnxFormat
+
+_MAX_XML_BYTES = 1 << 26
+
+
+class _Symmetric(OnnxFormat):
+    activations = "int8"
+
+
+class OpenVinoFormat:
+    """An ``.xml`` file with the graph, and beside it a ``.bin`` file with the weights."""
+
+    engine = "openvino"
+    suffix = ".xml"
+    requirements: tuple[str, ...] = ("openvino",)
+    packages: tuple[str, ...] = (*OnnxFormat.packages, "openvino")
+    extra = "openvino"
+
+    def write(self, source: Source, path: Path) -> Path:
+        """Write the graph by way of ONNX, so that precisions are the same as of other targets."""
+        openvino = import_openvino()
+        with tempfile.TemporaryDirectory() as folder:
+            onnx = Path(folder) / "graph.onnx"
+            _Symmetric().write(source, onnx)
+            try:
+                model = openvino.Core().read_model(onnx)
+                # By default it would store weights as fp16.
+                openvino.save_model(model, path, compress_to_fp16=False)
+            except RuntimeError as error:
+                raise BundleError(f"OpenVINO cannot convert {path.stem}: {error}") from error
+        # What it notes of its conversion names the exporting machine's folders.
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"\s*<rt_info>.*?</rt_info>", "", text, flags=re.DOTALL), "utf-8")
+        self.check(path)
+        return path.with_suffix(".bin")
+
+    def check(self, path: Path) -> None:
+        """Check that the file is a graph with an input and an output, by its own words."""
+        if path.stat().st_size > _MAX_XML_BYTES or b"<!" in path.read_bytes():
+            # Entities, which grow, are declared so; OpenVINO writes none.
+            raise BundleError(f"{path} is not what OpenVINO writes.")
+        try:
+            root = ElementTree.parse(path).getroot()
+        except ElementTree.ParseError as error:
+            raise BundleError(f"{path} is not valid XML: {error}") from error
+        kinds = [layer.get("type") for layer in root.iterfind("./layers/layer")]
+        if root.tag != "net" or "Parameter" not in kinds or "Result" not in kinds:
+            raise BundleError(f"{path} is not a graph with an input and an output.")

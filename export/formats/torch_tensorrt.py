@@ -1,0 +1,75 @@
+"""Torch-TensorRT: exported programs with TensorRT engines inside."""
+
+import importlib
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ...errors import BundleError, DependencyError
+from .base import Source
+from .torch_files import ExportedFormat, exported
+
+
+class TorchTensorRTFormat(ExportedFormat):
+    """A ``.pt2`` file for the kind of NVIDIA GPU that it was compiled on.
+
+    Not executed by its authors: it takes a GPU.
+    """
+
+    engine = "torch-tensorrt"
+    packages = ("torch", "torch_tensorrt")
+    extra = "torch-tensorrt"
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The exporting release of Torch-TensorRT alone, which takes its own of PyTorch."""
+        release = ".".join(version("torch-tensorrt").split(".")[:2])
+        return (f"torch-tensorrt=={release}.*",)
+
+    def write(self, source: Source, path: Path) -> None:
+        """Export the graph, compile it on this machine's GPU, and save it with its engines.
+
+        Raises:
+            DependencyError: There is no GPU, or no driver for it.
+        """
+        import torch
+
+        try:
+            torch_tensorrt: Any = importlib.import_module("torch_tensorrt")
+        except (ImportError, OSError, RuntimeError) as error:
+            # Without a driver it raises RuntimeError.
+            raise DependencyError(
+                f"Torch-TensorRT cannot be imported: {error}",
+                next_step="It takes an NVIDIA GPU and its driver. For a Jetson: --target jetson",
+            ) from error
+        if not torch.cuda.is_available():
+            raise DependencyError("Torch-TensorRT compiles on a GPU, and there is none here.")
+        inputs = [
+            torch_tensorrt.Input(
+                min_shape=(1, *one.shape[1:]),
+                opt_shape=(1, *one.shape[1:]),
+                max_shape=(16 if source.dynamic_batch else 1, *one.shape[1:]),
+                dtype=one.dtype,
+            )
+            if source.dynamic_batch
+            else one.cuda()
+            for one in source.examples
+        ]
+        source.module.cuda()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compiled = torch_tensorrt.dynamo.compile(
+                    exported(source),
+                    arg_inputs=inputs,
+                    # It keeps ten bits of each factor: one symbol in a hundred would differ.
+                    disable_tf32=True,
+                )
+                torch_tensorrt.save(
+                    compiled, str(path), output_format="exported_program", arg_inputs=inputs
+                )
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise BundleError(f"Torch-TensorRT cannot compile {path.name}: {error}") from error
+        finally:
+            source.module.cpu()

@@ -1,0 +1,80 @@
+"""What a bundle for a Jetson holds beside its graphs, and what its page says of the board."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .manifest import Graph, Manifest
+
+BUILD_SCRIPT = '''"""Build this bundle's TensorRT engines on the board that is to run them.
+
+    python build_engine.py [--workspace-mib N] [--force] [--json]
+
+Needs TensorRT, which comes with JetPack, and what requirements.txt names. It compares what the
+engines compute with what was recorded, times them, and writes engines/engine.json.
+"""
+
+import sys
+from pathlib import Path
+
+BUNDLE = Path(__file__).resolve().parent
+sys.path.insert(0, str(BUNDLE))
+# The manifest names every file; caches of Python's are none of them.
+sys.dont_write_bytecode = True
+
+try:
+    from splitrun.export.runtime.tensorrt.board import main
+    from splitrun.signals import run_stoppable
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is not installed.\\n"
+        "On the Jetson, in this folder: pip install -r requirements.txt (TensorRT is JetPack's)"
+    )
+
+sys.exit(run_stoppable(lambda: main(BUNDLE)))
+'''
+
+
+def complete(manifest: "Manifest", folder: Path) -> None:
+    """Write ``build_engine.py`` into a bundle's folder."""
+    (folder / "build_engine.py").write_text(BUILD_SCRIPT, encoding="utf-8")
+
+
+def trtexec(graph: "Graph", version: int) -> str:
+    """Return the ``trtexec`` line that builds a graph's engine, for TensorRT 10 or 11.
+
+    From 11 on, every network is strongly typed, and the word for it is on its way out.
+    """
+    words = ["trtexec", f"--onnx={graph.file}"]
+    words += ["--stronglyTyped"] * (version < 11) + ["--noTF32"]
+    open_inputs = [one for one in graph.inputs if one.shape[0] == -1]
+    for bound, batch in (("min", 1), ("opt", 1), ("max", 16)) if open_inputs else ():
+        sizes = (f"{one.name}:{'x'.join(map(str, (batch, *one.shape[1:])))}" for one in open_inputs)
+        words.append(f"--{bound}Shapes={','.join(sizes)}")
+    stem = Path(graph.file).stem
+    words += ["--timingCacheFile=engines/timing.cache", f"--saveEngine=engines/{stem}.plan"]
+    return " ".join([*words, "--skipInference"])
+
+
+def readme(manifest: "Manifest") -> str:
+    """Return what a bundle's page, and a card, say of the Jetson."""
+    built = [one for one in manifest.graphs.values() if one.engine == "tensorrt"]
+    lines = [
+        "## On the Jetson",
+        "",
+        "The graphs were checked with ONNX Runtime and against the operators that TensorRT "
+        "documents; **not executed on a Jetson**. There, with JetPack's TensorRT (10.3 or later):",
+        "",
+        "```",
+        "python build_engine.py      # builds, compares symbols, times, writes engines/engine.json",
+        "```",
+        "",
+        "An engine runs with the TensorRT and on the GPU that built it, and is refused elsewhere. "
+        "`trtexec` builds one too, for a look at it; `splitrun` runs those of `build_engine.py`:",
+        "",
+        "```",
+    ]
+    for version in (10, 11):
+        lines.append(f"# TensorRT {version}")
+        lines += [trtexec(graph, version) for graph in built]
+    return "\n".join([*lines, "```", ""])

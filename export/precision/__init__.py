@@ -1,0 +1,1 @@
+"""Device graphs below fp32: from one ONNX file to another."""

@@ -1,0 +1,121 @@
+"""int8 by explicit QuantizeLinear and DequantizeLinear, of ranges seen on photographs."""
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...errors import BundleError
+from .keep import KEPT, Keep
+from .places import Places, is_convolution, read_named
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Names of the nodes that compute in int8, and of the convolutions that were left in fp32."""
+
+    nodes: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    inputs: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    keep: Collection[Keep] = KEPT,
+    unsigned: bool = False,
+) -> Quantised:
+    """Write an fp32 ONNX device graph again with its convolutions in int8.
+
+    Weights are symmetric per output channel, activations symmetric per tensor, biases stay fp32:
+    what ONNX Runtime, OpenVINO and TensorRT take alike. ONNX Runtime on x86 computes in int8 only
+    what has unsigned activations, before and after a convolution. Whatever follows a rounding stays
+    fp32, since the edge computes some of it again: one scale index that differs ends the decoding.
+
+    Args:
+        source: The fp32 file.
+        target: To write.
+        inputs: Of the graph, by name, one image each; gone through once.
+        keep: Parts that stay in fp32.
+        unsigned: Activations are uint8 with zero points, outputs of convolutions too.
+
+    Raises:
+        BundleError: Nothing in the graph can be quantised, or not by ONNX Runtime.
+    """
+    import onnx
+    from onnxruntime import quantization
+
+    model = read_named(source)
+    places = Places(model)
+    stays = set(places.after_rounding)
+    stays |= places.last if "last" in keep else set()
+    stays |= places.norms if "gdn" in keep else set()
+    found = [node for node in model.graph.node if is_convolution(node)]
+    chosen = [node.name for node in found if node.name not in stays and _has_weights(node, model)]
+    if not chosen:
+        raise BundleError(
+            "The device graph has nothing to compute in int8.",
+            next_step="Leave --precision int8 out, or keep less in fp32.",
+        )
+    kinds, kinds_found = quantization.QuantType, sorted({node.op_type for node in found})
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        named = Path(folder) / "named.onnx"
+        onnx.save(model, named)
+        quantization.quantize_static(
+            str(named),
+            str(target),
+            _Reader(inputs),  # pyright: ignore[reportArgumentType]  # it asks for get_next alone
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=kinds_found,
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            activation_type=kinds.QUInt8 if unsigned else kinds.QInt8,
+            weight_type=kinds.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": not unsigned,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": [] if unsigned else kinds_found,
+            },
+        )
+    kept = tuple(node.name for node in found if node.name not in chosen)
+    return Quantised(tuple(chosen), kept)
+
+
+def _has_weights(node: Any, model: Any) -> bool:
+    """Say whether one factor is constant: a product of two activations gains nothing."""
+    constants = {one.name for one in model.graph.initializer}
+    return any(name in constants for name in node.input[:2])
+
+
+class _Reader:
+    """Gives ONNX Runtime's calibration one input after another."""
+
+    def __init__(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+        self._inputs = iter(inputs)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        """Return the next input, or None."""
+        following = next(self._inputs, None)
+        return None if following is None else dict(following)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice, which is for other uses, off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

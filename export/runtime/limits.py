@@ -1,0 +1,54 @@
+"""How far a graph may be from PyTorch, by the precision that it computes in."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What parity and self-tests allow.
+
+    Attributes:
+        tie_margin: In steps of a symbol: so close to a rounding boundary, float arithmetic of
+            another order may round to the neighbour. float32 sums of a few thousand products taken
+            in another order differ by some 1e-6 of their size; latents reach some tens, so 1e-4
+            covers them with room. About one symbol in 5,000 lies so close.
+        flips: Share of the symbols that may differ elsewhere.
+        difference: By so much at most.
+        sent_tolerance: Of floats that are sent, relative to the largest.
+        output_tolerance: Of the edge's outputs, relative to the largest: float32 through fifty
+            layers, in another order of additions.
+    """
+
+    tie_margin: float = 1e-4
+    flips: float = 0.0
+    difference: int = 1
+    sent_tolerance: float = 1e-4
+    output_tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        shares = (self.tie_margin, self.flips, self.sent_tolerance, self.output_tolerance)
+        if not all(isinstance(one, (int, float)) and 0 <= one <= 1e9 for one in shares):
+            raise ValueError(f"a limit of parity is not a number from 0 on: {shares}")
+        if type(self.difference) is not int or self.difference < 1:
+            raise ValueError(f"symbols cannot differ by up to {self.difference!r}")
+
+
+LIMITS: dict[str, Limits] = {
+    "fp32": Limits(),
+    "fp16": Limits(flips=0.02, sent_tolerance=0.01),
+    "bf16": Limits(flips=0.05, difference=2, sent_tolerance=0.05),
+    "int8": Limits(flips=0.1, difference=4, sent_tolerance=0.2),
+}
+"""By precision of the device graph."""
+
+_OWN_RANGE = 16
+"""Levels of 256 by which 8-bit values may differ below fp32, where the range of the image's latent
+is sent with them: one other extreme moves all of them."""
+
+
+def limits_of(precision: str, coder: str) -> Limits:
+    """Return what is allowed in a precision to the symbols of a kind of coder."""
+    limits = LIMITS[precision]
+    if precision != "fp32" and coder.startswith("quantised"):
+        limits = replace(limits, flips=1.0, difference=_OWN_RANGE)
+    return limits

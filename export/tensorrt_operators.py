@@ -1,0 +1,89 @@
+"""Which ONNX operators and types TensorRT's parser documents, and which of a graph it does not.
+
+The table is that of TensorRT 10.1, the oldest near the oldest JetPack: later ones take more.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+
+_TABLE = Path(__file__).with_name("tensorrt_operators.json")
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+"""They turn one type into another, and the table has the first alone."""
+
+OPSETS = range(9, 21)
+
+
+def refuse_unsupported(path: Path) -> None:
+    """Refuse an ONNX file that TensorRT's parser documents no support for.
+
+    Raises:
+        BundleError: It holds such an operator, type or opset; the first three are named.
+    """
+    if found := unsupported(path):
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        raise BundleError(
+            f"TensorRT documents no support for {'; '.join(found[:3])}{more} in {path.name}.",
+            next_step="Other targets take it: splitzoo export targets",
+        )
+
+
+def unsupported(path: Path) -> list[str]:
+    """Return what of an ONNX file TensorRT's parser documents no support for, in words."""
+    import onnx
+    from onnx import shape_inference
+
+    model = shape_inference.infer_shapes(onnx.load(path))
+    found = [
+        f"opset {one.version} (9 to 20 are)"
+        for one in model.opset_import
+        if one.domain in ("", "ai.onnx") and one.version not in OPSETS
+    ]
+    types, ends = _types(model.graph), _ends(model.graph)
+    for node in model.graph.node:
+        documented = _operators().get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if documented is None:
+            found.append(f"the operator {node.op_type} ({node.name})")
+            continue
+        turned = ("INT8", "FP32", "FP16") if node.op_type in _QUANTISING else ()
+        allowed = {*documented, *turned}
+        for name in (*node.input[:1], *node.output[:1]):
+            kind = types.get(name)
+            # Bytes come in and go out, and nothing else is done with them.
+            if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
+                found.append(f"{kind} of {node.op_type} ({node.name})")
+    return list(dict.fromkeys(found))
+
+
+@cache
+def _operators() -> dict[str, list[str]]:
+    table = json.loads(_TABLE.read_text(encoding="utf-8"))
+    return {name: types.split() for name, types in table["operators"].items()}
+
+
+def _ends(graph: "onnx.GraphProto") -> set[str]:
+    return {one.name for one in (*graph.input, *graph.output)}
+
+
+def _types(graph: "onnx.GraphProto") -> dict[str, str]:
+    """Return the type of each tensor that has one, as TensorRT's table calls it."""
+    from onnx import TensorProto
+
+    names: dict[int, str] = {
+        TensorProto.FLOAT: "FP32",
+        TensorProto.FLOAT16: "FP16",
+        TensorProto.BFLOAT16: "BF16",
+    }
+
+    def called(number: int) -> str:
+        return names.get(number) or TensorProto.DataType.Name(number)  # pyright: ignore
+
+    values = (*graph.input, *graph.output, *graph.value_info)
+    found = {one.name: called(one.type.tensor_type.elem_type) for one in values}
+    return found | {one.name: called(one.data_type) for one in graph.initializer}

@@ -1,0 +1,211 @@
+"""What a precision below fp32 changes, and when that is too much."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import refused
+
+from splitzoo import export
+from splitzoo.errors import BundleError, CalibrationError, ParityError
+from splitzoo.export import split as splitting
+from splitzoo.export.effect import beyond, measure_effect, read_photographs, refuse_beyond
+from splitzoo.export.manifest import Effect
+from splitzoo.export.runtime.bundle import open_bundle
+from splitzoo.export.runtime.halves import Device
+from splitzoo.export.runtime.limits import LIMITS, Limits, limits_of
+from splitzoo.export.runtime.selftest import Compared, compare_symbols
+from splitzoo.export.verify import verify_bundle
+from splitzoo.export.wanted import Wanted
+from splitzoo.zoo import get_spec
+
+INT8 = LIMITS["int8"]
+
+
+def effect(**changes) -> Effect:
+    facts = {
+        **{"calibrated": 30, "skipped": 0, "held_out": 200, "photographs": True},
+        **{"flips": 0.01, "largest_difference": 1},
+        **{"payload_bytes_fp32": 1000.0, "payload_bytes": 1010.0},
+        **{"labelled": 200, "right_fp32": 150, "right": 149},
+    }
+    return Effect(**facts | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying"),
+    [
+        ({"flips": INT8.flips + 0.01}, "of the symbols differ"),
+        ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
+        ({"payload_bytes": 1051.0}, r"the payload grows by 5\.1% \(5% is allowed\)"),
+        ({"right": 147}, "3 of 200 photographs are no longer named right"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) -> None:
+    assert beyond(effect(), INT8) == []
+    with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
+        refuse_beyond(effect(**changes), INT8, "int8")
+    assert "--accept" in caught.value.next_step
+
+
+def test_one_photograph_more_or_less_is_no_loss() -> None:
+    assert beyond(effect(right=148), INT8) == []
+    assert beyond(effect(labelled=0, right=None, right_fp32=None), INT8) == []
+    assert beyond(effect(right=200), INT8) == []
+
+
+def test_rate_inflation_is_the_growth_of_the_payload() -> None:
+    assert effect().rate_inflation == pytest.approx(0.01)
+
+
+def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
+    expected = np.zeros(100, np.int32)
+    ties = np.zeros(100, bool)
+    ties[0] = True
+    found = expected.copy()
+    found[0] = 1
+    assert compare_symbols(found, expected, ties, Limits()) == Compared(100, 1, 1, 1)
+    found[1:3] = 2
+    loose = Limits(flips=0.02, difference=2)
+    assert compare_symbols(found, expected, ties, loose) == Compared(100, 3, 1, 2)
+    for limits in (Limits(), Limits(flips=0.02), Limits(flips=0.019, difference=2)):
+        with pytest.raises(ParityError, match="2 of 100 symbols differ from PyTorch's, by up to 2"):
+            compare_symbols(found, expected, ties, limits)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"flips": -1.0}, {"tie_margin": float("nan")}, {"difference": 0}, {"difference": 1.5}],
+)
+def test_limits_that_make_no_sense_are_refused(changes) -> None:
+    with pytest.raises(ValueError, match=r"limit|differ"):
+        Limits(**changes)
+
+
+def test_values_with_a_range_of_their_own_may_all_differ_below_fp32() -> None:
+    assert limits_of("fp32", "quantised") == Limits()
+    assert limits_of("int8", "quantised").flips == 1.0
+    assert limits_of("int8", "factorized") == INT8
+
+
+# Photographs
+
+
+@pytest.fixture
+def folder(photographs, tmp_path) -> Path:
+    """Eight photographs in folders of two of the tiny model's classes, and a broken one."""
+    for number, photo in enumerate([*photographs, *photographs][:12]):
+        place = tmp_path / "photographs" / f"class {number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photo, place / f"{number}{photo.suffix}")
+    (tmp_path / "photographs" / "class 0" / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    return tmp_path / "photographs"
+
+
+def test_photographs_are_parted_and_broken_ones_counted(tiny_model, folder) -> None:
+    found = read_photographs(tiny_model, folder)
+    assert (len(found.fitted), len(found.held_out), found.skipped) == (9, 3, 1)
+    assert not set(found.fitted) & set(found.held_out)
+
+
+def test_photographs_in_folders_of_the_models_classes_are_labelled(tiny_model, folder) -> None:
+    found = read_photographs(tiny_model, folder)
+    assert {found.classes[path] for path in found.fitted + found.held_out} == {0, 1}
+    assert all(path.parent.name == f"class {label}" for path, label in found.classes.items())
+    (folder / "class 1").rename(folder / "somewhere")
+    assert read_photographs(tiny_model, folder).classes == {}
+
+
+def test_too_few_photographs_are_refused(tiny_model, folder) -> None:
+    shutil.rmtree(folder / "class 1")
+    for number in (0, 2, 4):
+        next(folder.rglob(f"{number}.*")).unlink()
+    with pytest.raises(CalibrationError, match="has 4 images, 1 of them unusable"):
+        read_photographs(tiny_model, folder)
+
+
+def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -> None:
+    photographs = read_photographs(tiny_model, folder)
+    found = measure_effect(tiny_model, open_bundle(tiny_bundle), photographs, [])
+    assert (found.calibrated, found.held_out, found.skipped) == (9, 3, 1)
+    assert found.flips < 1e-3
+    assert found.rate_inflation == pytest.approx(0, abs=1e-3)
+
+
+def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) -> None:
+    exact = Device.tensors
+
+    def shifted(device, image):
+        (symbols,) = exact(device, image)
+        symbols = symbols.copy()
+        symbols[:, 0] += 2
+        return (symbols,)
+
+    monkeypatch.setattr(Device, "tensors", shifted)
+    found = measure_effect(tiny_model, open_bundle(tiny_bundle), None, [])
+    assert (found.photographs, found.largest_difference) == (False, 2)
+    assert found.flips == pytest.approx(0.25, abs=1e-3)
+
+
+# Exports
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """Exports find that a precision changes much."""
+
+    def change(**changes) -> None:
+        monkeypatch.setattr(splitting, "measure_effect", lambda *_: effect(**changes))
+
+    return change
+
+
+def test_an_export_beyond_the_limits_exits_with_3_and_leaves_nothing(
+    splitzoo, tiny_folder, changed, tmp_path
+) -> None:
+    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
+    changed(flips=0.5)
+    words = ("--random-weights", "--target", "openvino", "--precision", "bf16")
+    result = splitzoo("export", "split", tiny_folder, *words, "-o", tmp_path / "b")
+    refused(result, "In bf16, 50.00% of the symbols differ (5% may)", "--accept", code=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, tmp_path) -> None:
+    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
+    changed(flips=0.3, largest_difference=4)
+    options = {"target": "openvino", "precision": "bf16", "accept": True}
+    manifest = export.export_split(tiny_model, tmp_path / "b", **options)
+    assert manifest.effect is not None
+    assert len(manifest.effect.accepted) == 2
+    bundle = open_bundle(tmp_path / "b")
+    assert bundle.limits == Limits(**{**asdict(LIMITS["bf16"]), "flips": 0.6, "difference": 8})
+    assert "--accept" in manifest.provenance.command
+    assert "Beyond the limits, and accepted: 30.00%" in (tmp_path / "b/README.md").read_text()
+    assert verify_bundle(tmp_path / "b").manifest.effect == manifest.effect
+    # Without the word for it, the same limits are too lenient.
+    path = tmp_path / "b/manifest.json"
+    document = json.loads(path.read_text())
+    document["effect"]["accepted"] = []
+    path.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"allows flips of 0\.6; .* 0\.05 in bf16"):
+        verify_bundle(tmp_path / "b")
+
+
+def test_int8_without_photographs_is_refused_before_anything_is_loaded(
+    splitzoo, tiny_folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
+    words = ("--precision", "int8", "-o", tmp_path / "b")
+    refused(splitzoo("export", "split", tiny_folder, *words), "--calibration DIR")
+
+
+def test_an_engines_own_precision_is_refused_where_scale_indexes_must_agree() -> None:
+    wanted = Wanted(target="openvino", precision="bf16")
+    wanted.refuse_impossible(get_spec("splittable_resnet50-fp-beta0.08"))
+    with pytest.raises(BundleError, match="the same scale indexes") as caught:
+        wanted.refuse_impossible(get_spec("splittable_resnet50-mshp-beta0.08"))
+    assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"
