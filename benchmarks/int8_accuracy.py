@@ -1,0 +1,219 @@
+"""What int8 costs trained models: answers and bytes, through real bundles.
+
+    python benchmarks/int8_accuracy.py --flowers DIR [-o benchmarks/results]
+
+``DIR`` holds ``train/`` and ``val/``. The models that the package carries are calibrated to
+photographs of ``train/`` and evaluated on ``val/``, each picture sent from the device half to the
+edge half of a bundle; their entropy tables stay as they are. A bar that is missed is reported; the
+exit code stays 0.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from splitzoo import zoo
+from splitzoo.errors import SplitzooError
+from splitzoo.export.split import export_split
+from splitzoo.files import new_file
+from splitzoo.machine import machine
+from splitzoo.profile.accuracy import evaluate
+from splitzoo.profile.accuracy_report import AccuracyReport, PictureResult
+from splitzoo.profile.subjects import BundleSubject
+from splitzoo.zoo.datasets import read_dataset
+from splitzoo.zoo.labels import labels_of
+
+MODELS = tuple(f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8))
+TARGETS = ("cpu", "openvino")
+MOST_POINTS = 0.5  # of top-1 that int8 may lose
+THREADS = 2
+PACKAGES = ("splitzoo", "torch", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One model in int8 on one target, beside the same model's fp32 bundle for ONNX Runtime.
+
+    Attributes:
+        model: Its name.
+        target: Of the int8 bundle.
+        engine: With its version.
+        calibrated: Photographs that ranges were taken of.
+        pictures: Evaluated.
+        right_fp32: Of these, named right.
+        right: The same in int8.
+        changed: Pictures whose best class is another than fp32's, right or wrong.
+        points: Of top-1 that were lost; below 0 where int8 is better.
+        payload_bytes_fp32: Mean.
+        payload_bytes: Mean.
+        flips: Share of the symbols that differ, on photographs held out of ``train/``.
+        kept_fp32: Parts of the graph left in fp32.
+        met: The bar.
+    """
+
+    model: str
+    target: str
+    engine: str
+    calibrated: int
+    pictures: int
+    right_fp32: int
+    right: int
+    changed: int
+    points: float
+    payload_bytes_fp32: float
+    payload_bytes: float
+    flips: float
+    kept_fp32: list[str]
+    met: bool
+
+    @property
+    def inflation(self) -> float:
+        """By how much the payload grows, as a share."""
+        return self.payload_bytes / self.payload_bytes_fp32 - 1
+
+
+Evaluation = tuple[AccuracyReport, list[PictureResult]]
+
+
+def measure(name: str, data: Path, work: Path) -> list[Loss]:
+    """Export a model for every target, and evaluate all bundles."""
+    model = zoo.load(name)
+    folder = work / "fp32"
+    export_split(model, folder)
+    progress(f"{name}, fp32")
+    full = run(folder, data)
+    found = []
+    for target in TARGETS:
+        folder = work / target
+        progress(f"{name}, int8 for {target}")
+        manifest = export_split(
+            model,
+            folder,
+            target=target,
+            precision="int8",
+            calibration=data / "train",
+            keep_tables=True,
+            accept=True,
+        )
+        assert manifest.effect is not None  # of every precision below fp32
+        report, pictures = run(folder, data)
+        before, after = (
+            [one.result.right for one in both]  # pyright: ignore
+            for both in (full[1], pictures)
+        )
+        answers = zip(full[1], pictures, strict=True)
+        points = 100 * (sum(before) - sum(after)) / len(after)
+        found.append(
+            Loss(
+                model=name,
+                target=target,
+                engine=report.runtime,
+                calibrated=manifest.effect.calibrated,
+                pictures=len(after),
+                right_fp32=sum(before),
+                right=sum(after),
+                changed=sum(a.result.answer[0] != b.result.answer[0] for a, b in answers),  # pyright: ignore
+                points=points,
+                payload_bytes_fp32=full[0].payload_bytes.mean,
+                payload_bytes=report.payload_bytes.mean,
+                flips=manifest.effect.flips,
+                kept_fp32=manifest.effect.kept_fp32,
+                met=points <= MOST_POINTS,
+            )
+        )
+    return found
+
+
+def run(folder: Path, data: Path) -> Evaluation:
+    """Evaluate a bundle on ``val/``."""
+    subject = BundleSubject(folder, THREADS)
+    dataset = read_dataset(subject.spec.task, data, "val", labels_of(subject.spec))
+    return evaluate(subject, dataset, data, threads=THREADS)
+
+
+def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]) -> str:
+    """Return the page."""
+    head = ["model", "target", "top-1 fp32", "int8", "points lost", "bar", "met"]
+    head += ["other answers", "payload fp32", "int8", "growth", "symbols that differ"]
+    rows = [head]
+    for one in losses:
+        rows.append(
+            [
+                one.model,
+                one.target,
+                f"{one.right_fp32 / one.pictures:.2%}",
+                f"{one.right / one.pictures:.2%}",
+                f"{one.points:.2f}",
+                f"≤ {MOST_POINTS}",
+                "yes" if one.met else "no",
+                str(one.changed),
+                f"{one.payload_bytes_fp32:,.0f} B",
+                f"{one.payload_bytes:,.0f} B",
+                f"{one.inflation:+.2%}",
+                f"{one.flips:.2%}",
+            ]
+        )
+    table = ["| " + " | ".join(row) + " |" for row in rows]
+    first = losses[0]
+    kept = ", ".join(dict.fromkeys(str(len(one.kept_fp32)) for one in losses))
+    parts = [
+        "# What int8 costs trained models",
+        f"{facts['date']}, `{facts['command']}`, {facts['cpu']}, {facts['cores']} cores, "
+        f"{facts['system']}, Python {facts['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + ".",
+        "\n".join([table[0], "|" + " --- |" * len(head), *table[1:]]),
+        f"{first.pictures} photographs of `val/`, each sent through the two halves of a bundle; "
+        f"ranges are taken of {first.calibrated} photographs of `train/`, symbols that differ are "
+        "counted on others of `train/`. fp32 is the `cpu` bundle, under the same entropy tables. "
+        "Other answers: pictures whose best class changed, to a right or a wrong one. "
+        f"Convolutions of the device graph left in fp32: {kept}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flowers", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(__file__).parent / "results", metavar="DIR"
+    )
+    arguments = parser.parse_args()
+    losses: list[Loss] = []
+    try:
+        for name in MODELS:
+            with tempfile.TemporaryDirectory(prefix="int8-accuracy-") as folder:
+                losses += measure(name, arguments.flowers, Path(folder))
+    except SplitzooError as error:
+        raise SystemExit(f"error: {error}") from error
+    facts = machine() | {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": "python benchmarks/int8_accuracy.py --flowers DIR",
+    }
+    versions = {package: version(package) for package in PACKAGES}
+    page = markdown(losses, facts, versions)
+    found = [asdict(one) | {"rate_inflation": one.inflation} for one in losses]
+    document = {"facts": facts, "versions": versions, "losses": found}
+    cpu = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
+    stem = f"int8_accuracy.{cpu}.ort{versions['onnxruntime']}-openvino{versions['openvino']}"
+    for suffix, text in (("json", json.dumps(document, indent=2) + "\n"), ("md", page)):
+        with new_file(arguments.output / f"{stem}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        progress(f"wrote {arguments.output / f'{stem}.{suffix}'}")
+    print(page)
+
+
+def progress(text: str) -> None:
+    """Say on standard error what happens next."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Before anything is timed: the bundles, sc2bench's weights, and what PyTorch computes.
+
+    python benchmarks/speed_prepare.py FOLDER
+
+``FOLDER/photos.json`` names the photographs and the folder to calibrate with, if there is one. A
+bundle that cannot be made is left out, with the reason.
+"""
+
+import json
+import math
+import re
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import save_file
+from speed_report import Effect, Made, Pixels, Prepared
+from speed_tasks import KINDS, MODEL, Kind
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from splitzoo import zoo
+from splitzoo.errors import SplitzooError
+from splitzoo.export.made_pictures import write_pictures
+from splitzoo.export.manifest import Manifest
+from splitzoo.export.split import export_split
+from splitzoo.profile.flops import count_flops
+from splitzoo.zoo.preprocessing import Preprocessing, read_rgb
+from splitzoo.zoo.split_model import SplitModel
+
+QUANTISED = next(one for one in KINDS if one.precision == "int8")  # an ONNX file
+MADE_PICTURES = 16
+TABLE_BUFFERS = {"_offset", "_quantized_cdf", "_cdf_length"}  # sc2bench's update() makes them anew
+MOST_OF_A_REASON = 160  # characters
+
+
+def prepare(work: Path) -> Prepared:
+    """Write what the sides read: bundles, weights, images, streams and PyTorch's results."""
+    wanted = json.loads((work / "photos.json").read_text())
+    photos = [Path(one) for one in wanted["photographs"]]
+    model = zoo.load(MODEL, pretrained=False, seed=0)
+    weights = {
+        sc2bench_key(name): tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if name.rpartition(".")[2] not in TABLE_BUFFERS
+    }
+    save_file(weights, work / "weights.safetensors")
+    preprocessing = model.spec.preprocessing
+    images = np.concatenate([preprocessing.load(photo) for photo in photos])
+    np.save(work / "images.npy", images)
+    streams, not_zero = write_exact(model, images, work)
+    calibration = Path(wanted["calibration"] or make_pictures(preprocessing, work / "pictures"))
+    made = [make(kind, model, calibration, work) for kind in KINDS]
+    quantised = work / QUANTISED.folder / "device" / "encoder.onnx"
+    return Prepared(
+        made=made,
+        macs=count_flops(model).macs,
+        int8_macs=macs_in_int8(quantised) if quantised.is_file() else None,
+        pixels=compare_pixels(preprocessing, photos),
+        payload_bytes=[len(model.codec.unframe(stream)[0]) for stream in streams],
+        symbols_not_zero=not_zero,
+    )
+
+
+def sc2bench_key(name: str) -> str:
+    """Return what sc2bench calls a tensor of ours."""
+    for ours, theirs in (
+        ("encoder.", "bottleneck_layer.encoder."),
+        ("coder.", "bottleneck_layer."),
+        ("decoder.g_s.", "bottleneck_layer.decoder."),
+        ("decoder.tail.", ""),
+    ):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise KeyError(name)
+
+
+def write_exact(model: SplitModel, images: np.ndarray, work: Path) -> tuple[list[bytes], int]:
+    """Write what the model computes in PyTorch; return its streams, and its symbols but zeros."""
+    symbols = np.concatenate([model.wire_tensors(torch.from_numpy(one[None]))[0] for one in images])
+    streams = model.compress(torch.from_numpy(images))
+    for number, stream in enumerate(streams):
+        (work / f"{number}.sz").write_bytes(stream)
+    tables = model.codec.coder.arrays()
+    tables.pop("precision")
+    logits = model.decompress(streams[:1])[0].numpy()
+    np.savez(work / "exact.npz", symbols=symbols, logits=logits, **tables)
+    return streams, int(np.count_nonzero(symbols[0]))
+
+
+def make_pictures(preprocessing: Preprocessing, folder: Path) -> Path:
+    """Write made pictures, to be calibrated with."""
+    folder.mkdir()
+    # As large as a photograph is before it is cropped, so that loading scales nothing.
+    whole = replace(preprocessing, crop=(preprocessing.resize, preprocessing.resize))
+    write_pictures(whole, folder, MADE_PICTURES)
+    return folder
+
+
+def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
+    """Export a bundle, or find out why it cannot be."""
+    folder, start = work / kind.folder, time.perf_counter()
+    try:
+        manifest = export_split(
+            model,
+            folder,
+            target=kind.target,
+            precision=kind.precision,
+            aot=kind.aot,
+            dynamic_batch=kind.open_batch,
+            calibration=None if kind.precision == "fp32" else calibration,
+            keep_tables=True,
+            accept=True,
+        )
+    except SplitzooError as error:
+        seconds, reason = time.perf_counter() - start, error.message.partition("\n")[0]
+        print(f"not measured: {kind.name}: {reason}", file=sys.stderr, flush=True)
+        # Folders of this machine would say nothing elsewhere.
+        reason = re.sub(r"/\S*/", "…/", reason)[:MOST_OF_A_REASON]
+        return Made(kind.name, seconds, refused=reason)
+    graph = manifest.graphs["device"]
+    files = [folder / one for one in (graph.file, graph.weights) if one]
+    return Made(
+        name=kind.name,
+        seconds=time.perf_counter() - start,
+        graph_bytes=sum(file.stat().st_size for file in files),
+        tables_bytes=(folder / manifest.coding.tables).stat().st_size,
+        effect=effect_of(manifest),
+    )
+
+
+def effect_of(manifest: Manifest) -> Effect | None:
+    """Return what a precision below fp32 changed."""
+    found = manifest.effect
+    if found is None:
+        return None
+    return Effect(
+        calibrated=found.calibrated if manifest.precision == "int8" else 0,
+        held_out=found.held_out,
+        flips=found.flips,
+        largest_difference=found.largest_difference,
+        rate_inflation=found.rate_inflation,
+        kept_fp32=found.kept_fp32,
+        accepted=found.accepted,
+    )
+
+
+def macs_in_int8(path: Path) -> int:
+    """Count the MACs of convolutions whose weights are integers."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    shapes = {
+        one.name: [side.dim_value for side in one.type.tensor_type.shape.dim]
+        for one in (*graph.value_info, *graph.output)
+    }
+    weights = {one.name: list(one.dims) for one in graph.initializer}
+    integers = {
+        node.output[0]: weights[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
+    return sum(
+        math.prod(shapes[node.output[0]]) * math.prod(integers[node.input[1]][1:])
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[1] in integers
+    )
+
+
+def compare_pixels(preprocessing: Preprocessing, photos: list[Path]) -> Pixels:
+    """Compare our pixels of photographs with torchvision's."""
+    mode = InterpolationMode[preprocessing.interpolation.upper()]
+    resize = transforms.Resize(preprocessing.resize, mode)
+    crop = transforms.CenterCrop(preprocessing.crop)
+    found = []
+    for photo in photos:
+        image = read_rgb(photo)
+        ours = preprocessing.pixels(image).astype(int)
+        found.append(np.abs(ours - np.asarray(crop(resize(image)))))
+    levels = np.stack(found)
+    return Pixels(levels.size, int(levels.max()), float(levels.mean()))
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    (place / "prepared.json").write_text(json.dumps(asdict(prepare(place))))

@@ -1,0 +1,107 @@
+"""What ``speed.py`` measures: the sides, and the tasks that each of them does."""
+
+from dataclasses import dataclass
+
+MODEL = "splittable_resnet50-fp-beta0.08"
+THREADS = 2
+PEER = "sc2bench"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A bundle to measure: one side of the comparison.
+
+    Attributes:
+        name: Of the side.
+        target: Given to the export, like the three below.
+        precision: Of the device graph.
+        aot: Compiled ahead of time.
+        open_batch: Graphs for any number of images; only the edge is measured then.
+    """
+
+    name: str
+    target: str
+    precision: str = "fp32"
+    aot: bool = False
+    open_batch: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Below the temporary folder of a run."""
+        return self.name.replace(" ", "_").replace(",", "")
+
+    @property
+    def has_edge(self) -> bool:
+        """The edge computes in fp32 whatever the device does: it is measured once."""
+        return self.precision == "fp32"
+
+
+KINDS = (
+    Kind("cpu fp32", "cpu"),
+    Kind("cpu int8", "cpu", "int8"),
+    Kind("openvino fp32", "openvino"),
+    Kind("openvino bf16", "openvino", "bf16"),
+    Kind("openvino int8", "openvino", "int8"),
+    Kind("torchscript", "torchscript"),
+    Kind("torch", "torch"),
+    Kind("torch --aot", "torch", aot=True),
+    Kind("cpu, any batch", "cpu", open_batch=True),
+    Kind("openvino, any batch", "openvino", open_batch=True),
+    Kind("torch, any batch", "torch", open_batch=True),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something that both sides do.
+
+    Attributes:
+        name: Of the task.
+        ours: What runs on our side.
+        theirs: On sc2bench's.
+        share: Of the iterations, for what takes long.
+    """
+
+    name: str
+    ours: str
+    theirs: str
+    share: float = 1.0
+
+
+ENCODE = Task(
+    "image → stream", "Device.encode: image float32 → framed stream", "bottleneck_layer.encode"
+)
+ENCODER = Task("encoder", "Device.tensors: image → symbols", "bottleneck_layer.encoder", 0.5)
+ENTROPY_ENCODING = Task(
+    "entropy encoding", "FactorizedCoder.encode", "entropy_bottleneck.compress", 0.5
+)
+PHOTOGRAPH = Task(
+    "JPEG file → stream",
+    "bundle.preprocessing.load, Device.encode",
+    "PIL, Resize, CenterCrop, ToTensor, Normalize, bottleneck_layer.encode",
+)
+PREPROCESSING = Task(
+    "preprocessing",
+    "bundle.preprocessing.load",
+    "PIL, Resize, CenterCrop, ToTensor, Normalize",
+    0.5,
+)
+DECODE = Task(
+    "stream → logits",
+    "Edge.decode: framed stream → logits",
+    "bottleneck_layer.decode, layer2 … layer4, fc",
+    0.4,
+)
+ENTROPY_DECODING = Task(
+    "entropy decoding", "FactorizedCoder.decode", "entropy_bottleneck.decompress", 0.5
+)
+BATCHES = {
+    size: Task(
+        f"{size} stream{'s' * (size > 1)} → logits",
+        "Edge.tensors of each, Edge.output of all",
+        "the same as one batch",
+        share,
+    )
+    for size, share in ((1, 0.2), (4, 0.1), (16, 0.05))
+}
+TASKS = (ENCODE, ENCODER, ENTROPY_ENCODING, PHOTOGRAPH, PREPROCESSING, DECODE, ENTROPY_DECODING)
