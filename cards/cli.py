@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Console, Json
+from ..console import Console, Json, command_line
 from ..errors import UnknownNameError
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
@@ -15,6 +15,16 @@ ModelArgument = Annotated[
     typer.Argument(
         help="A registered name, or a saved model's folder.",
         show_default="what the bundle or the profile is of, else the default model",
+    ),
+]
+
+PageOption = Annotated[
+    Path, typer.Option("-o", "--output", metavar="FILE", help="Markdown file to write.")
+]
+PhotosOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Photographs to calibrate and compare with.", show_default="made ones"
     ),
 ]
 
@@ -94,9 +104,7 @@ def show(
 
 @app.command()
 def zoo(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Markdown file to write.")
-    ],
+    output: PageOption,
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
 ) -> None:
     """Write the table of the zoo: what each architecture costs the device. Takes minutes."""
@@ -104,8 +112,9 @@ def zoo(
     import sys
 
     from ..zoo.catalog import list_architectures, list_models
+    from .page import write_page
     from .zoo_parity import compare
-    from .zoo_table import measure_zoo, render_zoo, write_zoo
+    from .zoo_table import measure_zoo, render_zoo
 
     console = Console()
     wanted = set(list_models(pattern))
@@ -116,8 +125,68 @@ def zoo(
         names, compare=compare, track=lambda all_: console.track(all_, "architectures")
     )
     command = shlex.join(["splitzoo", *sys.argv[1:]])
-    write_zoo(output, render_zoo(rows, command=command))
+    write_page(output, render_zoo(rows, command=command))
     console.print(str(output))
+
+
+@app.command()
+def targets(
+    output: PageOption,
+    models: Annotated[
+        str,
+        typer.Option(metavar="PATTERN", help="Of the models of the table; or any model's name."),
+    ] = "*",
+    target: Annotated[
+        list[str] | None, typer.Option(help="Only these; repeatable.", show_default="all")
+    ] = None,
+    photos: PhotosOption = None,
+    aot: Annotated[
+        bool,
+        typer.Option("--aot", help="Compile all models ahead of time, not two: minutes each."),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=64, help="Models at a time; each takes up to 3 GB.")
+    ] = 2,
+    json: Json = False,
+) -> None:
+    """Write the table of models and targets: what is exported, and what holds. Takes long."""
+    from .page import write_page
+    from .targets_matrix import list_columns, matching_models, measure_matrix
+    from .targets_table import counted, render_targets
+
+    console = Console(json)
+    names, columns = matching_models(models), list_columns(target or ())
+    with console.progress("models", len(names)) as done:
+        matrix = measure_matrix(names, columns, photographs=photos, aot=aot, jobs=jobs, done=done)
+    write_page(output, render_targets(matrix, command=command_line()))
+    console.data(matrix, lambda: console.print(str(output)))
+    console.hint(counted(matrix))
+
+
+@app.command()
+def runtimes(
+    output: PageOption,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names or folders.", show_default="two kinds"),
+    ] = None,
+    photos: PhotosOption = None,
+    images: Annotated[int, typer.Option(min=8, help="To compare on, at most.")] = 96,
+    json: Json = False,
+) -> None:
+    """Write the tables of what may be mixed between device and edge. Takes minutes."""
+    from ..export.crossing import CROSSED, cross_models
+    from .page import write_page
+    from .runtimes_table import conclude, render_runtimes
+
+    console = Console(json)
+    with console.steps() as step:
+        crossings = cross_models(models or CROSSED, photographs=photos, most=images, progress=step)
+    text = render_runtimes(crossings, photographs=photos is not None, command=command_line())
+    write_page(output, text)
+    console.data(crossings, lambda: console.print(str(output)))
+    for one in crossings:
+        console.hint(conclude(one))
 
 
 def _line(value: object) -> str:

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from .. import __version__
 from ..errors import DependencyError, ParityError
-from ..files import new_file
 from ..profile.flops import count_flops
 from ..profile.size import encoder_bits, encoder_parameters
 from ..zoo import catalog
 from ..zoo.spec import ModelSpec
+from .page import table_line
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 
@@ -106,25 +105,15 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "image codecs have no reference. MACs include those of mbt2018's context network, which "
         "runs in the coder.",
         "",
-        _line(name for name, _ in _HEADER),
-        _line(rule for _, rule in _HEADER),
-        *(_line(_cells(row)) for row in rows),
+        table_line(name for name, _ in _HEADER),
+        table_line(rule for _, rule in _HEADER),
+        *(table_line(_cells(row)) for row in rows),
         "",
         f"Made by `{command}` with splitzoo {__version__}, torch {version('torch')}, "
         f"timm {version('timm')}, compressai {version('compressai')}.",
         "",
     ]
     return "\n".join(lines)
-
-
-def write_zoo(path: Path, text: str) -> None:
-    """Write the table, whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _cells(row: Row) -> Iterable[str]:
@@ -140,7 +129,3 @@ def _cells(row: Row) -> Iterable[str]:
     yield f"{row.bits:,}"
     yield f"{row.macs:,}"
     yield row.parity
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
