@@ -4,6 +4,7 @@ item's.
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
@@ -12,6 +13,9 @@ from ..signals import check_stopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_PATIENCE_S = 5
+"""For a process that is to end to do so by itself."""
 
 
 def run_apart(
@@ -55,11 +59,15 @@ def run_apart(
                 yield number, result
     finally:
         for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join(_PATIENCE_S)
             process.kill()
             process.join()
 
 
 def _work(work: Callable[[Item], Result], item: Item, connection: Connection) -> None:
-    # Ctrl-C reaches the whole group; the first process ends the others.
+    # Ctrl-C reaches the whole group; the first process ends the others, which then clean up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     connection.send(work(item))
