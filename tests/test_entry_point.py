@@ -16,7 +16,7 @@ from splitzoo import __version__, cli, zoo
 
 GROUPS = {
     "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
-    "export": ("split", "verify", "run"),
+    "export": ("split", "targets", "verify", "run"),
     "profile": ("encoder", "accuracy", "tradeoff", "bits"),
     "cards": ("build", "show", "zoo", "targets", "runtimes"),
     "demo": (),
