@@ -4,6 +4,7 @@ The table is that of TensorRT 10.1, the oldest near the oldest JetPack: later on
 """
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,26 +46,55 @@ def unsupported(path: Path) -> list[str]:
         for one in model.opset_import
         if one.domain in ("", "ai.onnx") and one.version not in OPSETS
     ]
-    types, ends = _types(model.graph), _ends(model.graph)
-    for node in model.graph.node:
-        documented = _operators().get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if documented is None:
-            found.append(f"the operator {node.op_type} ({node.name})")
-            continue
-        turned = ("INT8", "FP32", "FP16") if node.op_type in _QUANTISING else ()
-        allowed = {*documented, *turned}
-        for name in (*node.input[:1], *node.output[:1]):
-            kind = types.get(name)
-            # Bytes come in and go out, and nothing else is done with them.
-            if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
-                found.append(f"{kind} of {node.op_type} ({node.name})")
+    ends = _ends(model.graph)
+    for graph in _graphs(model.graph):
+        types, shifts = _types(graph), _shifts(graph)
+        for node in graph.node:
+            found += _unsupported(node, types, ends)
+            found += [
+                f"a zero point other than 0 of {node.op_type} ({node.name})"
+                for name in node.input[2:]
+                if node.op_type in _QUANTISING and name in shifts
+            ]
     return list(dict.fromkeys(found))
+
+
+def _unsupported(node: "onnx.NodeProto", types: dict[str, str], ends: set[str]) -> Iterator[str]:
+    documented = _operators().get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if documented is None:
+        yield f"the operator {node.op_type} ({node.name})"
+        return
+    turned = ("INT8", "FP32", "FP16") if node.op_type in _QUANTISING else ()
+    allowed = {*documented, *turned}
+    for name in (*node.input[:1], *node.output[:1]):
+        kind = types.get(name)
+        # Bytes come in and go out, and nothing else is done with them.
+        if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
+            yield f"{kind} of {node.op_type} ({node.name})"
 
 
 @cache
 def _operators() -> dict[str, list[str]]:
     table = json.loads(_TABLE.read_text(encoding="utf-8"))
     return {name: types.split() for name, types in table["operators"].items()}
+
+
+def _graphs(graph: "onnx.GraphProto") -> "Iterator[onnx.GraphProto]":
+    """Go through a graph and the branches and bodies inside its nodes."""
+    yield graph
+    for attribute in (one for node in graph.node for one in node.attribute):
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node:
+                yield from _graphs(inner)
+
+
+def _shifts(graph: "onnx.GraphProto") -> set[str]:
+    """Return the names of the zero points that are not all 0."""
+    from onnx import numpy_helper
+
+    asked = {name for one in graph.node if one.op_type in _QUANTISING for name in one.input[2:]}
+    constants = (one for one in graph.initializer if one.name in asked)
+    return {one.name for one in constants if numpy_helper.to_array(one).any()}
 
 
 def _ends(graph: "onnx.GraphProto") -> set[str]:

@@ -169,9 +169,11 @@ def test_the_runtime_is_written_in_the_boards_python(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and not node.level
         for alias in node.names
     }
+    imported |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     newer = ("Self", "Never", "LiteralString", "assert_never", "override", "Unpack", "Required")
     assert not imported & {f"typing.{name}" for name in newer}
     assert not imported & {"enum.StrEnum", "datetime.UTC", "contextlib.chdir", "itertools.batched"}
+    assert "hashlib.file_digest" not in imported
 
 
 def test_the_runtime_imports_what_the_board_has() -> None:

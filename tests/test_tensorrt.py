@@ -6,9 +6,11 @@ CUDA below it, are executed nowhere here.
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +29,15 @@ from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.halves import Device
 from splitzoo.export.runtime.tensorrt.builder import build
 from splitzoo.export.runtime.tensorrt.key import EngineKey, jetpack_version, l4t_version
-from splitzoo.export.runtime.tensorrt.session import find_plan, import_tensorrt
+from splitzoo.export.runtime.tensorrt.library import import_tensorrt
+from splitzoo.export.runtime.tensorrt.session import find_plan
 from splitzoo.export.tensorrt_operators import refuse_unsupported, unsupported
 from splitzoo.export.verify import verify_bundle
 from splitzoo.files import sha256_file
 
 SOURCES = Path(__file__).parents[1] / "export" / "runtime" / "tensorrt"
 NAMES = json.loads((Path(__file__).parent / "data" / "tensorrt_names.json").read_text())["versions"]
-KEY = EngineKey("10.3.0", "8.7", "JetPack 6.2", "")
+KEY = EngineKey("10.3.0", "8.7", "Orin, 16 SMs", "JetPack 6.2", "")
 
 
 @pytest.fixture(scope="module")
@@ -248,35 +251,86 @@ def test_bytes_may_leave_a_graph(tmp_path) -> None:
     assert unsupported(graph_of(tmp_path / "g.onnx", node, outputs=("y", TensorProto.UINT8))) == []
 
 
+def test_branches_are_looked_into(tmp_path) -> None:
+    matrix = numpy_helper.from_array(np.eye(3, dtype=np.float32), "m")
+    d = helper.make_tensor_value_info("d", TensorProto.FLOAT, [])
+    branches = {}
+    for name in ("then", "else"):
+        node = helper.make_node("Det", ["m"], ["d"], name=f"{name}_node")
+        branches[f"{name}_branch"] = helper.make_graph([node], name, [], [d], [matrix])
+    chosen = helper.make_node("If", ["x"], ["y"], name="choice", **branches)
+    x = helper.make_tensor_value_info("x", TensorProto.BOOL, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    graph = helper.make_graph([chosen], "g", [x], [y])
+    imports = [helper.make_opsetid("", 20)]
+    path = tmp_path / "g.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), path)
+    found = {f"the operator Det ({name}_node)" for name in ("then", "else")}
+    assert set(unsupported(path)) == found
+
+
 # Names of TensorRT's interface, in the versions of JetPack 6.1 to the newest
 
 
+SPEAKING = ("builder", "library", "session")
+"""The files of ``runtime/tensorrt`` that call TensorRT; the others hand the module on."""
 OBJECTS = {
     **{"trt": "module", "builder": "Builder", "network": "INetworkDefinition"},
     **{"parser": "OnnxParser", "config": "IBuilderConfig", "profile": "IOptimizationProfile"},
-    **{"fault": "ParserError", "kept": "ITimingCache", "context": "IExecutionContext"},
+    **{"fault": "ParserError", "cache": "ITimingCache", "kept": "ITimingCache"},
+    **{"context": "IExecutionContext"},
     **{"_engine": "ICudaEngine", "_context": "IExecutionContext", "_runtime": "Runtime"},
     "_trt": "module",
 }
 """What the variables of ``runtime/tensorrt`` hold: a new one has to be named here."""
 FUNCTIONS = {"nptype", "__version__"}
 """Of the module; the lists hold classes."""
+VALUES = {"plan"}
+"""Variables that hold what TensorRT gave, of which no attribute is asked."""
 
 
 def used_names() -> set[tuple[str, str]]:
     found = set()
-    for name in ("builder", "session"):
-        for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
-            if not isinstance(node, ast.Attribute):
-                continue
-            base, path = node.value, [node.attr]
-            while isinstance(base, ast.Attribute) and base.attr not in OBJECTS:
-                path.insert(0, base.attr)
-                base = base.value
-            holder = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
-            if holder in OBJECTS:
-                found.update(zip([OBJECTS[holder], *path], path, strict=False))
+    for node in nodes_of_sources():
+        if not isinstance(node, ast.Attribute):
+            continue
+        base, path = node.value, [node.attr]
+        while isinstance(base, ast.Attribute) and base.attr not in OBJECTS:
+            path.insert(0, base.attr)
+            base = base.value
+        holder = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+        if holder in OBJECTS:
+            found.update(zip([OBJECTS[holder], *path], path, strict=False))
     return found
+
+
+def nodes_of_sources() -> Iterator[ast.AST]:
+    for name in SPEAKING:
+        yield from ast.walk(ast.parse((SOURCES / f"{name}.py").read_text()))
+
+
+def made_by_tensorrt() -> set[str]:
+    """Return the variables whose value a call of TensorRT's gave."""
+    found = set()
+    for node in nodes_of_sources():
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            continue
+        called = node.value.func
+        if getattr(called, "id", "") == "start":
+            called = node.value.args[0]
+        base = called.value if isinstance(called, ast.Attribute) else None
+        holder = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+        if holder in OBJECTS:
+            found.update(getattr(one, "id", getattr(one, "attr", "")) for one in node.targets)
+    return found
+
+
+def test_no_variable_with_something_of_tensorrts_is_passed_over() -> None:
+    made = made_by_tensorrt()
+    assert {"builder", "network", "parser", "config", "profile", "_engine", "_context"} <= made
+    assert made - set(OBJECTS) == VALUES
+    for path in SOURCES.glob("*.py"):
+        assert path.stem in SPEAKING or not re.search(r"\btrt\.", path.read_text())
 
 
 @pytest.mark.parametrize("version", sorted(NAMES))

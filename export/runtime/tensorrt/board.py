@@ -1,15 +1,15 @@
 """What ``build_engine.py`` does on the board: build, compare, time, and write it down."""
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ....errors import ParityError, SplitzooError
+from ....errors import SplitzooError
 from ....files import new_file, sha256_file
 from ....machine import machine
 from ..bundle import Bundle, GraphInfo, open_bundle
@@ -19,10 +19,12 @@ from ..record import Record
 from ..selftest import compare_outputs, compare_sent
 from .builder import WORKSPACE_BYTES, Shape, build
 from .cuda import open_cuda
-from .session import ENGINES_FOLDER, RECORD_NAME, find_plan, here, import_tensorrt
+from .library import import_tensorrt
+from .session import ENGINES_FOLDER, RECORD_NAME, find_plan, here
 
 _LARGEST_BATCH = 16
 _WARMUP, _ITERATIONS = 20, 200
+_MOST_MEBIBYTES = 1 << 20
 
 
 def main(bundle: Path, argv: list[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
         argv: Arguments; by default those of the process.
     """
     parser = argparse.ArgumentParser(prog="python build_engine.py", description=__doc__)
-    parser.add_argument("--workspace-mib", type=int, default=WORKSPACE_BYTES >> 20)
+    parser.add_argument("--workspace-mib", type=_mebibytes, default=WORKSPACE_BYTES >> 20)
     parser.add_argument("--force", action="store_true", help="build again what is built")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
@@ -48,7 +50,8 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: The system refused: {error.strerror or error}.", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: The system refused: {where}{error.strerror or error}.", file=sys.stderr)
         return 1
     if arguments.json:
         print(json.dumps(record, indent=2))
@@ -123,7 +126,7 @@ def build_bundle(
             "plan_bytes": len(built.plan),
             "layers": built.layers,
             "messages": list(built.messages),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     _write(path, document)
     try:
@@ -131,9 +134,9 @@ def build_bundle(
             say(f"{name}: comparing with the record, and timing")
             file = info.path.relative_to(bundle.folder).as_posix()
             document["graphs"][file] |= _measure(bundle, name, recorded)
-    except ParityError:
-        # What does not compute the model is not left for anybody to run.
-        path.unlink()
+    except BaseException:
+        # What was not seen to compute the model is not left for anybody to run.
+        path.unlink(missing_ok=True)
         raise
     _write(path, document)
     return document
@@ -167,6 +170,12 @@ def _measure(bundle: Bundle, name: str, record: Record) -> dict[str, Any]:
         result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
     latency = measure_steps({"run": graph}, inputs, warmup=_WARMUP, iterations=_ITERATIONS)
     return result | {"latency": asdict(latency["run"])}
+
+
+def _mebibytes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_MEBIBYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_MEBIBYTES}")
+    return int(text)
 
 
 def _is_built(onnx: Path, key: Any) -> bool:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import BundleError
+from .library import logger_of, said, start
 
 Shape = tuple[int, ...]
 WORKSPACE_BYTES = 1 << 30
-
-_loggers: dict[Any, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,15 @@ def build(
     Raises:
         BundleError: TensorRT cannot parse the file, take the shapes, or build; with its words.
     """
-    logger = _logger(trt)
+    logger = logger_of(trt)
     logger.messages.clear()
-    builder = trt.Builder(logger)
+    builder = start(trt.Builder, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         found = [parser.get_error(number) for number in range(parser.num_errors)]
-        said = "; ".join(f"{_place(fault)}{fault.desc()}" for fault in found)
-        raise BundleError(f"TensorRT cannot parse {onnx.name}: {said or _said(logger)}")
+        faults = "; ".join(f"{_place(fault)}{fault.desc()}" for fault in found)
+        raise BundleError(f"TensorRT cannot parse {onnx.name}: {faults or said(logger)}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -82,11 +81,11 @@ def build(
                 ) from error
         if config.add_optimization_profile(profile) < 0:
             raise BundleError(
-                f"TensorRT refuses the shapes for {onnx.name}: {shapes}. {_said(logger)}"
+                f"TensorRT refuses the shapes for {onnx.name}: {shapes}. {said(logger)}"
             )
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BundleError(f"TensorRT cannot build an engine of {onnx.name}: {_said(logger)}")
+        raise BundleError(f"TensorRT cannot build an engine of {onnx.name}: {said(logger)}")
     with _without_deprecations():
         kept = config.get_timing_cache() if cache is not None else None
         grown = b"" if kept is None else bytes(kept.serialize())
@@ -109,29 +108,3 @@ def _without_deprecations() -> Iterator[None]:
 def _place(fault: Any) -> str:
     operator, name = fault.node_operator(), fault.node_name()
     return f"{operator} {name}: " if operator or name else ""
-
-
-def _said(logger: Any) -> str:
-    return " ".join(logger.messages[-3:]) or "it does not say why."
-
-
-def _logger(trt: Any) -> Any:
-    """Return the process's one logger of a module; it keeps warnings and errors."""
-    if trt not in _loggers:
-
-        class Logger(trt.ILogger):
-            def __init__(self) -> None:
-                super().__init__()
-                self.messages: list[str] = []
-
-            def log(self, severity: Any, message: str) -> None:
-                serious = (
-                    trt.ILogger.Severity.INTERNAL_ERROR,
-                    trt.ILogger.Severity.ERROR,
-                    trt.ILogger.Severity.WARNING,
-                )
-                if severity in serious:
-                    self.messages.append(message.strip())
-
-        _loggers[trt] = Logger()
-    return _loggers[trt]

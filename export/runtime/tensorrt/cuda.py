@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from ....errors import BundleError, DependencyError
 
+_WHERE = "Run this on the Jetson; a container needs --runtime nvidia."
+
 
 class Cuda(Protocol):
     """A GPU's memory, and a stream that is not the default one.
@@ -38,6 +40,10 @@ class Cuda(Protocol):
         """Return the compute capability, such as ``"8.7"``."""
         ...
 
+    def gpu(self) -> str:
+        """Return the GPU's name and how many multiprocessors it has, such as ``"Orin, 16 SMs"``."""
+        ...
+
 
 def open_cuda() -> Cuda:
     """Return the first GPU, by cuda-python, else by torch.
@@ -51,15 +57,20 @@ def open_cuda() -> Cuda:
             return _CudaPython(importlib.import_module(name))
         except ImportError:
             continue
+        # Bindings without the library that they load.
+        except RuntimeError as error:
+            raise BundleError(f"CUDA does not start: {error}", next_step=_WHERE) from error
     try:
         torch: Any = importlib.import_module("torch")
-    except ImportError as error:
+        torch.cuda.current_stream()
+    # torch made for the CPU alone, as PyPI has it for Arm, fails an assertion of its own.
+    except (ImportError, AssertionError) as error:
         raise DependencyError(
-            "Running an engine takes cuda-python or torch, and neither is installed.",
+            "Running an engine takes cuda-python, or torch made for CUDA, and neither is here.",
             next_step='pip install "cuda-python<13" for JetPack 6, pip install cuda-python for 7',
         ) from error
-    if not torch.cuda.is_available():
-        raise BundleError("CUDA finds no GPU here.")
+    except RuntimeError as error:
+        raise BundleError(f"CUDA does not start: {error}", next_step=_WHERE) from error
     return _CudaTorch(torch)
 
 
@@ -77,7 +88,7 @@ class _CudaPython:
     def _call(self, name: str, *words: Any) -> Any:
         code, *values = getattr(self._runtime, name)(*words)
         if int(code):
-            raise BundleError(f"CUDA failed in {name}: {code.name}.")
+            raise BundleError(f"CUDA failed in {name}: {code.name}.", next_step=_WHERE)
         return values[0] if values else None
 
     def allocate(self, size_bytes: int) -> int:
@@ -103,6 +114,11 @@ class _CudaPython:
         names = ("cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor")
         attributes = (getattr(self._runtime.cudaDeviceAttr, name) for name in names)
         return ".".join(str(self._call("cudaDeviceGetAttribute", one, 0)) for one in attributes)
+
+    def gpu(self) -> str:
+        found = self._call("cudaGetDeviceProperties", 0)
+        name = found.name.decode(errors="replace")
+        return f"{name}, {found.multiProcessorCount} SMs"
 
     def __del__(self) -> None:
         for address in getattr(self, "_owned", ()):
@@ -142,3 +158,7 @@ class _CudaTorch:
 
     def capability(self) -> str:
         return ".".join(map(str, self._torch.cuda.get_device_capability()))
+
+    def gpu(self) -> str:
+        found = self._torch.cuda.get_device_properties(0)
+        return f"{found.name}, {found.multi_processor_count} SMs"

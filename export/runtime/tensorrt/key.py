@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ class EngineKey:
     Attributes:
         tensorrt: Version of TensorRT.
         capability: Compute capability of the GPU, such as ``"8.7"``.
+        gpu: Its name and its processors: boards of one capability differ in both.
         jetpack: Version of JetPack or of L4T, or empty on other machines.
         onnx_sha256: Of the file that it was built of.
     """
 
     tensorrt: str
     capability: str
+    gpu: str
     jetpack: str
     onnx_sha256: str
 
@@ -57,12 +59,12 @@ class EngineKey:
         Raises:
             ValueError: A field is missing or no text.
         """
-        fields = ("tensorrt", "capability", "jetpack", "onnx_sha256")
+        names = tuple(field.name for field in fields(cls))
         if not isinstance(values, dict) or not all(
-            isinstance(values.get(field), str) and values[field].isprintable() for field in fields
+            isinstance(values.get(name), str) and values[name].isprintable() for name in names
         ):
             raise ValueError("its key is not of texts")
-        return cls(**{field: values[field] for field in fields})
+        return cls(**{name: values[name] for name in names})
 
 
 def jetpack_version(release: Path = _RELEASE) -> str:

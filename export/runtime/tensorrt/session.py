@@ -1,6 +1,5 @@
 """TensorRT engines, run."""
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,35 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import BundleError, DependencyError
+from ....errors import BundleError
 from ....files import sha256_file
-from .builder import _logger
 from .cuda import open_cuda
 from .key import BUILD, EngineKey, jetpack_version
+from .library import import_tensorrt, logger_of, said, start
 
 ENGINES_FOLDER = "engines"
 RECORD_NAME = "engine.json"
 _MAX_RECORD_BYTES = 1 << 20
-_COMES_WITH = (
-    "It comes with JetPack (6.1 and 6.2: TensorRT 10.3; 7.1: 10.13; 7.2: 10.16), not from pip: run "
-    "this on the Jetson, with its own Python, or an environment made with --system-site-packages."
-)
-
-
-def import_tensorrt() -> Any:
-    """Import TensorRT.
-
-    Raises:
-        DependencyError: It is not installed; says where it comes from.
-    """
-    try:
-        return importlib.import_module("tensorrt")
-    except ImportError as error:
-        missing = getattr(error, "name", None) == "tensorrt"
-        raise DependencyError(
-            "TensorRT is not installed." if missing else f"TensorRT cannot be imported: {error}",
-            next_step=_COMES_WITH,
-        ) from error
 
 
 class TensorRTSession:
@@ -56,15 +35,31 @@ class TensorRTSession:
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         trt = import_tensorrt()
         self.version = f"tensorrt {trt.__version__}"
-        self._trt, self._cuda = trt, open_cuda()
+        self._cuda = open_cuda()
         plan = find_plan(path, here(trt, self._cuda, path))
-        self._runtime = trt.Runtime(_logger(trt))
+        self._logger = logger_of(trt)
+        self._runtime = start(trt.Runtime, self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise BundleError(
-                f"TensorRT cannot load {plan.name}.", next_step=f"Build it again: {BUILD} --force"
+                f"TensorRT cannot load {plan.name}: {said(self._logger)}",
+                next_step=f"Build it again: {BUILD} --force",
             )
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise BundleError(
+                f"TensorRT cannot prepare {plan.name} to run: {said(self._logger)}",
+                next_step="Free memory of the GPU, which on a Jetson is the board's own.",
+            )
+        self._types = {
+            name: np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+            for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
+        }
+        self._given = tuple(
+            name
+            for name in self._types
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+        )
         self._buffers: dict[str, tuple[int, int]] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
@@ -76,20 +71,21 @@ class TensorRTSession:
         context, cuda = self._context, self._cuda
         arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items()}
         for name, array in arrays.items():
-            if not context.set_input_shape(name, tuple(array.shape)):
-                raise BundleError(f"The engine does not take {name} as {array.shape}.")
+            # An address says nothing of what lies there.
+            typed = name in self._types and self._types[name] == array.dtype
+            if not typed or not context.set_input_shape(name, tuple(array.shape)):
+                raise BundleError(
+                    f"The engine does not take {name} as {array.dtype} {array.shape}."
+                )
             address = self._buffer(name, array.nbytes)
             cuda.upload(address, array)
             self._bind(name, address)
         given: dict[str, NDArray[Any]] = {}
-        for number in range(self._engine.num_io_tensors):
-            name = self._engine.get_tensor_name(number)
-            if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT:
-                dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
-                given[name] = np.empty(tuple(context.get_tensor_shape(name)), dtype)
-                self._bind(name, self._buffer(name, given[name].nbytes))
+        for name in self._given:
+            given[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
+            self._bind(name, self._buffer(name, given[name].nbytes))
         if not context.execute_async_v3(cuda.stream):
-            raise BundleError(f"TensorRT failed: {' '.join(_logger(self._trt).messages[-3:])}")
+            raise BundleError(f"TensorRT failed: {said(self._logger)}")
         for name, array in given.items():
             cuda.download(array, self._buffers[name][0])
         cuda.synchronise()
@@ -113,7 +109,13 @@ class TensorRTSession:
 
 def here(trt: Any, cuda: Any, onnx: Path) -> EngineKey:
     """Return the key that an engine of an ONNX file has on this machine."""
-    return EngineKey(trt.__version__, cuda.capability(), jetpack_version(), sha256_file(onnx))
+    return EngineKey(
+        tensorrt=trt.__version__,
+        capability=cuda.capability(),
+        gpu=cuda.gpu(),
+        jetpack=jetpack_version(),
+        onnx_sha256=sha256_file(onnx),
+    )
 
 
 def find_plan(onnx: Path, key: EngineKey) -> Path:
