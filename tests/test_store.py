@@ -106,7 +106,7 @@ def test_a_later_format_is_refused_with_the_way_to_read_it(folder):
     change_config(folder, "format_version", value=5)
     # What a later format holds besides is not this version's to judge.
     change_config(folder, "new_in_3", value=True)
-    with pytest.raises(ModelFolderError, match=r"has format_version 5; .* reads up to 4") as caught:
+    with pytest.raises(ModelFolderError, match=r"has format_version 5, .* reads up to 4") as caught:
         zoo.load(folder)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
 
