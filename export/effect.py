@@ -22,7 +22,7 @@ from .runtime.halves import Device, Edge
 from .runtime.limits import Limits
 
 MOST_INFLATION = 0.05
-"""Share by which the payload may grow below fp32."""
+"""Share by which the payload may change below fp32: a graph that loses its signal sends less."""
 
 MOST_POINTS = 0.5
 """Of top-1 that may be lost, beside one photograph: a hundred of them tell no more."""
@@ -147,9 +147,9 @@ def beyond(effect: Effect, limits: Limits) -> list[str]:
         found.append(
             f"a symbol differs by {effect.largest_difference} ({limits.difference} is allowed)"
         )
-    if effect.rate_inflation > MOST_INFLATION:
+    if abs(effect.rate_inflation) > MOST_INFLATION:
         found.append(
-            f"the payload grows by {effect.rate_inflation:.1%} ({MOST_INFLATION:.0%} is allowed)"
+            f"the payload changes by {effect.rate_inflation:+.1%} ({MOST_INFLATION:.0%} is allowed)"
         )
     if effect.right is not None and effect.right_fp32 is not None:
         lost = effect.right_fp32 - effect.right

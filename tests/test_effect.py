@@ -40,7 +40,8 @@ def effect(**changes) -> Effect:
     [
         ({"flips": INT8.flips + 0.01}, "of the symbols differ"),
         ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
-        ({"payload_bytes": 1051.0}, r"the payload grows by 5\.1% \(5% is allowed\)"),
+        ({"payload_bytes": 1051.0}, r"the payload changes by \+5\.1% \(5% is allowed\)"),
+        ({"payload_bytes": 620.0}, r"the payload changes by -38\.0%"),
         ({"right": 147}, "3 of 200 photographs are no longer named right"),
     ],
 )
