@@ -59,6 +59,7 @@ class Cell:
         sent_tolerance: Of floats that are sent, relative to the largest.
         output_error: Largest of the edge's, relative.
         flips: Below fp32, share of the symbols that differ, on pictures held out.
+        largest_difference: Likewise, of a symbol.
         rate_inflation: Likewise, share by which the payload grows.
         beyond: Limits that this is beyond; it was exported with ``--accept``.
         built: For a Jetson, what TensorRT-RTX made of the graphs.
@@ -73,6 +74,7 @@ class Cell:
     sent_tolerance: float = 0.0
     output_error: float = 0.0
     flips: float | None = None
+    largest_difference: int = 0
     rate_inflation: float | None = None
     beyond: tuple[str, ...] = ()
     built: tuple[Built, ...] = ()
@@ -126,6 +128,7 @@ def _cell(column: Column, manifest: Manifest) -> Cell:
         sent_tolerance=parity.limits.sent_tolerance,
         output_error=parity.output_max_relative_error,
         flips=effect.flips if effect else None,
+        largest_difference=effect.largest_difference if effect else 0,
         rate_inflation=effect.rate_inflation if effect else None,
         beyond=tuple(effect.accepted) if effect else (),
     )

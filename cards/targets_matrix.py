@@ -65,7 +65,7 @@ ON_A_GPU = "torch-tensorrt"
 """It compiles on an NVIDIA GPU alone."""
 
 _DENSE_INPUT = {"resize": 256, "crop": (256, 320), "longest": 0}
-_PICTURES = 24
+_PICTURES = 16
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def counted(matrix: Matrix) -> str:
     states = ("exported", "refused", "failed", "not tried")
     found = {state: sum(cell.state == state for cell in cells) for state in states}
     said = ", ".join(f"{count} {state}" for state, count in found.items() if count)
-    return f"{len(matrix.rows)} × {len(matrix.columns)} models and targets: {said}"
+    return f"{len(matrix.rows)} models × {len(matrix.columns)} columns: {said}"
 
 
 def _head(matrix: Matrix) -> Iterable[str]:
@@ -81,9 +81,11 @@ def _head(matrix: Matrix) -> Iterable[str]:
     yield (
         "Below fp32, it is the device graph that computes less precisely; the edge stays in fp32. "
         f"The cell says which share of the symbols differs from fp32's on {pictures} that no "
-        f"ranges were taken from, and by how much the payload grows. {_kept()} {_BEYOND} marks "
-        "what is beyond the exporter's limits: it takes `--accept`. "
-        f"{_weights(matrix)}"
+        "ranges were taken from, by how much at most where that is more than 1, and how much more "
+        "is sent. The 8-bit values of channel reduction have a range of their own in each image: "
+        "where an extreme moves, all of them do. With means from a hyperprior, a symbol of z that "
+        f"differs moves those of y around it. {_kept()} {_BEYOND} marks what is beyond the "
+        f"exporter's limits: it takes `--accept`. {_weights(matrix)}"
     )
     yield ""
     yield (
@@ -150,7 +152,8 @@ def _said(cell: Cell, note: Note) -> str:
     elif cell.flips is None:
         words.append(f"{cell.symbols_differing:,} of {cell.symbols:,}")
     else:
-        words.append(f"{cell.flips:.2%}")
+        by = f" (≤ {cell.largest_difference})" * (cell.largest_difference > 1)
+        words.append(f"{cell.flips:.2%}{by}")
     if cell.rate_inflation is not None:
         words.append(f"bytes {round(cell.rate_inflation, 3) + 0.0:+.1%}")
     failed = [f"{one.graph} not built {note(one.reason)}" for one in cell.built if one.reason]

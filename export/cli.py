@@ -151,7 +151,9 @@ def split(
     console.data(manifest, show)
     if manifest.provenance.weights == "random":
         console.hint("The weights are random: right for graphs and latency, not for answers.")
-    if chosen.note:
+    if (folder / "engines").is_dir():
+        console.hint("Engines for this machine's GPU were built and compared: engines/engine.json")
+    elif chosen.note:
         console.hint(chosen.note)
     trust = " --trust" if _runs_code(manifest) else ""
     console.hint(

@@ -1,8 +1,9 @@
 """What a precision below fp32 changes: symbols, bytes and answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from ..zoo.split_model import SplitModel
 from .manifest import Effect
 from .recording import picture
 from .runtime.bundle import Bundle
-from .runtime.halves import Device, Edge
+from .runtime.halves import Device, Edge, Tensors
 from .runtime.limits import Limits
+from .runtime.selftest import Compared, compare_symbols, incomparable
 
-MOST_INFLATION = 0.05
-"""Share by which the payload may change below fp32: a graph that loses its signal sends less."""
+MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+"""Share by which the payload may change: a graph that loses its signal sends less."""
 
 MOST_POINTS = 0.5
 """Of top-1 that may be lost, beside one photograph: a hundred of them tell no more."""
@@ -90,20 +92,15 @@ def measure_effect(
         kept: Names of the parts left in fp32.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
-    derived = set(model.coder.hyper_gives)
-    symbols = differing = largest = 0
+    compared, most = Compared(), 0.0
     payloads: list[tuple[int, int]] = []
     right: list[tuple[bool, bool]] = []
     for image, label in _pictures(model.spec.preprocessing, photographs):
         check_stopped()
         exact = model.wire_tensors(torch.from_numpy(image))
         found = device.tensors(image)
-        for name, before, after in zip(model.coder.sends, exact, found, strict=True):
-            if before.dtype.kind in "iu" and name not in derived:
-                difference = np.abs(after.astype(np.int64) - before)
-                symbols += difference.size
-                differing += int(np.count_nonzero(difference))
-                largest = max(largest, int(difference.max()))
+        here = _compared(bundle, found, dict(zip(model.coder.sends, exact, strict=True)))
+        compared, most = compared + here, max(most, here.changed)
         streams = [device.codec.compress(*(one[0] for one in sent)) for sent in (exact, found)]
         before, after = (len(device.codec.unframe(stream)[0]) for stream in streams)
         payloads.append((before, after))
@@ -117,8 +114,10 @@ def measure_effect(
         skipped=photographs.skipped if photographs else 0,
         held_out=len(payloads),
         photographs=photographs is not None,
-        flips=differing / max(symbols, 1),
-        largest_difference=largest,
+        flips=compared.differing / max(compared.symbols, 1),
+        changed=compared.changed,
+        most_changed=most,
+        largest_difference=compared.largest,
         payload_bytes_fp32=float(means[0]),
         payload_bytes=float(means[1]),
         labelled=len(right),
@@ -126,6 +125,17 @@ def measure_effect(
         right=None if sums[1] is None else int(sums[1]),
         kept_fp32=kept,
     )
+
+
+def _compared(bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
+    """Count the integers of one picture that differ, of those that can be compared."""
+    anything, left_out = Limits(changed=1, difference=1 << 40), incomparable(bundle, found, exact)
+    counted = Compared()
+    for (name, before), after in zip(exact.items(), found, strict=True):
+        if before.dtype.kind in "iu" and name not in left_out:
+            ties = np.zeros(before.shape, bool)
+            counted += compare_symbols(after, before, ties, anything, name)
+    return counted
 
 
 def _pictures(
@@ -138,19 +148,19 @@ def _pictures(
             yield preprocessing.load(path), photographs.classes.get(path)
 
 
-def beyond(effect: Effect, limits: Limits) -> list[str]:
+def beyond(effect: Effect, limits: Limits, precision: str) -> list[str]:
     """Return what is beyond the limits, in words."""
-    found = []
-    if effect.flips > limits.flips:
-        found.append(f"{effect.flips:.2%} of the symbols differ ({limits.flips:.0%} may)")
+    found, most = [], MOST_INFLATION[precision]
+    if effect.changed > limits.changed:
+        found.append(
+            f"of the symbols that are not 0, {effect.changed:.2%} differ ({limits.changed:.0%} may)"
+        )
     if effect.largest_difference > limits.difference:
         found.append(
             f"a symbol differs by {effect.largest_difference} ({limits.difference} is allowed)"
         )
-    if abs(effect.rate_inflation) > MOST_INFLATION:
-        found.append(
-            f"the payload changes by {effect.rate_inflation:+.1%} ({MOST_INFLATION:.0%} is allowed)"
-        )
+    if abs(effect.rate_inflation) > most:
+        found.append(f"the payload changes by {effect.rate_inflation:+.1%} ({most:.0%} is allowed)")
     if effect.right is not None and effect.right_fp32 is not None:
         lost = effect.right_fp32 - effect.right
         if lost > 1 + MOST_POINTS / 100 * effect.labelled:
@@ -167,7 +177,7 @@ def refuse_beyond(effect: Effect, limits: Limits, precision: str) -> None:
     Raises:
         ParityError: It is, with all that is.
     """
-    if found := beyond(effect, limits):
+    if found := beyond(effect, limits, precision):
         raise ParityError(
             f"In {precision}, {'; '.join(found)}.",
             next_step="Keep more in fp32 (--keep-fp32 last --keep-fp32 gdn), give other "

@@ -1,7 +1,10 @@
 """What a bundle for a Jetson holds beside its graphs, and what its page says of the board."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import BundleError, DependencyError
 
 if TYPE_CHECKING:
     from .manifest import Graph, Manifest
@@ -38,6 +41,26 @@ sys.exit(run_stoppable(lambda: main(BUNDLE)))
 def complete(manifest: "Manifest", folder: Path) -> None:
     """Write ``build_engine.py`` into a bundle's folder."""
     (folder / "build_engine.py").write_text(BUILD_SCRIPT, encoding="utf-8")
+
+
+def build_here(folder: Path, progress: Callable[[str], None]) -> None:
+    """Build and check the engines of a bundle at once, where TensorRT and a GPU are at hand.
+
+    Raises:
+        BundleError: TensorRT cannot build a graph.
+        ParityError: An engine does not compute what was recorded.
+    """
+    from .runtime.bundle import open_bundle
+    from .runtime.tensorrt.board import build_bundle
+    from .runtime.tensorrt.cuda import open_cuda
+    from .runtime.tensorrt.library import import_tensorrt
+
+    try:
+        import_tensorrt()
+        open_cuda()
+    except (BundleError, DependencyError):
+        return  # the board has them
+    build_bundle(open_bundle(folder), say=progress)
 
 
 def trtexec(graph: "Graph", version: int) -> str:

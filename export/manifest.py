@@ -57,7 +57,9 @@ class Allowed(_Part):
     """How far the graphs may be from PyTorch: :class:`.runtime.limits.Limits`, on disk."""
 
     tie_margin: float = Field(description="in units of a symbol")
-    flips: float = Field(ge=0, le=1, description="share of symbols that may differ elsewhere")
+    changed: float = Field(
+        ge=0, le=1, description="share of the symbols not 0 that may differ elsewhere"
+    )
     difference: int = Field(ge=1, description="of a symbol, at most")
     sent_tolerance: float
     output_tolerance: float
@@ -102,6 +104,8 @@ class Effect(_Part):
     held_out: int = Field(description="others, or made pictures, that were compared")
     photographs: bool = Field(description="false where the pictures compared were made")
     flips: float = Field(description="share of the symbols that differ from fp32's")
+    changed: float = Field(description="how many differ for each that is not 0")
+    most_changed: float = Field(description="likewise, in one picture at most")
     largest_difference: int = Field(description="of a symbol")
     payload_bytes_fp32: float = Field(description="mean")
     payload_bytes: float = Field(description="mean")

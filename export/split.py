@@ -127,6 +127,8 @@ def export_split(
             chosen.complete(manifest, temporary)
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
         _write_manifest(manifest, temporary)
+        if chosen.finish:
+            chosen.finish(temporary, progress)
     return manifest
 
 
@@ -142,11 +144,11 @@ def _judge(
     effect = measure_effect(model, bundle, photographs, plan.lowering.kept)
     limits = bundle.limits
     if wanted.accept:
-        effect.accepted = beyond(effect, limits)
+        effect.accepted = beyond(effect, limits, wanted.precision)
         # On other pictures and processors it may be somewhat more.
         limits = replace(
             limits,
-            flips=min(1.0, max(limits.flips, 2 * effect.flips)),
+            changed=min(1.0, max(limits.changed, 2 * effect.most_changed)),
             difference=max(limits.difference, 2 * effect.largest_difference),
         )
     else:

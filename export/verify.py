@@ -112,7 +112,7 @@ def _refuse_lenient(manifest: Manifest) -> None:
     found, provenance = manifest.parity.limits, manifest.provenance
     accepted = manifest.effect is not None and bool(manifest.effect.accepted)
     for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
-        if getattr(found, name) > limit and not (accepted and name in ("flips", "difference")):
+        if getattr(found, name) > limit and not (accepted and name in ("changed", "difference")):
             raise BundleError(
                 f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {getattr(found, name):g}; "
                 f"the exporter allows {limit:g} in {manifest.precision}."

@@ -189,7 +189,15 @@ def test_a_model_whose_process_dies_has_failed_everywhere(code, said) -> None:
 
 CELLS = (
     Cell("cpu fp32", "exported", symbols=217_800, symbols_differing=3, output_error=2e-6),
-    Cell("cpu int8", "exported", symbols=9, flips=0.0123, rate_inflation=0.004, beyond=("much",)),
+    Cell(
+        "cpu int8",
+        "exported",
+        symbols=9,
+        flips=0.0123,
+        largest_difference=5,
+        rate_inflation=0.004,
+        beyond=("much",),
+    ),
     Cell("jetson fp32", "exported", symbols=9, built=(Built("device"), Built("edge"))),
     Cell(
         "jetson fp16",
@@ -221,7 +229,11 @@ def test_a_cell_says_what_was_found() -> None:
     assert set(rule) == {"---"}
     assert first == [
         *("`a`", "factorized-prior", "detection", "64×96", "3 of 217,800"),
-        *("1.23%, bytes +0.4% †", "0 of 9, built", "0.00%, bytes +0.0%, device not built [1]"),
+        *(
+            "1.23% (≤ 5), bytes +0.4% †",
+            "0 of 9, built",
+            "0.00%, bytes +0.0%, device not built [1]",
+        ),
         *("refused [2]", "**failed** [3]", "not tried [4]"),
     ]
     assert (second[0], second[4], second[5:]) == ("`b`", "floats within 1e-04", first[5:])
@@ -238,9 +250,7 @@ def test_the_head_says_what_was_and_was_not_done() -> None:
     found = matrix(row("a"))
     text = render_targets(found, command=COMMAND)
     assert counted(found) in text
-    assert counted(found) == (
-        "1 × 7 models and targets: 4 exported, 1 refused, 1 failed, 1 not tried"
-    )
+    assert counted(found) == ("1 models × 7 columns: 4 exported, 1 refused, 1 failed, 1 not tried")
     assert "Over all cells in fp32, 3 of 217,809 differ" in text
     assert (
         "Of these files, 2 of 3 were parsed and built ahead of time by TensorRT-RTX 1.7.1; not "
@@ -263,7 +273,7 @@ def test_the_command_writes_the_page(splitzoo, monkeypatch, tmp_path) -> None:
     assert [one["cells"][0]["state"] for one in found["rows"]] == ["exported"] * 2
     text = path.read_text()
     assert [line[0] for line in table_of(text)[2:]] == [f"`{name}`" for name in TINY]
-    assert "2 × 1 models and targets: 2 exported" in err
+    assert "2 models × 1 columns: 2 exported" in err
     assert str(tmp_path) not in text
 
 

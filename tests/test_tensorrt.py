@@ -207,6 +207,8 @@ def test_jetpack_is_read_from_the_board(tmp_path) -> None:
     assert l4t_version(text) == "L4T 36.4.3"
     assert l4t_version("something else") == ""
     assert jetpack_version(tmp_path / "missing") == ""
+    (tmp_path / "release").write_text(text)
+    assert jetpack_version(tmp_path / "release") == "L4T 36.4.3"
 
 
 # Operators and types that the parser documents

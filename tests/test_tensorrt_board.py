@@ -122,6 +122,50 @@ def test_other_symbols_end_in_exit_code_3_and_leave_no_engine_to_run(
     assert not (jetson / "engines" / "engine.json").exists()
 
 
+def test_ctrl_c_while_engines_are_timed_again_leaves_those_that_were_seen_to_be_right(
+    install, build, jetson, monkeypatch
+) -> None:
+    install()
+    build()
+    path = jetson / "engines" / "engine.json"
+    document = json.loads(path.read_text())
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(board, "_measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    assert json.loads(path.read_text())["graphs"] == document["graphs"]
+    # Built anew, none was compared yet.
+    with pytest.raises(KeyboardInterrupt):
+        build("--force")
+    assert not path.exists()
+
+
+def test_where_tensorrt_and_a_gpu_are_at_hand_an_export_builds_and_checks_at_once(
+    install, splitzoo, tiny_folder, tmp_path
+) -> None:
+    install()
+    words = ("--random-weights", "--target", "jetson", "-o", tmp_path / "b")
+    code, _, err = splitzoo("export", "split", tiny_folder, *words)
+    assert code == 0
+    assert "were built and compared: engines/engine.json" in err
+    document = json.loads((tmp_path / "b" / "engines" / "engine.json").read_text())
+    assert document["graphs"]["device/encoder.onnx"]["symbols_differing"] == 0
+    open_bundle(tmp_path / "b").check_files()
+
+
+def test_an_export_whose_engine_computes_something_else_is_refused(
+    install, splitzoo, tiny_folder, tmp_path
+) -> None:
+    install(shift=1)
+    words = ("--random-weights", "--target", "jetson", "-o", tmp_path / "b")
+    result = splitzoo("export", "split", tiny_folder, *words)
+    refused(result, "symbols differ from PyTorch's, by up to 1", code=3)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("failing", "saying"),
     [

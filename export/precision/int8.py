@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,17 @@ def quantise(
         unsigned: Activations are uint8 with zero points, outputs of convolutions too.
 
     Raises:
-        BundleError: Nothing in the graph can be quantised, or not by ONNX Runtime.
+        BundleError: There are no inputs, or nothing in the graph can be quantised.
     """
     import onnx
     from onnxruntime import quantization
 
     model = read_named(source)
     places = Places(model)
+    given = iter(inputs)
+    first = next(given, None)
+    if first is None:
+        raise BundleError("int8 takes its ranges from inputs of the graph, and there are none.")
     stays = set(places.after_rounding)
     stays |= places.last if "last" in keep else set()
     stays |= places.norms if "gdn" in keep else set()
@@ -64,6 +69,7 @@ def quantise(
             "The device graph has nothing to compute in int8.",
             next_step="Leave --precision int8 out, or keep less in fp32.",
         )
+    _part_weights(model, set(chosen))
     kinds, kinds_found = quantization.QuantType, sorted({node.op_type for node in found})
     with tempfile.TemporaryDirectory() as folder, _quiet():
         named = Path(folder) / "named.onnx"
@@ -71,7 +77,7 @@ def quantise(
         quantization.quantize_static(
             str(named),
             str(target),
-            _Reader(inputs),  # pyright: ignore[reportArgumentType]  # it asks for get_next alone
+            _Reader(chain([first], given)),  # pyright: ignore[reportArgumentType]  # it asks for get_next alone
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=kinds_found,
             nodes_to_quantize=chosen,
@@ -86,8 +92,54 @@ def quantise(
                 "OpTypesToExcludeOutputQuantization": [] if unsigned else kinds_found,
             },
         )
-    kept = tuple(node.name for node in found if node.name not in chosen)
-    return Quantised(tuple(chosen), kept)
+    _finish(target, places.rounded - set(chosen))
+    # What nobody could have lowered is not what was kept.
+    kept = (node.name for node in found if node.name not in (*chosen, *places.after_rounding))
+    return Quantised(tuple(chosen), tuple(kept))
+
+
+def _finish(path: Path, rounded: set[str]) -> None:
+    """Let what leads to a rounding in fp32 read fp32 throughout, and remove the quantiser's notes.
+
+    A latent that is also quantised, for a hyperprior's analysis, has its quantised values read by
+    everyone: by the subtraction of the means too, which gives y's symbols.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+
+    def exact(name: str) -> str:
+        node = made_by.get(name)
+        if node is None or node.op_type != "DequantizeLinear" or node.input[0] not in made_by:
+            return name
+        source = made_by[node.input[0]].input[0]
+        given = made_by.get(source)
+        return source if given is not None and given.name in rounded else name
+
+    for node in model.graph.node:
+        if node.name in rounded:
+            for place, name in enumerate(node.input):
+                node.input[place] = exact(name)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+
+
+def _part_weights(model: Any, chosen: set[str]) -> None:
+    """Give each chosen node weights of its own.
+
+    ONNX Runtime, made to be exact on x86 without VNNI, cannot load weights that two share.
+    """
+    constants = {one.name: one for one in model.graph.initializer}
+    taken: set[str] = set()
+    for node in model.graph.node:
+        for place, name in enumerate(node.input[:2] if node.name in chosen else ()):
+            if name in constants and name in taken:
+                own = type(constants[name])()
+                own.CopyFrom(constants[name])
+                own.name = node.input[place] = f"{name}_of_{node.name}"
+                model.graph.initializer.append(own)
+            taken.add(name)
 
 
 def _has_weights(node: Any, model: Any) -> bool:

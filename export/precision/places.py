@@ -1,6 +1,6 @@
 """Where things are in a device graph: what hangs on a rounding, what is rounded, what is a norm."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,19 @@ class Places:
 
     Attributes:
         after_rounding: Names of the nodes that depend on a rounded value.
-        rounded: Names of the nodes between the last convolutions and a rounding, those included.
-        last: Names of the convolutions whose output reaches a rounding by no other convolution.
+        last: Names of the convolutions before the first roundings, one for each: the nearest.
+        rounded: Names of the nodes between these and their roundings, both included.
         norms: Names of the convolutions that compute the norms of a GDN.
     """
 
     def __init__(self, model: "onnx.ModelProto") -> None:
         nodes = list(model.graph.node)
-        made_by = {name: node for node in nodes for name in node.output}
+        self._order = {node.name: number for number, node in enumerate(nodes)}
+        self._made_by = {name: node for node in nodes for name in node.output}
+        self._read_by: dict[str, list[onnx.NodeProto]] = {}
+        for node in nodes:
+            for name in node.input:
+                self._read_by.setdefault(name, []).append(node)
         self.after_rounding: set[str] = set()
         reached: set[str] = set()
         for node in nodes:
@@ -34,21 +39,51 @@ class Places:
                 reached.update(node.output)
         self.rounded: set[str] = set()
         self.last: set[str] = set()
-        waiting = [node for node in nodes if node.op_type == "Round"]
+        for node in nodes:
+            if node.op_type == "Round":
+                self._find_last(node)
+        self.norms = {node.name for node in nodes if is_convolution(node) and self._is_norm(node)}
+
+    def _find_last(self, rounding: "onnx.NodeProto") -> None:
+        """Go back from a rounding to the nearest convolution that hangs on none."""
+        found: dict[int, onnx.NodeProto] = {}
+        waiting = [rounding]
         while waiting:
             node = waiting.pop()
-            if node.name in self.rounded:
+            number = self._order[node.name]
+            convolves = is_convolution(node)
+            if number in found or (convolves and node.name in self.after_rounding):
                 continue
-            self.rounded.add(node.name)
-            if is_convolution(node):
-                self.last.add(node.name)
-            else:
-                waiting += _givers(node.input, made_by)
-        self.norms = {
-            node.name
-            for node in nodes
-            if is_convolution(node) and any(map(_is_magnitude, _givers(node.input[:1], made_by)))
+            found[number] = node
+            if not convolves:
+                waiting += self._givers(node.input)
+        last = max((one for one in found if is_convolution(found[one])), default=None)
+        if last is not None:
+            self.last.add(found[last].name)
+            self.rounded |= {node.name for number, node in found.items() if number >= last}
+
+    def _is_norm(self, convolution: "onnx.NodeProto") -> bool:
+        """Say whether a convolution adds up magnitudes, and its output scales what they are of.
+
+        A hyperprior's analysis takes magnitudes too, and scales nothing.
+        """
+        sources = {
+            name
+            for giver in self._givers(convolution.input[:1])
+            if _is_magnitude(giver)
+            for name in giver.input
         }
+        waiting = list(convolution.output) if sources else []
+        while waiting:
+            for node in self._read_by.get(waiting.pop(), ()):
+                if node.op_type in ("Div", "Mul") and sources.intersection(node.input):
+                    return True
+                if not is_convolution(node):
+                    waiting += node.output
+        return False
+
+    def _givers(self, names: Iterable[str]) -> "Iterator[onnx.NodeProto]":
+        return (self._made_by[name] for name in names if name in self._made_by)
 
 
 def read_named(path: Path) -> "onnx.ModelProto":
@@ -71,7 +106,3 @@ def _is_magnitude(node: "onnx.NodeProto") -> bool:
 def is_convolution(node: "onnx.NodeProto") -> bool:
     """Say whether a node multiplies with weights and adds up."""
     return node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-def _givers(names: Iterable[str], made_by: "dict[str, onnx.NodeProto]") -> "list[onnx.NodeProto]":
-    return [made_by[name] for name in names if name in made_by]

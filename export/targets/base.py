@@ -42,6 +42,7 @@ class Target:
         note: What to know of the target, said after an export.
         complete: Writes what the bundle needs beside the graphs.
         readme: Returns what the bundle's page says of it.
+        finish: Does with a bundle that is written what this machine can, and tells its steps.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Target:
     note: str = ""
     complete: "Callable[[Manifest, Path], None] | None" = None
     readme: "Callable[[Manifest], str] | None" = None
+    finish: Callable[[Path, Callable[[str], None]], None] | None = None
 
     def halves(self, edge: str | None = None, *, aot: bool = False) -> Halves:
         """Choose the formats.

@@ -2,7 +2,7 @@
 
 from ..formats.onnx_file import OnnxFormat
 from ..formats.tensorrt_onnx import TensorRTFormat
-from ..jetson_files import complete, readme
+from ..jetson_files import build_here, complete, readme
 from .base import Target
 
 JETSON = Target(
@@ -14,4 +14,5 @@ JETSON = Target(
     note="Parsed and checked here, not executed on a Jetson. On the board: python build_engine.py",
     complete=complete,
     readme=readme,
+    finish=build_here,
 )

@@ -129,15 +129,21 @@ def build_bundle(
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     _write(path, document)
-    try:
-        for name, info in wanted.items():
-            say(f"{name}: comparing with the record, and timing")
-            file = info.path.relative_to(bundle.folder).as_posix()
+    for name, info in wanted.items():
+        say(f"{name}: comparing with the record, and timing")
+        file = info.path.relative_to(bundle.folder).as_posix()
+        try:
             document["graphs"][file] |= _measure(bundle, name, recorded)
-    except BaseException:
-        # What was not seen to compute the model is not left for anybody to run.
-        path.unlink(missing_ok=True)
-        raise
+        except BaseException as error:
+            # What was not seen to compute the model is not left for anybody to run.
+            if isinstance(error, SplitzooError):
+                del document["graphs"][file]
+            seen = {file: one for file, one in document["graphs"].items() if "compared" in one}
+            if seen:
+                _write(path, document | {"graphs": seen})
+            else:
+                path.unlink(missing_ok=True)
+            raise
     _write(path, document)
     return document
 

@@ -1,5 +1,6 @@
 """What an engine belongs to: it runs where all of this is the same, and nowhere else."""
 
+import contextlib
 import re
 import subprocess
 from dataclasses import asdict, dataclass, fields
@@ -68,18 +69,17 @@ class EngineKey:
 
 
 def jetpack_version(release: Path = _RELEASE) -> str:
-    """Return JetPack's version, or that of L4T below it, or nothing."""
+    """Return the version of L4T, which a container sees too, or else JetPack's, or nothing."""
+    with contextlib.suppress(OSError):
+        if found := l4t_version(release.read_text(errors="replace")):
+            return found
     words = ["dpkg-query", "--showformat=${Version}", "--show", "nvidia-jetpack"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=10)
-        if not done.returncode and done.stdout.strip():
-            return f"JetPack {done.stdout.strip()}"
     except (OSError, subprocess.TimeoutExpired):
-        pass
-    try:
-        return l4t_version(release.read_text(errors="replace"))
-    except OSError:
         return ""
+    found = "" if done.returncode else done.stdout.strip()
+    return f"JetPack {found}" if found else ""
 
 
 def l4t_version(text: str) -> str:
