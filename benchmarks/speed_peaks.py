@@ -112,16 +112,15 @@ def in_onnxruntime(operation: str, precision: str) -> Callable[[], object]:
 
 def in_openvino(operation: str, precision: str) -> Callable[[], object]:
     """Return what runs the layers."""
-    from splitzoo.export.runtime.engines.openvino_runtime import import_openvino
+    from splitzoo.export.runtime.engines.openvino_runtime import openvino_core
 
-    openvino = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": THREADS,
     }
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(build_onnx(operation, precision == "int8"))
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     image = np.random.default_rng(0).random(input_shape(operation), np.float32)

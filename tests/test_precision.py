@@ -18,6 +18,7 @@ from splitzoo.export.precision.places import Places, is_convolution, read_named
 from splitzoo.export.recording import picture
 from splitzoo.export.runtime.bundle import open_bundle
 from splitzoo.export.runtime.engines import open_session
+from splitzoo.export.runtime.engines.openvino_runtime import openvino_core
 from splitzoo.export.runtime.halves import Device, Edge
 
 TASK = "image-classification"
@@ -197,9 +198,9 @@ def test_what_is_kept_stays_in_fp32(tiny_model, tiny_graph, tmp_path) -> None:
 
 
 def test_int8_runs_in_openvino(tiny_model, tiny_graph, tmp_path) -> None:
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
     quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model))
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(tmp_path / "q.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )

@@ -116,6 +116,24 @@ def test_importing_openvino_tells_nobody(bundles, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_signals_arrive_after_openvino_has_come_and_gone(bundles) -> None:
+    """A core of OpenVINO's that goes takes the stack that signals are handled on with it."""
+    code = (
+        "import faulthandler, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from splitzoo.export.runtime.engines import open_session\n"
+        "faulthandler.enable()\n"
+        "first, second = (open_session('openvino', Path(sys.argv[1])) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('arrived'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    path = bundles("openvino") / "device" / "encoder.xml"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "arrived\n")
+
+
 def test_a_bundle_for_openvino_needs_neither_torch_nor_onnx_runtime(bundles) -> None:
     blocked = f"""
 import runpy, sys

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...errors import BundleError
-from ..runtime.engines.openvino_runtime import import_openvino
+from ..runtime.engines.openvino_runtime import import_openvino, openvino_core
 from .base import Source
 from .onnx_file import OnnxFormat
 
@@ -33,7 +33,7 @@ class OpenVinoFormat:
             onnx = Path(folder) / "graph.onnx"
             _Symmetric().write(source, onnx)
             try:
-                model = openvino.Core().read_model(onnx)
+                model = openvino_core().read_model(onnx)
                 # By default it would store weights as fp16.
                 openvino.save_model(model, path, compress_to_fp16=False)
             except RuntimeError as error:

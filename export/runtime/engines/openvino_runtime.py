@@ -1,5 +1,6 @@
 """OpenVINO's intermediate representation, on the CPU."""
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,19 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return the process's one core of OpenVINO, which lives as long as the process.
+
+    Each core puts a stack of its own in place for signals; where a second one goes, it puts back
+    that of the first, which may be gone, and the next Ctrl-C ends in a segmentation fault.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
+
+
 class OpenVinoSession:
     """A pair of files, ``.xml`` and ``.bin``, loaded.
 
@@ -60,7 +74,7 @@ class OpenVinoSession:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = openvino.Core()
+            core = openvino_core()
             compiled = core.compile_model(core.read_model(path), "CPU", settings)
             self._request = compiled.create_infer_request()
         except (RuntimeError, ValueError, TypeError) as error:
