@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _TABLE = Path(__file__).with_name("tensorrt_operators.json")
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear")
-"""They turn one type into another, and the table has the first alone."""
+_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsInf", "IsNaN")
+"""Both turn one type into another, and the table has the first alone."""
 
 OPSETS = range(9, 21)
 
@@ -65,12 +66,13 @@ def _unsupported(node: "onnx.NodeProto", types: dict[str, str], ends: set[str]) 
         yield f"the operator {node.op_type} ({node.name})"
         return
     turned = ("INT8", "FP32", "FP16") if node.op_type in _QUANTISING else ()
-    allowed = {*documented, *turned}
-    for name in (*node.input[:1], *node.output[:1]):
-        kind = types.get(name)
-        # Bytes come in and go out, and nothing else is done with them.
-        if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
-            yield f"{kind} of {node.op_type} ({node.name})"
+    given = {*documented, *turned, *(("BOOL",) if node.op_type in _COMPARING else ())}
+    for names, allowed in ((node.input, {*documented, *turned}), (node.output, given)):
+        for name in names[:1]:
+            kind = types.get(name)
+            # Bytes come in and go out, and nothing else is done with them.
+            if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
+                yield f"{kind} of {node.op_type} ({node.name})"
 
 
 @cache

@@ -93,8 +93,13 @@ class FakeTensorRT:
         self.__version__ = "10.3.0"
         self.cuda, self.failing, self.shift = cuda, failing, shift
         self.caches: list[bytes] = []
+        self.plugins: list[str] = []
         for cls in (Builder, OnnxParser, Runtime):
             setattr(self, cls.__name__, self._made(cls))
+
+    def init_libnvinfer_plugins(self, logger, namespace):
+        self.plugins.append(namespace)
+        return True
 
     def _made(self, cls):
         def create(*words):

@@ -253,6 +253,16 @@ def test_bytes_may_leave_a_graph(tmp_path) -> None:
     assert unsupported(graph_of(tmp_path / "g.onnx", node, outputs=("y", TensorProto.UINT8))) == []
 
 
+def test_comparisons_give_truth_values_of_what_the_table_has(tmp_path) -> None:
+    same = helper.make_node("Equal", ["x", "x"], ["same"], name="same")
+    y = helper.make_node("Where", ["same", "x", "x"], ["y"], name="choice")
+    assert unsupported(graph_of(tmp_path / "g.onnx", same, y)) == []
+    truths = helper.make_node("Equal", ["same", "same"], ["all"], name="all")
+    y = helper.make_node("Where", ["all", "x", "x"], ["y"], name="choice")
+    path = graph_of(tmp_path / "g.onnx", same, truths, y)
+    assert unsupported(path) == ["BOOL of Equal (all)"]
+
+
 def test_branches_are_looked_into(tmp_path) -> None:
     matrix = numpy_helper.from_array(np.eye(3, dtype=np.float32), "m")
     d = helper.make_tensor_value_info("d", TensorProto.FLOAT, [])
@@ -285,7 +295,7 @@ OBJECTS = {
     "_trt": "module",
 }
 """What the variables of ``runtime/tensorrt`` hold: a new one has to be named here."""
-FUNCTIONS = {"nptype", "__version__"}
+FUNCTIONS = {"nptype", "__version__", "init_libnvinfer_plugins"}
 """Of the module; the lists hold classes."""
 VALUES = {"plan"}
 """Variables that hold what TensorRT gave, of which no attribute is asked."""

@@ -95,6 +95,7 @@ def test_engines_are_built_compared_timed_and_written_down(install, build, jetso
 def test_what_is_built_is_not_built_again_unless_asked(install, build) -> None:
     trt = install()
     assert build()[0] == 0
+    assert trt.plugins == [""]
     assert trt.caches == [b"", b"timings"]
     code, out, err = build()
     assert (code, err.count("built already"), len(trt.caches)) == (0, 2, 2)

@@ -21,12 +21,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BitstreamError, SplitzooError, TablesError
+from ...errors import BitstreamError, DesyncError, SplitzooError, TablesError
 from .ans import Stack
 from .codec import MAX_SYMBOLS
 from .coder import Array, Hyper, Setting
 from .context_network import ContextNetwork, Float64, Places, finite_float32
-from .gaussian import refuse_other_indexes
+from .gaussian import SAME_ENGINE, refuse_other_indexes
 from .hyperprior import HierarchicalCoder
 from .tables import FactorizedTables
 
@@ -141,7 +141,8 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
-            DesyncError: Other scale indexes than the device's result from the parameters.
+            DesyncError: Other scale indexes than the device's result from the parameters, or what
+                is read with them is no symbol.
         """
         check, stack, (params, *rest) = self._begin(payload, height, width, hyper)
         self._refuse(params, BitstreamError)
@@ -151,7 +152,15 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
             steps.append(self._indexes(scales))
             return self._models.pop(stack, steps[-1]) + means
 
-        y_hat = self.network.walk(params, read)
+        try:
+            y_hat = self.network.walk(params, read)
+        except BitstreamError as error:
+            # From the first scale on that differs, what is read makes no sense.
+            raise DesyncError(
+                f"{error.message} It is damaged, or the parameters computed here are not those "
+                "that the device computed from the same hyperprior.",
+                next_step=SAME_ENGINE,
+            ) from error
         refuse_other_indexes(_joined(steps), check)
         stack.close()
         with np.errstate(over="ignore"):

@@ -107,6 +107,9 @@ def index_check(indexes: NDArray[np.uint8]) -> bytes:
     return binascii.crc_hqx(indexes.tobytes(), 0xFFFF).to_bytes(CHECK_BYTES, "little")
 
 
+SAME_ENGINE = "Run the hyper-decoder with the same engine, precision and version on both."
+
+
 def refuse_other_indexes(indexes: NDArray[np.uint8], check: bytes) -> None:
     """Check that the edge's scale indexes are the device's.
 
@@ -121,5 +124,5 @@ def refuse_other_indexes(indexes: NDArray[np.uint8], check: bytes) -> None:
         raise DesyncError(
             "The scale indexes computed here are not those that the device computed from the same "
             "hyperprior: its arithmetic differs.",
-            next_step="Run the hyper-decoder with the same engine, precision and version on both.",
+            next_step=SAME_ENGINE,
         )

@@ -59,7 +59,10 @@ def said(logger: Any) -> str:
 
 
 def logger_of(trt: Any) -> Any:
-    """Return the process's one logger of a module; it keeps warnings and errors."""
+    """Return the process's one logger of a module; it keeps warnings and errors.
+
+    With it the module's plugins are registered: a detector's RoiAlign is one.
+    """
     if trt not in _loggers:
 
         class Logger(trt.ILogger):
@@ -77,4 +80,7 @@ def logger_of(trt: Any) -> Any:
                     self.messages.append(message.strip())
 
         _loggers[trt] = Logger()
+        # TensorRT-RTX has no plugins.
+        if hasattr(trt, "init_libnvinfer_plugins"):
+            trt.init_libnvinfer_plugins(_loggers[trt], "")
     return _loggers[trt]
