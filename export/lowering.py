@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ..signals import check_stopped
 from ..zoo.split_model import SplitModel
-from .formats.base import Activations, Lower
+from .formats.base import Lower
+from .precision.integers import Integers
 from .precision.keep import KEPT, Keep
 
 if TYPE_CHECKING:
@@ -49,17 +50,15 @@ class Lowering:
         """The step, or None where the graph stays as it is: bf16 is up to the engine."""
         return {"fp16": self._to_half, "int8": self._to_int8}.get(self._precision)
 
-    def _to_half(self, source: Path, target: Path, _activations: Activations) -> None:
+    def _to_half(self, source: Path, target: Path, _integers: Integers) -> None:
         from .precision.fp16 import to_half
 
         to_half(source, target)
 
-    def _to_int8(self, source: Path, target: Path, activations: Activations) -> None:
+    def _to_int8(self, source: Path, target: Path, integers: Integers) -> None:
         from .precision.int8 import quantise
 
-        done = quantise(
-            source, target, self._inputs(), keep=self._keep, unsigned=activations == "uint8"
-        )
+        done = quantise(source, target, self._inputs(), keep=self._keep, integers=integers)
         self.kept = list(done.kept)
 
     def _inputs(self) -> Iterator[Mapping[str, NDArray[Any]]]:

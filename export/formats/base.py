@@ -4,18 +4,15 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...errors import DependencyError
+from ..precision.integers import Integers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Activations = Literal["int8", "uint8"]
-"""What int8 holds activations in: around zero, as TensorRT wants it, or from their least value on,
-which ONNX Runtime has fast kernels for on x86."""
-
-Lower = Callable[[Path, Path, Activations], None]
+Lower = Callable[[Path, Path, Integers], None]
 """Turns an fp32 ONNX file into one of a lower precision: source, then target."""
 
 

@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 
 from ..onnx_graph import check_onnx, write_onnx
-from .base import Activations, Source
+from ..precision.integers import Integers
+from .base import Source
 
 OPSET = 20
 """The newest opset that TensorRT 10.1's parser documents too, so one file serves both."""
@@ -18,7 +19,7 @@ class OnnxFormat:
     requirements: tuple[str, ...] = ("onnxruntime",)
     packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
     extra = ""
-    activations: Activations = "uint8"
+    integers = Integers(unsigned=True)
 
     def write(self, source: Source, path: Path) -> None:
         """Write the graph, in the precision that is wanted."""
@@ -34,7 +35,7 @@ class OnnxFormat:
                 opset=OPSET,
             )
             if source.lower:
-                source.lower(first, path, self.activations)
+                source.lower(first, path, self.integers)
                 check_onnx(path)
 
     def check(self, path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...errors import BundleError
+from ..precision.integers import Integers
 from ..runtime.engines.openvino_runtime import import_openvino, openvino_core
 from .base import Source
 from .onnx_file import OnnxFormat
@@ -14,7 +15,7 @@ _MAX_XML_BYTES = 1 << 26
 
 
 class _Symmetric(OnnxFormat):
-    activations = "int8"
+    integers = Integers(weight_bits=7)
 
 
 class OpenVinoFormat:

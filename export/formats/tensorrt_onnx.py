@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..precision.integers import SYMMETRIC
 from ..tensorrt_operators import refuse_unsupported
 from .base import Source
 from .onnx_file import OnnxFormat
@@ -11,7 +12,7 @@ class TensorRTFormat(OnnxFormat):
     """One typed ONNX file, of operators and types that TensorRT's parser documents."""
 
     engine = "tensorrt"
-    activations = "int8"
+    integers = SYMMETRIC
     # TensorRT itself comes with JetPack. JetPack 6 has Python 3.10 and CUDA 12, JetPack 7 has
     # Python 3.12 and CUDA 13.
     requirements = (

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import BundleError
+from .integers import SYMMETRIC, Integers
 from .keep import KEPT, Keep
 from .places import Places, is_convolution, read_named
 
@@ -31,13 +32,12 @@ def quantise(
     inputs: Iterable[Mapping[str, NDArray[Any]]],
     *,
     keep: Collection[Keep] = KEPT,
-    unsigned: bool = False,
+    integers: Integers = SYMMETRIC,
 ) -> Quantised:
     """Write an fp32 ONNX device graph again with its convolutions in int8.
 
     Weights are symmetric per output channel, activations symmetric per tensor, biases stay fp32:
-    what ONNX Runtime, OpenVINO and TensorRT take alike. ONNX Runtime on x86 computes in int8 only
-    what has unsigned activations, before and after a convolution. Whatever follows a rounding stays
+    what ONNX Runtime, OpenVINO and TensorRT take alike. Whatever follows a rounding stays
     fp32, since the edge computes some of it again: one scale index that differs ends the decoding.
 
     Args:
@@ -45,7 +45,7 @@ def quantise(
         target: To write.
         inputs: Of the graph, by name, one image each; gone through once.
         keep: Parts that stay in fp32.
-        unsigned: Activations are uint8 with zero points, outputs of convolutions too.
+        integers: What the engine wants.
 
     Raises:
         BundleError: There are no inputs, or nothing in the graph can be quantised.
@@ -82,14 +82,15 @@ def quantise(
             op_types_to_quantize=kinds_found,
             nodes_to_quantize=chosen,
             per_channel=True,
-            activation_type=kinds.QUInt8 if unsigned else kinds.QInt8,
+            reduce_range=integers.weight_bits == 7,
+            activation_type=kinds.QUInt8 if integers.unsigned else kinds.QInt8,
             weight_type=kinds.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={
-                "ActivationSymmetric": not unsigned,
+                "ActivationSymmetric": not integers.unsigned,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": [] if unsigned else kinds_found,
+                "OpTypesToExcludeOutputQuantization": [] if integers.unsigned else kinds_found,
             },
         )
     _finish(target, places.rounded - set(chosen))
