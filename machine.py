@@ -2,27 +2,48 @@
 
 import os
 import platform
+import re
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_INSTRUCTIONS = {
+    **{"avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "VNNI", "avx512_vnni": "VNNI"},
+    **{"avx512_bf16": "BF16", "amx_int8": "AMX", "asimd": "NEON", "asimddp": "dot product"},
+    **{"i8mm": "I8MM", "bf16": "BF16", "sve": "SVE"},
+}
+"""What makes networks fast, by the kernel's word for it, on x86 and Arm."""
+
 
 def machine() -> dict[str, str]:
-    """Name the processor, its cores, the system and Python."""
-    cpu = platform.processor() or platform.machine()
+    """Name the processor, its cores, what it has for networks, the system and Python."""
+    cpu, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
         pairs = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
         fields = {name.strip(): value.strip() for name, _, value in pairs}
         # x86 has "model name"; Arm boards name the board under "Model" or "Hardware".
         cpu = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or cpu
+        flags = fields.get("flags") or fields.get("Features") or ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
         "cores": str(cores),
+        "instructions": ", ".join(dict.fromkeys(_named(flags.split()))),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def short_name(environment: Mapping[str, str]) -> str:
+    """Return processor and instructions of what :func:`machine` gave, for a file's name."""
+    words = f"{environment['cpu']} {environment['instructions']}".lower()
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
+
+
+def _named(flags: list[str]) -> Iterator[str]:
+    return (name for flag, name in _INSTRUCTIONS.items() if flag in flags)
 
 
 def versions(*packages: str) -> dict[str, str]:

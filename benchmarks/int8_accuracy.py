@@ -10,7 +10,6 @@ exit code stays 0.
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from splitzoo import zoo
 from splitzoo.errors import SplitzooError
 from splitzoo.export.split import export_split
 from splitzoo.files import new_file
-from splitzoo.machine import machine
+from splitzoo.machine import machine, short_name
 from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.accuracy_report import AccuracyReport, PictureResult
 from splitzoo.profile.subjects import BundleSubject
@@ -164,7 +163,8 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
     kept = ", ".join(dict.fromkeys(str(len(one.kept_fp32)) for one in losses))
     parts = [
         "# What int8 costs trained models",
-        f"{facts['date']}, `{facts['command']}`, {facts['cpu']}, {facts['cores']} cores, "
+        f"{facts['date']}, `{facts['command']}`, {facts['cpu']} ({facts['instructions']}), "
+        f"{facts['cores']} cores, "
         f"{facts['system']}, Python {facts['python']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
@@ -201,8 +201,8 @@ def main() -> None:
     page = markdown(losses, facts, versions)
     found = [asdict(one) | {"rate_inflation": one.inflation} for one in losses]
     document = {"facts": facts, "versions": versions, "losses": found}
-    cpu = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
-    stem = f"int8_accuracy.{cpu}.ort{versions['onnxruntime']}-openvino{versions['openvino']}"
+    numbers = f"ort{versions['onnxruntime']}-openvino{versions['openvino']}"
+    stem = f"int8_accuracy.{short_name(facts)}.{numbers}"
     for suffix, text in (("json", json.dumps(document, indent=2) + "\n"), ("md", page)):
         with new_file(arguments.output / f"{stem}.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")

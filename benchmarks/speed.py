@@ -18,7 +18,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from speed_tasks import BATCHES, KINDS, MODEL, PEER, TASKS, THREADS, Kind
 from splitzoo.errors import SplitzooError
 from splitzoo.export.runtime.measure import Latency
 from splitzoo.files import new_file
-from splitzoo.machine import machine
+from splitzoo.machine import machine, short_name
 from splitzoo.zoo.preprocessing import list_images
 
 HERE = Path(__file__).parent
@@ -195,14 +194,13 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
 
 def save(report: Report, folder: Path) -> list[Path]:
     """Write JSON and Markdown under a name that carries device and versions."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", report.environment["cpu"].lower()).strip("-")
     short = {"torch": "torch", "onnxruntime": "ort", "openvino": "openvino"}
     numbers = "-".join(
         f"{word}{report.versions[package].partition('+')[0]}"
         for package, word in short.items()
         if package in report.versions
     )
-    stem = f"speed.{cpu}.{report.threads}threads.{numbers}"
+    stem = f"speed.{short_name(report.environment)}.{report.threads}threads.{numbers}"
     pages = {"json": json.dumps(asdict(report), indent=2) + "\n", "md": markdown(report)}
     for suffix, page in pages.items():
         with new_file(folder / f"{stem}.{suffix}") as temporary:

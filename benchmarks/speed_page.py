@@ -76,7 +76,8 @@ def conditions(report: Report) -> list[str]:
     return [
         f"{report.model}, the same random weights (seed 0) on all sides, 224×224, batch 1, "
         f"{report.threads} threads. {report.date}, `{shell(report)}`.",
-        f"{env['cpu']}, {env['cores']} cores, {env['system']}, Python {env['python']}; "
+        f"{env['cpu']} ({env['instructions']}), {env['cores']} cores, {env['system']}, "
+        f"Python {env['python']}; "
         + ", ".join(f"{name} {number}" for name, number in report.versions.items())
         + f". Load average before the run {report.load_average[0]}. {disturbance(report)}",
     ]

@@ -145,7 +145,8 @@ def show_report(console: Console, report: "EncoderProfile") -> None:
             rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts"))
         rows += [("skipped", f"{one.image}: {one.reason}") for one in rate.skipped]
     rows += [("not measured", what) for what in report.not_measured]
-    rows.append(("machine", f"{report.environment['cpu']}, {report.environment['cores']} cores"))
+    env = report.environment
+    rows.append(("machine", f"{env['cpu']} ({env['instructions']}), {env['cores']} cores"))
     console.table(report.spec.name, ("", ""), rows)
     threads = f"{latency.threads} threads" if latency.threads else "threads as the runtime chose"
     console.table(
