@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .. import __version__
 from ..export.crossing import Crossing, Difference
-from .page import table_line
+from .page import made_here, table_line
 
 _CONFIDENT = 3
 """None of n seen: at 95% confidence, fewer than three in n."""
@@ -34,7 +34,8 @@ def render_runtimes(crossings: Sequence[Crossing], *, photographs: bool, command
     for one in crossings:
         lines += _model(one, kind)
     engines = {runtime.version: None for one in crossings for runtime in one.runtimes}
-    lines += [f"Made by `{command}` with splitzoo {__version__}, {', '.join(engines)}.", ""]
+    made = f"Made by `{command}` with splitzoo {__version__}, {', '.join(engines)}, {made_here()}."
+    lines += [made, ""]
     return "\n".join(lines)
 
 

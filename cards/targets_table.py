@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .. import __version__
 from ..export.lowering import KEPT
-from .page import table_line
+from .page import made_here, table_line
 from .targets_cell import Cell
 from .targets_matrix import Matrix, Row
 
@@ -46,7 +46,7 @@ def render_targets(matrix: Matrix, *, command: str) -> str:
             *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)),
             *[""] * bool(reasons),
             f"Made by `{command}` in {_minutes(matrix.seconds)} with splitzoo {__version__}, "
-            f"{_versions(matrix)}.",
+            f"{_versions(matrix)}, {made_here()}.",
             "",
         ]
     )
@@ -83,8 +83,8 @@ def _head(matrix: Matrix) -> Iterable[str]:
         f"The cell says which share of the symbols differs from fp32's on {pictures} that no "
         "ranges were taken from, by how much at most where that is more than 1, and how much more "
         "is sent. The 8-bit values of channel reduction have a range of their own in each image: "
-        "where an extreme moves, all of them do. With means from a hyperprior, a symbol of z that "
-        f"differs moves those of y around it. {_kept()} {_BEYOND} marks what is beyond the "
+        "where an extreme moves, all of them do. With means from a hyperprior, y is compared on "
+        f"pictures whose z is the same. {_kept()} {_BEYOND} marks what is beyond the "
         f"exporter's limits: it takes `--accept`. {_weights(matrix)}"
     )
     yield ""
