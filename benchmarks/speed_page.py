@@ -57,7 +57,10 @@ def markdown(report: Report) -> str:
         "number of images; entropy decoding included, the graph run once for all.",
         ratios_of_rounds(report, DECODE),
         "## Distance to the limit",
-        grid(roofline(report)),
+        "The encoder:",
+        grid(roofline(report, ENCODER)),
+        "The edge, stream → logits, in fp32, entropy decoding included:",
+        grid(roofline(report, DECODE)),
         work(report),
         grid(peaks(report)),
         "## What ran",
@@ -172,9 +175,9 @@ def work(report: Report) -> str:
     if made.int8_macs:
         low = f", {made.int8_macs:,} of them int8 in the int8 graph, if the engine does as it says."
     return (
-        f"The encoder has {made.macs:,} MACs{low} "
-        "Bound: each at the peak of its type; reached: the bound as a share of the encoder's "
-        "median. Peaks, the fastest of all runs before and after the rounds:"
+        f"The encoder has {made.macs:,} MACs{low} The edge's convolutions have {made.edge_macs:,}. "
+        "Bound: each at the peak of its type; reached: the bound as a share of the median. Peaks, "
+        "the fastest of all runs before and after the rounds:"
     )
 
 
@@ -294,18 +297,20 @@ def edge(report: Report) -> Rows:
     return rows
 
 
-def roofline(report: Report) -> Rows:
-    """How near each device graph comes to what the machine can do."""
+def roofline(report: Report, task: Task) -> Rows:
+    """How near each graph of a half comes to what the machine can do."""
     precisions = {kind.name: kind.precision for kind in KINDS}
-    rows = [["target", "encoder ms", "GMAC/s", "bound ms", "reached"]]
-    for side in sides(report, ENCODER):
-        timing = report.timing(side, ENCODER)
-        bound = report.bound_ms(precisions.get(side, "fp32"))
+    rows = [["target", "ms", "GMAC/s", "bound ms", "reached"]]
+    macs = report.prepared.macs if task is ENCODER else report.prepared.edge_macs
+    for side in sides(report, task):
+        timing = report.timing(side, task)
         if timing is None:
             continue
+        lower = precisions.get(side, "fp32")
+        bound = report.bound_ms(lower) if task is ENCODER else report.edge_bound_ms()
         took = timing.latency.p50_ms
         limit = [NOWHERE] * 2 if bound is None else [f"{bound:.2f}", f"{bound / took:.0%}"]
-        rows.append([side, f"{took:.2f}", f"{report.prepared.macs / took / 1e6:.0f}", *limit])
+        rows.append([side, f"{took:.2f}", f"{macs / took / 1e6:.0f}", *limit])
     return rows
 
 

@@ -59,7 +59,8 @@ def prepare(work: Path) -> Prepared:
     return Prepared(
         made=made,
         macs=count_flops(model).macs,
-        int8_macs=macs_in_int8(quantised) if quantised.is_file() else None,
+        int8_macs=macs_of(quantised, in_int8=True) if quantised.is_file() else None,
+        edge_macs=macs_of(work / KINDS[0].folder / "edge" / "decoder.onnx"),
         pixels=compare_pixels(preprocessing, photos),
         payload_bytes=[len(model.codec.unframe(stream)[0]) for stream in streams],
         symbols_not_zero=not_zero,
@@ -149,23 +150,24 @@ def effect_of(manifest: Manifest) -> Effect | None:
     )
 
 
-def macs_in_int8(path: Path) -> int:
-    """Count the MACs of convolutions whose weights are integers."""
+def macs_of(path: Path, *, in_int8: bool = False) -> int:
+    """Count the MACs of a graph's convolutions: of all in fp32, or of those in int8."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     shapes = {
         one.name: [side.dim_value for side in one.type.tensor_type.shape.dim]
         for one in (*graph.value_info, *graph.output)
     }
     weights = {one.name: list(one.dims) for one in graph.initializer}
-    integers = {
-        node.output[0]: weights[node.input[0]]
-        for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
-    }
+    if in_int8:
+        weights = {
+            node.output[0]: weights[node.input[0]]
+            for node in graph.node
+            if node.op_type == "DequantizeLinear" and node.input[0] in weights
+        }
     return sum(
-        math.prod(shapes[node.output[0]]) * math.prod(integers[node.input[1]][1:])
+        math.prod(shapes[node.output[0]]) * math.prod(weights[node.input[1]][1:])
         for node in graph.node
-        if node.op_type == "Conv" and node.input[1] in integers
+        if node.op_type == "Conv" and node.input[1] in weights
     )
 
 

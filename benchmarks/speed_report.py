@@ -107,6 +107,7 @@ class Prepared:
         made: The bundles.
         macs: Of the device graph, one image.
         int8_macs: Those of them that the int8 graph computes in int8; None without one.
+        edge_macs: Of the convolutions of the edge graph, one image.
         pixels: Of the photographs.
         payload_bytes: Of each photograph, by the model in PyTorch.
         symbols_not_zero: Of the first photograph.
@@ -115,6 +116,7 @@ class Prepared:
     made: list[Made]
     macs: int
     int8_macs: int | None
+    edge_macs: int
     pixels: Pixels
     payload_bytes: list[int]
     symbols_not_zero: int
@@ -233,6 +235,11 @@ class Report:
         low = known if precision == "int8" and known is not None else self.prepared.macs
         rest = self.prepared.macs - low
         return 1e-6 * (low / lower.gmacs_per_second + rest / full.gmacs_per_second)
+
+    def edge_bound_ms(self) -> float | None:
+        """Return how long the edge takes at least, in fp32."""
+        full = self.peak("fp32")
+        return None if full is None else 1e-6 * self.prepared.edge_macs / full.gmacs_per_second
 
 
 def find(timings: Iterable[Timing], side: str, task: Task) -> Timing | None:
