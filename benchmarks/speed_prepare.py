@@ -115,7 +115,7 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
             dynamic_batch=kind.open_batch,
             calibration=None if kind.precision == "fp32" else calibration,
             keep_tables=True,
-            accept=True,
+            accept=kind.precision != "fp32",
         )
     except SplitzooError as error:
         seconds, reason = time.perf_counter() - start, error.message.partition("\n")[0]

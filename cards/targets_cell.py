@@ -109,7 +109,7 @@ def _export(model: SplitModel, column: Column, pictures: Path, folder: Path) -> 
         aot=column.aot,
         calibration=pictures if lower else None,
         keep_tables=True,
-        accept=True,
+        accept=lower,
     )
     cell = _cell(column, manifest)
     if open_bundle(folder).device.engine != "tensorrt":

@@ -155,7 +155,7 @@ def split(
         console.hint("Engines for this machine's GPU were built and compared: engines/engine.json")
     elif chosen.note:
         console.hint(chosen.note)
-    trust = " --trust" if _runs_code(manifest) else ""
+    trust = " --trust" if _runs_code(manifest, folder) else ""
     console.hint(
         f"Next: splitzoo export run{trust} {folder} IMAGE, or on the device: python -m splitrun"
     )
@@ -221,6 +221,7 @@ def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> 
                 ("model", result.manifest.spec.name),
                 ("files", f"{result.files} as the manifest says"),
                 ("precision", result.manifest.precision),
+                ("run by", f"{test.device} → {test.edge}"),
                 ("symbols", f"{test.symbols - test.symbols_differing:,} of {test.symbols:,} equal"),
                 (
                     "stream",
@@ -273,11 +274,15 @@ def run(
 def _effect(effect: "Effect") -> list[tuple[str, str]]:
     """Say what a precision below fp32 changes."""
     where = f"{effect.held_out} {'photographs' if effect.photographs else 'made pictures'}"
+    changes = (
+        f"{effect.flips:.2%} of the symbols differ, by up to {effect.largest_difference}"
+        if effect.symbols
+        else f"what is sent differs by up to {effect.sent_error:.1%} of the largest"
+    )
     rows = [
         (
             "against fp32",
-            f"{effect.flips:.2%} of the symbols differ, by up to {effect.largest_difference}; "
-            f"payload {effect.rate_inflation:+.2%}; {where}",
+            f"{changes}; payload {effect.rate_inflation:+.2%}; {where}",
         )
     ]
     if effect.right is not None and effect.right_fp32 is not None:
@@ -291,10 +296,10 @@ def _effect(effect: "Effect") -> list[tuple[str, str]]:
     return rows
 
 
-def _runs_code(manifest: "Manifest") -> bool:
-    from .runtime.engines import ENGINES
+def _runs_code(manifest: "Manifest", folder: Path) -> bool:
+    from .verify import can_hold_code
 
-    return any(ENGINES[graph.engine].runs_code for graph in manifest.graphs.values())
+    return any(can_hold_code(folder, graph.engine) for graph in manifest.graphs.values())
 
 
 def _coding(calibration: "CalibrationRecord | None") -> str:

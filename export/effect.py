@@ -1,6 +1,7 @@
 """What a precision below fp32 changes: symbols, bytes and answers."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, ImageError, ParityError
+from ..errors import CalibrationError, DatasetError, DesyncError, ImageError, ParityError
 from ..signals import check_stopped
 from ..zoo.calibration.photographs import choose, parted, refuse_few
 from ..zoo.datasets import read_dataset
@@ -21,6 +22,7 @@ from .recording import picture
 from .runtime.bundle import Bundle
 from .runtime.halves import Device, Edge, Tensors
 from .runtime.limits import Limits
+from .runtime.record import Record
 from .runtime.selftest import Compared, compare_symbols, incomparable
 
 MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
@@ -54,10 +56,16 @@ def read_photographs(model: SplitModel, folder: Path) -> Photographs:
     """Find the photographs of a folder that can be read, and part them.
 
     Raises:
-        CalibrationError: There are fewer than 8.
-        ImageError: The folder does not exist, or holds no image.
+        CalibrationError: There are fewer than 8, or there is no such folder.
     """
-    chosen, usable = choose(folder), []
+    try:
+        chosen = choose(folder)
+    except ImageError as error:
+        raise CalibrationError(
+            f"There are no photographs to calibrate with: {folder}: {error.reason}.",
+            next_step="Give a folder with at least 8: --calibration DIR",
+        ) from error
+    usable = []
     for path in chosen:
         check_stopped()
         try:
@@ -67,21 +75,28 @@ def read_photographs(model: SplitModel, folder: Path) -> Photographs:
         usable.append(path)
     refuse_few(folder, len(chosen), len(usable))
     fitted, held_out = parted(usable)
-    return Photographs(fitted, held_out, _classes(model, folder), len(chosen) - len(usable))
+    return Photographs(fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable))
 
 
-def _classes(model: SplitModel, folder: Path) -> dict[Path, int]:
+def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
     if model.spec.task != "image-classification":
         return {}
-    try:
-        dataset = read_dataset(model.spec.task, folder, "train", labels_of(model.spec))
-    except DatasetError:
-        return {}  # photographs without labels calibrate as well
-    return {one.path: one.target for one in dataset.samples if isinstance(one.target, int)}
+    labels = labels_of(model.spec)
+    # Folders of other names hold photographs too, which calibrate as well.
+    numbers = {label: number for number, label in enumerate(labels)}
+    found = {path: numbers[path.parent.name] for path in usable if path.parent.name in numbers}
+    with contextlib.suppress(DatasetError):
+        dataset = read_dataset(model.spec.task, folder, "train", labels)
+        found |= {one.path: one.target for one in dataset.samples if isinstance(one.target, int)}
+    return found
 
 
 def measure_effect(
-    model: SplitModel, bundle: Bundle, photographs: Photographs | None, kept: list[str]
+    model: SplitModel,
+    bundle: Bundle,
+    photographs: Photographs | None,
+    kept: list[str],
+    records: Sequence[Record] = (),
 ) -> Effect:
     """Compare the device half of a bundle with the model in fp32.
 
@@ -90,23 +105,27 @@ def measure_effect(
         bundle: Of it, with a device graph of a lower precision.
         photographs: Those held out are compared; None compares made pictures.
         kept: Names of the parts left in fp32.
+        records: Of the pictures that parity is checked on: the worst of them counts too.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
-    compared, most = Compared(), 0.0
+    worst = _Worst()
+    for record in records:
+        worst.see(bundle, device.tensors(record.image), record.sent)
+    compared = Compared()
     payloads: list[tuple[int, int]] = []
     right: list[tuple[bool, bool]] = []
     for image, label in _pictures(model.spec.preprocessing, photographs):
         check_stopped()
         exact = model.wire_tensors(torch.from_numpy(image))
         found = device.tensors(image)
-        here = _compared(bundle, found, dict(zip(model.coder.sends, exact, strict=True)))
-        compared, most = compared + here, max(most, here.changed)
-        streams = [device.codec.compress(*(one[0] for one in sent)) for sent in (exact, found)]
+        sent = dict(zip(model.coder.sends, exact, strict=True))
+        compared += worst.see(bundle, found, sent)
+        streams = [device.codec.compress(*(one[0] for one in both)) for both in (exact, found)]
         before, after = (len(device.codec.unframe(stream)[0]) for stream in streams)
         payloads.append((before, after))
         if label is not None:
-            before, after = (int(edge.decode(one)[0].argmax()) == label for one in streams)
-            right.append((before, after))
+            before = int(model(torch.from_numpy(image)).argmax())
+            right.append((before == label, _answer(edge, streams[1]) == label))
     sums = np.sum(right, axis=0) if right else (None, None)
     means = np.mean(payloads, axis=0)
     return Effect(
@@ -114,10 +133,12 @@ def measure_effect(
         skipped=photographs.skipped if photographs else 0,
         held_out=len(payloads),
         photographs=photographs is not None,
+        symbols=compared.symbols,
         flips=compared.differing / max(compared.symbols, 1),
         changed=compared.changed,
-        most_changed=most,
-        largest_difference=compared.largest,
+        most_changed=worst.changed,
+        largest_difference=worst.difference,
+        sent_error=worst.sent_error,
         payload_bytes_fp32=float(means[0]),
         payload_bytes=float(means[1]),
         labelled=len(right),
@@ -127,15 +148,38 @@ def measure_effect(
     )
 
 
-def _compared(bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
-    """Count the integers of one picture that differ, of those that can be compared."""
-    anything, left_out = Limits(changed=1, difference=1 << 40), incomparable(bundle, found, exact)
-    counted = Compared()
-    for (name, before), after in zip(exact.items(), found, strict=True):
-        if before.dtype.kind in "iu" and name not in left_out:
-            ties = np.zeros(before.shape, bool)
-            counted += compare_symbols(after, before, ties, anything, name)
-    return counted
+@dataclass
+class _Worst:
+    """The most that a tensor of one picture differs by, as parity and self-tests judge it."""
+
+    changed: float = 0.0
+    difference: int = 0
+    sent_error: float = 0.0
+
+    def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
+        """Take one picture in, and count its integers that can be compared."""
+        anything = Limits(changed=1, difference=1 << 40)
+        left_out, counted = incomparable(bundle, found, exact), Compared()
+        for (name, before), after in zip(exact.items(), found, strict=True):
+            if name in left_out:
+                continue
+            if before.dtype.kind == "f":
+                scale = float(np.abs(before).max()) or 1.0
+                self.sent_error = max(self.sent_error, float(np.abs(after - before).max()) / scale)
+                continue
+            here = compare_symbols(after, before, np.zeros(before.shape, bool), anything, name)
+            self.changed = max(self.changed, here.changed)
+            self.difference = max(self.difference, here.largest)
+            counted += here
+        return counted
+
+
+def _answer(edge: Edge, stream: bytes) -> int | None:
+    """Return the class that the edge finds; none where it computes other scales than the device."""
+    try:
+        return int(edge.decode(stream)[0].argmax())
+    except DesyncError:
+        return None
 
 
 def _pictures(
@@ -151,9 +195,15 @@ def _pictures(
 def beyond(effect: Effect, limits: Limits, precision: str) -> list[str]:
     """Return what is beyond the limits, in words."""
     found, most = [], MOST_INFLATION[precision]
-    if effect.changed > limits.changed:
+    if effect.most_changed > limits.changed:
         found.append(
-            f"of the symbols that are not 0, {effect.changed:.2%} differ ({limits.changed:.0%} may)"
+            f"of the symbols that are not 0, {effect.changed:.2%} differ, in one picture up to "
+            f"{effect.most_changed:.2%} ({limits.changed:.0%} may)"
+        )
+    if effect.sent_error > limits.sent_tolerance:
+        found.append(
+            f"what is sent differs by {effect.sent_error:.1%} of the largest "
+            f"({limits.sent_tolerance:.0%} is allowed)"
         )
     if effect.largest_difference > limits.difference:
         found.append(

@@ -74,8 +74,7 @@ def trtexec(graph: "Graph", version: int) -> str:
     for bound, batch in (("min", 1), ("opt", 1), ("max", 16)) if open_inputs else ():
         sizes = (f"{one.name}:{'x'.join(map(str, (batch, *one.shape[1:])))}" for one in open_inputs)
         words.append(f"--{bound}Shapes={','.join(sizes)}")
-    stem = Path(graph.file).stem
-    words += ["--timingCacheFile=engines/timing.cache", f"--saveEngine=engines/{stem}.plan"]
+    words += [f"--saveEngine=engines/trtexec-{Path(graph.file).stem}.plan"]
     return " ".join([*words, "--skipInference"])
 
 
@@ -98,6 +97,6 @@ def readme(manifest: "Manifest") -> str:
         "```",
     ]
     for version in (10, 11):
-        lines.append(f"# TensorRT {version}")
+        lines.append(f"mkdir -p engines  # TensorRT {version}")
         lines += [trtexec(graph, version) for graph in built]
     return "\n".join([*lines, "```", ""])

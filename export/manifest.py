@@ -103,10 +103,14 @@ class Effect(_Part):
     skipped: int = Field(description="pictures of the folder that could not be read")
     held_out: int = Field(description="others, or made pictures, that were compared")
     photographs: bool = Field(description="false where the pictures compared were made")
+    symbols: int = Field(description="compared")
     flips: float = Field(description="share of the symbols that differ from fp32's")
     changed: float = Field(description="how many differ for each that is not 0")
-    most_changed: float = Field(description="likewise, in one picture at most")
-    largest_difference: int = Field(description="of a symbol")
+    most_changed: float = Field(
+        description="likewise, of one tensor of one picture at most, those of parity among them"
+    )
+    largest_difference: int = Field(description="of a symbol, on all of these")
+    sent_error: float = Field(description="of floats that are sent, relative to the largest")
     payload_bytes_fp32: float = Field(description="mean")
     payload_bytes: float = Field(description="mean")
     labelled: int = Field(default=0, description="of those held out, with a class of the model")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def export_split(
         accept=accept,
     )
     wanted.refuse_impossible(model.spec)
-    halves = chosen.halves(edge, aot=aot)
+    halves = chosen.halves(wanted.engine_of_edge(model.spec), aot=aot)
     folder = Path(folder)
     refuse_taken(folder)
     model = model.eval()
@@ -106,23 +105,21 @@ def export_split(
     if calibration is not None:
         progress("reading photographs")
         photographs = read_photographs(model, calibration)
-        if not keep_tables and can_be_calibrated(model):
+        # int8 needs the photographs, tables or not.
+        if not keep_tables and (can_be_calibrated(model) or wanted.precision == "fp32"):
             progress("fitting entropy tables to photographs")
             calibrate(model, calibration, command=command)
     with new_folder(folder) as temporary:
         progress("recording the model in PyTorch")
-        record = record_run(model, 0)
+        records = [record_run(model, seed) for seed in range(PARITY_PICTURES)]
         lowered = Lowering(model, wanted.precision, wanted.keep_fp32, photographs)
         plan = _Plan(chosen, wanted, halves, lowered, command)
-        manifest = _write_parts(model, record, temporary, plan, progress)
+        manifest = _write_parts(model, records[0], temporary, plan, progress)
         if wanted.precision != "fp32":
             progress(f"comparing {wanted.precision} with fp32")
-            _judge(model, manifest, temporary, plan, photographs)
+            _judge(model, manifest, temporary, plan, photographs, records)
         progress("comparing with PyTorch")
-        records = (record_run(model, seed) for seed in range(1, PARITY_PICTURES))
-        manifest.parity = check_parity(
-            open_bundle(temporary), chain([record], records), dynamic_batch=dynamic_batch
-        )
+        manifest.parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         if chosen.complete:
             chosen.complete(manifest, temporary)
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
@@ -138,21 +135,24 @@ def _judge(
     folder: Path,
     plan: "_Plan",
     photographs: Photographs | None,
+    records: Sequence[Record],
 ) -> None:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
     bundle, wanted = open_bundle(folder), plan.wanted
-    effect = measure_effect(model, bundle, photographs, plan.lowering.kept)
+    effect = measure_effect(model, bundle, photographs, plan.lowering.kept, records)
     limits = bundle.limits
     if wanted.accept:
         effect.accepted = beyond(effect, limits, wanted.precision)
+    else:
+        refuse_beyond(effect, limits, wanted.precision)
+    if effect.accepted:
         # On other pictures and processors it may be somewhat more.
         limits = replace(
             limits,
             changed=min(1.0, max(limits.changed, 2 * effect.most_changed)),
             difference=max(limits.difference, 2 * effect.largest_difference),
+            sent_tolerance=max(limits.sent_tolerance, 2 * effect.sent_error),
         )
-    else:
-        refuse_beyond(effect, limits, wanted.precision)
     manifest.effect, manifest.parity.limits = effect, Allowed(**asdict(limits))
     _write_manifest(manifest, folder)
 

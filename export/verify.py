@@ -7,6 +7,7 @@ from ..documents import read_document
 from ..errors import BundleError
 from .manifest import Manifest
 from .runtime.bundle import (
+    ENGINES_FOLDER,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
@@ -17,6 +18,9 @@ from .runtime.engines import ENGINES
 from .runtime.limits import limits_of
 from .runtime.selftest import SelfTest, run_selftest
 from .targets import TARGETS
+
+_ACCEPTED = ("changed", "difference", "sent_tolerance")
+"""Limits that ``--accept`` widens."""
 
 MAX_TIED = 0.01
 """Share of symbols that may lie on rounding boundaries; about 1 in 5,000 does."""
@@ -97,8 +101,10 @@ def refuse_code(bundle: Bundle, *, trust: bool) -> None:
     Raises:
         BundleError: There is one.
     """
+    if trust:
+        return
     for name, graph in bundle.graphs.items():
-        if not trust and graph.engine in ENGINES and ENGINES[graph.engine].runs_code:
+        if can_hold_code(bundle.folder, graph.engine):
             raise BundleError(
                 f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, can hold code "
                 "beside the network.",
@@ -107,12 +113,19 @@ def refuse_code(bundle: Bundle, *, trust: bool) -> None:
             )
 
 
+def can_hold_code(folder: Path, engine: str) -> bool:
+    """Say whether what an engine runs of a bundle can hold code, such as a TensorRT engine."""
+    if engine == "tensorrt":
+        return (folder / ENGINES_FOLDER).is_dir()
+    return engine in ENGINES and ENGINES[engine].runs_code
+
+
 def _refuse_lenient(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
     found, provenance = manifest.parity.limits, manifest.provenance
     accepted = manifest.effect is not None and bool(manifest.effect.accepted)
     for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
-        if getattr(found, name) > limit and not (accepted and name in ("changed", "difference")):
+        if getattr(found, name) > limit and not (accepted and name in _ACCEPTED):
             raise BundleError(
                 f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {getattr(found, name):g}; "
                 f"the exporter allows {limit:g} in {manifest.precision}."

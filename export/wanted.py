@@ -10,8 +10,14 @@ from ..zoo.split_model import SplitModel
 from .lowering import KEPT, Keep
 from .targets import TARGETS
 
-_WITH_SCALES = ("scale-hyperprior", "mean-scale-hyperprior", "neural-input-codec")
-"""Bottlenecks whose device graph may compute scale indexes."""
+
+def has_hyperprior(spec: ModelSpec) -> bool:
+    """Say whether both sides compute the scales of y, which must then be the same."""
+    kind = spec.bottleneck.kind
+    architecture = getattr(spec.bottleneck, "architecture", "")
+    return "hyperprior" in kind or (
+        kind == "neural-input-codec" and architecture != "bmshj2018-factorized"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,40 @@ class Wanted:
                 next_step="Give some hundred like those that the camera will see: "
                 "--calibration DIR",
             )
-        if self.precision in target.hints and spec.bottleneck.kind in _WITH_SCALES:
+        if self.precision == "fp32" and self.accept:
+            raise BundleError(
+                "--accept takes what a precision below fp32 changes, and this export is in fp32.",
+                next_step="Leave --accept out.",
+            )
+        if self.precision != "int8" and self.keep_fp32 != KEPT:
+            raise BundleError(
+                f"--keep-fp32 is about int8, and this export is in {self.precision}.",
+                next_step="Leave --keep-fp32 out.",
+            )
+        engine = self.engine_of_edge(spec)
+        if self.edge is not None and engine != self.edge:
+            raise BundleError(
+                f"{spec.name} has a hyperprior, whose scales device and edge both compute: "
+                f"{self.edge} would compute others than {engine} for some images, which are lost.",
+                next_step=f"Leave --edge out: both sides then run {engine}.",
+            )
+        if self.precision in target.hints and has_hyperprior(spec):
             others = (one for one in target.precisions if one not in target.hints)
             raise BundleError(
                 f"{spec.name} cannot be computed in {self.precision}: device and edge must compute "
                 "the same scale indexes, and the engine would round all of the device's.",
                 next_step=f"Possible: --precision {' or --precision '.join(others)}",
             )
+
+    def engine_of_edge(self, spec: ModelSpec) -> str | None:
+        """Return what the edge runs; None leaves it to the target.
+
+        With a hyperprior, it is what the device runs.
+        """
+        target = TARGETS.get(self.target)
+        if self.aot or not has_hyperprior(spec):
+            return self.edge
+        return target.device.engine
 
     def command(self, model: SplitModel) -> str:
         """Return the command line that makes the bundle again."""

@@ -5,17 +5,19 @@ import json
 import os
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from board import ABSENT
 from commands import refused
 
 from splitzoo import export
 from splitzoo.errors import BundleError, DependencyError, UnknownNameError
-from splitzoo.export.formats.base import refuse_missing
+from splitzoo.export.formats.base import Source, refuse_missing
 from splitzoo.export.formats.openvino_ir import OpenVinoFormat
 from splitzoo.export.formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
 from splitzoo.export.formats.torch_tensorrt import TorchTensorRTFormat
@@ -193,6 +195,7 @@ def test_what_pytorch_did_not_write_is_refused_unread(format, part, tmp_path) ->
         ("<net>", "is not valid XML"),
         ("<net><layers/></net>", "is not a graph with an input and an output"),
         ('<!DOCTYPE net [<!ENTITY a "aa">]><net>&a;</net>', "is not what OpenVINO writes"),
+        ("\ufeff<net/>", "is not what OpenVINO writes"),
         ("", "is not valid XML"),
     ],
 )
@@ -247,6 +250,35 @@ def test_a_missing_extra_is_told_with_its_command(monkeypatch) -> None:
         TARGETS.get("openvino").halves()
     assert caught.value.next_step == "pip install 'splitzoo[openvino]'"
     assert TARGETS.get("openvino").missing() == ("openvino",)
+
+
+def test_torch_tensorrt_is_given_graph_and_examples_on_one_device(monkeypatch, tmp_path) -> None:
+    """PyTorch's device without memory stands in for the GPU, and a stand-in compiles."""
+    given = {}
+
+    def compiled(program, *, arg_inputs, disable_tf32):
+        given.update(program=program, inputs=arg_inputs, tf32=not disable_tf32)
+
+    fake = types.SimpleNamespace(
+        dynamo=types.SimpleNamespace(compile=compiled),
+        save=lambda compiled, path, **_: Path(path).write_bytes(b"engines"),
+    )
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", fake)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for kind in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "cuda", lambda self: self.to("meta"))
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda self: self)
+
+    class Convolution(torch.nn.Conv2d):
+        def forward(self, *tensors):
+            return (super().forward(*tensors),)
+
+    source = Source(Convolution(3, 4, 1).eval(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y"])
+    TorchTensorRTFormat().write(source, tmp_path / "g.pt2")
+    assert (tmp_path / "g.pt2").read_bytes() == b"engines"
+    assert given["tf32"] is False
+    assert [one.device.type for one in given["inputs"]] == ["meta"]
+    assert {one.device.type for one in given["program"].state_dict.values()} == {"meta"}
 
 
 def test_torch_tensorrt_without_it_is_told_with_its_command() -> None:

@@ -6,6 +6,7 @@ CUDA below it, are executed nowhere here.
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -133,7 +134,8 @@ def test_lines_of_trtexec_are_those_of_the_version(version, typed) -> None:
     line = trtexec(graph, version)
     assert ("--stronglyTyped" in line.split()) is typed
     assert "--minShapes=image:1x3x8x8 --optShapes=image:1x3x8x8 --maxShapes=image:16x3x8x8" in line
-    assert line.endswith("--saveEngine=engines/encoder.plan --skipInference")
+    # Not the engine that build_engine.py compared.
+    assert line.endswith("--saveEngine=engines/trtexec-encoder.plan --skipInference")
 
 
 # Keys of engines
@@ -147,7 +149,7 @@ def built(copied):
     plan = copied / "engines" / "encoder.plan"
     plan.write_bytes(b"plan")
     key = replace(KEY, onnx_sha256=sha256_file(onnx_file))
-    entry = {"key": vars(key), "plan_sha256": sha256_file(plan)}
+    entry = {"key": vars(key), "plan_sha256": sha256_file(plan), "compared": "equal"}
     record = copied / "engines" / "engine.json"
     record.write_text(json.dumps({"graphs": {"device/encoder.onnx": entry}}))
     return onnx_file, key, plan, record
@@ -200,6 +202,23 @@ def test_a_changed_or_missing_plan_is_refused(built) -> None:
     record.unlink()
     with pytest.raises(BundleError, match=r"No engine of device/encoder\.onnx has been built"):
         find_plan(onnx_file, key)
+
+
+def test_an_engine_that_nobody_compared_is_refused_but_by_who_builds_it(built) -> None:
+    """The process was killed, say for want of memory, before it had compared."""
+    onnx_file, key, plan, record = built
+    document = json.loads(record.read_text())
+    entry = document["graphs"]["device/encoder.onnx"]
+    del entry["compared"]
+    for builder, found in ((os.getpid(), plan), (os.getpid() + 1, None)):
+        entry["building"] = builder
+        record.write_text(json.dumps(document))
+        if found:
+            assert find_plan(onnx_file, key) == found
+            continue
+        with pytest.raises(BundleError, match="it was not compared with the record") as caught:
+            find_plan(onnx_file, key)
+        assert caught.value.next_step == "Build it again: python build_engine.py --force"
 
 
 def test_jetpack_is_read_from_the_board(tmp_path) -> None:

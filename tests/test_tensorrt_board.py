@@ -112,6 +112,18 @@ def test_the_bundles_own_commands_run_the_engines(install, build, jetson, capsys
     assert capsys.readouterr().out.endswith("self-test passed\n")
 
 
+def test_engines_that_came_with_a_bundle_are_run_for_the_trusting_alone(
+    install, build, jetson, splitzoo
+) -> None:
+    install()
+    build()
+    result = splitzoo("export", "verify", jetson)
+    refused(result, "device graph, for tensorrt, can hold code", "--trust")
+    code, out, _ = splitzoo("export", "verify", jetson, "--trust", "--json")
+    assert code == 0
+    assert json.loads(out)["selftest"]["device"] == "tensorrt 10.3.0"
+
+
 def test_other_symbols_end_in_exit_code_3_and_leave_no_engine_to_run(
     install, build, jetson
 ) -> None:

@@ -47,8 +47,9 @@ class OpenVinoFormat:
 
     def check(self, path: Path) -> None:
         """Check that the file is a graph with an input and an output, by its own words."""
-        if path.stat().st_size > _MAX_XML_BYTES or b"<!" in path.read_bytes():
-            # Entities, which grow, are declared so; OpenVINO writes none.
+        content = b"<!" if path.stat().st_size > _MAX_XML_BYTES else path.read_bytes()
+        # Entities, which grow, are declared with <!; OpenVINO writes none, and nothing but ASCII.
+        if not content.isascii() or b"<!" in content or b"\0" in content:
             raise BundleError(f"{path} is not what OpenVINO writes.")
         try:
             root = ElementTree.parse(path).getroot()

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class TorchTensorRTFormat(ExportedFormat):
             ) from error
         if not torch.cuda.is_available():
             raise DependencyError("Torch-TensorRT compiles on a GPU, and there is none here.")
+        source = replace(source, examples=[one.cuda() for one in source.examples])
         inputs = [
             torch_tensorrt.Input(
                 min_shape=(1, *one.shape[1:]),
@@ -53,7 +55,7 @@ class TorchTensorRTFormat(ExportedFormat):
                 dtype=one.dtype,
             )
             if source.dynamic_batch
-            else one.cuda()
+            else one
             for one in source.examples
         ]
         source.module.cuda()

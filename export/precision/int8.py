@@ -36,8 +36,8 @@ def quantise(
 ) -> Quantised:
     """Write an fp32 ONNX device graph again with its convolutions in int8.
 
-    Weights are symmetric per output channel, activations symmetric per tensor, biases stay fp32:
-    what ONNX Runtime, OpenVINO and TensorRT take alike. Whatever follows a rounding stays
+    Weights are symmetric per output channel, activations have one range per tensor, biases stay
+    fp32. Whatever follows a rounding stays
     fp32, since the edge computes some of it again: one scale index that differs ends the decoding.
 
     Args:

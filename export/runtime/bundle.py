@@ -176,10 +176,11 @@ class Bundle:
         """
         for name in self.files:
             self.check_file(_inside(self.folder, name))
+        builds = any(graph.engine == "tensorrt" for graph in self.graphs.values())
         extra = sorted(
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if path.is_symlink() or not (path.is_dir() or _is_made_here(path, self.folder))
+            if path.is_symlink() or not (path.is_dir() or _is_made_here(path, self.folder, builds))
         )
         unknown = [name for name in extra if name not in self.files and name != MANIFEST_NAME]
         if unknown:
@@ -382,11 +383,15 @@ def _text(value: Any) -> str:
     return value
 
 
-def _is_made_here(path: Path, folder: Path) -> bool:
-    """Say whether Python or TensorRT, running the bundle's own runtime, left this file there."""
+def _is_made_here(path: Path, folder: Path, builds: bool) -> bool:
+    """Say whether Python or TensorRT, running the bundle's own runtime, left this file there.
+
+    Args:
+        builds: TensorRT may have: it builds engines for this bundle.
+    """
     parts = path.relative_to(folder).parts
     bytecode = parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
-    return bytecode or (parts[0] == ENGINES_FOLDER and len(parts) > 1)
+    return bytecode or (builds and parts[0] == ENGINES_FOLDER and len(parts) > 1)
 
 
 def _inside(folder: Path, name: Any) -> Path:

@@ -166,6 +166,7 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
         return
     equal = result.symbols - result.symbols_differing
     print(f"files     {len(bundle.files)} as the manifest says")
+    print(f"run by    {result.device} → {result.edge}")
     print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's in fp32")
     if result.symbols_differing:
         print(

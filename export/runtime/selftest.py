@@ -34,6 +34,8 @@ class SelfTest:
         stream_bytes: Of the recorded stream.
         stream_rewritten: This machine wrote the same stream, byte for byte; image codecs of other
             versions need not.
+        device: What ran the device graph, with its version.
+        edge: Likewise.
     """
 
     symbols: int
@@ -44,6 +46,8 @@ class SelfTest:
     output_tolerance: float
     stream_bytes: int
     stream_rewritten: bool
+    device: str
+    edge: str
 
 
 def run_selftest(bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> SelfTest:
@@ -80,6 +84,8 @@ def run_selftest(bundle: Bundle, threads: int = 0, *, stand_in: bool = False) ->
         output_tolerance=tolerance,
         stream_bytes=len(record.stream),
         stream_rewritten=rewritten,
+        device=device.graph.session.version,
+        edge=edge.graph.session.version,
     )
 
 

@@ -38,7 +38,6 @@ class Target:
         hints: What the engine is told of a precision, where the file does not say it.
         aot: Format of both halves that are compiled ahead of time, if they can be.
         threads: For the device graph; 0 lets the engine choose.
-        open_batch: Graphs can take any number of images.
         note: What to know of the target, said after an export.
         complete: Writes what the bundle needs beside the graphs.
         readme: Returns what the bundle's page says of it.
@@ -53,7 +52,6 @@ class Target:
     hints: Mapping[Precision, str] = field(default_factory=dict)
     aot: Format | None = None
     threads: int = 0
-    open_batch: bool = True
     note: str = ""
     complete: "Callable[[Manifest, Path], None] | None" = None
     readme: "Callable[[Manifest], str] | None" = None

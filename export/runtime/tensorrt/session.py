@@ -1,6 +1,7 @@
 """TensorRT engines, run."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 
 from ....errors import BundleError
 from ....files import sha256_file
+from ..bundle import ENGINES_FOLDER
 from .cuda import open_cuda
 from .key import BUILD, EngineKey, jetpack_version
 from .library import import_tensorrt, logger_of, said, start
 
-ENGINES_FOLDER = "engines"
 RECORD_NAME = "engine.json"
 _MAX_RECORD_BYTES = 1 << 20
 
@@ -142,6 +143,9 @@ def find_plan(onnx: Path, key: EngineKey) -> Path:
         entry = json.loads(record.read_text(encoding="utf-8"))["graphs"][name]
         found = EngineKey.from_dict(entry["key"])
         digest = entry["plan_sha256"]
+        # The process that builds it may run it, to compare it.
+        if "compared" not in entry and entry.get("building") != os.getpid():
+            raise ValueError("it was not compared with the record")
         plan = record.parent / f"{Path(name).stem}.plan"
         if not plan.is_file() or sha256_file(plan) != digest:
             raise ValueError(f"{plan.name} is missing or was changed")
