@@ -91,6 +91,7 @@ def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, 
     return found
 
 
+@torch.no_grad()
 def measure_effect(
     model: SplitModel,
     bundle: Bundle,
