@@ -197,7 +197,7 @@ def cross_runtimes(
                 precision=precision,
                 calibration=calibration if precision == "int8" else None,
                 keep_tables=True,
-                accept=True,
+                accept=precision != "fp32",
             )
             halves[name] = made = _Exported(bundle)
         except SplitzooError as error:

@@ -120,7 +120,7 @@ def test_a_plan_that_is_none_is_refused_with_tensorrts_words(rtx, tmp_path, monk
     plan = tmp_path / "engines" / "g.plan"
     plan.write_bytes(b"nothing" * 100)
     key = asdict(session.here(rtx, cuda, path))
-    entry = {"key": key, "plan_sha256": sha256_file(plan)}
+    entry = {"key": key, "plan_sha256": sha256_file(plan), "compared": "equal"}
     record = tmp_path / "engines" / "engine.json"
     record.write_text(json.dumps({"graphs": {"device/g.onnx": entry}}))
     with pytest.raises(BundleError, match=r"TensorRT cannot load g\.plan: .*\w") as caught:
