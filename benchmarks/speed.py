@@ -106,8 +106,9 @@ def stage(script: str, *arguments: str) -> None:
 def measure_peaks(work: Path, when: str) -> list[Peak]:
     """Measure what each library that is installed reaches."""
     found = []
-    for library, precision, package in CHOICES:
-        if importlib.util.find_spec(package) is None:
+    for library, precision, instructions in CHOICES:
+        missing = importlib.util.find_spec(library) is None
+        if missing or instructions not in machine()["instructions"]:
             continue
         progress(f"peak {when} the rounds: {library} {precision}")
         stage("speed_peaks.py", library, precision, str(work / "peaks.json"))
