@@ -22,7 +22,7 @@ LAYERS = 4
 SIDE = 1024  # of the matrices
 CHANNELS, KERNEL, PIXELS = 128, 5, 56  # 5×5: no library has a shortcut for it
 WARMUP, RUNS = 5, 25
-CHOICES = (  # library, precision, and the instructions without which it takes minutes, or is another
+CHOICES = (  # library, precision, and instructions without which it is slow, or another
     ("torch", "fp32", ""),
     ("onnxruntime", "fp32", ""),
     ("openvino", "fp32", ""),
