@@ -35,7 +35,7 @@ def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int 
     Returns:
         The bits; None where the coder is context coding, which sc2bench has not.
     """
-    if coder is not None and coder.kind.endswith("context"):
+    if coder is not None and coder.kind.endswith(("context", "live")):
         return None
     bits = 0
     for module in (model.encoder, model.coder):

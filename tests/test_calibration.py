@@ -117,12 +117,16 @@ def test_models_of_other_kinds_are_calibrated(name, pictures):
     first, *_ = done.record.payload_bytes.values()
     assert done.record.payload_bytes["context coding"] < first
     image = model.spec.preprocessing.load(list_images(pictures)[0])
-    sent = dict(zip(model.coder.sends, model.wire_tensors(torch.from_numpy(image)), strict=True))
+    tensors = (one[0] for one in model.wire_tensors(torch.from_numpy(image)))
+    sent = dict(zip(model.coder.sends, model.codec.coder.received(*tensors), strict=True))
     (stream,) = model.compress(torch.from_numpy(image))
     decoded = model.codec.decompress(stream, model.hyper)
     for name, one in zip(model.coder.receives, decoded, strict=True):
         if name in sent:
-            np.testing.assert_array_equal(one, sent[name][0], strict=True)
+            np.testing.assert_array_equal(one, sent[name], strict=True)
+    answer = model.decompress([stream])
+    model.calibration = None
+    assert torch.equal(answer, model.decompress(model.compress(torch.from_numpy(image))))
 
 
 def test_a_calibrated_model_keeps_what_is_better(calibrated, pictures):

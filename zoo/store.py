@@ -8,13 +8,13 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelFolderError, SpecError
 from ..files import new_folder, sha256_file
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
+from .coding.coder import Array
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
 from .spec import ModelSpec
 
@@ -118,12 +118,12 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
     return model
 
 
-def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, NDArray[np.int32]]:
+def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
     """Take the fitted tables out of the tensors."""
     names = [name for name in sorted(state) if name.startswith(_CALIBRATED)]
     for name in names:
-        if state[name].dtype != torch.int32:
-            raise ModelFolderError(f"{path}: {name} is {state[name].dtype}, not int32.")
+        if state[name].dtype not in (torch.int32, torch.float32):
+            raise ModelFolderError(f"{path}: {name} is {state[name].dtype}, not int32 or float32.")
     return {name.removeprefix(_CALIBRATED): state.pop(name).numpy() for name in names}
 
 

@@ -8,8 +8,11 @@ others). "resnet-24" is the network of sc2bench 0.0.3, with which the published 
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import nn
 
+from ..coding.live import LiveRange
 from .initialisation import keep_variance
 
 
@@ -109,6 +112,25 @@ def layers(
     _append(decoder, after_cut, reached, padding=0)
     _add(decoder, behind, reached, latent=channels)
     return keep_variance(encoder), keep_variance(decoder)
+
+
+def live_range(decoder: nn.Module) -> LiveRange:
+    """Return which values of a latent a decoder that :func:`layers` built can tell apart.
+
+    It begins with a ReLU, or with a batch norm γ·(x − μ) / √(σ² + ε) + β and a ReLU, which make 0
+    of all x beyond the threshold μ − β·√(σ² + ε) / γ: below it where γ is above 0, else above it.
+    """
+    first = next(decoder.children())
+    if not isinstance(first, nn.BatchNorm2d):
+        channels = next(one for one in decoder.children() if isinstance(one, nn.Conv2d)).in_channels
+        return LiveRange(np.array([[0.0], [np.inf]], np.float32).repeat(channels, 1))
+    of = {name: value.double() for name, value in first.state_dict().items()}
+    slope = of["weight"] / torch.sqrt(of["running_var"] + first.eps)
+    end = of["running_mean"] - of["bias"] / slope
+    # Without a slope, all of it is alike.
+    low = torch.where(slope > 0, end, torch.where(slope < 0, -torch.inf, torch.inf))
+    high = torch.where(slope < 0, end, torch.inf)
+    return LiveRange(torch.stack((low, high)).float().cpu().numpy())
 
 
 def _add(

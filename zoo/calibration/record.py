@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 CALIBRATED = (
     *("factorized", "context", "hyperprior", "hyperprior-context"),
     "quantised-context",
+    "quantised-live",
 )
 """Kinds of coders that calibration makes."""
 

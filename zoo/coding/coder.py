@@ -21,7 +21,7 @@ class Coder(Protocol):
 
     Attributes:
         kind: Key in ``CODERS``.
-        lossless: Decoding gives back exactly what was encoded.
+        lossless: Decoding gives back exactly what :meth:`received` says.
         takes: Tensors that it encodes: the device graph's outputs.
         gives: Tensors that it decodes by itself; those that the hyper-decoder gives after its first
             follow them.
@@ -65,6 +65,13 @@ class Coder(Protocol):
             DesyncError: The hyper-decoder here gives other scale indexes than the device's.
         """
         ...
+
+    def received(self, *tensors: Array) -> tuple[Array, ...]:
+        """Return what a lossless coder gives back of the device graph's outputs, in their order.
+
+        All of it as it is, but where the edge computes the same from other values.
+        """
+        return tensors
 
     def digest(self) -> bytes:
         """Return the SHA-256 of all that coding depends on."""

@@ -5,6 +5,7 @@ from .coder import Coder
 from .factorized import ContextCoder, FactorizedCoder
 from .features import FeaturesCoder
 from .hyperprior import ContextHyperpriorCoder, HyperpriorCoder
+from .live import LiveQuantisedCoder
 from .pixels import PixelsCoder
 from .quantised import ContextQuantisedCoder, QuantisedCoder
 
@@ -18,6 +19,7 @@ CODERS: dict[str, type[Coder]] = {
         ContextCoder,
         ContextHyperpriorCoder,
         ContextQuantisedCoder,
+        LiveQuantisedCoder,
         FeaturesCoder,
         PixelsCoder,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import TablesError
 from .coder import Array
 from .pyramid import MAX_KINDS
-from .tables import FactorizedTables, taken
+from .tables import FactorizedTables, keep_integers, taken
 
 ONE = 256
 """Weights and what is predicted with them are in 1/256 of a symbol."""
@@ -72,15 +72,7 @@ class ContextTables:
     rows: FactorizedTables
 
     def __post_init__(self) -> None:
-        for name, (ndim, most) in _ARRAYS.items():
-            value = np.asarray(getattr(self, name))
-            if value.ndim != ndim or value.dtype.kind not in "iu":
-                raise TablesError(f"Context tables: {name} is no integer array of rank {ndim}.")
-            if value.size and (value.min() < -most or value.max() > most):
-                raise TablesError(f"Context tables: {name} is beyond {most}.")
-            value = np.array(value, np.int32, order="C")
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
+        keep_integers(self, _ARRAYS, "Context tables")
         object.__setattr__(self, "limit", int(self.limit))
         self._check()
 

@@ -10,17 +10,19 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ...errors import TablesError
 from .ans import ChannelModels, Stack
-from .coder import Array, Hyper, Setting
+from .coder import Array, Coder, Hyper, Setting
 from .context_models import ContextModels
 from .context_tables import ContextTables
+from .dense_models import DenseModels
+from .dense_tables import DenseTables
 from .tables import FactorizedTables
 
-Tables = TypeVar("Tables", FactorizedTables, ContextTables)
-AnyCoder = TypeVar("AnyCoder")
+Tables = TypeVar("Tables", FactorizedTables, ContextTables, DenseTables)
+AnyCoder = TypeVar("AnyCoder", bound=Coder)
 """Of boards, whose Python 3.10 has no ``Self``."""
 
 
-class SymbolCoder(Generic[Tables]):
+class SymbolCoder(Coder, Generic[Tables]):
     """What coders of one array of symbols share.
 
     Args:
@@ -41,7 +43,7 @@ class SymbolCoder(Generic[Tables]):
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self._models: ChannelModels | ContextModels = self.models_type(tables)
+        self._models: ChannelModels | ContextModels | DenseModels = self.models_type(tables)
 
     @property
     def channels(self) -> int:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BitstreamError, SplitzooError, TablesError
-from .coder import Array, Hyper, Setting
+from .coder import Array, Coder, Hyper, Setting
 from .image_codecs import codec_of
 
 FEATURE_CODECS = ("jpeg", "webp")
@@ -44,7 +44,7 @@ _DEFLATE = -15  # without the header and checksum of zlib's own format
 _FLOAT32 = np.finfo(np.float32)
 
 
-class FeaturesCoder:
+class FeaturesCoder(Coder):
     """Codes features of any sign and scale as 8-bit planes in one picture.
 
     A plane that is constant, zeros among them, comes back exactly where it has a range of its own.

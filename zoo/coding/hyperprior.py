@@ -13,17 +13,17 @@ tables, see ``context_models`` for the order of both.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BitstreamError, SplitzooError, TablesError
 from .ans import ChannelModels, Stack
-from .coder import Array, Hyper, Setting
+from .coder import Array, Coder, Hyper, Setting
 from .context_models import ContextModels, SideModels
 from .context_tables import ContextTables
-from .factorized import AnyCoder, Tables
+from .factorized import AnyCoder
 from .gaussian import (
     CHECK_BYTES,
     ConditionalModels,
@@ -33,11 +33,13 @@ from .gaussian import (
 )
 from .tables import FactorizedTables
 
+Tables = TypeVar("Tables", FactorizedTables, ContextTables)
+
 HYPER = "hyper_"
 """Of the names of z's tables."""
 
 
-class HierarchicalCoder(Generic[Tables]):
+class HierarchicalCoder(Coder, Generic[Tables]):
     """What coders with a hyperprior share.
 
     Args:

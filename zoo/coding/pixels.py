@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import TablesError
-from .coder import Array, Hyper, Setting
+from .coder import Array, Coder, Hyper, Setting
 from .image_codecs import codec_of
 
 
-class PixelsCoder:
+class PixelsCoder(Coder):
     """Codes pixels with an image codec; the payload is the codec's file.
 
     Args:

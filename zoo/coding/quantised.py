@@ -12,14 +12,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import BitstreamError, TablesError
-from .coder import Array, Hyper, Setting
+from .coder import Array, Coder, Hyper, Setting
 from .factorized import ContextCoder
 
 _HEAD = struct.Struct("<fB")
 _MAX_CHANNELS = 1 << 16
 
 
-class QuantisedCoder:
+class QuantisedCoder(Coder):
     """Packs what a quantiser gives for one image.
 
     Args:
@@ -69,7 +69,7 @@ class QuantisedCoder:
             TablesError: The tensors are not of that form.
         """
         values, scale, zero_point = tensors
-        return _packed_range(values, scale, zero_point, self.channels) + values.tobytes()
+        return pack_range(values, scale, zero_point, self.channels) + values.tobytes()
 
     def decode(
         self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
@@ -85,7 +85,7 @@ class QuantisedCoder:
         expected = _HEAD.size + self.channels * height * width
         if len(payload) != expected:
             raise BitstreamError(f"The payload has {len(payload)} bytes; expected were {expected}.")
-        scale, zero_point, rest = _read_range(payload)
+        scale, zero_point, rest = read_range(payload)
         values = np.frombuffer(rest, np.uint8).reshape(self.channels, height, width)
         return values.copy(), scale, zero_point
 
@@ -140,7 +140,7 @@ class ContextQuantisedCoder(ContextCoder):
             TablesError: The tensors are not of that form.
         """
         values, scale, zero_point = tensors
-        head = _packed_range(values, scale, zero_point, self.channels)
+        head = pack_range(values, scale, zero_point, self.channels)
         return head + super().encode(_less_zero_point(values, scale, zero_point))
 
     def decode(
@@ -154,7 +154,7 @@ class ContextQuantisedCoder(ContextCoder):
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
         """
-        scale, zero_point, rest = _read_range(payload)
+        scale, zero_point, rest = read_range(payload)
         (symbols,) = super().decode(rest, height, width)
         values = symbols.astype(np.int64) + zero_point.item()
         if values.min() < 0 or values.max() > 255:
@@ -170,7 +170,7 @@ def _less_zero_point(values: Array, _scale: Array, zero_point: Array) -> Array:
     return values.astype(np.int32) - np.int32(zero_point.item())
 
 
-def _packed_range(values: Array, scale: Array, zero_point: Array, channels: int) -> bytes:
+def pack_range(values: Array, scale: Array, zero_point: Array, channels: int) -> bytes:
     """Return the first bytes of a payload: scale and zero point.
 
     Args:
@@ -194,7 +194,7 @@ def _packed_range(values: Array, scale: Array, zero_point: Array, channels: int)
     return _HEAD.pack(scale.item(), zero_point.item())
 
 
-def _read_range(payload: bytes) -> tuple[Array, Array, bytes]:
+def read_range(payload: bytes) -> tuple[Array, Array, bytes]:
     """Return scale (1, 1, 1) float32 and zero point (1, 1, 1) int32, and what follows them.
 
     Raises:

@@ -110,9 +110,29 @@ class FactorizedTables:
         return cls(**taken(arrays, _ARRAYS, prefix))  # pyright: ignore[reportArgumentType]  # checked in __post_init__
 
 
-def taken(
-    arrays: Mapping[str, Array], names: Iterable[str], prefix: str
-) -> dict[str, NDArray[np.int32]]:
+def keep_integers(owner: object, arrays: Mapping[str, tuple[int, int]], what: str) -> None:
+    """Make a frozen instance's arrays its own: int32, not writeable.
+
+    Args:
+        owner: Of the arrays, which may be hostile.
+        arrays: By name, the rank and the largest magnitude of each.
+        what: They are, for messages.
+
+    Raises:
+        TablesError: One is not of integers, or beyond that.
+    """
+    for name, (ndim, most) in arrays.items():
+        value = np.asarray(getattr(owner, name))
+        if value.ndim != ndim or value.dtype.kind not in "iu":
+            raise TablesError(f"{what}: {name} is no integer array of rank {ndim}.")
+        if value.size and (value.min() < -most or value.max() > most):
+            raise TablesError(f"{what}: {name} is beyond {most}.")
+        value = np.array(value, np.int32, order="C")
+        value.setflags(write=False)
+        object.__setattr__(owner, name, value)
+
+
+def taken(arrays: Mapping[str, Array], names: Iterable[str], prefix: str) -> dict[str, Array]:
     """Return arrays by their names without a prefix.
 
     Raises:

@@ -1,0 +1,117 @@
+"""Fitting dense tables to the planes of photographs: least squares, zone by zone."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coding.context_tables import ONE
+from ..coding.dense_models import Planes, Step, distances
+from ..coding.dense_tables import (
+    MAX_WEIGHT,
+    DenseTables,
+    features,
+    low_classes,
+    rounded,
+)
+from ..coding.pyramid import passes_of
+from .context import thresholds
+from .rows import count_rows, tables_from_counts
+
+LEVELS = 3
+BORDER = 4
+"""Convolutions with paddings make as many rows and columns unlike the others."""
+
+SPREADS = 8
+LOWS = 8
+"""Classes of what is predicted, 72 in all."""
+
+_LOW = 3
+"""A mean up to so many times the spread is low: the floor is within reach."""
+
+_RIDGE = 100.0
+_REACH = 511
+_IMAGES = 32
+"""Looked at together, to save memory."""
+
+
+def fit_dense(symbols: NDArray[np.int32]) -> DenseTables:
+    """Fit dense tables to symbols (N, C, h, w) int32 of N images, 0 at their floor or below it."""
+    channels = symbols.shape[1]
+    flat = symbols.reshape(*symbols.shape[:2], -1)
+    shape = passes_of(LEVELS), 1 + 4 * BORDER, 2, channels, features(channels)
+    weights = np.zeros(shape, np.int32)
+    planes = Planes(symbols.shape, LEVELS, BORDER)
+    found = []
+    for step in planes.steps():
+        target = flat[:, step.channel][:, step.at.places]
+        of_step = weights[step.number, :, :, step.channel]
+        mean = _fit(step, 0, target.clip(-255, 255), of_step)
+        spread = _fit(step, 1, distances(target, rounded(mean)), of_step)
+        planes.put(step, target, rounded(mean))
+        found.append((target, mean, spread))
+    coded, means, spreads = (np.concatenate(one, axis=None) for one in zip(*found, strict=True))
+    return _with_rows(weights, coded, means, spreads)
+
+
+def _with_rows(
+    weights: NDArray[np.int32],
+    symbols: NDArray[np.int32],
+    means: NDArray[np.int32],
+    spreads: NDArray[np.int32],
+) -> DenseTables:
+    """Part what is predicted into classes, and count each one's symbols."""
+    between = thresholds(spreads, SPREADS)
+    classes = np.searchsorted(between, spreads, side="right")
+    lows = np.zeros((between.size + 1, LOWS), np.int32)
+    for number, target in enumerate(lows):
+        inside = classes == number
+        if inside.any():
+            target[:] = _LOW * max(int(np.median(spreads[inside])), 1)
+            low = np.sort(means[inside & (means < target[-1])])
+            if low.size:
+                target[:-1] = low[np.arange(1, LOWS) * low.size // LOWS]
+    low = low_classes(lows, classes, means)
+    coded = symbols - np.where(low < LOWS, 0, rounded(means)).astype(np.int32)
+    reach = max(1, int(np.abs(coded.clip(-_REACH, _REACH)).max()))
+    number = lows.shape[0] * (LOWS + 1)
+    counts = count_rows(coded, classes * (LOWS + 1) + low, number, reach)
+    expected = np.append(between, 2 * between[-1:]) / ONE if between.size else np.array([0.5])
+    rows = tables_from_counts(counts, expected.repeat(LOWS + 1))
+    return DenseTables(weights=weights, spreads=between, lows=lows, rows=rows)
+
+
+def _fit(
+    step: Step, part: int, target: NDArray[np.int32], of_step: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Fit the weights of one zone after another, put them in place, and return what they give.
+
+    Args:
+        step: That is fitted.
+        part: 0 for the mean, 1 for the spread.
+        target: (N, n) symbols or distances.
+        of_step: (zones, 2, features) int32, in which they are written.
+    """
+    for zone in np.unique(step.at.zones):
+        inside = step.at.zones == zone
+        solved = _solve(step.known[part][..., inside], target[:, inside])
+        constant, others = np.rint(ONE * solved[0]), np.rint(ONE * solved[1:])
+        of_step[zone, part, 0] = constant.clip(-(1 << 28), 1 << 28)
+        of_step[zone, part, step.columns] = others.clip(-MAX_WEIGHT, MAX_WEIGHT)
+    return step.predict(of_step[:, part], part)
+
+
+def _solve(known: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return least-squares weights, the constant first.
+
+    Args:
+        known: (f, N, n).
+        target: (N, n).
+    """
+    size = 1 + len(known)
+    moments, right = _RIDGE * np.eye(size), np.zeros(size)
+    for first in range(0, known.shape[1], _IMAGES):
+        goal = target[first : first + _IMAGES].ravel()
+        given = np.ones((size, goal.size))
+        given[1:] = known[:, first : first + _IMAGES].reshape(-1, goal.size)
+        moments += given @ given.T
+        right += given @ goal
+    return np.linalg.solve(moments, right)
