@@ -23,6 +23,9 @@ from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
 
 _MOST_SYMBOLS = 1 << 25
+_MOST_VALUES = 1 << 23
+"""That are fitted to at once, to save memory: of 8-bit values, each is predicted from many."""
+
 _LIMIT = 15
 _REACH = 1023
 
@@ -75,7 +78,8 @@ def calibrate(
             next_step="Models with a learned density or 8-bit values can be calibrated.",
         )
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
-    most = min(most, max(LEAST_IMAGES, _MOST_SYMBOLS // symbols))
+    at_once = _MOST_VALUES if isinstance(learned, QuantisedCoder) else _MOST_SYMBOLS
+    most = min(most, max(LEAST_IMAGES, at_once // symbols))
     images = sent_tensors(model, folder, most=most, track=track)
     fitted, held_out = parted(images)
     coders = codings(model, fitted)

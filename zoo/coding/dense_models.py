@@ -19,7 +19,7 @@ from .dense_tables import GROUP, LIMIT, DenseTables, rounded
 from .gaussian import ConditionalModels
 from .neighbours import Pass, passes
 
-MAX_SYMBOLS = 1 << 22
+MAX_SYMBOLS = 1 << 21
 """That are coded at once: what is known of each takes memory."""
 
 
@@ -43,9 +43,9 @@ class Step:
 
     def predict(self, weights: NDArray[np.int32], part: int) -> NDArray[np.int32]:
         """Sum symbols (part 0) or distances (1) under weights (zones, features): (N, n) int32."""
-        of_place = weights[self.at.zones]
-        total = np.einsum("fin,nf->in", self.known[part], of_place[:, self.columns])
-        total += of_place[:, 0]
+        of_place = weights[:, self.columns][self.at.zones]
+        total = np.einsum("fin,nf->in", self.known[part], of_place)
+        total += weights[:, 0][self.at.zones]
         return total
 
 

@@ -16,10 +16,10 @@ from .tables import FactorizedTables, keep_integers, taken
 LIMIT = 255
 """Symbols and distances count as so much at most in what is predicted from them."""
 
-GROUP = 16
-"""Channels that are predicted from one another: 0 to 15, 16 to 31, …"""
+GROUP = 8
+"""Channels that are predicted from one another: 0 to 7, 8 to 15, …"""
 
-# What is summed stays below 2**31: 2**28 + 17 · 16 · 255 · 2**13.
+# What is summed stays below 2**31: 2**28 + 17 · 8 · 255 · 2**13.
 MAX_WEIGHT = 1 << 13
 _MAX_CONSTANT = 1 << 28
 _MAX_BORDER = 16

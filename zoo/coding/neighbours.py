@@ -5,6 +5,7 @@ convolutions that pad leave rows and columns there that are unlike the others.
 """
 
 import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ _OFFSETS = (
 known, the nearest first."""
 
 TAPS = max(map(len, _OFFSETS))
+_KEPT_PLACES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,8 @@ class Pass:
     zones: NDArray[np.intp]
 
 
-@functools.lru_cache(maxsize=2)
-def passes(height: int, width: int, levels: int, border: int) -> tuple[Pass, ...]:
-    """Return the passes that have places.
+def passes(height: int, width: int, levels: int, border: int) -> Iterable[Pass]:
+    """Give the passes in their order.
 
     Args:
         height: Of the plane.
@@ -60,14 +61,24 @@ def passes(height: int, width: int, levels: int, border: int) -> tuple[Pass, ...
         levels: From 0, which is one pass without neighbours.
         border: Rows and columns on each side that are zones of their own, ``4 · border``.
     """
+    # Those of a large plane take much memory: they are not kept.
+    make = _kept if height * width <= _KEPT_PLACES else _passes
+    return make(height, width, levels, border)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(*plane: int) -> tuple[Pass, ...]:
+    return tuple(_passes(*plane))
+
+
+def _passes(height: int, width: int, levels: int, border: int) -> Iterator[Pass]:
     zones = _zones(height, width, border).ravel()
-    made = [_pass((height, width), (0, 0), 1 << levels, (), zones)]
+    yield _pass((height, width), (0, 0), 1 << levels, (), zones)
     for number in range(passes_of(levels) - 1):
         level, kind = divmod(number, 3)
         step = 1 << (levels - level)
         corner = ((step >> 1, step >> 1), (0, step >> 1), (step >> 1, 0))[kind]
-        made.append(_pass((height, width), corner, step, _OFFSETS[kind], zones))
-    return tuple(made)
+        yield _pass((height, width), corner, step, _OFFSETS[kind], zones)
 
 
 def _pass(

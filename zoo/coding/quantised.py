@@ -121,8 +121,9 @@ class QuantisedCoder(Coder):
 
 
 class ContextQuantisedCoder(ContextCoder):
-    """Codes the values under tables that those coded before them pick.
+    """Codes the values under tables that those coded before them pick, as ``context`` does symbols.
 
+    For streams that are there: calibration makes what ``live`` has, which sends less.
     The payload is scale and zero point, as above, and a stack of the values less the zero point.
     """
 
