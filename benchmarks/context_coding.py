@@ -254,7 +254,12 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         f"{facts['date']}, `{facts['command']}`, {facts['cpu']}, {facts['cores']} cores. Tables "
         f"fitted to {models[0]['fitted']} photographs of train/; everything measured on the "
         f"{models[0]['pictures']} of val/. Payload bytes, means; CR + BQ's learned coding is raw "
-        "bytes.",
+        "bytes."
+        + (
+            " Other rows are of earlier runs without `--only`."
+            if "--only" in facts["command"]
+            else ""
+        ),
         "",
         "| model | learned | counted | context | ratio | bar | met | above ideal | "
         "largest growth − 2% | " + " | ".join(GENERAL) + " | answers equal | measured |",
