@@ -115,10 +115,14 @@ def measure_bytes(source: str, data: Path) -> dict:
     }
     context = coders["context coding"]
     raw = isinstance(learned, QuantisedCoder)
-    alike = 0
+    alike, seconds = 0, []
     for one in held_out:
         hyper = None if learned.kind != "hyperprior" else functools.partial(_indexes, one[2:])
-        decoded = context.decode(context.encode(*one), *context.shape(*one), hyper)
+        began = time.perf_counter()
+        payload = context.encode(*one)
+        between = time.perf_counter()
+        decoded = context.decode(payload, *context.shape(*one), hyper)
+        seconds.append((between - began, time.perf_counter() - between))
         alike += all(
             np.array_equal(a, b) for a, b in zip(decoded, one, strict=False)
         ) or torch.equal(_answer(model, decoded), _answer(model, one))
@@ -139,6 +143,7 @@ def measure_bytes(source: str, data: Path) -> dict:
         "above_ideal_bytes": float(over.mean()),
         "above_ideal_bar_met": bool(np.all(over <= 0.01 * ideal + 16)),
         "answers_alike": alike,
+        "milliseconds": (1000 * np.median(seconds, 0)).tolist(),
         "date": time.strftime("%Y-%m-%d"),
         "general": {
             name: float(np.mean([size(packed(one[0])) for one in held_out[::GENERAL_EVERY]]))
@@ -161,6 +166,10 @@ def _indexes(indexes: tuple, _hyper_symbols: np.ndarray) -> tuple:
 
 def _met(fulfilled: bool) -> str:
     return "yes" if fulfilled else "no"
+
+
+def _both(milliseconds: list[float] | None) -> str:
+    return " / ".join(f"{one:.1f}" for one in milliseconds) if milliseconds else "–"
 
 
 def big_example(source: str, data: Path) -> tuple[np.ndarray, torch.nn.Module]:
@@ -262,8 +271,8 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         ),
         "",
         "| model | learned | counted | context | ratio | bar | met | above ideal | "
-        "largest growth − 2% | " + " | ".join(GENERAL) + " | answers equal | measured |",
-        "| --- |" + " ---: |" * 4 + " --- | --- |" + " ---: |" * (3 + len(GENERAL)) + " --- |",
+        "largest growth − 2% | " + " | ".join(GENERAL) + " | answers equal | ms | measured |",
+        "| --- |" + " ---: |" * 4 + " --- | --- |" + " ---: |" * (4 + len(GENERAL)) + " --- |",
     ]
     for one in models:
         size = one["payload_bytes"]
@@ -275,7 +284,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
             f"{_met(one['ratio'] <= one['bar'])} | "
             f"{one['above_ideal_bytes']:.1f} B | {one['largest_growth_bytes']:.0f} B | "
             + " | ".join(f"{one['general'][name]:,.0f}" for name in GENERAL)
-            + f" | {one['answers_alike']} | {one['date']} |"
+            + f" | {one['answers_alike']} | {_both(one.get('milliseconds'))} | {one['date']} |"
         )
     static = [one for one in models if "-fp-" in one["model"]]
     best = min(static, key=lambda one: one["ratio"]) if static else models[0]
@@ -293,7 +302,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         f"{'met by all' if all(one['above_ideal_bar_met'] for one in models) else 'missed'}. "
         "Growth: of the picture that grows most, payload less 1.02 times the learned tables'; bar "
         "16 bytes. Answers equal: pictures of which all symbols are, and with them the answers; of "
-        "CR + BQ, all logits bit for bit.",
+        "CR + BQ, all logits bit for bit. ms: to encode and decode a picture, one thread, medians.",
         "",
         f"## Speed, {speed['symbols']:,} symbols, {THREADS} threads",
         "",

@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..errors import ParityError
 from ..zoo.preprocessing import Preprocessing
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
@@ -92,7 +94,9 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     stream = model.codec.compress(*(one[0] for one in sent.values()))
     decoded = model.codec.decompress(stream, model.hyper)
     received = {name: one[None] for name, one in zip(coder.receives, decoded, strict=True)}
-    outputs = EdgeGraph(model).eval()(*map(torch.from_numpy, received.values()))
+    edge = EdgeGraph(model).eval()
+    outputs = edge(*map(torch.from_numpy, received.values()))
+    _refuse_other_answers(edge, model, sent, received, outputs)
     named = zip(output_names(model), outputs, strict=True)
     given = {name: tensor.numpy() for name, tensor in named}
     boxes_inputs, boxes_outputs = _record_boxes(model, given)
@@ -106,6 +110,26 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
         boxes_inputs=boxes_inputs,
         boxes_outputs=boxes_outputs,
     )
+
+
+def _refuse_other_answers(
+    edge: EdgeGraph, model: SplitModel, sent: Named, received: Named, outputs: tuple[Tensor, ...]
+) -> None:
+    """See that the edge computes the same of what a coder leaves out.
+
+    Raises:
+        ParityError: It does not: the coder is not for these weights.
+    """
+    kept = (np.array_equal(sent[name], one) for name, one in received.items() if name in sent)
+    if not model.codec.coder.lossless or all(kept):
+        return
+    whole = edge(*(torch.from_numpy(sent[name]) for name in received))
+    if not all(torch.equal(one, other) for one, other in zip(outputs, whole, strict=True)):
+        raise ParityError(
+            "What the entropy coder leaves out changes the edge's output: it was fitted to other "
+            "weights.",
+            next_step="Calibrate the model again: splitzoo zoo calibrate",
+        )
 
 
 def _record_boxes(model: SplitModel, given: Named) -> tuple[Named, Named]:

@@ -17,10 +17,12 @@ from strategies import INT32
 
 from splitzoo import zoo
 from splitzoo.cards.card import gather_facts, render_card
-from splitzoo.errors import ModelFolderError, SplitzooError
+from splitzoo.errors import ModelFolderError, ParityError, SplitzooError
+from splitzoo.export.recording import record_run
 from splitzoo.profile.rate import model_rates
 from splitzoo.zoo.calibration import calibrate as calibrating
 from splitzoo.zoo.calibration.context import fit_context
+from splitzoo.zoo.calibration.record import Calibration
 from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
 from splitzoo.zoo.coding import FactorizedTables
 from splitzoo.zoo.coding.factorized import ContextCoder
@@ -280,3 +282,14 @@ def test_rows_have_what_was_seen_and_more():
     seen = dict(zip(range(int(tables.offset[0]), 99), frequencies[:-1], strict=False))
     assert seen[0] > seen[1] == seen[-1] > seen[2] > 0
     assert frequencies[-1] > 0.05 * (1 << 16)  # one in seven was beyond
+
+
+def test_a_live_range_of_other_weights_is_not_exported(pictures, tmp_path):
+    """What is left out of the stream must be what the edge makes 0 of."""
+    model = zoo.load("splittable_resnet50-bq1ch", pretrained=False)
+    done = zoo.calibrate(model, pictures, most=8)
+    assert done.record.kind == "quantised-live"
+    arrays = done.arrays | {"live": np.array([[1e9], [np.inf]], np.float32)}
+    model.calibration = Calibration(arrays, done.record)
+    with pytest.raises(ParityError, match="fitted to other weights"):
+        record_run(model, 0)

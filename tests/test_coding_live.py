@@ -123,9 +123,6 @@ def test_each_place_is_coded_once_and_its_taps_are_known_before(size, levels):
         assert known[one.taps].all()
         assert not known[one.places].any()
         known[one.places] = True
-        if outside > 1:
-            # Places beyond the border are stood for by others of their lattice.
-            assert np.all(one.taps[: 4 if levels else 0] != outside) or min(size) < 3 << levels
     assert known.all()
 
 
@@ -157,7 +154,29 @@ def test_frames_floors_and_other_channels_are_foretold():
     two = np.mean([both.ideal_bits(np.concatenate((plane, plane + 7))) for plane in others])
     assert two < 1.2 * one
     flat = np.zeros((1, 20, 24), np.int32)
+    flat[:, 0] = 90
     assert alone.ideal_bits(flat) < 0.3 * one
+
+
+def test_the_frame_on_every_side_has_weights_of_its_own(monkeypatch):
+    rng = np.random.default_rng(8)
+    planes = rng.integers(0, 256, (60, 1, 21, 26)).astype(np.int32)
+    planes[..., 0, :], planes[..., -1, :], planes[..., 0], planes[..., -1] = 50, 100, 150, 200
+    framed = DenseModels(fit_dense(planes[10:]))
+    monkeypatch.setattr("splitzoo.zoo.calibration.dense.BORDER", 0)
+    plain = DenseModels(fit_dense(planes[10:]))
+    of_frame = 2 * (21 + 26) - 4
+    saved = np.mean([plain.ideal_bits(one) - framed.ideal_bits(one) for one in planes[:10]])
+    assert saved > 2 * of_frame
+
+
+@pytest.mark.parametrize("size", [(19, 24), (19, 23), (16, 20)])
+def test_latents_of_other_sizes_are_coded_as_well(size):
+    """Their passes meet zones that the fitted ones have not."""
+    models = DenseModels(fit_dense(smooth(2, 60, 2)))
+    same = np.mean([models.ideal_bits(one) for one in smooth(3, 10, 2)]) / (20 * 24)
+    other = np.mean([models.ideal_bits(one) for one in smooth(3, 10, 2, *size)]) / np.prod(size)
+    assert other < 1.25 * same
 
 
 def test_symbols_are_coded_near_the_ideal():
@@ -184,8 +203,10 @@ def test_tables_are_fitted_to_the_smallest_latents(shape):
 
 def test_more_symbols_than_memory_is_for_are_refused():
     models = DenseModels(fit_dense(smooth(8, 8, 1)))
-    with pytest.raises(BitstreamError, match=str(MAX_SYMBOLS)):
+    with pytest.raises(BitstreamError, match=f"1×4096×4096 values are more than the {MAX_SYMBOLS}"):
         models.pop(Stack(b"\1"), (1, 1 << 12, 1 << 12))
+    with pytest.raises(BitstreamError, match="without calibration"):
+        models.push(Stack(), np.zeros((1, 1 << 12, 1 << 12), np.int32))
 
 
 HOSTILE = {
@@ -196,12 +217,14 @@ HOSTILE = {
         lambda one: one[..., :-1],
         lambda one: one.astype(np.float32),
         lambda one: one * 0 + (1 << 17),
+        lambda one: np.concatenate((one[..., :1] * 0 + (1 << 29), one[..., 1:]), -1),
         lambda one: np.zeros((1 + 3 * 7, *one.shape[1:]), np.int32),
         lambda one: np.zeros((1, 1 + 4 * 99, *one.shape[2:]), np.int32),
         lambda one: one[0],
     ],
     "spreads": [lambda one: one[::-1], lambda one: one - one, lambda one: one * 0 + (1 << 30)],
     "lows": [lambda one: one[:-1], lambda one: one[:, ::-1] - np.arange(8), lambda one: one[:, 1:]],
+    "row_length": [lambda one: one[:-1], lambda one: one * 0],
     "row_cdf": [lambda one: one * 0, lambda one: one[:3]],
     "row_precision": [lambda one: one + 30],
     "live": [
@@ -226,13 +249,61 @@ def test_hostile_tables_are_refused(tmp_path):
                 load_coder("quantised-live", {}, tmp_path / "tables.npz")
 
 
-def test_the_id_covers_the_live_range():
-    found = fit_dense(smooth(9, 8, 1))
-    coders = (
-        LiveQuantisedCoder(found, LiveRange(np.array([[end], [np.inf]], np.float32)))
-        for end in (0, 1)
+def example(end=-2.0, values=None):
+    """A coder of one channel, and what a quantiser gives."""
+    coder = LiveQuantisedCoder(
+        fit_dense(smooth(9, 8, 1)), LiveRange(np.array([[end], [np.inf]], np.float32))
     )
-    assert len({coder.digest() for coder in coders}) == 2
+    values = smooth(0, 1, 1)[0].astype(np.uint8) if values is None else values
+    return coder, (values, np.full((1, 1, 1), 0.1, np.float32), np.full((1, 1, 1), 120, np.int32))
+
+
+def test_the_id_covers_all_that_coding_depends_on():
+    coder, _ = example()
+    digests = {coder.digest()}
+    changes = {
+        "weights": lambda one: one + 1,
+        "spreads": lambda one: one + 1,
+        "lows": lambda one: one + 1,
+        "row_offset": lambda one: one + 1,
+        "live": lambda one: one + 1,
+    }
+    for name, change in changes.items():
+        arrays = coder.arrays()
+        arrays[name] = change(arrays[name])
+        digests.add(LiveQuantisedCoder.from_parts({}, arrays).digest())
+    assert len(digests) == 1 + len(changes)
+
+
+def test_rows_that_do_not_fit_into_a_byte_are_refused():
+    found = fit_dense(smooth(9, 8, 1))
+    rows = found.rows
+    many = FactorizedTables(
+        rows.cdf[:1].repeat(260, 0), rows.length[:1].repeat(260), rows.offset[:1].repeat(260), 16
+    )
+    with pytest.raises(TablesError, match="260 rows for 260 classes; up to 256"):
+        DenseTables(found.weights, np.zeros(0, np.int32), np.zeros((1, 259), np.int32), many)
+
+
+def test_payloads_that_no_encoder_writes_are_refused():
+    coder, sent = example()
+    payload = coder.encode(*sent)
+    for length in range(7):
+        with pytest.raises(BitstreamError):
+            coder.decode(payload[:length], 20, 24)
+    for distance, message in ((255, "beyond 8 bits"), (-1, "dead value")):
+        stack = Stack()
+        DenseModels(coder.tables).push(stack, np.full((1, 20, 24), distance, np.int32))
+        with pytest.raises(BitstreamError, match=message):
+            coder.decode(payload[:6] + stack.payload(), 20, 24)
+
+
+@pytest.mark.parametrize("shape", [(2, 20, 24), (1, 1, 20, 24), (1, 20)])
+def test_other_shapes_than_a_quantisers_are_refused(shape):
+    coder, sent = example(values=np.zeros(shape, np.uint8))
+    for method in (coder.encode, coder.received, coder.ideal_bits):
+        with pytest.raises(TablesError, match="1 channels were expected"):
+            method(*sent)
 
 
 def some_decoder(network="resnet-24"):
@@ -270,7 +341,7 @@ def test_the_decoder_computes_the_same_bit_for_bit(network):
 def test_thresholds_are_where_the_batch_norm_is_0():
     decoder = some_decoder()
     live = live_range(decoder)
-    low, high = torch.from_numpy(live.ends)
+    low, high = torch.from_numpy(live.ends.copy())
     first = next(decoder.children())
     at = torch.tensor([low[0], high[1], 0.0]).reshape(1, 3, 1, 1)
     np.testing.assert_allclose(first(at).flatten()[:2].detach(), 0, atol=1e-6)

@@ -62,8 +62,8 @@ def test_decoded_tensors_belong_to_the_caller():
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        (tensors([[[1]], [[2]], [[3]]]), "values of uint8 in 3 channels"),
-        ((np.zeros((2, 1, 1), np.int32), *tensors(0)[1:]), "values of int32 in 2 channels"),
+        (tensors([[[1]], [[2]], [[3]]]), r"values of uint8 \(3, "),
+        ((np.zeros((2, 1, 1), np.int32), *tensors(0)[1:]), r"values of int32 \(2, "),
         (tensors(np.zeros((2, 1, 1)), scale=0), "scale 0.0 and"),
         (tensors(np.zeros((2, 1, 1)), scale=-1), "scale -1.0 and"),
         (tensors(np.zeros((2, 1, 1)), scale=NOT_A_NUMBER), "scale nan and"),

@@ -10,6 +10,8 @@ from ...errors import CalibrationError, ImageError
 from ...signals import check_stopped
 from ..bottlenecks.channel_reduction import live_range
 from ..coding.coder import Array, Coder
+from ..coding.dense_models import MAX_SYMBOLS
+from ..coding.dense_tables import MAX_CHANNELS
 from ..coding.factorized import ContextCoder, FactorizedCoder
 from ..coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from ..coding.live import LiveQuantisedCoder
@@ -181,6 +183,8 @@ def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
 
 
 def _quantised(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
+    if images[0][0].size > MAX_SYMBOLS or images[0][0].shape[0] > MAX_CHANNELS:
+        return {}
     live = live_range(model.decoder.get_submodule("g_s"))
     distances = [
         live.distances(values, live.origins(scale.item(), zero_point.item()))

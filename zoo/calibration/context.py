@@ -87,9 +87,9 @@ def _classes(
     residuals = np.concatenate(fitted.residuals, axis=None)
     spreads = np.concatenate(fitted.spreads, axis=None)
     fractions = np.concatenate(fitted.fractions, axis=None)
-    of_spreads = thresholds(spreads, SPREADS)
+    of_spreads = _thresholds(np.maximum(spreads, 1), SPREADS)
     off = np.abs(fractions.astype(np.int32) - ONE // 2)
-    near = thresholds(off[off > 0], FRACTIONS // 2 + 1) if off.any() else np.zeros(0, np.int32)
+    near = _thresholds(off[off > 0], FRACTIONS // 2 + 1) if off.any() else np.zeros(0, np.int32)
     # Symmetric: as many classes to the one side of no remainder as to the other.
     of_fractions = np.concatenate((ONE // 2 - near[::-1] + 1, ONE // 2 + near))
     of_fractions = np.unique(of_fractions.clip(1, ONE - 1)).astype(np.int32)
@@ -175,12 +175,9 @@ def _solve(features: list[NDArray[np.int32]], target: NDArray[np.int32]) -> NDAr
     return np.linalg.solve(moments, right.T[..., None])[..., 0].T
 
 
-def thresholds(values: NDArray[np.int32], classes: int) -> NDArray[np.int32]:
-    """Split values at what lets each class have an equal share of the sum of their square roots.
-
-    Values below 1 count as 1.
-    """
-    values = np.sort(np.maximum(values[:: max(1, values.size // _SAMPLES)], 1))
+def _thresholds(values: NDArray[np.int32], classes: int) -> NDArray[np.int32]:
+    """Split values at what lets each class have an equal share of the sum of their square roots."""
+    values = np.sort(values[:: max(1, values.size // _SAMPLES)])
     share = np.cumsum(np.sqrt(values))
     cuts = values[np.searchsorted(share, share[-1] * np.arange(1, classes) / classes)]
     return np.unique(cuts).astype(np.int32)

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from ..coding.context_tables import ONE
 from ..coding.dense_models import Planes, Step, distances
 from ..coding.dense_tables import (
+    LIMIT,
+    MAX_CONSTANT,
     MAX_WEIGHT,
     DenseTables,
     features,
@@ -13,16 +15,17 @@ from ..coding.dense_tables import (
     rounded,
 )
 from ..coding.pyramid import passes_of
-from .context import thresholds
 from .rows import count_rows, tables_from_counts
 
 LEVELS = 3
 BORDER = 4
 """Convolutions with paddings make as many rows and columns unlike the others."""
 
-SPREADS = 8
+SPREADS = np.rint(ONE * 2.0 ** (np.arange(-2, 13) / 2)).astype(np.int32)
+"""Half octaves between half a symbol and 64: thresholds between classes, in 1/256."""
+
 LOWS = 8
-"""Classes of what is predicted, 72 in all."""
+"""Classes of low means, of each class of spreads."""
 
 _LOW = 3
 """A mean up to so many times the spread is low: the floor is within reach."""
@@ -44,7 +47,7 @@ def fit_dense(symbols: NDArray[np.int32]) -> DenseTables:
     for step in planes.steps():
         target = flat[:, step.channel][:, step.at.places]
         of_step = weights[step.number, :, :, step.channel]
-        mean = _fit(step, 0, target.clip(-255, 255), of_step)
+        mean = _fit(step, 0, target.clip(-LIMIT, LIMIT), of_step)
         spread = _fit(step, 1, distances(target, rounded(mean)), of_step)
         planes.put(step, target, rounded(mean))
         found.append((target, mean, spread))
@@ -59,9 +62,8 @@ def _with_rows(
     spreads: NDArray[np.int32],
 ) -> DenseTables:
     """Part what is predicted into classes, and count each one's symbols."""
-    between = thresholds(spreads, SPREADS)
-    classes = np.searchsorted(between, spreads, side="right")
-    lows = np.zeros((between.size + 1, LOWS), np.int32)
+    classes = np.searchsorted(SPREADS, spreads, side="right")
+    lows = np.zeros((SPREADS.size + 1, LOWS), np.int32)
     for number, target in enumerate(lows):
         inside = classes == number
         if inside.any():
@@ -74,9 +76,9 @@ def _with_rows(
     reach = max(1, int(np.abs(coded.clip(-_REACH, _REACH)).max()))
     number = lows.shape[0] * (LOWS + 1)
     counts = count_rows(coded, classes * (LOWS + 1) + low, number, reach)
-    expected = np.append(between, 2 * between[-1:]) / ONE if between.size else np.array([0.5])
+    expected = np.append(SPREADS, 2 * SPREADS[-1]) / ONE
     rows = tables_from_counts(counts, expected.repeat(LOWS + 1))
-    return DenseTables(weights=weights, spreads=between, lows=lows, rows=rows)
+    return DenseTables(weights=weights, spreads=SPREADS, lows=lows, rows=rows)
 
 
 def _fit(
@@ -90,13 +92,21 @@ def _fit(
         target: (N, n) symbols or distances.
         of_step: (zones, 2, features) int32, in which they are written.
     """
-    for zone in np.unique(step.at.zones):
-        inside = step.at.zones == zone
-        solved = _solve(step.known[part][..., inside], target[:, inside])
-        constant, others = np.rint(ONE * solved[0]), np.rint(ONE * solved[1:])
-        of_step[zone, part, 0] = constant.clip(-(1 << 28), 1 << 28)
-        of_step[zone, part, step.columns] = others.clip(-MAX_WEIGHT, MAX_WEIGHT)
+    zones = step.at.zones
+    # A latent of another size has zones that this one has not: they are as what is inside.
+    within = zones == 0 if np.any(zones == 0) else np.full(zones.shape, True)
+    _put(of_step[:, part], step, _solve(step.known[part][..., within], target[:, within]))
+    for zone in np.unique(zones[zones > 0]):
+        at = zones == zone
+        _put(of_step[zone, part], step, _solve(step.known[part][..., at], target[:, at]))
     return step.predict(of_step[:, part], part)
+
+
+def _put(weights: NDArray[np.int32], step: Step, solved: NDArray[np.float64]) -> None:
+    """Round weights to 1/256, and put them where a prediction's (…, features) are."""
+    scaled = np.rint(ONE * solved)
+    weights[..., 0] = scaled[0].clip(-MAX_CONSTANT, MAX_CONSTANT)
+    weights[..., step.columns] = scaled[1:].clip(-MAX_WEIGHT, MAX_WEIGHT)
 
 
 def _solve(known: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -108,6 +118,7 @@ def _solve(known: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.fl
     """
     size = 1 + len(known)
     moments, right = _RIDGE * np.eye(size), np.zeros(size)
+    moments[0, 0] = 0.0  # a constant may be what it is
     for first in range(0, known.shape[1], _IMAGES):
         goal = target[first : first + _IMAGES].ravel()
         given = np.ones((size, goal.size))

@@ -150,7 +150,11 @@ class DenseModels:
 
     def _planes(self, shape: tuple[int, ...]) -> Planes:
         if np.prod(shape, dtype=np.int64) > MAX_SYMBOLS:
-            raise BitstreamError(f"{shape} symbols are more than the {MAX_SYMBOLS} that are coded.")
+            raise BitstreamError(
+                f"{'×'.join(map(str, shape))} values are more than the {MAX_SYMBOLS} that context "
+                "coding takes.",
+                next_step="Send smaller pictures, or the values as they are: without calibration.",
+            )
         return Planes((1, *shape), self.tables.levels, self.tables.border)
 
     def _predict(

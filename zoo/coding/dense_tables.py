@@ -21,9 +21,11 @@ GROUP = 8
 
 # What is summed stays below 2**31: 2**28 + 17 · 8 · 255 · 2**13.
 MAX_WEIGHT = 1 << 13
-_MAX_CONSTANT = 1 << 28
+MAX_CONSTANT = 1 << 28
 _MAX_BORDER = 16
-_MAX_CHANNELS = 1 << 12
+MAX_CHANNELS = 256
+"""More would not fit into a file of tables."""
+
 _MAX_ROWS = 256
 _INT32 = np.iinfo(np.int32).max
 _PREFIX = "row_"
@@ -87,14 +89,14 @@ class DenseTables:
 
     def _check(self) -> None:
         passes, zones, two, channels, width = self.weights.shape
-        fit = (passes % 3, zones % 4, two) == (1, 1, 2) and 1 <= channels <= _MAX_CHANNELS
+        fit = (passes % 3, zones % 4, two) == (1, 1, 2) and 1 <= channels <= MAX_CHANNELS
         possible = 0 <= self.levels <= MAX_LEVELS and 0 <= self.border <= _MAX_BORDER
         if not fit or not possible or width != features(channels):
             raise TablesError(f"Dense tables: weights of shape {self.weights.shape}.")
         if np.abs(self.weights[..., 1:]).max() > MAX_WEIGHT:
             raise TablesError(f"Dense tables: a weight is beyond {MAX_WEIGHT}.")
-        if np.abs(self.weights[..., 0]).max() > _MAX_CONSTANT:
-            raise TablesError(f"Dense tables: a constant is beyond {_MAX_CONSTANT}.")
+        if np.abs(self.weights[..., 0]).max() > MAX_CONSTANT:
+            raise TablesError(f"Dense tables: a constant is beyond {MAX_CONSTANT}.")
         if np.any(self.spreads < 1) or np.any(self.spreads[1:] <= self.spreads[:-1]):
             raise TablesError("Dense tables: spreads do not rise from 1 on.")
         classes, lows = self.lows.shape

@@ -3,17 +3,22 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import TablesError
 from .arrays import read_arrays, write_arrays
 from .coder import Coder, Setting
 from .coders import CODERS
 
 _MAX_FILE_BYTES = 1 << 26
+_LARGE = 1 << 16
 
 
 def save_coder(coder: Coder, path: Path) -> None:
-    """Write a coder's tables as an uncompressed ``.npz`` file."""
-    write_arrays(path, coder.arrays())
+    """Write a coder's tables as an ``.npz`` file, large ones compressed."""
+    arrays = coder.arrays()
+    large = sum(one.nbytes for one in arrays.values()) > _LARGE
+    write_arrays(path, arrays, save=np.savez_compressed if large else np.savez)
 
 
 def load_coder(kind: str, settings: Mapping[str, Setting], path: Path) -> Coder:

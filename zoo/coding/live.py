@@ -22,8 +22,9 @@ from .quantised import pack_range, read_range
 from .tables import taken
 
 _LIVE = "live"
-_MARGIN = 0.125
-"""Of a quantiser's step: so far beyond the threshold, what float16 makes of a value is dead too."""
+_MARGIN = 0.25 + 2**-6
+"""Of a quantiser's step, of which the range has 255: so far at most does the threshold move where
+the batch norm's weights are stored as float16, or where the edge computes in it."""
 
 
 class LiveRange:
@@ -43,7 +44,8 @@ class LiveRange:
     def __init__(self, ends: Array) -> None:
         if ends.dtype != np.float32 or ends.ndim != 2 or len(ends) != 2 or np.isnan(ends).any():
             raise TablesError(f"Live range: {ends.dtype} {ends.shape}, not (2, C) float32 numbers.")
-        self.ends = ends
+        self.ends = ends.copy()
+        self.ends.setflags(write=False)
         low, high = ends.astype(np.float64)[..., None, None]
         rising, falling = low > -np.inf, high < np.inf
         if np.any(rising & falling):
@@ -114,6 +116,7 @@ class LiveQuantisedCoder(SymbolCoder[DenseTables]):
 
         Raises:
             TablesError: The tensors are not of that form.
+            BitstreamError: They are more than :data:`dense_models.MAX_SYMBOLS`.
         """
         values, scale, zero_point = tensors
         head = pack_range(values, scale, zero_point, self.channels)
@@ -140,6 +143,8 @@ class LiveQuantisedCoder(SymbolCoder[DenseTables]):
         values = self.live.values(distances, origins)
         if values.min() < 0 or values.max() > 255:
             raise BitstreamError("The payload holds a value beyond 8 bits.")
+        if not np.array_equal(self.live.distances(values, origins), distances):
+            raise BitstreamError("The payload holds a dead value that is not its channel's origin.")
         return values.astype(np.uint8), scale, zero_point
 
     def ideal_bits(self, *tensors: Array) -> float:
@@ -174,5 +179,6 @@ class LiveQuantisedCoder(SymbolCoder[DenseTables]):
     def _distances(
         self, values: Array, scale: Array, zero_point: Array
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        pack_range(values, scale, zero_point, self.channels)  # refuses what is no quantiser's
         origins = self.live.origins(scale.item(), zero_point.item())
         return self.live.distances(values, origins), origins

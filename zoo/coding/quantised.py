@@ -183,10 +183,10 @@ def pack_range(values: Array, scale: Array, zero_point: Array, channels: int) ->
     Raises:
         TablesError: The tensors are not what a quantiser gives.
     """
-    if values.dtype != np.uint8 or len(values) != channels:
+    if values.dtype != np.uint8 or values.ndim != 3 or len(values) != channels:
         raise TablesError(
-            f"The quantiser gave values of {values.dtype} in {len(values)} channels; "
-            f"uint8 in {channels} were expected."
+            f"The quantiser gave values of {values.dtype} {values.shape}; "
+            f"uint8 in {channels} channels were expected."
         )
     if not 0 < scale.item() < np.inf or not 0 <= zero_point.item() <= 255:
         raise TablesError(
