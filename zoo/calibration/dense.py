@@ -37,7 +37,11 @@ _IMAGES = 32
 
 
 def fit_dense(symbols: NDArray[np.int32]) -> DenseTables:
-    """Fit dense tables to symbols (N, C, h, w) int32 of N images, 0 at their floor or below it."""
+    """Fit dense tables to symbols (N, C, h, w) int32 of N images, 0 at their floor or below it.
+
+    Raises:
+        TablesError: There are more channels than tables can be for.
+    """
     channels = symbols.shape[1]
     flat = symbols.reshape(*symbols.shape[:2], -1)
     shape = passes_of(LEVELS), 1 + 4 * BORDER, 2, channels, features(channels)
@@ -91,6 +95,9 @@ def _fit(
         part: 0 for the mean, 1 for the spread.
         target: (N, n) symbols or distances.
         of_step: (zones, 2, features) int32, in which they are written.
+
+    Returns:
+        (N, n) int32, in 1/256.
     """
     zones = step.at.zones
     # A latent of another size has zones that this one has not: they are as what is inside.

@@ -1,6 +1,5 @@
 """What a context coder predicts with: integer weights, and the table that each prediction picks."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from ...errors import TablesError
 from .coder import Array
 from .pyramid import MAX_KINDS
-from .tables import FactorizedTables, keep_integers, taken
+from .tables import FactorizedTables, integers_digest, keep_integers, taken
 
 ONE = 256
 """Weights and what is predicted with them are in 1/256 of a symbol."""
@@ -128,11 +127,7 @@ class ContextTables:
 
     def digest(self) -> bytes:
         """Return the SHA-256 of what the coder uses."""
-        content = hashlib.sha256(b"context-1" + self.rows.digest())
-        for name in _ARRAYS:
-            value = np.asarray(getattr(self, name), "<i4")
-            content.update(np.array([value.ndim, *value.shape], "<i4").tobytes() + value.tobytes())
-        return content.digest()
+        return integers_digest(b"context-1" + self.rows.digest(), self, _ARRAYS)
 
     def arrays(self, prefix: str = "") -> dict[str, Array]:
         """Return the arrays by name, int32."""

@@ -88,7 +88,7 @@ class Planes:
 
 
 def distances(symbols: NDArray[np.int32], means: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return how far symbols are off their rounded means, up to the limit."""
+    """Return how far symbols (…) int32 are off their rounded means, up to :data:`LIMIT`."""
     return np.abs((symbols - means).clip(-LIMIT, LIMIT))
 
 

@@ -1,6 +1,5 @@
 """What a coder of dense planes predicts with, such as a quantiser's: integer weights and tables."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from ...errors import TablesError
 from .coder import Array
 from .context_tables import MAX_LEVELS, ONE
 from .neighbours import TAPS
-from .tables import FactorizedTables, keep_integers, taken
+from .tables import FactorizedTables, integers_digest, keep_integers, taken
 
 LIMIT = 255
 """Symbols and distances count as so much at most in what is predicted from them."""
@@ -143,11 +142,7 @@ class DenseTables:
 
     def digest(self) -> bytes:
         """Return the SHA-256 of what the coder uses."""
-        content = hashlib.sha256(b"dense-1" + self.rows.digest())
-        for name in _ARRAYS:
-            value = np.asarray(getattr(self, name), "<i4")
-            content.update(np.array([value.ndim, *value.shape], "<i4").tobytes() + value.tobytes())
-        return content.digest()
+        return integers_digest(b"dense-1" + self.rows.digest(), self, _ARRAYS)
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name, int32."""

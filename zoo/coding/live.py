@@ -23,8 +23,9 @@ from .tables import taken
 
 _LIVE = "live"
 _MARGIN = 0.25 + 2**-6
-"""Of a quantiser's step, of which the range has 255: so far at most does the threshold move where
-the batch norm's weights are stored as float16, or where the edge computes in it."""
+"""Of a quantiser's step, of which the range has 255: the threshold moves by up to 255 / 1024 where
+both weights of the batch norm are float16, and by little where sums are rounded otherwise.
+"""
 
 
 class LiveRange:

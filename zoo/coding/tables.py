@@ -132,6 +132,15 @@ def keep_integers(owner: object, arrays: Mapping[str, tuple[int, int]], what: st
         object.__setattr__(owner, name, value)
 
 
+def integers_digest(head: bytes, owner: object, names: Iterable[str]) -> bytes:
+    """Return the SHA-256 of bytes and, after these, of an instance's arrays as int32."""
+    content = hashlib.sha256(head)
+    for name in names:
+        value = np.asarray(getattr(owner, name), "<i4")
+        content.update(np.array([value.ndim, *value.shape], "<i4").tobytes() + value.tobytes())
+    return content.digest()
+
+
 def taken(arrays: Mapping[str, Array], names: Iterable[str], prefix: str) -> dict[str, Array]:
     """Return arrays by their names without a prefix.
 
