@@ -10,4 +10,4 @@ The work is in four subpackages, named as on the command line:
 ``import splitzoo`` loads none of torch, onnx and onnxruntime.
 """
 
-__version__ = "0.1.0"
+from splitrun import __version__ as __version__

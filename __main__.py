@@ -2,7 +2,7 @@
 
 import sys
 
-from .signals import run_stoppable
+from splitrun.signals import run_stoppable
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from splitrun.errors import SplitzooError
+
 from . import __version__
 from .cards.cli import app as cards_app
 from .console import Console
 from .demo import demo
-from .errors import SplitzooError
 from .export.cli import app as export_app
 from .profile.cli import app as profile_app
 from .publish import push

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from .errors import SplitzooError
+from splitrun.errors import SplitzooError
 
 ModelArgument = Annotated[
     str,

@@ -34,7 +34,8 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Go through everything once with the default model: load, split, run, compare, profile."""
-    from .files import new_folder, refuse_taken
+    from splitrun.files import new_folder, refuse_taken
+
     from .zoo.catalog import DEFAULT_MODEL, load
 
     console = Console()
@@ -94,8 +95,9 @@ def _smallest_jpeg(model: "SplitModel", photo: Path, answer: int) -> _Jpeg | Non
     """Find it; None where the model has no teacher here, or none of its answers is the same."""
     import torch
 
+    from splitrun.coding.pixels import PixelsCoder
+
     from .zoo.catalog import load
-    from .zoo.coding.pixels import PixelsCoder
     from .zoo.packaged import packaged_folder
 
     record = model.training_record

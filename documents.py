@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .errors import SplitzooError
+from splitrun.errors import SplitzooError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from splitrun.coding.coder import Coder
+from splitrun.coding.factorized import ContextCoder, FactorizedCoder
+from splitrun.coding.files import save_coder
+from splitrun.coding.quantised import QuantisedCoder
+from splitrun.coding.tables import FactorizedTables
+from splitrun.files import new_file
+from splitrun.machine import machine
 from splitzoo import zoo
-from splitzoo.files import new_file
-from splitzoo.machine import machine
 from splitzoo.zoo.calibration.calibrate import codings, sent_tensors
 from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.photographs import MOST_IMAGES, parted
-from splitzoo.zoo.coding.coder import Coder
-from splitzoo.zoo.coding.factorized import ContextCoder, FactorizedCoder
-from splitzoo.zoo.coding.files import save_coder
-from splitzoo.zoo.coding.quantised import QuantisedCoder
-from splitzoo.zoo.coding.tables import FactorizedTables
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.train.recipe import recipes
@@ -47,7 +47,7 @@ ENCODE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from splitzoo.zoo.coding import load_coder
+from splitrun.coding import load_coder
 
 folder, kind = sys.argv[1:]
 coder = load_coder(kind, {}, Path(folder) / f"{kind}.npz")

@@ -17,8 +17,8 @@ import shlex
 import time
 from pathlib import Path
 
+from splitrun.errors import SplitzooError
 from splitzoo import zoo
-from splitzoo.errors import SplitzooError
 from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.subjects import ModelSubject
 from splitzoo.zoo.datasets import read_dataset

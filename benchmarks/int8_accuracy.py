@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from splitrun.errors import SplitzooError
+from splitrun.files import new_file
+from splitrun.machine import machine, short_name
 from splitzoo import zoo
-from splitzoo.errors import SplitzooError
 from splitzoo.export.split import export_split
-from splitzoo.files import new_file
-from splitzoo.machine import machine, short_name
 from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.accuracy_report import AccuracyReport, PictureResult
 from splitzoo.profile.subjects import BundleSubject

@@ -37,11 +37,11 @@ from speed_peaks import CHOICES
 from speed_report import Memory, Peak, Prepared, Report, Timing, Turn, judge
 from speed_tasks import BATCHES, KINDS, MODEL, PEER, TASKS, THREADS, Kind
 
-from splitzoo.errors import SplitzooError
-from splitzoo.export.runtime.measure import Latency
-from splitzoo.files import new_file
-from splitzoo.machine import machine, short_name
-from splitzoo.zoo.preprocessing import list_images
+from splitrun.errors import SplitzooError
+from splitrun.files import new_file
+from splitrun.machine import machine, short_name
+from splitrun.measure import Latency
+from splitrun.preprocessing import list_images
 
 HERE = Path(__file__).parent
 BEGAN = time.perf_counter()

@@ -113,7 +113,7 @@ def in_onnxruntime(operation: str, precision: str) -> Callable[[], object]:
 
 def in_openvino(operation: str, precision: str) -> Callable[[], object]:
     """Return what runs the layers."""
-    from splitzoo.export.runtime.engines.openvino_runtime import openvino_core
+    from splitrun.engines.openvino_runtime import openvino_core
 
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",

@@ -23,13 +23,13 @@ from speed_tasks import KINDS, MODEL, Kind
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from benchmarks.matrix.made_images import write_pictures
+from splitrun.errors import SplitzooError
+from splitrun.preprocessing import Preprocessing, read_rgb
 from splitzoo import zoo
-from splitzoo.errors import SplitzooError
-from splitzoo.export.made_pictures import write_pictures
 from splitzoo.export.manifest import Manifest
 from splitzoo.export.split import export_split
 from splitzoo.profile.flops import count_flops
-from splitzoo.zoo.preprocessing import Preprocessing, read_rgb
 from splitzoo.zoo.split_model import SplitModel
 
 QUANTISED = next(one for one in KINDS if one.precision == "int8")  # an ONNX file

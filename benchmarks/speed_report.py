@@ -13,7 +13,7 @@ from speed_tasks import (
     Task,
 )
 
-from splitzoo.export.runtime.measure import Latency
+from splitrun.measure import Latency
 
 QUIET_CORES = 0.1  # kept busy by other processes; beyond it the ratios mean little
 

@@ -38,8 +38,8 @@ Tasks = dict[Task, Callable[[], object]]
 
 def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
     """Time the halves of a bundle."""
-    from splitzoo.export.runtime.bundle import open_bundle
-    from splitzoo.export.runtime.halves import Device, Edge
+    from splitrun.bundle import open_bundle
+    from splitrun.halves import Device, Edge
 
     bundle, exact = open_bundle(work / kind.folder), np.load(work / "exact.npz")
     stream = (work / "0.sz").read_bytes()
@@ -100,7 +100,7 @@ def measure_sc2bench(work: Path, iterations: int) -> Turn:
     from torch import nn
     from torchvision import transforms
 
-    from splitzoo.export.runtime.bundle import open_bundle
+    from splitrun.bundle import open_bundle
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)

@@ -8,16 +8,17 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
-from ..errors import ReportError
+from splitrun.coding import CODERS
+from splitrun.errors import ReportError
+from splitrun.files import new_folder, refuse_taken
+
 from ..export.manifest import Manifest
 from ..export.readme import target_words
 from ..export.verify import read_manifest
-from ..files import new_folder, refuse_taken
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
-from ..zoo.coding import CODERS
 from ..zoo.config import ModelConfig, read_config
 from ..zoo.hub_push import CARD_NAME, FIGURES, PICTURE_NAME
 from ..zoo.metrics import NAMES
@@ -25,7 +26,7 @@ from ..zoo.packaged import packaged_folder
 from ..zoo.source import as_folder
 from ..zoo.spec import ModelSpec
 from ..zoo.train.recipe import stages_of
-from .picture import draw_split
+from .diagram import draw_split
 from .sources import list_sources
 
 _ANSWERS = {

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from splitrun.errors import UnknownNameError
+
 from ..console import Console, Json, command_line
-from ..errors import UnknownNameError
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
 
@@ -111,10 +112,11 @@ def zoo(
     import shlex
     import sys
 
+    from benchmarks.matrix.page import write_page
+    from benchmarks.matrix.zoo_parity import compare
+    from benchmarks.matrix.zoo_table import measure_zoo, render_zoo
+
     from ..zoo.catalog import list_architectures, list_models
-    from .page import write_page
-    from .zoo_parity import compare
-    from .zoo_table import measure_zoo, render_zoo
 
     console = Console()
     wanted = set(list_models(pattern))
@@ -150,9 +152,9 @@ def targets(
     json: Json = False,
 ) -> None:
     """Write the table of models and targets: what is exported, and what holds. Takes long."""
-    from .page import write_page
-    from .targets_matrix import list_columns, matching_models, measure_matrix
-    from .targets_table import counted, render_targets
+    from benchmarks.matrix.page import write_page
+    from benchmarks.matrix.targets_matrix import list_columns, matching_models, measure_matrix
+    from benchmarks.matrix.targets_table import counted, render_targets
 
     console = Console(json)
     names, columns = matching_models(models), list_columns(target or ())
@@ -175,9 +177,9 @@ def runtimes(
     json: Json = False,
 ) -> None:
     """Write the tables of what may be mixed between device and edge. Takes minutes."""
-    from ..export.crossing import CROSSED, cross_models
-    from .page import write_page
-    from .runtimes_table import conclude, render_runtimes
+    from benchmarks.matrix.crossing import CROSSED, cross_models
+    from benchmarks.matrix.page import write_page
+    from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
     console = Console(json)
     with console.steps() as step:

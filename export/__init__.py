@@ -5,8 +5,9 @@
 >>> export.export_split(model, "bundle", target="cpu")
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from splitrun.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -15,16 +16,12 @@ if TYPE_CHECKING:
     from .verify import verify_bundle
 
 _HOME = {
-    "Manifest": "manifest",
-    "export_split": "split",
-    "run_bundle": "run",
-    "verify_bundle": "verify",
+    "Manifest": ".manifest",
+    "export_split": ".split",
+    "run_bundle": ".run",
+    "verify_bundle": ".verify",
 }
 
 __all__ = ["Manifest", "export_split", "run_bundle", "verify_bundle"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

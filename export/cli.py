@@ -87,10 +87,11 @@ def split(
     json: Json = False,
 ) -> None:
     """Cut a model in two graphs, hold both against PyTorch, and write a bundle."""
-    from ..files import refuse_taken
+    from splitrun.files import refuse_taken
+
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
+    from .options import Wanted
     from .targets import TARGETS
-    from .wanted import Wanted
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
@@ -250,8 +251,9 @@ def run(
     console = Console(json)
     with console.steps() as step:
         step("running both halves")
+        from splitrun.bundle import open_bundle
+
         from .run import run_bundle
-        from .runtime.bundle import open_bundle
 
         results = run_bundle(bundle, images, top=top, trust=trust)
         opened = open_bundle(bundle)

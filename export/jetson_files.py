@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError, DependencyError
+from splitrun.errors import BundleError, DependencyError
 
 if TYPE_CHECKING:
     from .manifest import Graph, Manifest
@@ -26,7 +26,7 @@ sys.path.insert(0, str(BUNDLE))
 sys.dont_write_bytecode = True
 
 try:
-    from splitrun.export.runtime.tensorrt.board import main
+    from splitrun.tensorrt.board import main
     from splitrun.signals import run_stoppable
 except ModuleNotFoundError as error:
     sys.exit(
@@ -50,10 +50,10 @@ def build_here(folder: Path, progress: Callable[[str], None]) -> None:
         BundleError: TensorRT cannot build a graph.
         ParityError: An engine does not compute what was recorded.
     """
-    from .runtime.bundle import open_bundle
-    from .runtime.tensorrt.board import build_bundle
-    from .runtime.tensorrt.cuda import open_cuda
-    from .runtime.tensorrt.library import import_tensorrt
+    from splitrun.bundle import open_bundle
+    from splitrun.tensorrt.board import build_bundle
+    from splitrun.tensorrt.cuda import open_cuda
+    from splitrun.tensorrt.library import import_tensorrt
 
     try:
         import_tensorrt()

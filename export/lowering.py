@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..signals import check_stopped
+from splitrun.signals import check_stopped
+
 from ..zoo.split_model import SplitModel
 from .formats.base import Lower
 from .precision.integers import Integers
 from .precision.keep import KEPT, Keep
 
 if TYPE_CHECKING:
-    from .effect import Photographs
+    from .precision.report import Photographs
 
 __all__ = ["KEPT", "Keep", "Lowering"]
 

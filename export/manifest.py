@@ -1,6 +1,6 @@
 """What ``manifest.json`` of a bundle holds, for writing and for checking the whole of it.
 
-The runtime on the board reads the same file with :mod:`splitzoo.export.runtime.bundle`, which needs
+The runtime on the board reads the same file with :mod:`splitrun.bundle`, which needs
 no pydantic.
 """
 

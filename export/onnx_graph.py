@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError
+from splitrun.errors import BundleError
 
 if TYPE_CHECKING:
     import onnx

@@ -6,12 +6,11 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ..errors import ParityError
-from .manifest import Allowed, Pair, Parity
-from .runtime.bundle import Bundle
-from .runtime.halves import Device, Edge
-from .runtime.record import Named, Record
-from .runtime.selftest import (
+from splitrun.bundle import Bundle
+from splitrun.errors import ParityError
+from splitrun.halves import Device, Edge
+from splitrun.record import Named, Record
+from splitrun.selftest import (
     Compared,
     check_answer,
     check_halves,
@@ -20,6 +19,8 @@ from .runtime.selftest import (
     compare_received,
     compare_sent,
 )
+
+from .manifest import Allowed, Pair, Parity
 
 
 def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bool) -> Parity:

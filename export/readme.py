@@ -4,7 +4,8 @@ from pathlib import Path
 
 from jinja2 import StrictUndefined, Template
 
-from ..zoo.coding import CODERS
+from splitrun.coding import CODERS
+
 from .manifest import Manifest
 from .targets import TARGETS
 

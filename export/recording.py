@@ -5,14 +5,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ParityError
-from ..zoo.preprocessing import Preprocessing
+from splitrun.errors import ParityError
+from splitrun.limits import LIMITS
+from splitrun.predictions.detection import DetectionSettings, box_levels, propose
+from splitrun.preprocessing import Preprocessing
+from splitrun.record import Named, Record
+
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .graphs import EdgeGraph, output_names
-from .runtime.detection import DetectionSettings, box_levels, propose
-from .runtime.limits import LIMITS
-from .runtime.record import Named, Record
 
 _PICTURES_TRIED = 24
 _FAR = 2e-5

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import SplitzooError
-from ..zoo.preprocessing import upright_size
-from .runtime.answers import Answer, Prediction
-from .runtime.bench import Bench
-from .runtime.bundle import open_bundle
-from .runtime.detection import Detection
-from .runtime.measure import Latency
-from .runtime.segmentation import ClassShare
+from splitrun.bench import Bench
+from splitrun.bundle import open_bundle
+from splitrun.errors import SplitzooError
+from splitrun.measure import Latency
+from splitrun.predictions import Answer, Prediction
+from splitrun.predictions.detection import Detection
+from splitrun.predictions.segmentation import ClassShare
+from splitrun.preprocessing import upright_size
+
 from .verify import refuse_code
 
 
@@ -145,7 +146,7 @@ def call_runtime(
         sys.executable,
         "-P",
         "-m",
-        "splitzoo.export.runtime",
+        "splitrun",
         "--bundle",
         str(bundle),
         command,

@@ -1,6 +1,7 @@
 """Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,29 +11,30 @@ import numpy as np
 import torch
 from torch import nn
 
+import splitrun
+from splitrun.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from splitrun.coding import save_coder
+from splitrun.files import new_folder, refuse_taken, sha256_file
+from splitrun.limits import limits_of
+from splitrun.machine import versions
+from splitrun.record import Named, Record
+
 from .. import __version__
-from ..files import new_folder, refuse_taken, sha256_file
-from ..machine import versions
 from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
-from ..zoo.coding import save_coder
 from ..zoo.labels import labels_of
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
-from .carried import write_runtime
-from .effect import Photographs, beyond, measure_effect, read_photographs, refuse_beyond
 from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from .lowering import KEPT, Keep, Lowering
 from .manifest import Allowed, Coding, Graph, Manifest, Parity, Provenance, Tensor
+from .options import Wanted
 from .parity import check_parity
+from .precision.report import Photographs, beyond, measure_effect, read_photographs, refuse_beyond
 from .readme import bundle_readme
 from .recording import record_run
-from .runtime.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
-from .runtime.limits import limits_of
-from .runtime.record import Named, Record
 from .targets import TARGETS, Target
 from .targets.base import Halves
-from .wanted import Wanted
 
 PARITY_PICTURES = 3
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
@@ -311,6 +313,15 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
         if path.is_file() and path.name != MANIFEST_NAME
     }
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def write_runtime(folder: Path) -> None:
+    """Copy the runtime's package: what runs on the board is what was tested here."""
+    source = Path(splitrun.__file__).parent
+    for path in sorted(source.rglob("*.py")):
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def _versions(halves: Halves) -> dict[str, str]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError
+from splitrun.errors import BundleError
 
 if TYPE_CHECKING:
     import onnx

@@ -3,10 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..documents import read_document
-from ..errors import BundleError
-from .manifest import Manifest
-from .runtime.bundle import (
+from splitrun.bundle import (
     ENGINES_FOLDER,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -14,9 +11,13 @@ from .runtime.bundle import (
     Bundle,
     open_bundle,
 )
-from .runtime.engines import ENGINES
-from .runtime.limits import limits_of
-from .runtime.selftest import SelfTest, run_selftest
+from splitrun.engines import ENGINES
+from splitrun.errors import BundleError
+from splitrun.limits import limits_of
+from splitrun.selftest import SelfTest, run_selftest
+
+from ..documents import read_document
+from .manifest import Manifest
 from .targets import TARGETS
 
 _ACCEPTED = ("changed", "difference", "sent_tolerance")

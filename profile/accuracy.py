@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from splitrun.errors import DatasetError, ImageError, ReportError
+from splitrun.machine import machine
+from splitrun.signals import check_stopped
+
 from .. import __version__
-from ..errors import DatasetError, ImageError, ReportError
-from ..machine import machine
-from ..signals import check_stopped
 from ..zoo.datasets import Dataset, Sample, digest
 from ..zoo.labels import labels_of
 from ..zoo.metrics import scores

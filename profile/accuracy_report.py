@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from splitrun.errors import DependencyError, OutputError, ReportError
+from splitrun.files import new_file
+
 from ..documents import read_document
-from ..errors import DependencyError, OutputError, ReportError
-from ..files import new_file
 from ..zoo.metrics import METRICS, NAMES, ClassResult, Result
 from ..zoo.spec import ModelSpec
 from .report import (

@@ -16,8 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..errors import SpecError
-from ..zoo.coding.pixels import PixelsCoder
+from splitrun.coding.pixels import PixelsCoder
+from splitrun.errors import SpecError
+
 from ..zoo.split_model import SplitModel
 
 _BLOCK = 16

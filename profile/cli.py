@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitrun.registry import Registry
+
 from ..console import Console, Json, RandomWeights, Seed, Trust, command_line, seed_of
-from ..registry import Registry
 
 if TYPE_CHECKING:
     from .accuracy_report import AccuracyReport
@@ -53,9 +54,10 @@ def encoder(
     json: Json = False,
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, bytes per image."""
-    from ..export.runtime.bundle import MANIFEST_NAME
+    from splitrun.bundle import MANIFEST_NAME
+    from splitrun.preprocessing import list_images
+
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
-    from ..zoo.preprocessing import list_images
     from ..zoo.source import as_folder
     from .report import refuse_foreign
 
@@ -212,7 +214,8 @@ def accuracy(
 
     Begun again with the same -o, an evaluation that was interrupted goes on.
     """
-    from ..export.runtime.bundle import MANIFEST_NAME
+    from splitrun.bundle import MANIFEST_NAME
+
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
     from ..zoo.datasets import read_dataset
     from ..zoo.labels import labels_of
@@ -317,7 +320,8 @@ def tradeoff(
     json: Json = False,
 ) -> None:
     """Draw R-D, ExR-D and the three-way tradeoff of several models, and write the points as CSV."""
-    from ..files import new_folder, refuse_taken
+    from splitrun.files import new_folder, refuse_taken
+
     from .accuracy_report import read_accuracy
 
     console = Console(json)
@@ -385,7 +389,8 @@ def bits(
     json: Json = False,
 ) -> None:
     """Map where in a picture the bits go, and where an input codec's would."""
-    from ..files import new_folder, refuse_taken
+    from splitrun.files import new_folder, refuse_taken
+
     from ..zoo.catalog import load
 
     console = Console(json)
@@ -396,7 +401,8 @@ def bits(
         weights = {"pretrained": used_seed is None, "seed": used_seed or 0}
         ours = load(model, **weights)
         theirs = load(against, **weights) if against else None
-        from ..zoo.preprocessing import read_rgb
+        from splitrun.preprocessing import read_rgb
+
         from .bit_maps import draw_bit_maps, map_bits
 
         rows = []

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from splitrun.halves import Device
+from splitrun.machine import machine, versions
+from splitrun.measure import measure_steps, peak_memory_bytes
+
 from .. import __version__, zoo
 from ..export.recording import picture
 from ..export.run import bench_bundle
-from ..export.runtime.halves import Device
-from ..export.runtime.measure import measure_steps, peak_memory_bytes
 from ..export.verify import read_manifest
-from ..machine import machine, versions
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops

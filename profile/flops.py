@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from splitrun.coding.autoregressive import AutoregressiveCoder
+
 from ..export.graphs import DeviceGraph
-from ..zoo.coding.autoregressive import AutoregressiveCoder
 from ..zoo.deprecations import quiet_torchscript
 from ..zoo.split_model import SplitModel
 from .report import Compute, OperatorCount

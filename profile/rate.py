@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from ..export.runtime.halves import Device
-from ..zoo.coding import Codec
-from ..zoo.coding.factorized import SymbolCoder
-from ..zoo.coding.hyperprior import HierarchicalCoder
-from ..zoo.preprocessing import Preprocessing
+from splitrun.coding import Codec
+from splitrun.coding.factorized import SymbolCoder
+from splitrun.coding.hyperprior import HierarchicalCoder
+from splitrun.errors import ImageError
+from splitrun.halves import Device
+from splitrun.preprocessing import Preprocessing
+
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, SkippedImage
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from splitrun.errors import OutputError, ReportError
+from splitrun.files import new_file
+
 from ..documents import read_document
-from ..errors import OutputError, ReportError
-from ..files import new_file
 from ..zoo.spec import ModelSpec
 
 SCHEMA_VERSION = 2

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from ..export.runtime.bundle import Bundle
+from splitrun.bundle import Bundle
+from splitrun.coding import Coder
+
 from ..zoo.bottlenecks.factorized_prior import TABLE_BUFFERS
-from ..zoo.coding import Coder
 from ..zoo.split_model import SplitModel
 
 _BITS_OF_BOOL_IN_SC2BENCH = 2

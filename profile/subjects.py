@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from ..errors import BitstreamError, DatasetError
-from ..export.runtime.bundle import Bundle
-from ..export.runtime.detection import DetectionSettings, detect
-from ..export.runtime.halves import Device, Edge
+from splitrun.bundle import Bundle
+from splitrun.errors import BitstreamError, DatasetError
+from splitrun.halves import Device, Edge
+from splitrun.predictions.detection import DetectionSettings, detect
+
 from ..export.verify import read_manifest, refuse_code
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Sample

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ReportError, UnknownNameError
-from ..files import new_file
-from ..registry import close_matches
+from splitrun.errors import ReportError, UnknownNameError
+from splitrun.files import new_file
+from splitrun.registry import close_matches
+
 from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport
 

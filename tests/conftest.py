@@ -92,7 +92,7 @@ def photo():
 @pytest.fixture(scope="session")
 def photographs(photo, tmp_path_factory):
     """Ten photographs: those of a folder where there is one, or pieces of ``photo``."""
-    from splitzoo.zoo.preprocessing import list_images
+    from splitrun.preprocessing import list_images
 
     folder = Path(os.environ.get("SPLITZOO_PHOTOS", REPOSITORY.parent / "shared/data/photos"))
     if not folder.is_dir() and "SPLITZOO_PHOTOS" not in os.environ:

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each may import from those before it, and from the modules at the root that stand in the first.
 ORDER = (
-    ("errors", "registry", "files", "documents", "machine", "signals"),
+    ("splitrun",),
+    ("documents",),
     ("zoo",),
     ("export",),
     ("profile",),
@@ -22,7 +23,7 @@ ORDER = (
 # Presentation of the command line; only files of commands use it.
 FRONT = "console"
 COMMANDS = ("cli.py", "demo.py", "publish.py")
-PACKAGES = ("zoo", "export", "profile", "cards")
+PACKAGES = ("splitrun", "zoo", "export", "profile", "cards")
 
 
 def sources() -> list[Path]:
@@ -44,6 +45,10 @@ def imported_parts(path: Path) -> set[str]:
     package = ("splitzoo", *path.relative_to(ROOT).parts[:-1])
     parts = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import) and any(a.name.startswith("splitrun") for a in node.names):
+            parts.add("splitrun")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("splitrun"):
+            parts.add("splitrun")
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
         base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
@@ -52,10 +57,17 @@ def imported_parts(path: Path) -> set[str]:
     return parts - {"__version__"}
 
 
+def listed_packages(folder: Path) -> set[str]:
+    document = tomllib.loads((folder / "pyproject.toml").read_text())
+    return set(document["tool"]["setuptools"]["packages"])
+
+
 def test_packages_in_pyproject_are_the_folders_with_code() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT).parts for path in sources()}
-    assert set(listed) == {".".join(("splitzoo", *parts)) for parts in folders}
+    runtime = {".".join(parts) for parts in folders if parts[:1] == ("splitrun",)}
+    zoo = {".".join(("splitzoo", *parts)) for parts in folders if parts[:1] != ("splitrun",)}
+    assert listed_packages(ROOT) == runtime | zoo
+    assert listed_packages(ROOT / "splitrun") == runtime
 
 
 def test_profile_is_a_namespace_package() -> None:
@@ -91,7 +103,7 @@ def test_imports_go_one_way(path: Path) -> None:
     part = path.relative_to(ROOT).parts[0].removesuffix(".py")
     imported = imported_parts(path)
     if part in ("__init__", FRONT):
-        assert imported <= {"errors"}
+        assert imported <= {"splitrun"}
         return
     if path.name not in COMMANDS:
         assert FRONT not in imported
@@ -128,36 +140,26 @@ def test_lazy_packages_give_what_they_name(name: str) -> None:
         _ = package.nothing
 
 
-# What travels inside bundles.
-CARRIED = sorted(
-    (
-        *(ROOT / f"{name}.py" for name in ("errors", "files", "machine", "registry", "signals")),
-        ROOT / "zoo" / "preprocessing.py",
-        *(ROOT / "zoo" / "coding").glob("*.py"),
-        *(ROOT / "export" / "runtime").rglob("*.py"),
-    )
-)
+# What a board runs.
+CARRIED = sorted((ROOT / "splitrun").rglob("*.py"))
 
 
 def test_bundles_carry_the_runtime_whole(tiny_bundle) -> None:
     folder = tiny_bundle / "splitrun"
-    found = {path.relative_to(folder) for path in folder.rglob("*.py")}
-    expected = {path.relative_to(ROOT) for path in CARRIED}
-    assert found - expected == {Path("__init__.py"), Path("__main__.py")}
-    assert expected <= found
+    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
+    assert found == {path.relative_to(ROOT / "splitrun"): path.read_bytes() for path in CARRIED}
 
 
-def test_the_runtime_imports_what_it_carries() -> None:
-    here = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in CARRIED}
-    here |= {name.removesuffix(".__init__") for name in here}
-    for path in CARRIED:
-        package = path.relative_to(ROOT).parts[:-1]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                above = package[: len(package) - node.level + 1]
-                base = ".".join((*above, *(node.module or "").split("."))).strip(".")
-                named = {f"{base}.{alias.name}".strip(".") for alias in node.names}
-                assert base in here or named <= here, f"{path.name} imports {base}"
+def test_the_runtime_has_a_small_public_face() -> None:
+    code = (
+        "import sys, splitrun; "
+        "assert not {'torch', 'splitzoo', 'pydantic'} & set(sys.modules); "
+        "print(*splitrun.__all__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == sorted(importlib.import_module("splitrun").__all__)
 
 
 @pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.relative_to(ROOT).as_posix())

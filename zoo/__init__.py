@@ -6,10 +6,13 @@
 >>> logits = model.decompress(streams)
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from splitrun.lazy import lazy_names
+
 if TYPE_CHECKING:
+    from splitrun.preprocessing import Preprocessing
+
     from .calibration.calibrate import calibrate
     from .catalog import (
         DEFAULT_MODEL,
@@ -21,23 +24,22 @@ if TYPE_CHECKING:
         load,
         save,
     )
-    from .preprocessing import Preprocessing
     from .spec import ModelSpec
     from .split_model import SplitModel
 
 _HOME = {
-    "DEFAULT_MODEL": "catalog",
-    "build": "catalog",
-    "calibrate": "calibration.calibrate",
-    "fetch": "catalog",
-    "get_spec": "catalog",
-    "list_architectures": "catalog",
-    "list_models": "catalog",
-    "load": "catalog",
-    "save": "catalog",
-    "ModelSpec": "spec",
-    "Preprocessing": "preprocessing",
-    "SplitModel": "split_model",
+    "DEFAULT_MODEL": ".catalog",
+    "build": ".catalog",
+    "calibrate": ".calibration.calibrate",
+    "fetch": ".catalog",
+    "get_spec": ".catalog",
+    "list_architectures": ".catalog",
+    "list_models": ".catalog",
+    "load": ".catalog",
+    "save": ".catalog",
+    "ModelSpec": ".spec",
+    "Preprocessing": "splitrun.preprocessing",
+    "SplitModel": ".split_model",
 }
 
 __all__ = [
@@ -55,9 +57,4 @@ __all__ = [
     "save",
 ]
 
-
-def __getattr__(name: str) -> object:
-    # The runtime on the board imports splitzoo.zoo.coding alone; torch must not come with it.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SpecError, UnknownNameError, WeightsNotFoundError
+from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
+
 from .bottleneck_specs import NeuralCodecBottleneck
 from .models import find_spec, registered
 from .packaged import packaged, packaged_folder, whole_network

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from splitrun.errors import ModelFolderError
+
 from .. import __version__
 from ..documents import read_document
-from ..errors import ModelFolderError
 from .calibration.record import CalibrationRecord
 from .spec import ModelSpec
 from .train.record import TrainingRecord

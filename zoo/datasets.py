@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, DependencyError
+from splitrun.errors import DatasetError, DependencyError
+from splitrun.preprocessing import IMAGE_SUFFIXES
+
 from .kinds import Task
-from .preprocessing import IMAGE_SUFFIXES
 
 Split = Literal["train", "val"]
 _WNIDS = "imagenet-1k"

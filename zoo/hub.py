@@ -12,9 +12,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitrun.errors import HubError, ModelFolderError, OutputError
+from splitrun.files import new_file, sha256_file
+
 from .. import __version__
-from ..errors import HubError, ModelFolderError, OutputError
-from ..files import new_file, sha256_file
 from .config import CONFIG_NAME, MAX_CONFIG_BYTES, WEIGHTS_NAME, ModelConfig, read_config
 from .hub_errors import describe, hub_calls, is_outage, not_at_hand
 from .hub_names import Repo, checked_token, hub_name, is_commit, parse_repo

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import HubError, SplitzooError, WeightsNotFoundError
+from splitrun.errors import HubError, SplitzooError, WeightsNotFoundError
+
 from .hub_names import Repo, bad_token
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from ..errors import HubError
+from splitrun.errors import HubError
 
 NAMESPACE_VARIABLE = "SPLITZOO_HUB_NAMESPACE"
 DEFAULT_NAMESPACE = "splitzoo"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from splitrun.errors import HubError
+
 from .. import __version__
-from ..errors import HubError
 from .hub_errors import hub_calls
 from .hub_names import checked_token, parse_repo
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import DependencyError
+from splitrun.errors import DependencyError
+
 from .datasets import Boxes
 from .kinds import Task
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from ..errors import SplitzooError
-from ..registry import Registry
+from splitrun.errors import SplitzooError
+from splitrun.registry import Registry
+
 from .packaged import packaged
 from .packaged import read_name as read_packaged
 from .spec import ModelSpec

@@ -8,15 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DatasetError, ImageError
+from splitrun.errors import DatasetError, ImageError
+from splitrun.preprocessing import Preprocessing, upright_size
+
 from .datasets import Boxes, Sample
-from .metrics import (
-    Result,
-    classification_result,
-    detection_result,
-    segmentation_result,
-)
-from .preprocessing import Preprocessing, upright_size
+from .metrics import Result, classification_result, detection_result, segmentation_result
 from .spec import ModelSpec
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 
-from ..errors import SpecError
+from splitrun.errors import SpecError
+
 from . import bottleneck_specs as specs
 from .backbones import build_head, build_tail
 from .bottlenecks.base import Bottleneck

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsNotFoundError
+from splitrun.errors import WeightsNotFoundError
+
 from .backbones import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UnknownNameError
+from splitrun.errors import UnknownNameError
+
 from .models import is_name, registered
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from splitrun.preprocessing import Preprocessing
+
 from .bottleneck_specs import (
     AnyBottleneck,
     InputCodecBottleneck,
@@ -13,7 +15,6 @@ from .bottleneck_specs import (
     WireTensor,
 )
 from .kinds import TASKS, Method, Task
-from .preprocessing import Preprocessing
 
 __all__ = ["TASKS", "Method", "ModelSpec", "Task"]
 

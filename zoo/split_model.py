@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import BitstreamError, SpecError
+from splitrun.coding import Codec, Coder
+from splitrun.errors import BitstreamError, SpecError
+
 from .bottlenecks.base import Bottleneck
 from .calibration.record import Calibration
-from .coding import Codec, Coder
 from .spec import ModelSpec
 from .train.record import TrainingRecord
 

@@ -10,11 +10,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import ModelFolderError, SpecError
-from ..files import new_folder, sha256_file
+from splitrun.coding.coder import Array
+from splitrun.errors import ModelFolderError, SpecError
+from splitrun.files import new_folder, sha256_file
+
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
-from .coding.coder import Array
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
 from .spec import ModelSpec
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ..errors import SpecError
+from splitrun.errors import SpecError
+
 from .spec import ModelSpec
 from .split_model import SplitModel
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ...errors import DependencyError
+from splitrun.errors import DependencyError
+
 from ..precision.integers import Integers
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ...errors import BundleError
+from splitrun.engines.openvino_runtime import import_openvino, openvino_core
+from splitrun.errors import BundleError
+
 from ..precision.integers import Integers
-from ..runtime.engines.openvino_runtime import import_openvino, openvino_core
 from .base import Source
 from .onnx_file import OnnxFormat
 

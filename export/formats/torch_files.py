@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BundleError
+from splitrun.errors import BundleError
+
 from .base import Source
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...errors import BundleError, DependencyError
+from splitrun.errors import BundleError, DependencyError
+
 from .base import Source
 from .torch_files import ExportedFormat, exported
 

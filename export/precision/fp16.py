@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import BundleError
-from .places import Places, is_convolution, read_named
+from splitrun.errors import BundleError
+
+from .onnx_nodes import Places, is_convolution, read_named
 
 if TYPE_CHECKING:
     import onnx

@@ -12,10 +12,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...errors import BundleError
+from splitrun.errors import BundleError
+
 from .integers import SYMMETRIC, Integers
 from .keep import KEPT, Keep
-from .places import Places, is_convolution, read_named
+from .onnx_nodes import Places, is_convolution, read_named
 
 
 @dataclass(frozen=True)

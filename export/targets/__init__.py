@@ -1,6 +1,7 @@
 """Where the halves can run. Adding a target is one file here and one line below."""
 
-from ...registry import Registry
+from splitrun.registry import Registry
+
 from .base import Target
 from .cpu import CPU
 from .jetson import JETSON

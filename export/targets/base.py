@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import BundleError, UnknownNameError
+from splitrun.errors import BundleError, UnknownNameError
+
 from ..formats.base import Format, missing_packages, refuse_missing
 from ..formats.onnx_file import OnnxFormat
 

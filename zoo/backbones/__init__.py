@@ -4,8 +4,9 @@ Entries say where each network of the paper can be cut, and are data; ``find_bac
 for any other network of timm too. ``build_*`` and ``load_timm_weights`` need torch, and import it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from splitrun.lazy import lazy_names
 
 from . import densenet, efficientnet, hybrid_vit, inception, regnet, resnet  # noqa: F401
 from .entry import BACKBONES, Backbone, Stage, register
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
     from .weights import load_timm_weights, timm_weights_name
 
 _HOME = {
-    "any_timm": "derive",
-    "build_features": "build",
-    "build_head": "build",
-    "build_tail": "build",
-    "build_whole": "build",
-    "cut_points": "cut",
-    "features": "cut",
-    "find_stages": "derive",
-    "head": "cut",
-    "load_timm_weights": "weights",
-    "tail": "cut",
-    "timm_weights_name": "weights",
+    "any_timm": ".derive",
+    "build_features": ".build",
+    "build_head": ".build",
+    "build_tail": ".build",
+    "build_whole": ".build",
+    "cut_points": ".cut",
+    "features": ".cut",
+    "find_stages": ".derive",
+    "head": ".cut",
+    "load_timm_weights": ".weights",
+    "tail": ".cut",
+    "timm_weights_name": ".weights",
 }
 
 __all__ = [
@@ -66,7 +67,4 @@ def find_backbone(name: str) -> Backbone:
     return any_timm(name)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ...errors import SpecError, UnknownNameError
+from splitrun.errors import SpecError, UnknownNameError
+
 from ..deprecations import quiet_torchscript
 from . import cut
 

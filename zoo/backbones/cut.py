@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import fx, nn
 from torch.fx.node import Argument, map_arg
 
-from ...errors import SpecError, UnknownNameError
+from splitrun.errors import SpecError, UnknownNameError
+
 from ..deprecations import quiet_torchscript
 
 with quiet_torchscript():

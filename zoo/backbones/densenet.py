@@ -3,7 +3,8 @@
 Huang et al. 2017, "Densely Connected Convolutional Networks" (https://arxiv.org/abs/1608.06993).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, Stage, register
 
 for _name, _third, _fourth in (("densenet169", 1280, 1664), ("densenet201", 1792, 1920)):

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ...errors import SpecError
+from splitrun.errors import SpecError
+from splitrun.preprocessing import Preprocessing
+
 from ..deprecations import quiet_torchscript
-from ..preprocessing import Preprocessing
 from .build import build_whole, check_name
 from .cut import channels_last, cut_points
 from .entry import BOTTLENECK_STRIDE, Backbone, Stage

@@ -4,7 +4,8 @@ Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classificat
 (https://arxiv.org/abs/1911.04252).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, Stage, register
 
 for _name, _tag, _resize, _crop in (

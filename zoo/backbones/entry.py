@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ...errors import SpecError
-from ...registry import Registry
-from ..preprocessing import Preprocessing
+from splitrun.errors import SpecError
+from splitrun.preprocessing import Preprocessing
+from splitrun.registry import Registry
 
 BOTTLENECK_STRIDE = 4
 """Pixels per feature where the bottlenecks of Entropic Student end."""

@@ -3,7 +3,8 @@
 Steiner et al. 2022, "How to train your ViT?" (https://arxiv.org/abs/2106.10270).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, Stage, register
 
 _STAGES = "patch_embed.backbone.stages"

@@ -3,7 +3,8 @@
 Szegedy et al. 2016, "Rethinking the Inception Architecture" (https://arxiv.org/abs/1512.00567).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, register
 
 register(

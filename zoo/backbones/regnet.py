@@ -3,7 +3,8 @@
 Radosavovic et al. 2020, "Designing Network Design Spaces" (https://arxiv.org/abs/2003.13678).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, Stage, register
 
 register(

@@ -3,7 +3,8 @@
 He et al. 2016, "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385).
 """
 
-from ..preprocessing import Preprocessing
+from splitrun.preprocessing import Preprocessing
+
 from .entry import Backbone, Stage, register
 
 for _name in ("resnet50", "resnet101", "resnet152"):

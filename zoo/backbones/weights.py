@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import WeightsNotFoundError
+from splitrun.errors import WeightsNotFoundError
+
 from ..deprecations import quiet_torchscript
 
 with quiet_torchscript():

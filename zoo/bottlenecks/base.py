@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..coding.coder import Coder
+from splitrun.coding.coder import Coder
+
 from ..deprecations import quiet_torchscript
 
 with quiet_torchscript():

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..coding.live import LiveRange
+from splitrun.coding.relu_range import LiveRange
+
 from .initialisation import keep_variance
 
 

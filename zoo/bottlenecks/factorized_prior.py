@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splitrun.coding import FactorizedCoder, FactorizedTables
+
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
-from ..coding import FactorizedCoder, FactorizedTables
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .initialisation import keep_variance

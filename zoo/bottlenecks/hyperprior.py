@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import SpecError, TablesError
+from splitrun.coding.hyperprior import HyperpriorCoder
+from splitrun.coding.tables import FactorizedTables
+from splitrun.errors import SpecError, TablesError
+
 from ..bottleneck_specs import HyperpriorBottleneck
-from ..coding.hyperprior import HyperpriorCoder
-from ..coding.tables import FactorizedTables
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .factorized_prior import fit_tables, tables_of

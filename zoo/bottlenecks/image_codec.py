@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splitrun.coding.features import FeaturesCoder
+from splitrun.coding.pixels import PixelsCoder
+
 from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
-from ..coding.features import FeaturesCoder
-from ..coding.pixels import PixelsCoder
 from .base import Bottleneck
 
 

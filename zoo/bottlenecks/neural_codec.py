@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import SpecError, WeightsNotFoundError
+from splitrun.coding.autoregressive import AutoregressiveCoder
+from splitrun.coding.context_network import ContextNetwork
+from splitrun.errors import SpecError, WeightsNotFoundError
+
 from ..bottleneck_specs import NeuralCodecBottleneck
-from ..coding.autoregressive import AutoregressiveCoder
-from ..coding.context_network import ContextNetwork
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .factorized_prior import FactorizedPrior

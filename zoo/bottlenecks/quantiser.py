@@ -10,7 +10,8 @@ Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), with the range of each ima
 import torch
 from torch import Tensor
 
-from ..coding.quantised import QuantisedCoder
+from splitrun.coding.quantised import QuantisedCoder
+
 from .base import Bottleneck
 
 _LARGEST = 255

@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...errors import CalibrationError, ImageError
-from ...signals import check_stopped
+from splitrun.coding.coder import Array, Coder
+from splitrun.coding.dense_models import MAX_SYMBOLS
+from splitrun.coding.dense_tables import MAX_CHANNELS
+from splitrun.coding.factorized import ContextCoder, FactorizedCoder
+from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
+from splitrun.coding.quantised import QuantisedCoder
+from splitrun.coding.relu_range import LiveQuantisedCoder
+from splitrun.coding.tables import FactorizedTables
+from splitrun.errors import CalibrationError, ImageError
+from splitrun.signals import check_stopped
+
 from ..bottlenecks.channel_reduction import live_range
-from ..coding.coder import Array, Coder
-from ..coding.dense_models import MAX_SYMBOLS
-from ..coding.dense_tables import MAX_CHANNELS
-from ..coding.factorized import ContextCoder, FactorizedCoder
-from ..coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
-from ..coding.live import LiveQuantisedCoder
-from ..coding.quantised import QuantisedCoder
-from ..coding.tables import FactorizedTables
 from ..split_model import SplitModel
 from .context import fit_context
 from .dense import fit_dense

@@ -29,7 +29,8 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Fit a model's entropy tables to photographs: fewer bytes, the same answers."""
-    from ...files import refuse_taken
+    from splitrun.files import refuse_taken
+
     from ..catalog import load, save
     from .calibrate import calibrate as run
     from .photographs import MOST_IMAGES

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.context_models import combine, plane_of, weigh_side
-from ..coding.context_tables import MAX_SIDE_WEIGHT, MAX_WEIGHT, ONE, ContextTables
-from ..coding.pyramid import MAX_KINDS, Kinds, Sites, passes_of, walk
-from ..coding.tables import FactorizedTables
+from splitrun.coding.context_models import combine, plane_of, weigh_side
+from splitrun.coding.context_tables import MAX_SIDE_WEIGHT, MAX_WEIGHT, ONE, ContextTables
+from splitrun.coding.pyramid import MAX_KINDS, Kinds, Sites, passes_of, walk
+from splitrun.coding.tables import FactorizedTables
+
 from .rows import count_rows, tables_from_counts
 
 LEVELS = 3

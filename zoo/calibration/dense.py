@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.context_tables import ONE
-from ..coding.dense_models import Planes, Step, distances
-from ..coding.dense_tables import (
+from splitrun.coding.context_tables import ONE
+from splitrun.coding.dense_models import Planes, Step, distances
+from splitrun.coding.dense_tables import (
     LIMIT,
     MAX_CONSTANT,
     MAX_WEIGHT,
@@ -14,7 +14,8 @@ from ..coding.dense_tables import (
     low_classes,
     rounded,
 )
-from ..coding.pyramid import passes_of
+from splitrun.coding.pyramid import passes_of
+
 from .rows import count_rows, tables_from_counts
 
 LEVELS = 3

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ...errors import CalibrationError
-from ..preprocessing import list_images
+from splitrun.errors import CalibrationError
+from splitrun.preprocessing import list_images
 
 T = TypeVar("T")
 

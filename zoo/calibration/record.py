@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...errors import TablesError
+from splitrun.errors import TablesError
 
 if TYPE_CHECKING:
-    from ..coding.coder import Array, Coder
+    from splitrun.coding.coder import Array, Coder
 
 CALIBRATED = (
     *("factorized", "context", "hyperprior", "hyperprior-context"),
@@ -76,7 +76,7 @@ class Calibration:
         Raises:
             TablesError: The arrays are not valid.
         """
-        from ..coding.coders import CODERS  # what reads configurations needs none of them
+        from splitrun.coding.coders import CODERS  # what reads configurations needs none of them
 
         kind = CODERS[self.record.kind]
         if self.arrays.keys() != set(kind.array_names()):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.tables import MAX_PRECISION, FactorizedTables
+from splitrun.coding.tables import MAX_PRECISION, FactorizedTables
 
 _TOTAL = 1 << MAX_PRECISION
 _PSEUDO_COUNT = 2.0

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ...files import sha256_file
+from splitrun.errors import CheckpointError
+from splitrun.files import sha256_file
+
 from .pickles import ALLOWED, SAFE_GLOBALS, names_in
 
 LIMIT_BYTES = 4 << 30

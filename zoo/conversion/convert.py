@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from ...errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
-from ...files import refuse_taken, sha256_file
+from splitrun.errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
+from splitrun.files import refuse_taken, sha256_file
+
 from ..catalog import build, save
 from ..config import CONFIG_NAME, read_config
 from ..models import find_spec, registered

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...errors import CheckpointError
+from splitrun.errors import CheckpointError
+
 from ..bottlenecks.factorized_prior import TABLE_BUFFERS
 from ..spec import ModelSpec
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import DependencyError, ParityError
+from splitrun.errors import DependencyError, ParityError
+
 from ..bottleneck_specs import ChannelReductionBottleneck, HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
 from ..spec import ModelSpec

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ...errors import DependencyError
+from splitrun.errors import DependencyError
+
 from ..backbones.build import build_whole
 from ..bottleneck_specs import (
     ChannelReductionBottleneck,

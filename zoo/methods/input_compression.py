@@ -6,11 +6,12 @@ The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs
 
 import re
 
-from ...errors import SpecError
+from splitrun.errors import SpecError
+from splitrun.preprocessing import Preprocessing
+
 from ..backbones import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import HIGHEST_QUALITY, InputCodecBottleneck, NeuralCodecBottleneck
 from ..models import PATTERNS
-from ..preprocessing import Preprocessing
 from ..spec import ModelSpec
 from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from splitrun.preprocessing import Preprocessing
+
 from ..backbones import Backbone
 from ..models import MODELS
-from ..preprocessing import Preprocessing
 from ..spec import ModelSpec, Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,7 +23,8 @@ from torchvision.ops import (
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
-from ...errors import SpecError
+from splitrun.errors import SpecError
+
 from ..backbones import build_features
 from ..deprecations import quiet_torchscript
 from .stages import STRIDES, dense_stages

@@ -1,6 +1,7 @@
 """Which of a backbone's layers dense tasks take features from."""
 
-from ...errors import SpecError
+from splitrun.errors import SpecError
+
 from ..backbones import Stage, find_backbone
 
 STRIDES = (4, 8, 16, 32)

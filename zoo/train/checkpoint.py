@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ...errors import TrainingError
-from ...files import new_file
+from splitrun.errors import TrainingError
+from splitrun.files import new_file
 
 VERSION = 1
 NAME = "checkpoint.pt"

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from ...errors import ImageError
+from splitrun.errors import ImageError
+from splitrun.preprocessing import Preprocessing, read_rgb
+
 from ..datasets import Boxes, Sample
 from ..metrics import UNLABELLED
 from ..outputs import read_class_map
-from ..preprocessing import Preprocessing, read_rgb
 from ..spec import ModelSpec
 from .recipe import Augmentation
 

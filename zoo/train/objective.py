@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import RecipeError
+from splitrun.errors import RecipeError
+
 from ..backbones import find_backbone
 from ..backbones.cut import channels_last
 from ..metrics import UNLABELLED

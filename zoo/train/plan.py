@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from ...errors import DatasetError, RecipeError, TrainingError
+from splitrun.errors import DatasetError, RecipeError, TrainingError
+
 from ..datasets import Dataset, Sample
 from ..labels import labels_of
 from ..spec import ModelSpec

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ...errors import RecipeError, UnknownNameError
-from ...registry import close_matches
+from splitrun.errors import RecipeError, UnknownNameError
+from splitrun.registry import close_matches
+
 from ..bottleneck_specs import Part
 from ..models import find_spec, registered
 from ..spec import ModelSpec

@@ -20,27 +20,18 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from splitrun.errors import DependencyError, ImageError, TrainingError
+from splitrun.files import new_file, refuse_taken
+from splitrun.machine import machine
+from splitrun.signals import check_stopped
+
 from ... import __version__
-from ...errors import (
-    DependencyError,
-    ImageError,
-    TrainingError,
-)
-from ...files import new_file, refuse_taken
-from ...machine import machine
-from ...signals import check_stopped
 from ..catalog import save
 from ..datasets import digest, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import load_checkpoint, other_run, save_checkpoint
-from .data import (
-    EvaluationPictures,
-    Order,
-    TrainingPictures,
-    evaluation_loader,
-    training_loader,
-)
+from .data import EvaluationPictures, Order, TrainingPictures, evaluation_loader, training_loader
 from .objective import Objective
 from .plan import (
     LOG_NAME,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ...errors import RecipeError, TrainingError
+from splitrun.errors import RecipeError, TrainingError
+
 from ..catalog import build, load
 from ..spec import ModelSpec
 from ..split_model import SplitModel

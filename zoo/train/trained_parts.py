@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from ...errors import RecipeError
+from splitrun.errors import RecipeError
+
 from ..split_model import SplitModel
 from .recipe import Optimizer, Stage
 

@@ -1,0 +1,310 @@
+"""Do two runtimes compute the same? What one's device half sends, held against another's edge half.
+
+A factorized stream is read by any edge: it decodes the symbols that were sent. With a hyperprior,
+the edge computes the scale indexes of y anew, from the symbols of z that came; where one is another
+than the device's, the image cannot be read.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.matrix.made_images import write_pictures
+from splitrun.bundle import open_bundle
+from splitrun.errors import BundleError, SplitzooError
+from splitrun.halves import Device, Edge
+from splitrun.signals import check_stopped
+from splitzoo.export.precision.report import read_photographs
+from splitzoo.export.split import export_split
+from splitzoo.zoo import catalog
+from splitzoo.zoo.packaged import packaged_folder
+from splitzoo.zoo.split_model import SplitModel
+
+CROSSED = (catalog.DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
+"""A factorized prior, and a hyperprior with means."""
+
+TORCH = "torch, eager"
+
+_INDEXES = "indexes"
+
+_EXPORTS = {
+    ("cpu", "fp32"): "ONNX Runtime",
+    ("openvino", "fp32"): "OpenVINO",
+    ("torchscript", "fp32"): "TorchScript",
+    ("torch", "fp32"): "torch.export",
+    ("cpu", "int8"): "ONNX Runtime",
+    ("openvino", "int8"): "OpenVINO",
+    ("openvino", "bf16"): "OpenVINO",
+}
+"""Runtimes beside torch itself, by target and precision of the bundle that they run."""
+
+_MADE = 32
+"""Pictures where there are no photographs."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What computed.
+
+    Attributes:
+        engine: For people.
+        precision: Of the device half; the edge half is fp32.
+        version: Of the engine, with its name.
+    """
+
+    engine: str
+    precision: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        """As it is called in the tables."""
+        return self.engine if self.precision == "fp32" else f"{self.engine} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Integers of two runtimes, counted against each other.
+
+    Attributes:
+        first: Name of a runtime: for scale indexes, of the device's.
+        second: Of another; for scale indexes, of the edge's, which may be the same.
+        tensor: That is compared.
+        count: Integers of it, over all images.
+        differing: Of these.
+        largest: Difference.
+        images: In which at least one differs.
+    """
+
+    first: str
+    second: str
+    tensor: str
+    count: int
+    differing: int
+    largest: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Runtimes held against each other on one model.
+
+    Attributes:
+        model: Its name.
+        bottleneck: Its kind.
+        trained: Its weights are not random.
+        images: That were compared.
+        runtimes: That computed, torch first.
+        symbols: For each two runtimes and each tensor that the device rounds itself.
+        scales: Where there is a hyperprior: the device's scale indexes against those that the
+            edge, in fp32, computes from the same z.
+        not_compared: Runtimes that could not be, with the reason.
+    """
+
+    model: str
+    bottleneck: str
+    trained: bool
+    images: int
+    runtimes: list[Runtime]
+    symbols: list[Difference]
+    scales: list[Difference]
+    not_compared: dict[str, str]
+
+
+class _Halves(Protocol):
+    """Both halves of a runtime, as far as the integers go."""
+
+    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        """Image (1, 3, H, W) float32 to the wire tensors, each (1, …)."""
+        ...
+
+    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Symbols of z (1, C, h, w) to scale indexes of y (1, …)."""
+        ...
+
+
+class _Eager:
+    def __init__(self, model: SplitModel) -> None:
+        self._model = model
+
+    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        return self._model.wire_tensors(torch.from_numpy(image))
+
+    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
+        return self._model.hyper(hyper_symbols[0])[0][None]
+
+
+class _Exported:
+    def __init__(self, folder: Path) -> None:
+        bundle = open_bundle(folder)
+        self._device, self._edge = Device(bundle), Edge(bundle)
+        self.version = self._device.graph.session.version
+
+    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        return self._device.tensors(image)
+
+    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
+        return self._edge.hyper(hyper_symbols[0])[0][None]
+
+
+def cross_runtimes(
+    model: SplitModel,
+    photographs: Sequence[Path],
+    folder: Path,
+    *,
+    calibration: Path,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Crossing:
+    """Run a model's halves in every runtime here, and count what differs.
+
+    Args:
+        model: In evaluation mode.
+        photographs: To compare on.
+        folder: That exists, for the bundles; whoever gave it removes it.
+        calibration: Folder of photographs, for int8's ranges.
+        progress: Called with the name of each step as it begins.
+
+    Raises:
+        ImageError: A photograph cannot be read.
+        BundleError: The model's scale indexes are not among what is sent.
+    """
+    if model.coder.hyper_gives and _INDEXES not in model.coder.hyper_gives:
+        raise BundleError(
+            f"The scale indexes of {model.spec.name} follow symbol by symbol from floats, in its "
+            "coder: they are not counted here.",
+            next_step="Give models with another bottleneck.",
+        )
+    halves: dict[str, _Halves] = {TORCH: _Eager(model)}
+    runtimes = [Runtime(TORCH, "fp32", f"torch {torch.__version__.partition('+')[0]}")]
+    not_compared: dict[str, str] = {}
+    for (target, precision), engine in _EXPORTS.items():
+        check_stopped()
+        name = Runtime(engine, precision, "").name
+        progress(f"{model.spec.name}: {name}")
+        try:
+            bundle = folder / f"{model.spec.name}-{target}-{precision}"
+            export_split(
+                model,
+                bundle,
+                target=target,
+                precision=precision,
+                calibration=calibration if precision == "int8" else None,
+                keep_tables=True,
+                accept=precision != "fp32",
+            )
+            halves[name] = made = _Exported(bundle)
+        except SplitzooError as error:
+            not_compared[name] = error.message.replace(model.spec.name, "The model")
+        else:
+            runtimes.append(Runtime(engine, precision, made.version))
+    counted = _Counted(model, runtimes)
+    for number, path in enumerate(photographs, 1):
+        check_stopped()
+        progress(f"{model.spec.name}: photograph {number} of {len(photographs)}")
+        counted.add(model.spec.preprocessing.load(path), halves)
+    return Crossing(
+        model=model.spec.name,
+        bottleneck=model.spec.bottleneck.kind,
+        trained=model.random_seed is None,
+        images=len(photographs),
+        runtimes=runtimes,
+        symbols=counted.of_tensors(),
+        scales=counted.of_scales(),
+        not_compared=not_compared,
+    )
+
+
+def cross_models(
+    names: Sequence[str],
+    *,
+    photographs: Path | None = None,
+    most: int = 96,
+    progress: Callable[[str], None] = lambda step: None,
+) -> list[Crossing]:
+    """Cross the runtimes on several models, with the same photographs.
+
+    Args:
+        names: Of models, or folders. Those with no weights here get random ones.
+        photographs: Folder; None makes pictures.
+        most: Photographs to compare on.
+        progress: Called with the name of each step as it begins.
+
+    Raises:
+        UnknownNameError: No model has that name.
+        ImageError: The folder does not exist, or a photograph of it cannot be read.
+        CalibrationError: It has fewer than 8.
+    """
+    crossings = []
+    for name in names:
+        trained = Path(name).is_dir() or packaged_folder(name) is not None
+        model = catalog.load(name, pretrained=trained)
+        with tempfile.TemporaryDirectory() as temporary:
+            pictures = photographs or Path(temporary) / "pictures"
+            if photographs is None:
+                pictures.mkdir()
+                write_pictures(model.spec.preprocessing, pictures, min(most, _MADE))
+            read = read_photographs(model, pictures)
+            chosen = [*read.held_out, *read.fitted][:most]
+            folder = Path(temporary)
+            crossings.append(
+                cross_runtimes(model, chosen, folder, calibration=pictures, progress=progress)
+            )
+    return crossings
+
+
+class _Counted:
+    """Sums over images, by pair of runtimes and tensor."""
+
+    def __init__(self, model: SplitModel, runtimes: Sequence[Runtime]) -> None:
+        coder = model.coder
+        self._names = coder.sends
+        self._scales = _INDEXES in coder.hyper_gives
+        self._edges = [one.name for one in runtimes if one.precision == "fp32"]
+        self._sums: dict[tuple[str, str, str], NDArray[np.int64]] = {}
+
+    def add(self, image: NDArray[np.float32], halves: dict[str, _Halves]) -> None:
+        """Run an image through all of them."""
+        sent = {
+            name: dict(zip(self._names, one.send(image), strict=True))
+            for name, one in halves.items()
+        }
+        for (first, before), (second, after) in combinations(sent.items(), 2):
+            for tensor, values in before.items():
+                if values.dtype.kind in "iu" and tensor != _INDEXES:
+                    self._count((first, second, tensor), values, after[tensor])
+        for device, tensors in sent.items() if self._scales else ():
+            for edge in self._edges:
+                indexes = halves[edge].indexes(tensors["hyper_symbols"])
+                self._count((device, edge, _INDEXES), tensors[_INDEXES], indexes)
+
+    def _count(self, key: tuple[str, str, str], first: NDArray[Any], second: NDArray[Any]) -> None:
+        difference = np.abs(first.astype(np.int64) - second)
+        differing = int(np.count_nonzero(difference))
+        size, differs, largest, images = self._sums.get(key, np.zeros(4, np.int64))
+        self._sums[key] = np.array(
+            (
+                size + difference.size,
+                differs + differing,
+                max(largest, int(difference.max())),
+                images + (differing > 0),
+            ),
+            np.int64,
+        )
+
+    def of_tensors(self) -> list[Difference]:
+        """Return what was counted of the tensors that are rounded on the device."""
+        return [one for one in self._all() if one.tensor != _INDEXES]
+
+    def of_scales(self) -> list[Difference]:
+        """Return what was counted of scale indexes."""
+        return [one for one in self._all() if one.tensor == _INDEXES]
+
+    def _all(self) -> list[Difference]:
+        return [Difference(*key, *map(int, sums)) for key, sums in self._sums.items()]

@@ -1,0 +1,27 @@
+"""Made pictures as files, for commands that take a folder of photographs where there is none."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from splitrun.preprocessing import Preprocessing
+from splitzoo.export.recording import picture
+
+_FIRST = 1 << 16
+"""Seed of the first: those of the pictures that parity is checked on are smaller."""
+
+
+def write_pictures(preprocessing: Preprocessing, folder: Path, count: int) -> None:
+    """Write PNG files of pictures with the spectrum of photographs, as large as a model's input.
+
+    Args:
+        preprocessing: Of the model.
+        folder: That exists.
+        count: Of the files.
+    """
+    mean, std = (np.reshape(one, (3, 1, 1)) for one in (preprocessing.mean, preprocessing.std))
+    for number in range(count):
+        values = picture(preprocessing, _FIRST + number)[0] * std + mean
+        pixels = np.rint(255 * values).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{number:03}.png")

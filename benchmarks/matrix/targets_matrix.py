@@ -1,0 +1,260 @@
+"""The matrix of targets: each kind of model exported to each target and precision."""
+
+import fnmatch
+import gc
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix.processes import run_apart
+from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
+from benchmarks.matrix.tensorrt_rtx import rtx_version
+from splitzoo.export.targets import TARGETS
+from splitzoo.zoo import catalog
+from splitzoo.zoo.packaged import packaged_folder
+from splitzoo.zoo.spec import ModelSpec
+
+MODELS = (
+    "flowers-splittable_regnetx_002-fp-beta3",
+    "splittable_resnet50-fp-beta0.16",
+    "splittable_resnet50-shp-beta0.16",
+    "splittable_resnet50-mshp-beta0.16",
+    "splittable_regnety6.4gf-fp-beta0.16",
+    "splittable_hybrid_vit_small_r26_s32_224-mshp-beta0.16",
+    "splittable_resnet50-bq3ch",
+    "splittable_resnet50-bq12ch_v0.1.1",
+    "splittable_densenet169-bq12ch_v0.1.1",
+    "splittable_inception_v3-bq12ch_v0.1.1",
+    "resnet50-eb_after_layer2-beta1.0e-8",
+    "resnet50-layer2-jpeg-q90",
+    "resnet50-jpeg-q90",
+    # The zoo's own EfficientNet is L2, of 480 million parameters.
+    "tf_efficientnet_b0-webp-q90",
+    # Qualities from 5 on, the zoo's own among them, have layers half again as wide.
+    "resnet50-factorized_prior-q1",
+    "resnet50-scale_hyperprior-q1",
+    "resnet50-mean_scale_hyperprior-q1",
+    "resnet50-joint_autoregressive_hierarchical_prior-q1",
+    "deeplabv3_splittable_resnet50-fp-beta0.16",
+    "deeplabv3_splittable_resnet50-mshp-beta0.16",
+    "deeplabv3_splittable_resnet50-bq3ch",
+    "deeplabv3_resnet50-jpeg-q90",
+    "deeplabv3_resnet50-mean_scale_hyperprior-q1",
+    "faster_rcnn_splittable_resnet50-fp-beta0.16",
+    "faster_rcnn_splittable_resnet50-mshp-beta0.16",
+    "faster_rcnn_splittable_resnet50-bq3ch",
+    "faster_rcnn_resnet50-jpeg-q90",
+    "faster_rcnn_resnet50-mean_scale_hyperprior-q1",
+)
+"""One for each kind of bottleneck and task, and for each kind of backbone."""
+
+COMPILED = ("flowers-splittable_regnetx_002-fp-beta3", "splittable_resnet50-mshp-beta0.16")
+"""Those that are compiled ahead of time though nobody asks for it."""
+
+NOT_TRIED = "Compiling takes a minute or two a model: `--aot` does it."
+
+SAME_FILES = "raspberrypi"
+"""Its graphs are those of ``cpu``."""
+
+ON_A_GPU = "torch-tensorrt"
+"""It compiles on an NVIDIA GPU alone."""
+
+_DENSE_INPUT = {"resize": 256, "crop": (256, 320), "longest": 0}
+_PICTURES = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, exported to all of the columns.
+
+    Attributes:
+        model: Its name.
+        bottleneck: Its kind, in words.
+        task: Of the model.
+        input: Height and width of the pictures that it was exported for, pixels.
+        trained: Its weights are not random.
+        cells: One for each column.
+    """
+
+    model: str
+    bottleneck: str
+    task: str
+    input: tuple[int, int]
+    trained: bool
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All rows.
+
+    Attributes:
+        columns: Titles.
+        rows: In the order of the models that were asked for.
+        photographs: Pictures held out were photographs, not made.
+        tensorrt_rtx: Version; empty where it is not installed.
+        seconds: That all of it took.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    photographs: bool
+    tensorrt_rtx: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row to make.
+
+    Attributes:
+        name: Of the model.
+        columns: To export to.
+        photographs: Folder of them; None makes pictures.
+        aot: Compile ahead of time, though it takes long.
+        folder: For what the process makes; whoever gave it removes it.
+        threads: For PyTorch in the process.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    photographs: Path | None = None
+    aot: bool = False
+    folder: Path = Path()
+    threads: int = 1
+
+
+def list_columns(targets: Sequence[str] = ()) -> list[Column]:
+    """Return the columns of targets, by default of all that can be tried anywhere and differ.
+
+    Raises:
+        UnknownNameError: There is no such target.
+    """
+    names = targets or [one for one in TARGETS.names() if one not in (SAME_FILES, ON_A_GPU)]
+    columns = []
+    for name in names:
+        target = TARGETS.get(name)
+        columns += [Column(name, precision) for precision in target.precisions]
+        columns += [Column(name, "fp32", aot=True)] if target.aot else []
+    return columns
+
+
+def matching_models(pattern: str) -> list[str]:
+    """Return the models of the matrix whose names match; or a name that it does not list.
+
+    Args:
+        pattern: Shell-style; a word without wildcards matches anywhere.
+
+    Raises:
+        UnknownNameError: None does, and no model has that name.
+    """
+    wild = pattern if any(one in pattern for one in "*?[") else f"*{pattern}*"
+    found = fnmatch.filter(MODELS, wild)
+    return found or [catalog.get_spec(pattern).name]
+
+
+def matrix_spec(name: str) -> ModelSpec:
+    """Return the spec of a name as it is exported here: dense tasks get fewer pixels, for time.
+
+    Raises:
+        UnknownNameError: No model has that name.
+    """
+    spec = catalog.get_spec(name)
+    if spec.task == "image-classification":
+        return spec
+    smaller = replace(spec.preprocessing, **_DENSE_INPUT)
+    return spec.model_copy(update={"preprocessing": smaller})
+
+
+def measure_matrix(
+    names: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    photographs: Path | None = None,
+    aot: bool = False,
+    jobs: int = 1,
+    done: Callable[[str], None] = lambda name: None,
+) -> Matrix:
+    """Export every model to every column, each model in a process of its own.
+
+    Args:
+        names: Of models.
+        columns: To export to.
+        photographs: Folder, for what is below fp32; None makes pictures.
+        aot: Compile every model ahead of time.
+        jobs: Models at a time.
+        done: Called with the name of each model that is done.
+    """
+    begun, rows = time.perf_counter(), {}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with tempfile.TemporaryDirectory() as folder:
+        work = [
+            Job(name, tuple(columns), photographs, aot, Path(folder), threads) for name in names
+        ]
+        for number, row in run_apart(_measure_apart, work, jobs=jobs, crashed=_crashed):
+            rows[number] = row
+            done(names[number])
+    return Matrix(
+        columns=tuple(one.title for one in columns),
+        rows=tuple(rows[number] for number in sorted(rows)),
+        photographs=photographs is not None,
+        tensorrt_rtx=rtx_version(),
+        seconds=round(time.perf_counter() - begun),
+    )
+
+
+def _measure_apart(job: Job) -> Row:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    # What a process that is stopped leaves behind goes with the folder.
+    tempfile.tempdir = str(job.folder)
+    return measure_row(job)
+
+
+def measure_row(job: Job) -> Row:
+    """Build or load a model, and export it to each column."""
+    model = (
+        catalog.load(job.name)
+        if packaged_folder(job.name)
+        else catalog.build(matrix_spec(job.name))
+    )
+    with tempfile.TemporaryDirectory() as made:
+        if job.photographs is None:
+            write_pictures(model.spec.preprocessing, Path(made), _PICTURES)
+        cells = []
+        for column in job.columns:
+            gc.collect()
+            left_out = column.aot and not job.aot and job.name not in COMPILED
+            cells.append(
+                Cell(column.title, "not tried", NOT_TRIED)
+                if left_out
+                else measure_cell(model, column, job.photographs or Path(made))
+            )
+    return _row(model.spec, cells, trained=model.random_seed is None)
+
+
+def _crashed(job: Job, code: int) -> Row:
+    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    reason = f"The process that exported the model ended with {ended}."
+    cells = (Cell(one.title, "failed", reason) for one in job.columns)
+    return _row(matrix_spec(job.name), cells, trained=packaged_folder(job.name) is not None)
+
+
+def _row(spec: ModelSpec, cells: Iterable[Cell], *, trained: bool) -> Row:
+    kind = spec.bottleneck.kind
+    # Of codecs, which one it is says more than the kind.
+    which = getattr(spec.bottleneck, "codec", getattr(spec.bottleneck, "architecture", ""))
+    return Row(
+        model=spec.name,
+        bottleneck=f"{kind} {which}".strip(),
+        task=spec.task,
+        input=spec.preprocessing.crop,
+        trained=trained,
+        cells=tuple(cells),
+    )

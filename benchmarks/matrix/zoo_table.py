@@ -1,0 +1,131 @@
+"""The table of the zoo: what each architecture costs the device, and what it was compared with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from benchmarks.matrix.page import table_line
+from splitrun.errors import DependencyError, ParityError
+from splitzoo import __version__
+from splitzoo.profile.flops import count_flops
+from splitzoo.profile.size import encoder_bits, encoder_parameters
+from splitzoo.zoo import catalog
+from splitzoo.zoo.spec import ModelSpec
+
+Track = Callable[[Sequence[str]], Iterable[str]]
+
+_HEADER = (
+    ("architecture", "---"),
+    ("models", "---:"),
+    ("cut", "---"),
+    ("sent per image", "---"),
+    ("elements", "---:"),
+    ("parameters on the device", "---:"),
+    ("encoder bits", "---:"),
+    ("MACs on the device", "---:"),
+    ("against the reference", "---"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture.
+
+    Attributes:
+        spec: Of its first model.
+        models: How many registered models have it.
+        parameters: Learned, on the device.
+        bits: Eq. 1 of the SC2 paper.
+        macs: On the device, per image.
+        parity: With the reference implementation, in words.
+    """
+
+    spec: ModelSpec
+    models: int
+    parameters: int
+    bits: int
+    macs: int
+    parity: str
+
+
+def measure_zoo(
+    names: Sequence[str] | None = None,
+    *,
+    compare: Callable[[ModelSpec], str] | None = None,
+    track: Track = iter,
+) -> list[Row]:
+    """Build every architecture, and count what it costs the device.
+
+    Args:
+        names: First names of architectures; by default all.
+        compare: Says how a model compares with the reference; by default nothing is compared.
+        track: Goes through the names, showing progress.
+    """
+    groups = catalog.list_architectures()
+    rows = []
+    for name in track(list(groups if names is None else names)):
+        model = catalog.build(name)
+        rows.append(
+            Row(
+                spec=model.spec,
+                models=len(groups.get(name, [name])),
+                parameters=encoder_parameters(model),
+                bits=encoder_bits(model),
+                macs=count_flops(model).macs,
+                parity=_compared(compare, model.spec),
+            )
+        )
+    return rows
+
+
+def _compared(compare: Callable[[ModelSpec], str] | None, spec: ModelSpec) -> str:
+    if compare is None:
+        return "not compared"
+    try:
+        return compare(spec)
+    except ParityError as error:
+        return f"**differs**: {error.message}"
+    except DependencyError as error:
+        return f"not compared: {error.message}"
+
+
+def render_zoo(rows: Sequence[Row], *, command: str) -> str:
+    """Render the table as Markdown."""
+    lines = [
+        "# The zoo",
+        "",
+        f"{sum(row.models for row in rows)} models of {len(rows)} architectures; models of one "
+        "architecture differ in β, quality, or, for CR + BQ, the number of channels. Elements are "
+        "those of the main tensor that the device gives for one image of the model's input size, "
+        "before coding; encoder bits are those of Eq. 1 of the SC2 paper. The last column says "
+        "what the same random weights and pictures gave in sc2bench's own model: all integers "
+        "that are sent, and the outputs; of CR + BQ the outputs alone, without the quantiser. "
+        "Learned image codecs are held against CompressAI's, by their symbols (of mbt2018 those of "
+        "z) and by the picture of 128×128 pixels that comes back through the bytes of each. Other "
+        "image codecs have no reference. MACs include those of mbt2018's context network, which "
+        "runs in the coder.",
+        "",
+        table_line(name for name, _ in _HEADER),
+        table_line(rule for _, rule in _HEADER),
+        *(table_line(_cells(row)) for row in rows),
+        "",
+        f"Made by `{command}` with splitzoo {__version__}, torch {version('torch')}, "
+        f"timm {version('timm')}, compressai {version('compressai')}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> Iterable[str]:
+    spec = row.spec
+    main = spec.wire[0]
+    elements = main.shape[0] * main.shape[1] * main.shape[2]
+    yield f"`{spec.name}`"
+    yield str(row.models)
+    yield f"{spec.backbone} after {spec.cut}" if spec.cut else f"before {spec.backbone}"
+    yield f"{main.name} {'×'.join(map(str, main.shape))} {main.dtype}"
+    yield f"{elements:,}"
+    yield f"{row.parameters:,}"
+    yield f"{row.bits:,}"
+    yield f"{row.macs:,}"
+    yield row.parity

@@ -1,0 +1,237 @@
+"""What a precision below fp32 changes: symbols, bytes and answers."""
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splitrun.bundle import Bundle
+from splitrun.errors import CalibrationError, DatasetError, DesyncError, ImageError, ParityError
+from splitrun.halves import Device, Edge, Tensors
+from splitrun.limits import Limits
+from splitrun.preprocessing import Preprocessing
+from splitrun.record import Record
+from splitrun.selftest import Compared, compare_symbols, incomparable
+from splitrun.signals import check_stopped
+
+from ...zoo.calibration.photographs import choose, parted, refuse_few
+from ...zoo.datasets import read_dataset
+from ...zoo.labels import labels_of
+from ...zoo.split_model import SplitModel
+from ..manifest import Effect
+from ..recording import picture
+
+MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+"""Share by which the payload may change: a graph that loses its signal sends less."""
+
+MOST_POINTS = 0.5
+"""Of top-1 that may be lost, beside one photograph: a hundred of them tell no more."""
+
+_MADE = 16
+"""Pictures that are made where no photographs are given."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A folder of photographs, parted.
+
+    Attributes:
+        fitted: To be calibrated with.
+        held_out: To be compared on.
+        classes: Index of the class of the model, of those that lie in a folder of its name.
+        skipped: Pictures that could not be read.
+    """
+
+    fitted: list[Path]
+    held_out: list[Path]
+    classes: dict[Path, int]
+    skipped: int
+
+
+def read_photographs(model: SplitModel, folder: Path) -> Photographs:
+    """Find the photographs of a folder that can be read, and part them.
+
+    Raises:
+        CalibrationError: There are fewer than 8, or there is no such folder.
+    """
+    try:
+        chosen = choose(folder)
+    except ImageError as error:
+        raise CalibrationError(
+            f"There are no photographs to calibrate with: {folder}: {error.reason}.",
+            next_step="Give a folder with at least 8: --calibration DIR",
+        ) from error
+    usable = []
+    for path in chosen:
+        check_stopped()
+        try:
+            model.spec.preprocessing.load(path)
+        except ImageError:
+            continue
+        usable.append(path)
+    refuse_few(folder, len(chosen), len(usable))
+    fitted, held_out = parted(usable)
+    return Photographs(fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable))
+
+
+def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
+    if model.spec.task != "image-classification":
+        return {}
+    labels = labels_of(model.spec)
+    # Folders of other names hold photographs too, which calibrate as well.
+    numbers = {label: number for number, label in enumerate(labels)}
+    found = {path: numbers[path.parent.name] for path in usable if path.parent.name in numbers}
+    with contextlib.suppress(DatasetError):
+        dataset = read_dataset(model.spec.task, folder, "train", labels)
+        found |= {one.path: one.target for one in dataset.samples if isinstance(one.target, int)}
+    return found
+
+
+@torch.no_grad()
+def measure_effect(
+    model: SplitModel,
+    bundle: Bundle,
+    photographs: Photographs | None,
+    kept: list[str],
+    records: Sequence[Record] = (),
+) -> Effect:
+    """Compare the device half of a bundle with the model in fp32.
+
+    Args:
+        model: In evaluation mode.
+        bundle: Of it, with a device graph of a lower precision.
+        photographs: Those held out are compared; None compares made pictures.
+        kept: Names of the parts left in fp32.
+        records: Of the pictures that parity is checked on: the worst of them counts too.
+    """
+    device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
+    worst = _Worst()
+    for record in records:
+        worst.see(bundle, device.tensors(record.image), record.sent)
+    compared = Compared()
+    payloads: list[tuple[int, int]] = []
+    right: list[tuple[bool, bool]] = []
+    for image, label in _pictures(model.spec.preprocessing, photographs):
+        check_stopped()
+        exact = model.wire_tensors(torch.from_numpy(image))
+        found = device.tensors(image)
+        sent = dict(zip(model.coder.sends, exact, strict=True))
+        compared += worst.see(bundle, found, sent)
+        streams = [device.codec.compress(*(one[0] for one in both)) for both in (exact, found)]
+        before, after = (len(device.codec.unframe(stream)[0]) for stream in streams)
+        payloads.append((before, after))
+        if label is not None:
+            before = int(model(torch.from_numpy(image)).argmax())
+            right.append((before == label, _answer(edge, streams[1]) == label))
+    sums = np.sum(right, axis=0) if right else (None, None)
+    means = np.mean(payloads, axis=0)
+    return Effect(
+        calibrated=len(photographs.fitted) if photographs else 0,
+        skipped=photographs.skipped if photographs else 0,
+        held_out=len(payloads),
+        photographs=photographs is not None,
+        symbols=compared.symbols,
+        flips=compared.differing / max(compared.symbols, 1),
+        changed=compared.changed,
+        most_changed=worst.changed,
+        largest_difference=worst.difference,
+        sent_error=worst.sent_error,
+        payload_bytes_fp32=float(means[0]),
+        payload_bytes=float(means[1]),
+        labelled=len(right),
+        right_fp32=None if sums[0] is None else int(sums[0]),
+        right=None if sums[1] is None else int(sums[1]),
+        kept_fp32=kept,
+    )
+
+
+@dataclass
+class _Worst:
+    """The most that a tensor of one picture differs by, as parity and self-tests judge it."""
+
+    changed: float = 0.0
+    difference: int = 0
+    sent_error: float = 0.0
+
+    def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
+        """Take one picture in, and count its integers that can be compared."""
+        anything = Limits(changed=1, difference=1 << 40)
+        left_out, counted = incomparable(bundle, found, exact), Compared()
+        for (name, before), after in zip(exact.items(), found, strict=True):
+            if name in left_out:
+                continue
+            if before.dtype.kind == "f":
+                scale = float(np.abs(before).max()) or 1.0
+                self.sent_error = max(self.sent_error, float(np.abs(after - before).max()) / scale)
+                continue
+            here = compare_symbols(after, before, np.zeros(before.shape, bool), anything, name)
+            self.changed = max(self.changed, here.changed)
+            self.difference = max(self.difference, here.largest)
+            counted += here
+        return counted
+
+
+def _answer(edge: Edge, stream: bytes) -> int | None:
+    """Return the class that the edge finds; none where it computes other scales than the device."""
+    try:
+        return int(edge.decode(stream)[0].argmax())
+    except DesyncError:
+        return None
+
+
+def _pictures(
+    preprocessing: Preprocessing, photographs: Photographs | None
+) -> Iterable[tuple[NDArray[np.float32], int | None]]:
+    if photographs is None:
+        yield from ((picture(preprocessing, number), None) for number in range(_MADE))
+    else:
+        for path in photographs.held_out:
+            yield preprocessing.load(path), photographs.classes.get(path)
+
+
+def beyond(effect: Effect, limits: Limits, precision: str) -> list[str]:
+    """Return what is beyond the limits, in words."""
+    found, most = [], MOST_INFLATION[precision]
+    if effect.most_changed > limits.changed:
+        found.append(
+            f"of the symbols that are not 0, {effect.changed:.2%} differ, in one picture up to "
+            f"{effect.most_changed:.2%} ({limits.changed:.0%} may)"
+        )
+    if effect.sent_error > limits.sent_tolerance:
+        found.append(
+            f"what is sent differs by {effect.sent_error:.1%} of the largest "
+            f"({limits.sent_tolerance:.0%} is allowed)"
+        )
+    if effect.largest_difference > limits.difference:
+        found.append(
+            f"a symbol differs by {effect.largest_difference} ({limits.difference} is allowed)"
+        )
+    if abs(effect.rate_inflation) > most:
+        found.append(f"the payload changes by {effect.rate_inflation:+.1%} ({most:.0%} is allowed)")
+    if effect.right is not None and effect.right_fp32 is not None:
+        lost = effect.right_fp32 - effect.right
+        if lost > 1 + MOST_POINTS / 100 * effect.labelled:
+            found.append(
+                f"{lost} of {effect.labelled} photographs are no longer named right "
+                f"({MOST_POINTS} points and one photograph are allowed)"
+            )
+    return found
+
+
+def refuse_beyond(effect: Effect, limits: Limits, precision: str) -> None:
+    """Refuse an effect that is beyond the limits.
+
+    Raises:
+        ParityError: It is, with all that is.
+    """
+    if found := beyond(effect, limits, precision):
+        raise ParityError(
+            f"In {precision}, {'; '.join(found)}.",
+            next_step="Keep more in fp32 (--keep-fp32 last --keep-fp32 gdn), give other "
+            "photographs, or take it as it is with --accept.",
+        )

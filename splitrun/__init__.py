@@ -1,0 +1,62 @@
+"""Run the two halves of a bundle: image to stream on the device, stream to output on the edge.
+
+>>> from splitrun import Device, Edge, open_bundle
+>>> bundle = open_bundle("bundle")
+>>> (stream,) = Device(bundle).encode(bundle.preprocessing.load("photo.jpg"))
+>>> (logits,) = Edge(bundle).decode(stream)
+
+All that a board or an edge server runs. It needs numpy, Pillow and the bundle's engine, and codes
+faster with constriction; it imports neither torch nor splitzoo. Its command line is
+``python -m splitrun --help``, and a bundle carries a copy of this folder.
+"""
+
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .bundle import Bundle, open_bundle
+    from .coding import Codec, Coder
+    from .errors import BitstreamError, BundleError, DesyncError, SplitzooError
+    from .halves import Device, Edge
+    from .predictions import Prediction
+    from .preprocessing import Preprocessing
+    from .selftest import SelfTest, run_selftest
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BitstreamError": ".errors",
+    "Bundle": ".bundle",
+    "BundleError": ".errors",
+    "Codec": ".coding",
+    "Coder": ".coding",
+    "DesyncError": ".errors",
+    "Device": ".halves",
+    "Edge": ".halves",
+    "Prediction": ".predictions",
+    "Preprocessing": ".preprocessing",
+    "SelfTest": ".selftest",
+    "SplitzooError": ".errors",
+    "open_bundle": ".bundle",
+    "run_selftest": ".selftest",
+}
+
+__all__ = [
+    "BitstreamError",
+    "Bundle",
+    "BundleError",
+    "Codec",
+    "Coder",
+    "DesyncError",
+    "Device",
+    "Edge",
+    "Prediction",
+    "Preprocessing",
+    "SelfTest",
+    "SplitzooError",
+    "open_bundle",
+    "run_selftest",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,117 @@
+"""Measure a bundle where it runs."""
+
+from dataclasses import dataclass
+
+from .bundle import Bundle
+from .coding.ans_engine import ENGINE
+from .halves import Device, Edge
+from .machine import machine, versions
+from .measure import Latency, measure_steps, peak_memory_bytes
+from .record import Record
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a bench measured.
+
+    Attributes:
+        model: Name of the model.
+        target: Of the bundle.
+        engine: With its version.
+        half: ``"device"`` or ``"edge"``.
+        image: ``"self-test"`` or the image's path.
+        threads: Given to the engine; 0 lets it choose.
+        warmup: Runs before the counted ones.
+        iterations: Counted runs.
+        payload_bytes: Of the image.
+        stream_bytes: Of the image.
+        latency: Per step and in total.
+        peak_memory_bytes: Of the process, so far.
+        environment: Machine and versions.
+    """
+
+    model: str
+    target: str
+    engine: str
+    half: str
+    image: str
+    threads: int
+    warmup: int
+    iterations: int
+    payload_bytes: int
+    stream_bytes: int
+    latency: dict[str, Latency]
+    peak_memory_bytes: int
+    environment: dict[str, str]
+
+
+def bench_half(
+    bundle: Bundle,
+    half: str,
+    *,
+    image: str | None = None,
+    threads: int = 0,
+    stand_in: bool = False,
+    warmup: int = 10,
+    iterations: int = 100,
+) -> Bench:
+    """Time the steps of one half on one image.
+
+    Args:
+        bundle: That was opened.
+        half: ``"device"``: encoder, entropy coding, framing. ``"edge"``: framing, entropy coding,
+            decoder.
+        image: An image file, or None for the input recorded for the self-test. Preprocessing is
+            timed too when a file is given.
+        threads: For the engine; 0 takes the bundle's number, or lets the engine choose.
+        stand_in: Let another engine run the graphs of one that is not here, where one can.
+        warmup: Runs before the counted ones.
+        iterations: Counted runs.
+    """
+    record = Record.load(bundle)
+    codec = bundle.codec()
+    if half == "device":
+        device = Device(bundle, threads, stand_in=stand_in)
+        session = device.graph.session
+        steps = {
+            "encoder": device.tensors,
+            "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
+            "framing": lambda payload: codec.frame(payload, codec.shape),
+        }
+        value: object = record.image
+        if image:
+            steps = {"preprocessing": bundle.preprocessing.load, **steps}
+            value = image
+        stream = device.encode(bundle.preprocessing.load(image) if image else record.image)[0]
+    else:
+        edge = Edge(bundle, threads, stand_in=stand_in)
+        session = edge.graph.session
+        steps = {
+            "framing": codec.unframe,
+            "entropy coding": lambda frame: edge.decode_payload(*frame),
+            "decoder": edge.output,
+        }
+        value = stream = record.stream
+    latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
+    return Bench(
+        model=bundle.name,
+        target=bundle.target,
+        engine=session.version,
+        half=half,
+        image=image or "self-test",
+        threads=threads,
+        warmup=warmup,
+        iterations=iterations,
+        payload_bytes=len(codec.unframe(stream)[0]),
+        stream_bytes=len(stream),
+        latency=latency,
+        peak_memory_bytes=peak_memory_bytes(),
+        environment=machine() | versions("numpy", "pillow") | _entropy_coder(),
+    )
+
+
+def _entropy_coder() -> dict[str, str]:
+    """Say which coder ran, and so whose times these are."""
+    if ENGINE.NAME == "constriction":
+        return versions("constriction")
+    return {"constriction": f"not installed: {ENGINE.NAME}"}

@@ -1,0 +1,284 @@
+"""``python -m splitrun``: encode on the device, decode on the edge, test and measure both."""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+from .bundle import MANIFEST_NAME, Bundle, open_bundle
+from .errors import BitstreamError, OutputError, SplitzooError
+from .files import new_file
+
+MAX_STREAM_BYTES = 1 << 28
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments; by default those of the process.
+    """
+    # An old reader of standard output may not know the characters of labels.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    arguments = _parser(_default_bundle()).parse_args(argv)
+    try:
+        arguments.run(open_bundle(arguments.bundle), arguments)
+        sys.stdout.flush()
+    except SplitzooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: The system refused: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _default_bundle() -> Path | None:
+    """Return the bundle that this package lies in, or else the current folder if it is one."""
+    folders = (Path(__file__).parents[1], Path())
+    return next((folder for folder in folders if (folder / MANIFEST_NAME).is_file()), None)
+
+
+def _parser(bundle: Path | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m splitrun", description=__doc__)
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=bundle,
+        required=bundle is None,
+        help="folder of the bundle (by default the one that this runtime lies in, or this folder)",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_count, default=0, help="for the engine; 0: it chooses")
+    common.add_argument(
+        "--stand-in", action="store_true", help="run with ONNX Runtime what has no engine here"
+    )
+    common.add_argument("--json", action="store_true", help="print JSON")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    encode = commands.add_parser("encode", parents=[common], help="images to streams")
+    encode.add_argument("images", nargs="+", metavar="IMAGE")
+    encode.add_argument(
+        "-o", "--output", type=Path, help="file, or folder for several images (default: IMAGE.sz)"
+    )
+    encode.add_argument(
+        "--numbered", action="store_true", help="name the streams 0.sz, 1.sz, … in the folder -o"
+    )
+    encode.set_defaults(run=_encode)
+
+    decode = commands.add_parser("decode", parents=[common], help="streams to answers")
+    decode.add_argument("streams", nargs="+", metavar="STREAM")
+    decode.add_argument("--top", type=_positive, default=5, help="classes or objects to print")
+    decode.add_argument(
+        "--picture",
+        type=_size,
+        action="append",
+        metavar="WIDTHxHEIGHT",
+        help="of the picture that a stream is of, for boxes in its pixels; once for each stream",
+    )
+    decode.set_defaults(run=_decode)
+
+    selftest = commands.add_parser(
+        "selftest", parents=[common], help="compare this machine with the recorded run"
+    )
+    selftest.set_defaults(run=_selftest)
+
+    bench = commands.add_parser("bench", parents=[common], help="latency and memory")
+    bench.add_argument("--half", choices=("device", "edge", "both"), default="both")
+    bench.add_argument("--image", help="measure on this image, preprocessing included")
+    bench.add_argument("--warmup", type=_count, default=10)
+    bench.add_argument("--iterations", type=_positive, default=100)
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .halves import Device
+    from .measure import peak_memory_bytes
+
+    paths = _stream_paths(arguments)
+    device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
+    results = []
+    for image, path in zip(arguments.images, paths, strict=True):
+        stream = device.encode(bundle.preprocessing.load(image))[0]
+        with new_file(path) as temporary:
+            temporary.write_bytes(stream)
+        payload = len(device.codec.unframe(stream)[0])
+        results.append(
+            {
+                "image": image,
+                "stream": str(path),
+                "payload_bytes": payload,
+                "stream_bytes": len(stream),
+            }
+        )
+        if not arguments.json:
+            print(f"{path}: {len(stream):,} bytes")
+    if arguments.json:
+        _print_json(
+            {
+                "streams": results,
+                "engine": device.graph.session.version,
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
+        )
+
+
+def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .halves import Edge
+    from .predictions import answer
+
+    edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
+    labels = bundle.labels()
+    results = []
+    pictures = arguments.picture or [None] * len(arguments.streams)
+    if len(pictures) != len(arguments.streams):
+        raise BitstreamError(
+            f"{len(pictures)} pictures for {len(arguments.streams)} streams.",
+            next_step="Give --picture once for each stream, in their order.",
+        )
+    for name, picture in zip(arguments.streams, pictures, strict=True):
+        try:
+            outputs = edge.decode(_read_stream_file(Path(name)))
+        except BitstreamError as error:
+            raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
+        said = answer(bundle, edge, outputs, labels, count=arguments.top, picture=picture)
+        results.append({"stream": name, **dataclasses.asdict(said)})
+        if not arguments.json:
+            print(name)
+            for amount, what in said.lines():
+                print(f"  {amount:>6}  {what}")
+    if not arguments.json and bundle.weights == "random":
+        print("The weights are random: these answers mean nothing.", file=sys.stderr)
+    if arguments.json:
+        _print_json({"outputs": results, "weights": bundle.weights})
+
+
+def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .selftest import run_selftest
+
+    bundle.check_files()
+    result = run_selftest(bundle, arguments.threads, stand_in=arguments.stand_in)
+    if arguments.json:
+        _print_json(dataclasses.asdict(result) | {"passed": True})
+        return
+    equal = result.symbols - result.symbols_differing
+    print(f"files     {len(bundle.files)} as the manifest says")
+    print(f"run by    {result.device} → {result.edge}")
+    print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's in fp32")
+    if result.symbols_differing:
+        print(
+            "          the other "
+            + (
+                f"{result.symbols_differing} lie on rounding boundaries"
+                if bundle.precision == "fp32"
+                else f"{result.symbols_differing} differ by up to {result.largest_difference}, "
+                f"as {bundle.precision} may"
+            )
+        )
+    how = "written and read again exactly" if result.stream_rewritten else "read again"
+    print(f"stream    {result.stream_bytes:,} bytes, {how}")
+    print(
+        f"output    within {result.output_relative_error:.1e} of PyTorch's "
+        f"({result.output_tolerance:.0e} allowed)"
+    )
+    print("self-test passed")
+
+
+def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .bench import bench_half
+
+    halves = ("device", "edge") if arguments.half == "both" else (arguments.half,)
+    results = [
+        bench_half(
+            bundle,
+            half,
+            image=arguments.image if half == "device" else None,
+            threads=arguments.threads,
+            stand_in=arguments.stand_in,
+            warmup=arguments.warmup,
+            iterations=arguments.iterations,
+        )
+        for half in halves
+    ]
+    if arguments.json:
+        _print_json([dataclasses.asdict(result) for result in results])
+        return
+    for result in results:
+        print(f"{result.half}, {result.engine}, {result.environment['cpu']}")
+        print(f"  {'ms':16} {'p50':>8} {'p90':>8} {'p99':>8}")
+        for name, one in result.latency.items():
+            print(f"  {name:16} {one.p50_ms:8.3f} {one.p90_ms:8.3f} {one.p99_ms:8.3f}")
+        print(f"  stream {result.stream_bytes:,} bytes, {result.iterations} runs")
+    what = "of this process, which ran both halves" if len(results) > 1 else "of this process"
+    print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB, {what}")
+
+
+def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
+    images, output = [Path(image) for image in arguments.images], arguments.output
+    if arguments.numbered:
+        return [(output or Path()) / f"{number}.sz" for number in range(len(images))]
+    if output is None:
+        paths = [image.with_suffix(".sz") for image in images]
+    elif len(images) > 1 or output.is_dir():
+        paths = [output / f"{image.stem}.sz" for image in images]
+    else:
+        paths = [output]
+    for path in paths:
+        if any(path.resolve() == image.resolve() for image in images):
+            raise OutputError(path, "it is one of the images", next_step="Name the stream with -o.")
+    if len(set(paths)) < len(paths):
+        raise OutputError(
+            output or images[0].parent,
+            "two images would have the same stream file",
+            next_step="Number the streams with --numbered.",
+        )
+    return paths
+
+
+def _read_stream_file(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise BitstreamError("It is not a file.")
+        with path.open("rb") as file:
+            stream = file.read(MAX_STREAM_BYTES + 1)
+        if len(stream) > MAX_STREAM_BYTES:
+            raise BitstreamError(f"It has over {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
+        return stream
+    except OSError as error:
+        raise BitstreamError(
+            f"It cannot be read: {(error.strerror or str(error)).lower()}."
+        ) from error
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1,000,000")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    try:
+        return _positive(width), _positive(height)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 640x480") from error
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if not value:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value

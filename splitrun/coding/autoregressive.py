@@ -1,0 +1,193 @@
+"""Entropy coding of a latent y under its hyperprior and its own context: Minnen et al. 2018.
+
+::
+
+    device: y, symbols of z, parameters ─► payload
+    edge:   payload ─► symbols of z ─► hyper-decoder ─► parameters ─► y_hat
+
+(https://arxiv.org/abs/1809.02736.) Which scale a symbol of y has follows from the parameters and
+from what is decoded already, see ``context_network``; here that happens between symbols. Parameters
+are floats that two engines compute: see ``DesyncError``.
+
+The payload is a check of all scale indexes in the order of coding, 2 bytes, and one stack (see
+``ans``): on its top z, channel after channel in raster order, below it y, step after step; within a
+step, scale after scale, each from the top right to the bottom left, channel after channel.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BitstreamError, DesyncError, SplitzooError, TablesError
+from .ans import Stack
+from .codec import MAX_SYMBOLS
+from .coder import Array, Hyper, Setting
+from .context_network import ContextNetwork, Float64, Places, finite_float32
+from .gaussian import SAME_ENGINE, refuse_other_indexes
+from .hyperprior import HierarchicalCoder
+from .tables import FactorizedTables
+
+
+class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
+    """Codes y position by position, each symbol relative to the mean its context predicts.
+
+    M is the number of channels of y.
+
+    Args:
+        hyper_tables: Of z, one row per channel.
+        tables: Of y, one row per scale.
+        scales: (rows,) float32, rising: the scale of each row of ``tables``.
+        network: Predicts scales and means.
+
+    Raises:
+        TablesError: The scales do not rise, or are not those of the tables.
+    """
+
+    kind: ClassVar[str] = "autoregressive"
+    lossless: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        hyper_tables: FactorizedTables,
+        tables: FactorizedTables,
+        scales: NDArray[np.float32],
+        network: ContextNetwork,
+    ) -> None:
+        super().__init__(hyper_tables, tables)
+        if scales.shape != (tables.channels,) or not np.all(scales[1:] > scales[:-1]):
+            raise TablesError(f"Entropy tables: {tables.channels} rows need as many rising scales.")
+        self.scales = scales
+        self.network = network
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of all that coding depends on."""
+        scales = self.scales.astype("<f4").tobytes()
+        return hashlib.sha256(super().digest() + scales + self.network.digest()).digest()
+
+    def arrays(self) -> dict[str, Array]:
+        """Return tables, scales and weights by name."""
+        return super().arrays() | {"scales": self.scales} | self.network.weights
+
+    @classmethod
+    def array_names(cls) -> tuple[str, ...]:
+        """Return the names of :meth:`arrays`."""
+        return (*super().array_names(), "scales", *ContextNetwork.NAMES)
+
+    @classmethod
+    def from_parts(
+        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> "AutoregressiveCoder":
+        """Make a coder from tables, scales and weights, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        return cls(
+            *cls._tables_of(arrays), finite_float32(arrays, "scales"), ContextNetwork(arrays)
+        )
+
+    def encode(self, *tensors: Array) -> bytes:
+        """Code one image; y is rounded relative to its predicted means.
+
+        Args:
+            tensors: y (M, h, w) float32; symbols of z (N, hz, wz) int32, any values; parameters
+                (2M, h, w) float32 from the hyper-decoder.
+
+        Returns:
+            The payload.
+
+        Raises:
+            TablesError: The tensors do not fit each other or the tables, or no 32-bit symbols
+                result from them.
+        """
+        latent, hyper_symbols, params = tensors
+        self._refuse(params, TablesError)
+        if latent.shape != (self.network.channels, *params.shape[1:]):
+            raise TablesError(f"y has shape {latent.shape}, its parameters {params.shape}.")
+        latent = np.moveaxis(latent, 0, -1).astype(np.float64)
+        steps: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+
+        def quantise(places: Places, scales: Float64, means: Float64) -> Float64:
+            symbols = np.rint(latent[places] - means)
+            if not np.all(np.abs(symbols) <= np.iinfo(np.int32).max):
+                raise TablesError("y, relative to its means, is not finite or beyond 32 bits.")
+            steps.append((symbols.astype(np.int32), self._indexes(scales)))
+            return symbols + means
+
+        self.network.walk(params, quantise)
+        stack = Stack()
+        for symbols, indexes in reversed(steps):
+            self._models.push(stack, symbols, indexes)
+        return self._finish(stack, hyper_symbols, _joined([indexes for _, indexes in steps]))
+
+    def decode(
+        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+    ) -> tuple[Array, ...]:
+        """Read back y_hat, the rounded y.
+
+        Time and memory are bounded by the sizes of z and of what the hyper-decoder returns.
+
+        Args:
+            payload: From :meth:`encode`.
+            height: Of z.
+            width: Of z.
+            hyper: Symbols of z (N, height, width) int32 to parameters (2M, h, w) float32, and more.
+
+        Returns:
+            y_hat (M, h, w) float32, and what ``hyper`` gave beside the parameters.
+
+        Raises:
+            BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
+            DesyncError: Other scale indexes than the device's result from the parameters, or what
+                is read with them is no symbol.
+        """
+        check, stack, (params, *rest) = self._begin(payload, height, width, hyper)
+        self._refuse(params, BitstreamError)
+        steps: list[NDArray[np.uint8]] = []
+
+        def read(_: Places, scales: Float64, means: Float64) -> Float64:
+            steps.append(self._indexes(scales))
+            return self._models.pop(stack, steps[-1]) + means
+
+        try:
+            y_hat = self.network.walk(params, read)
+        except BitstreamError as error:
+            # From the first scale on that differs, what is read makes no sense.
+            raise DesyncError(
+                f"{error.message} It is damaged, or the parameters computed here are not those "
+                "that the device computed from the same hyperprior.",
+                next_step=SAME_ENGINE,
+            ) from error
+        refuse_other_indexes(_joined(steps), check)
+        stack.close()
+        with np.errstate(over="ignore"):
+            y_hat = y_hat.astype(np.float32, order="C")
+        if not np.isfinite(y_hat).all():
+            raise BitstreamError("The payload holds a latent beyond float32.")
+        return y_hat, *rest
+
+    def _refuse(self, params: Array, error: type[SplitzooError]) -> None:
+        """Check what the hyper-decoder gives."""
+        doubled = 2 * self.network.channels
+        if (
+            params.ndim != 3
+            or len(params) != doubled
+            or params.dtype != np.float32
+            or not 0 < params.size <= 2 * MAX_SYMBOLS
+            or not np.isfinite(params).all()
+        ):
+            raise error(
+                f"The hyper-decoder gave {params.dtype} {params.shape}; expected are finite "
+                f"float32 ({doubled}, h, w), {2 * MAX_SYMBOLS} at most."
+            )
+
+    def _indexes(self, scales: Float64) -> NDArray[np.uint8]:
+        """Return the first row of at least that scale for each, or the last row."""
+        return np.searchsorted(self.scales[:-1], scales).astype(np.uint8)
+
+
+def _joined(steps: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate(steps, axis=None)

@@ -1,0 +1,138 @@
+"""The network between one position of y and the next: scales and means from what is decoded so far.
+
+::
+
+    parameters from z ─────────────────────┐
+                                           ├─► three 1×1 convolutions ─► scales, means of y
+    y_hat so far ─► masked 5×5 convolution ┘
+
+(Minnen et al. 2018, https://arxiv.org/abs/1809.02736.) The weights are float32, the arithmetic is
+float64: the libraries of two machines, which add in different orders, then differ by 1e-15 and not
+by 1e-7, and will hardly ever choose another scale for a symbol.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import TablesError
+from .coder import Array
+
+Float64 = NDArray[np.float64]
+Places = tuple[NDArray[Any], NDArray[Any]]
+"""Rows and columns of n positions."""
+Fill = Callable[[Places, Float64, Float64], Float64]
+"""From n positions, their scales and their means, each (n, M), to their y_hat (n, M)."""
+
+_TAPS = 12
+_REACH = 2
+_TAP_ROWS, _TAP_COLUMNS = np.divmod(np.arange(_TAPS), 2 * _REACH + 1)
+
+
+class ContextNetwork:
+    """The masked convolution and, with LeakyReLU(0.01) between them, the three 1×1 convolutions.
+
+    M is the number of channels of y.
+
+    Args:
+        weights: float32, by the names in ``NAMES``: ``weight_0`` (2M, M, 12) of the masked
+            convolution, its 12 taps before the centre in raster order; ``weight_1`` (A, 4M) over
+            parameters and context; ``weight_2`` (B, A); ``weight_3`` (2M, B) for scales and means;
+            and a bias of each.
+
+    Attributes:
+        weights: As given.
+
+    Raises:
+        TablesError: A weight is missing, not float32, not finite, or of another shape.
+    """
+
+    NAMES = tuple(f"{name}_{layer}" for layer in range(4) for name in ("weight", "bias"))
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.weights = {name: finite_float32(weights, name) for name in self.NAMES}
+        doubled, *inner = (self.weights[f"bias_{layer}"].size for layer in range(3))
+        self.channels = doubled // 2
+        outputs = 2 * self.channels
+        inputs = ((self.channels, _TAPS), (2 * outputs,), *((size,) for size in inner))
+        self._layers: list[tuple[Float64, Float64]] = []
+        for layer, (size, shape) in enumerate(zip((outputs, *inner, outputs), inputs, strict=True)):
+            weight, bias = self.weights[f"weight_{layer}"], self.weights[f"bias_{layer}"]
+            if weight.shape != (size, *shape) or bias.shape != (size,) or not weight.size:
+                raise TablesError(
+                    f"Context network: layer {layer} has weights of shape {weight.shape} and "
+                    f"{bias.shape}; {(size, *shape)} and {(size,)} were expected."
+                )
+            # Taps before channels, as the context is gathered.
+            flat = np.moveaxis(weight, -1, 1).reshape(size, -1) if layer == 0 else weight
+            self._layers.append((flat.T.astype(np.float64), bias.astype(np.float64)))
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the weights."""
+        content = hashlib.sha256()
+        for weight in self.weights.values():
+            content.update(repr(weight.shape).encode())
+            content.update(weight.astype("<f4").tobytes())
+        return content.digest()
+
+    def macs(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates of a walk through y of that height and width."""
+        return height * width * sum(weight.size for weight, _ in self._layers)
+
+    def walk(self, params: NDArray[np.float32], fill: Fill) -> Float64:
+        """Go through all positions, those that do not need each other together.
+
+        Args:
+            params: (2M, h, w) float32, from the hyper-decoder.
+            fill: Gives y_hat, from which the later positions get their context.
+
+        Returns:
+            y_hat (M, h, w). Where weights or symbols are extreme it may not be finite.
+        """
+        _, height, width = params.shape
+        # Channels last, so that what is gathered lies together.
+        hyper = np.moveaxis(params, 0, -1).astype(np.float64)
+        y_hat = np.zeros((height + _REACH, width + 2 * _REACH, self.channels))
+        with np.errstate(all="ignore"):
+            for rows, columns in _steps(height, width):
+                context = y_hat[rows[:, None] + _TAP_ROWS, columns[:, None] + _TAP_COLUMNS]
+                gaussians = self._gaussians(hyper[rows, columns], context.reshape(len(rows), -1))
+                y_hat[rows + _REACH, columns + _REACH] = fill((rows, columns), *gaussians)
+        return np.moveaxis(y_hat[_REACH:, _REACH:-_REACH], -1, 0)
+
+    def _gaussians(self, params: Float64, context: Float64) -> list[Float64]:
+        """Return scales and means (n, M) of n positions from parameters and flat context."""
+        (masked, bias), *layers = self._layers
+        x = np.concatenate([params, context @ masked + bias], axis=1)
+        for layer, (weight, bias) in enumerate(layers):
+            x = np.maximum(x, 0.01 * x) if layer else x
+            x = x @ weight + bias
+        return np.split(x, 2, axis=1)
+
+
+def _steps(height: int, width: int) -> Iterator[Places]:
+    """Yield positions that can be decoded together: those of equal ``column + 3 row``.
+
+    The context reaches two columns to the right in the row above, one step before.
+    """
+    for step in range(width + 3 * (height - 1)):
+        rows = np.arange(max(0, (step - width) // 3 + 1), min(height, step // 3 + 1))
+        if rows.size:
+            yield rows, step - 3 * rows
+
+
+def finite_float32(arrays: Mapping[str, Array], name: str) -> NDArray[np.float32]:
+    """Return one array, which may be hostile.
+
+    Raises:
+        TablesError: It is missing, not float32, or not finite.
+    """
+    array = arrays.get(name)
+    if array is None:
+        raise TablesError(f"Context network: {name} is missing.")
+    if array.dtype != np.float32 or not np.isfinite(array).all():
+        raise TablesError(f"Context network: {name} is not an array of finite float32.")
+    return array

@@ -1,0 +1,93 @@
+"""OpenVINO's intermediate representation, on the CPU."""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError
+from .base import not_importable
+
+_TELLS = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO, which by itself would tell its maker of that.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    # Where the package that tells is missing, it goes without.
+    known = sys.modules.get(_TELLS)
+    sys.modules[_TELLS] = None  # pyright: ignore[reportArgumentType]  # stops imports of it
+    try:
+        import openvino
+    except ImportError as error:
+        raise not_importable("OpenVINO", "openvino", error) from error
+    finally:
+        if known is None:
+            del sys.modules[_TELLS]
+        else:
+            sys.modules[_TELLS] = known
+    return openvino
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the process's one core of OpenVINO, which lives as long as the process.
+
+    Each core puts a stack of its own in place for signals; where a second one goes, it puts back
+    that of the first, which may be gone, and the next Ctrl-C ends in a segmentation fault.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
+
+
+class OpenVinoSession:
+    """A pair of files, ``.xml`` and ``.bin``, loaded.
+
+    Args:
+        path: Of the ``.xml`` file.
+        threads: For the graph's operators; 0 leaves it to OpenVINO.
+        hint: Type to compute floating point in. OpenVINO itself would take bf16 where the CPU has
+            it, and round some 1% of the symbols to their neighbours; so it is told f32.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+        BundleError: It cannot load the files.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
+        openvino = import_openvino()
+        self.version = f"openvino {openvino.__version__.partition('-')[0]}"
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hint or "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = openvino_core()
+            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            self._request = compiled.create_infer_request()
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise BundleError(f"OpenVINO cannot load {path}: {error}") from error
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute the named outputs for inputs of the graph's shapes and types.
+
+        Raises:
+            BundleError: OpenVINO refused; the message has its reason.
+        """
+        try:
+            given = self._request.infer(dict(inputs), share_inputs=True)
+            return [np.asarray(given[name]) for name in outputs]
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise BundleError(f"OpenVINO failed: {error}") from error

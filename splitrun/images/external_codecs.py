@@ -1,0 +1,258 @@
+"""BPG and VTM (the reference software of VVC) by their programs, for pixels of one known size.
+
+Both code YCbCr 4:4:4 of 8 bits. The pixels reach the programs without loss; sc2bench 0.1.1 hands
+BPG a JPEG of quality 100, and truncates VTM's input and output where they are rounded here.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import BitstreamError, DependencyError, SplitzooError
+from .headers import check_bpg
+from .pillow_codecs import as_pixels, load, sides
+from .programs import Limits, ProgramError, find_program, read_output, run_program
+
+VTM_CONFIG_VARIABLE = "SPLITZOO_VTM_CONFIG"
+"""Environment variable: the path of ``encoder_intra_vtm.cfg``."""
+
+_BPG_NEXT_STEP = (
+    "Get libbpg 0.9.8 from https://bellard.org/bpg/, build it with make, and put bpgenc and bpgdec "
+    "on PATH."
+)
+_VTM_NEXT_STEP = (
+    "Build https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM, put EncoderAppStatic and "
+    f"DecoderAppStatic from its bin/ on PATH, and set {VTM_CONFIG_VARIABLE} to its "
+    "cfg/encoder_intra_vtm.cfg."
+)
+_SLACK_BYTES = 1 << 20
+_DECODER_BYTES = 2 << 30
+_DECODER_BYTES_PER_PIXEL = 1 << 10
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """How long a program may take.
+
+    Attributes:
+        seconds: For any picture.
+        seconds_per_megapixel: Beside that.
+    """
+
+    seconds: float
+    seconds_per_megapixel: float
+
+    def limits(self, height: int, width: int, *, decoding: bool = False) -> Limits:
+        """Return a program's limits for a picture."""
+        return Limits(
+            seconds=self.seconds + self.seconds_per_megapixel * height * width / 1e6,
+            # Four times the raw picture, for files that grow and for what a program prints.
+            file_bytes=12 * height * width + _SLACK_BYTES,
+            # Encoders take address space for threads that they never use.
+            memory_bytes=_DECODER_BYTES + _DECODER_BYTES_PER_PIXEL * height * width
+            if decoding
+            else 0,
+        )
+
+
+@dataclass(frozen=True)
+class BpgCodec:
+    """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg, with x265.
+
+    Attributes:
+        encoding: Time limit of the encoder.
+        decoding: Time limit of the decoder.
+    """
+
+    encoding: TimeLimit = TimeLimit(60, 120)
+    decoding: TimeLimit = TimeLimit(60, 60)
+    name: str = "bpg"
+    max_side: int = 1 << 13
+    qualities: range = range(51, -1, -1)
+    lossless: bool = False
+
+    def available(self) -> str:
+        """Return why the codec cannot be used here; empty where it can."""
+        return _missing("bpgenc", "bpgdec")
+
+    def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
+        """Code pixels (H, W, 3) RGB or (H, W) grey, uint8; grey as equal colours.
+
+        Raises:
+            DependencyError: ``bpgenc`` is not on PATH.
+            SplitzooError: It failed.
+        """
+        program = find_program("bpgenc", _BPG_NEXT_STEP)
+        limits = self.encoding.limits(*sides(self.name, pixels, self.max_side))
+        arguments = ["-o", "coded.bpg", "-q", str(quality)]
+        arguments += ["-f", "444", "-e", "x265", "-c", "ycbcr", "-b", "8", "pixels.png"]
+        with _folder(self.name) as folder:
+            Image.fromarray(pixels).convert("RGB").save(folder / "pixels.png")
+            run_program([program, *arguments], folder, limits)
+            return read_output(folder / "coded.bpg", limits)
+
+    def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+        """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.
+
+        Raises:
+            DependencyError: ``bpgdec`` is not on PATH.
+            BitstreamError: The data is not what :meth:`encode` writes for this shape.
+        """
+        program = find_program("bpgdec", _BPG_NEXT_STEP)
+        check_bpg(data, height, width, channels)
+        limits = self.decoding.limits(height, width, decoding=True)
+        with _folder(self.name, decoding=True) as folder:
+            (folder / "coded.bpg").write_bytes(data)
+            run_program([program, "-o", "pixels.png", "coded.bpg"], folder, limits)
+            decoded = read_output(folder / "pixels.png", limits)
+        return load(self.name, decoded, "PNG", (height, width), channels)
+
+
+@dataclass(frozen=True)
+class VtmCodec:
+    """VVC intra coding by ``EncoderAppStatic`` and ``DecoderAppStatic`` of VTM.
+
+    The encoder takes whole units of 8 pixels; a picture of other sides has its last row and column
+    repeated, and is cut back.
+
+    Attributes:
+        encoding: Time limit of the encoder, which is slow.
+        decoding: Time limit of the decoder.
+    """
+
+    encoding: TimeLimit = TimeLimit(300, 3600)
+    decoding: TimeLimit = TimeLimit(60, 120)
+    name: str = "vtm"
+    max_side: int = 1 << 13
+    qualities: range = range(63, -1, -1)
+    lossless: bool = False
+
+    def available(self) -> str:
+        """Return why the codec cannot be used here; empty where it can."""
+        try:
+            _vtm_config(find_program("EncoderAppStatic", _VTM_NEXT_STEP))
+        except DependencyError as error:
+            return error.message
+        return _missing("DecoderAppStatic")
+
+    def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
+        """Code pixels (H, W, 3) RGB or (H, W) grey, uint8; grey as equal colours.
+
+        Raises:
+            DependencyError: ``EncoderAppStatic`` is not on PATH, or its configuration is missing.
+            SplitzooError: It failed.
+        """
+        program = find_program("EncoderAppStatic", _VTM_NEXT_STEP)
+        config = _vtm_config(program)
+        height, width = sides(self.name, pixels, self.max_side)
+        rgb = np.array(Image.fromarray(pixels).convert("RGB"))
+        planes = rgb_to_ycbcr(np.pad(rgb, ((0, -height % 8), (0, -width % 8), (0, 0)), "edge"))
+        coded_height, coded_width = planes.shape[1:]
+        limits = self.encoding.limits(coded_height, coded_width)
+        command = [program, "-i", "pixels.yuv", "-c", str(config), "-q", str(quality)]
+        command += ["-o", os.devnull, "-b", "coded.bin"]
+        command += ["-wdt", str(coded_width), "-hgt", str(coded_height), "-fr", "1", "-f", "1"]
+        command += ["--InputChromaFormat=444", "--InputBitDepth=8"]
+        with _folder(self.name) as folder:
+            (folder / "pixels.yuv").write_bytes(planes.tobytes())
+            run_program(command, folder, limits)
+            return read_output(folder / "coded.bin", limits)
+
+    def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+        """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.
+
+        Raises:
+            DependencyError: ``DecoderAppStatic`` is not on PATH.
+            BitstreamError: The data is not what :meth:`encode` writes for this shape.
+        """
+        program = find_program("DecoderAppStatic", _VTM_NEXT_STEP)
+        shape = (3, height + -height % 8, width + -width % 8)
+        limits = self.decoding.limits(*shape[1:], decoding=True)
+        with _folder(self.name, decoding=True) as folder:
+            (folder / "coded.bin").write_bytes(data)
+            command = [program, "-b", "coded.bin", "-o", "pixels.yuv", "-d", "8"]
+            run_program(command, folder, limits)
+            decoded = read_output(folder / "pixels.yuv", limits)
+            if len(decoded) != math.prod(shape):
+                raise ProgramError(f"{len(decoded)} bytes came out, not {math.prod(shape)}")
+        planes = np.frombuffer(decoded, np.uint8).reshape(shape)
+        rgb = ycbcr_to_rgb(planes)[:height, :width]
+        return as_pixels(Image.fromarray(rgb), (height, width), channels)
+
+
+_RED, _BLUE = 0.2126, 0.0722
+_GREEN = 1 - _RED - _BLUE
+
+
+def rgb_to_ycbcr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn pixels (H, W, 3) into planes (3, H, W) of YCbCr after ITU-R BT.709, full range."""
+    red, green, blue = rgb.transpose(2, 0, 1).astype(np.float64)
+    luma = _RED * red + _GREEN * green + _BLUE * blue
+    chroma_blue = 0.5 * (blue - luma) / (1 - _BLUE) + 128
+    chroma_red = 0.5 * (red - luma) / (1 - _RED) + 128
+    return _to_bytes(np.stack((luma, chroma_blue, chroma_red)))
+
+
+def ycbcr_to_rgb(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn planes (3, H, W) of YCbCr after ITU-R BT.709, full range, into pixels (H, W, 3)."""
+    luma, chroma_blue, chroma_red = planes.astype(np.float64)
+    red = luma + 2 * (1 - _RED) * (chroma_red - 128)
+    blue = luma + 2 * (1 - _BLUE) * (chroma_blue - 128)
+    green = (luma - _RED * red - _BLUE * blue) / _GREEN
+    return _to_bytes(np.stack((red, green, blue), axis=-1))
+
+
+def _to_bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _vtm_config(encoder: str) -> Path:
+    """Return the encoder's configuration: where the variable says, or in its source tree."""
+    beside = Path(encoder).resolve().parents[1] / "cfg" / "encoder_intra_vtm.cfg"
+    named = os.environ.get(VTM_CONFIG_VARIABLE)
+    config = Path(named) if named else beside
+    if not config.is_file():
+        raise DependencyError(
+            f"VTM's configuration is missing: {config}."
+            if named
+            else f"VTM's configuration is not known: {VTM_CONFIG_VARIABLE} is not set.",
+            next_step=_VTM_NEXT_STEP,
+        )
+    return config.absolute()
+
+
+def _missing(*names: str) -> str:
+    try:
+        for name in names:
+            find_program(name, "")
+    except DependencyError as error:
+        return error.message
+    return ""
+
+
+@contextmanager
+def _folder(name: str, *, decoding: bool = False) -> Iterator[Path]:
+    """Give a temporary folder for a program, and say what went wrong in it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="splitzoo-") as folder:
+            yield Path(folder)
+    except ProgramError as error:
+        if decoding:
+            raise BitstreamError(
+                f"The payload's {name} picture cannot be decoded: {error}."
+            ) from error
+        raise SplitzooError(f"The picture could not be coded as {name}: {error}.") from error
+    except OSError as error:
+        raise SplitzooError(
+            f"The temporary folder for {name} cannot be used: "
+            f"{(error.strerror or str(error)).lower()}.",
+            next_step="Make room, or name another folder in TMPDIR.",
+        ) from error

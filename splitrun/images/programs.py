@@ -1,0 +1,137 @@
+"""Runs other programs: without a shell, within limits of time, output and memory."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DependencyError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+_LAST_WORDS = 300
+"""Characters of a program's output that an error repeats."""
+
+
+class ProgramError(Exception):
+    """A program that failed; the text says how."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use.
+
+    Attributes:
+        seconds: Of wall-clock time.
+        file_bytes: Size of each file that it writes. Held on Linux.
+        memory_bytes: Of address space; 0 for as much as there is. Held on Linux.
+    """
+
+    seconds: float
+    file_bytes: int
+    memory_bytes: int = 0
+
+
+def find_program(name: str, next_step: str) -> str:
+    """Return the path of a program on PATH.
+
+    Raises:
+        DependencyError: There is none.
+    """
+    if path := shutil.which(name):
+        return str(Path(path).absolute())  # it will run in another folder
+    raise DependencyError(f"The program {name} is not on PATH.", next_step=next_step)
+
+
+def run_program(command: list[str], folder: Path, limits: Limits) -> None:
+    """Run a program to its end.
+
+    Where it takes too long, or the wait for it is interrupted, it is killed with what it started.
+
+    Args:
+        command: The program's path and its arguments.
+        folder: Where it runs; its output goes into a file there.
+        limits: That it must keep.
+
+    Raises:
+        DependencyError: It could not be started.
+        ProgramError: It ended with another code than 0, or took too long.
+        OSError: The folder could not be written to.
+    """
+    name, log = Path(command[0]).name, folder / "output.log"
+    with log.open("wb") as output, _started(command, folder, output) as process:
+        try:
+            _limit(process.pid, limits)
+            code = process.wait(limits.seconds)
+        except subprocess.TimeoutExpired as error:
+            raise ProgramError(f"{name} was stopped after {limits.seconds:.3g} s") from error
+        finally:
+            _end(process)
+    if code:
+        with log.open("rb") as output:
+            output.seek(max(0, log.stat().st_size - _LAST_WORDS))
+            said = " ".join(output.read().decode(errors="replace").split())
+        raise ProgramError(f"{name} ended with code {code}" + (f", saying: {said}" if said else ""))
+
+
+def read_output(path: Path, limits: Limits) -> bytes:
+    """Return what a program wrote.
+
+    Raises:
+        ProgramError: It wrote nothing, or more than it may.
+    """
+    if not path.is_file():
+        raise ProgramError("no file came out")
+    if path.stat().st_size > limits.file_bytes:
+        raise ProgramError(f"{path.stat().st_size} bytes came out")
+    return path.read_bytes()
+
+
+def _started(command: list[str], folder: Path, output: BinaryIO) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise DependencyError(
+            f"The program {command[0]} cannot be run: {(error.strerror or str(error)).lower()}.",
+            next_step="Put a build for this machine on PATH.",
+        ) from error
+
+
+def _limit(pid: int, limits: Limits) -> None:
+    if resource is None or not hasattr(resource, "prlimit"):
+        return
+    wanted = {
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_AS: limits.memory_bytes,
+    }
+    for kind, most in wanted.items():
+        if most:
+            # Refused where it has ended already, or where the present limit is lower.
+            with contextlib.suppress(OSError, ValueError):
+                resource.prlimit(pid, kind, (most, most))
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what still runs of a program's session."""
+    if process.poll() is not None:
+        return
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()  # Popen itself does not after Ctrl-C

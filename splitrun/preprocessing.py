@@ -1,0 +1,291 @@
+"""From an image file to the model's input, as torchvision's evaluation transforms do it.
+
+Bilinear pixels are torchvision's to within 1 of 255: both round between the two passes of a resize,
+but here the passes see the cropped part alone.
+
+numpy and Pillow alone: the same code runs in the zoo and on the board.
+"""
+
+import math
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from .errors import ImageError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_FORMATS = tuple(
+    str(plugin.format)
+    for plugin in (
+        BmpImagePlugin.BmpImageFile,
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        PpmImagePlugin.PpmImageFile,
+        TiffImagePlugin.TiffImageFile,
+        WebPImagePlugin.WebPImageFile,
+    )
+)
+"""What is read. Pillow knows more, among them formats that it hands to other programs."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, fit into the model's input, scale to [0, 1] and normalise.
+
+    ``fit`` says how a picture of any shape becomes an input of one shape:
+
+    - ``"crop"``: the shorter side is resized to ``resize``, and the centre cut out.
+    - ``"pad"``: the picture is scaled as a whole, so that its shorter side has ``resize`` pixels if
+      its longer one then has at most ``longest`` and it lies inside the input, else as large as
+      that allows. It lies at the top left; the rest is padding.
+
+    torchvision's detectors take each picture at its own shape. An input of one shape holds a
+    landscape picture at the same scale, but a portrait one only at the scale that its height
+    leaves: 480×640 goes into 800×1344 as 600×800, where torchvision makes it 800×1066.
+
+    Attributes:
+        resize: Length of the shorter side after resizing, pixels.
+        crop: Height and width of the model's input, pixels.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, with antialiasing.
+        mean: Per channel (red, green, blue), of values in [0, 1].
+        std: Likewise.
+        fit: ``"crop"`` or ``"pad"``.
+        longest: Of ``"pad"``: bound of the longer side after resizing, pixels; 0 where the input's
+            own sides are the bound.
+        padding: Of ``"pad"``: value of the padding per channel, after normalisation.
+    """
+
+    resize: int
+    crop: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: str = "crop"
+    longest: int = 0
+    padding: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation {self.interpolation!r}, not bilinear or bicubic")
+        if self.fit not in ("crop", "pad"):
+            raise ValueError(f"fit {self.fit!r}, not crop or pad")
+        sizes = (self.resize, self.longest, *self.crop)
+        if any(type(size) is not int for size in sizes) or len(self.crop) != 2:
+            raise ValueError("resize, crop and longest are not whole numbers of pixels")
+        if min(self.resize, *self.crop) < 1 or not 0 <= min(sizes) <= max(sizes) <= 1 << 14:
+            raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
+        if self.fit == "crop" and max(self.crop) > self.resize:
+            raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
+        if not len(self.mean) == len(self.std) == len(self.padding) == 3:
+            raise ValueError("mean, std and padding are not three numbers each")
+        values = (*self.mean, *self.std, *self.padding)
+        if not all(map(math.isfinite, values)) or min(self.std) <= 0:
+            raise ValueError("mean, std and padding are not finite, or a std is not above 0")
+
+    def load(self, path: Path | str) -> NDArray[np.float32]:
+        """Read an image file into the model's input.
+
+        The picture is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
+        pictures become RGB, 16 bits become 8.
+
+        Returns:
+            (1, 3, crop height, crop width) float32, normalised.
+
+        Raises:
+            ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+        """
+        values = self.normalise(self.pixels(read_rgb(path)))
+        return self.padded(values) if self.fit == "pad" else values
+
+    def summary(self) -> str:
+        """Say in words what happens to a picture's size."""
+        height, width = self.crop
+        if self.fit == "pad":
+            return (
+                f"shorter side to {self.resize}, {self.interpolation}, within {height}×{width}, "
+                "padded right and below"
+            )
+        return f"shorter side to {self.resize}, {self.interpolation}, centre crop {height}×{width}"
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize an RGB picture and, where ``fit`` is ``"crop"``, cut out the centre.
+
+        Only the part that the crop keeps is resized, so a picture 20,000 pixels wide costs no more
+        than a square one.
+
+        Returns:
+            (crop height, crop width, 3) uint8; where ``fit`` is ``"pad"``, the picture without its
+            padding, (height, width, 3).
+        """
+        width, height = image.size
+        new_width, new_height = self.scaled_size(width, height)
+        kept_height, kept_width = (new_height, new_width) if self.fit == "pad" else self.crop
+        left, top = self._corner(new_width, new_height)
+        x, y = width / new_width, height / new_height
+        resample = Image.Resampling[self.interpolation.upper()]
+        box = (left * x, top * y, (left + kept_width) * x, (top + kept_height) * y)
+        return np.asarray(image.resize((kept_width, kept_height), resample, box=box))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn pixels (H, W, 3) uint8 into values (1, 3, H, W) float32."""
+        # A byte has 256 values: each is worked out once, not for every pixel.
+        levels = np.arange(256, dtype=np.float32) / np.float32(255)
+        values = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            table = (levels - np.float32(mean)) / np.float32(std)
+            np.take(table, pixels[:, :, channel], out=values[0, channel], mode="clip")
+        return values
+
+    def scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of a picture after resizing, pixels, before any crop.
+
+        Where ``fit`` is ``"pad"``, this part of the input, from its top left, is the picture.
+        """
+        shorter, longer = min(width, height), max(width, height)
+        if self.fit == "crop":
+            # torchvision truncates the longer side.
+            long_side = int(self.resize * longer / shorter)
+            return (self.resize, long_side) if width <= height else (long_side, self.resize)
+        scale = min(self.resize / shorter, self.crop[0] / height, self.crop[1] / width)
+        if self.longest:
+            scale = min(scale, self.longest / longer)
+        # Truncated after the product, as torchvision does: 97 pixels times 800 / 97 are 799.
+        return max(int(width * scale), 1), max(int(height * scale), 1)
+
+    def to_picture(
+        self, boxes: NDArray[np.float32], width: int, height: int
+    ) -> NDArray[np.float32]:
+        """Map boxes on the model's input back to the picture that was loaded.
+
+        Args:
+            boxes: (D, 4) float32, x0, y0, x1, y1 in pixels of the input.
+            width: Of the picture, upright, pixels.
+            height: Likewise.
+
+        Returns:
+            (D, 4) float32 in pixels of the picture, clipped to it.
+        """
+        new_width, new_height = self.scaled_size(width, height)
+        corner = np.array(self._corner(new_width, new_height) * 2, np.float32)
+        ratio = np.array((width / new_width, height / new_height) * 2, np.float32)
+        limit = np.array((width, height) * 2, np.float32)
+        return np.clip((boxes + corner) * ratio, 0, limit)
+
+    def _corner(self, new_width: int, new_height: int) -> tuple[int, int]:
+        """Return x and y, in the resized picture, of the input's top left pixel."""
+        if self.fit == "pad":
+            return 0, 0
+        crop_height, crop_width = self.crop
+        # Python's round() is torchvision's rule for the offset.
+        return round((new_width - crop_width) / 2.0), round((new_height - crop_height) / 2.0)
+
+    def padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Lay a normalised picture (1, 3, h, w) at the top left of the model's input, float32."""
+        canvas = np.empty((1, 3, *self.crop), np.float32)
+        canvas[...] = np.array(self.padding, np.float32)[:, None, None]
+        canvas[:, :, : values.shape[2], : values.shape[3]] = values
+        return canvas
+
+
+def read_rgb(path: Path | str) -> Image.Image:
+    """Read an image file: upright, RGB, 8 bits.
+
+    Raises:
+        ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+    """
+    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+        return _upright_rgb(image)
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """Return width and height of the picture in a file, pixels, turned as its EXIF tag says.
+
+    Raises:
+        ImageError: The file is missing, no image, or damaged.
+    """
+    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        width, height = image.size
+        return (height, width) if turned else (width, height)
+
+
+# What Pillow's readers raise at damaged files, beside OSError.
+_DAMAGE = (
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files below a folder, sorted by path.
+
+    Raises:
+        ImageError: The folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise ImageError(folder, "it is not a folder")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not found:
+        raise ImageError(folder, "no file in it has the name of an image")
+    return found
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise ValueError("its values are floating-point, of no known range")
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit grey values to 255 instead of scaling them.
+        grey = np.asarray(image, np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its values do not fit into 16 bits")
+        image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
+    image.info.pop("transparency", None)  # or Pillow warns that it is lost
+    image.load()  # while its file is open
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@contextmanager
+def _image_errors(path: Path | str) -> Iterator[None]:
+    """Map what Pillow and the file system raise to ImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except UnidentifiedImageError as error:
+        known = ", ".join(IMAGE_FORMATS)
+        raise ImageError(path, f"it is not an image of a known format ({known})") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(path, "it has more than 89 megapixels") from error
+    except OSError as error:
+        raise ImageError(path, (error.strerror or str(error)).lower()) from error
+    except _DAMAGE as error:
+        raise ImageError(path, f"it is damaged ({error})") from error

@@ -1,0 +1,221 @@
+"""What ``build_engine.py`` does on the board: build, compare, time, and write it down."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..bundle import ENGINES_FOLDER, Bundle, GraphInfo, open_bundle
+from ..errors import SplitzooError
+from ..files import new_file, sha256_file
+from ..halves import Device, Edge, Graph
+from ..machine import machine
+from ..measure import measure_steps
+from ..record import Record
+from ..selftest import check_halves, compare_outputs, compare_sent
+from .builder import WORKSPACE_BYTES, Shape, build
+from .cuda import open_cuda
+from .library import import_tensorrt
+from .session import RECORD_NAME, find_plan, here
+
+_LARGEST_BATCH = 16
+_WARMUP, _ITERATIONS = 20, 200
+_MOST_MEBIBYTES = 1 << 20
+
+
+def main(bundle: Path, argv: list[str] | None = None) -> int:
+    """Run ``build_engine.py`` and return its exit code.
+
+    Args:
+        bundle: Its folder.
+        argv: Arguments; by default those of the process.
+    """
+    parser = argparse.ArgumentParser(prog="python build_engine.py", description=__doc__)
+    parser.add_argument("--workspace-mib", type=_mebibytes, default=WORKSPACE_BYTES >> 20)
+    parser.add_argument("--force", action="store_true", help="build again what is built")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    try:
+        record = build_bundle(
+            open_bundle(bundle),
+            workspace_bytes=arguments.workspace_mib << 20,
+            force=arguments.force,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except SplitzooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: The system refused: {where}{error.strerror or error}.", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(record, indent=2))
+        return 0
+    for name, one in record["graphs"].items():
+        print(f"{name}: {one['plan_bytes'] / 1e6:.1f} MB, TensorRT {one['key']['tensorrt']}")
+        print(f"  {one['compared']}")
+        times = one["latency"]
+        print("  ms  " + "  ".join(f"{part} {times[f'{part}_ms']:.3f}" for part in _PARTS))
+    print(f"written to {ENGINES_FOLDER}/{RECORD_NAME}; next: python -m splitrun selftest")
+    return 0
+
+
+_PARTS = ("p50", "p90", "p99")
+
+
+def build_bundle(
+    bundle: Bundle,
+    *,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    force: bool = False,
+    say: Any = lambda text: None,
+) -> dict[str, Any]:
+    """Build the engines of a bundle's graphs, compare them with the record, and time them.
+
+    Args:
+        bundle: That was opened.
+        workspace_bytes: That tactics may use.
+        force: Build again what is built.
+        say: Called with each step as it begins.
+
+    Returns:
+        What ``engines/engine.json`` holds.
+
+    Raises:
+        DependencyError: TensorRT, or what reaches the GPU, is not installed.
+        BundleError: A graph was changed, or cannot be built.
+        ParityError: An engine does not compute what was recorded; none is left then.
+    """
+    trt = import_tensorrt()
+    cuda = open_cuda()
+    folder = bundle.folder / ENGINES_FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / RECORD_NAME
+    document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": _power_mode()}
+    recorded = Record.load(bundle)
+    wanted = {name: one for name, one in bundle.graphs.items() if one.engine == "tensorrt"}
+    for info in wanted.values():
+        bundle.check_file(info.path)
+        key = here(trt, cuda, info.path)
+        file = info.path.relative_to(bundle.folder).as_posix()
+        if not force and _is_built(info.path, key):
+            say(f"{file}: built already")
+            document["graphs"][file] = json.loads(path.read_text())["graphs"][file]
+            continue
+        say(f"{file}: building, which takes minutes")
+        cache = folder / "timing.cache"
+        built = build(
+            trt,
+            info.path,
+            _open_shapes(info),
+            timing_cache=cache.read_bytes() if cache.is_file() else b"",
+            workspace_bytes=workspace_bytes,
+        )
+        plan = folder / f"{info.path.stem}.plan"
+        for target, content in ((plan, built.plan), (cache, built.timing_cache)):
+            with new_file(target) as temporary:
+                temporary.write_bytes(content)
+        document["graphs"][file] = {
+            "key": asdict(key),
+            "plan_sha256": sha256_file(plan),
+            "plan_bytes": len(built.plan),
+            "layers": built.layers,
+            "building": os.getpid(),
+            "messages": list(built.messages),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+    _write(path, document)
+    for name, info in wanted.items():
+        say(f"{name}: comparing with the record, and timing")
+        file = info.path.relative_to(bundle.folder).as_posix()
+        try:
+            document["graphs"][file] |= _measure(bundle, name, recorded)
+            document["graphs"][file].pop("building", None)
+        except BaseException as error:
+            # What was not seen to compute the model is not left for anybody to run.
+            if isinstance(error, SplitzooError):
+                del document["graphs"][file]
+            seen = {file: one for file, one in document["graphs"].items() if "compared" in one}
+            if seen:
+                _write(path, document | {"graphs": seen})
+            else:
+                path.unlink(missing_ok=True)
+            raise
+    _write(path, document)
+    return document
+
+
+def _measure(bundle: Bundle, name: str, record: Record) -> dict[str, Any]:
+    """Run a graph on what was recorded, compare and time it."""
+    graph = Graph(bundle, name)
+    if name == "device":
+        compared = compare_sent(bundle, graph([record.image]), record)
+        inputs = [record.image]
+        result = {
+            "symbols": compared.symbols,
+            "symbols_differing": compared.differing,
+            "largest_difference": compared.largest,
+            "compared": f"{compared.differing} of {compared.symbols:,} symbols differ, by up to "
+            f"{compared.largest}",
+        }
+    elif name == "edge":
+        inputs = list(record.received.values())
+        error = compare_outputs(graph(inputs), record.outputs, bundle.limits.output_tolerance)
+        result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
+    elif name == "hyper":
+        device, edge = Device(bundle), Edge(bundle)
+        check_halves(device, edge, device.tensors(record.image))
+        inputs = [record.sent["hyper_symbols"]]
+        result = {"compared": "the device's scale indexes, exactly"}
+    else:
+        levels = [value for value in record.outputs.values() if value.ndim == 4]
+        inputs = [*levels, *record.boxes_inputs.values()]
+        error = compare_outputs(graph(inputs), record.boxes_outputs, bundle.limits.output_tolerance)
+        result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
+    latency = measure_steps({"run": graph}, inputs, warmup=_WARMUP, iterations=_ITERATIONS)
+    return result | {"latency": asdict(latency["run"])}
+
+
+def _mebibytes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_MEBIBYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_MEBIBYTES}")
+    return int(text)
+
+
+def _is_built(onnx: Path, key: Any) -> bool:
+    try:
+        find_plan(onnx, key)
+    except SplitzooError:
+        return False
+    return True
+
+
+def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Return least, usual and largest shape of each input whose batch is open."""
+    found = {}
+    for one in info.inputs:
+        if one.shape[0] == -1:
+            least, largest = ((batch, *one.shape[1:]) for batch in (1, _LARGEST_BATCH))
+            found[one.name] = least, least, largest
+    return found
+
+
+def _power_mode() -> str:
+    """Return what ``nvpmodel`` says of the board's power mode, on one line, or nothing."""
+    try:
+        words = ["nvpmodel", "-q"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return " ".join(done.stdout.split()) if not done.returncode else ""
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

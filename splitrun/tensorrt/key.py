@@ -1,0 +1,92 @@
+"""What an engine belongs to: it runs where all of this is the same, and nowhere else."""
+
+import contextlib
+import re
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+
+BUILD = "python build_engine.py"
+_RELEASE = Path("/etc/nv_tegra_release")
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Where an engine was built, and of what.
+
+    Attributes:
+        tensorrt: Version of TensorRT.
+        capability: Compute capability of the GPU, such as ``"8.7"``.
+        gpu: Its name and its processors: boards of one capability differ in both.
+        jetpack: Version of JetPack or of L4T, or empty on other machines.
+        onnx_sha256: Of the file that it was built of.
+    """
+
+    tensorrt: str
+    capability: str
+    gpu: str
+    jetpack: str
+    onnx_sha256: str
+
+    def refuse_other(self, other: "EngineKey", name: str) -> None:
+        """Refuse an engine of another key.
+
+        Args:
+            other: Of the engine.
+            name: Of the graph.
+
+        Raises:
+            BundleError: Something differs; it says what.
+        """
+        mine, its = asdict(self), asdict(other)
+        differing = [
+            f"{field.replace('_', ' ')} {its[field] or 'none'} (here {mine[field] or 'none'})"
+            for field in mine
+            if mine[field] != its[field]
+        ]
+        if differing:
+            raise BundleError(
+                f"The engine of {name} was built for another place: {', '.join(differing)}.",
+                next_step=f"Build it here: {BUILD}",
+            )
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "EngineKey":
+        """Read a key from ``engine.json``.
+
+        Raises:
+            ValueError: A field is missing or no text.
+        """
+        names = tuple(field.name for field in fields(cls))
+        if not isinstance(values, dict) or not all(
+            isinstance(values.get(name), str) and values[name].isprintable() for name in names
+        ):
+            raise ValueError("its key is not of texts")
+        return cls(**{name: values[name] for name in names})
+
+
+def jetpack_version(release: Path = _RELEASE) -> str:
+    """Return the version of L4T, which a container sees too, or else JetPack's, or nothing."""
+    with contextlib.suppress(OSError):
+        if found := l4t_version(release.read_text(errors="replace")):
+            return found
+    words = ["dpkg-query", "--showformat=${Version}", "--show", "nvidia-jetpack"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = "" if done.returncode else done.stdout.strip()
+    return f"JetPack {found}" if found else ""
+
+
+def l4t_version(text: str) -> str:
+    """Read the version of L4T from what ``/etc/nv_tegra_release`` holds, or return nothing.
+
+    >>> l4t_version("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic")
+    'L4T 36.4.3'
+    """
+    found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
+    return f"L4T {found.group(1)}.{found.group(2)}" if found else ""

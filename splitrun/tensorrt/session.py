@@ -1,0 +1,159 @@
+"""TensorRT engines, run."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import ENGINES_FOLDER
+from ..errors import BundleError
+from ..files import sha256_file
+from .cuda import open_cuda
+from .key import BUILD, EngineKey, jetpack_version
+from .library import import_tensorrt, logger_of, said, start
+
+RECORD_NAME = "engine.json"
+_MAX_RECORD_BYTES = 1 << 20
+
+
+class TensorRTSession:
+    """The engine that was built of an ONNX file, loaded. Not executed by its authors on a Jetson.
+
+    Args:
+        path: Of the ONNX file, in a folder of the bundle.
+        threads: Unused: the GPU does the work.
+        hint: Unused: the engine says how precisely to compute.
+
+    Raises:
+        DependencyError: TensorRT, or what reaches the GPU, is not installed.
+        BundleError: No engine was built of the file here, or it cannot be loaded.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
+        trt = import_tensorrt()
+        self.version = f"tensorrt {trt.__version__}"
+        self._cuda = open_cuda()
+        plan = find_plan(path, here(trt, self._cuda, path))
+        self._logger = logger_of(trt)
+        self._runtime = start(trt.Runtime, self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise BundleError(
+                f"TensorRT cannot load {plan.name}: {said(self._logger)}",
+                next_step=f"Build it again: {BUILD} --force",
+            )
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise BundleError(
+                f"TensorRT cannot prepare {plan.name} to run: {said(self._logger)}",
+                next_step="Free memory of the GPU, which on a Jetson is the board's own.",
+            )
+        self._types = {
+            name: np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+            for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
+        }
+        self._given = tuple(
+            name
+            for name in self._types
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+        )
+        self._buffers: dict[str, tuple[int, int]] = {}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute the named outputs for inputs of the graph's shapes and types.
+
+        Raises:
+            BundleError: TensorRT refuses the shapes, or fails.
+        """
+        context, cuda = self._context, self._cuda
+        arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items()}
+        for name, array in arrays.items():
+            # An address says nothing of what lies there.
+            typed = name in self._types and self._types[name] == array.dtype
+            if not typed or not context.set_input_shape(name, tuple(array.shape)):
+                raise BundleError(
+                    f"The engine does not take {name} as {array.dtype} {array.shape}."
+                )
+            address = self._buffer(name, array.nbytes)
+            cuda.upload(address, array)
+            self._bind(name, address)
+        given: dict[str, NDArray[Any]] = {}
+        for name in self._given:
+            given[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
+            self._bind(name, self._buffer(name, given[name].nbytes))
+        if not context.execute_async_v3(cuda.stream):
+            raise BundleError(f"TensorRT failed: {said(self._logger)}")
+        for name, array in given.items():
+            cuda.download(array, self._buffers[name][0])
+        cuda.synchronise()
+        try:
+            return [given[name] for name in outputs]
+        except KeyError as error:
+            raise BundleError(f"The engine gives no {error}.") from error
+
+    def _bind(self, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise BundleError(f"The engine has no tensor {name}.")
+
+    def _buffer(self, name: str, size_bytes: int) -> int:
+        """Return the address of a tensor's memory; it is allocated once for each size."""
+        address, size = self._buffers.get(name, (0, -1))
+        if size < size_bytes:
+            address = self._cuda.allocate(max(size_bytes, 1))
+            self._buffers[name] = address, size_bytes
+        return address
+
+
+def here(trt: Any, cuda: Any, onnx: Path) -> EngineKey:
+    """Return the key that an engine of an ONNX file has on this machine."""
+    return EngineKey(
+        tensorrt=trt.__version__,
+        capability=cuda.capability(),
+        gpu=cuda.gpu(),
+        jetpack=jetpack_version(),
+        onnx_sha256=sha256_file(onnx),
+    )
+
+
+def find_plan(onnx: Path, key: EngineKey) -> Path:
+    """Return the engine of an ONNX file that was built here.
+
+    Args:
+        onnx: In a folder of the bundle.
+        key: Of this machine and the file.
+
+    Raises:
+        BundleError: There is none, it was built elsewhere or of another file, or its record is
+            damaged.
+    """
+    bundle = onnx.parents[1]
+    name = onnx.relative_to(bundle).as_posix()
+    record = bundle / ENGINES_FOLDER / RECORD_NAME
+    if not record.is_file():
+        raise BundleError(
+            f"No engine of {name} has been built on this machine.", next_step=f"Build it: {BUILD}"
+        )
+    try:
+        if record.stat().st_size > _MAX_RECORD_BYTES:
+            raise ValueError("it is too large")
+        entry = json.loads(record.read_text(encoding="utf-8"))["graphs"][name]
+        found = EngineKey.from_dict(entry["key"])
+        digest = entry["plan_sha256"]
+        # The process that builds it may run it, to compare it.
+        if "compared" not in entry and entry.get("building") != os.getpid():
+            raise ValueError("it was not compared with the record")
+        plan = record.parent / f"{Path(name).stem}.plan"
+        if not plan.is_file() or sha256_file(plan) != digest:
+            raise ValueError(f"{plan.name} is missing or was changed")
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise BundleError(
+            f"{ENGINES_FOLDER}/{RECORD_NAME} does not describe an engine of {name}: {said}.",
+            next_step=f"Build it again: {BUILD} --force",
+        ) from error
+    key.refuse_other(found, name)
+    return plan

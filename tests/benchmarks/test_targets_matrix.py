@@ -1,0 +1,140 @@
+"""Every kind of model on every target."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_models import BOTTLENECKS, TASKS, small_spec
+
+from splitrun.bundle import open_bundle
+from splitrun.errors import BundleError
+from splitrun.halves import Device, Edge
+from splitrun.record import Record
+from splitzoo import export, zoo
+from splitzoo.export.targets import TARGETS
+from splitzoo.export.verify import verify_bundle
+
+CLASSIFICATION, DETECTION, SEGMENTATION = TASKS
+HERE = ("cpu", "raspberrypi", "jetson", "openvino", "torchscript", "torch")
+# Of ONNX Runtime, test_families has every kind.
+QUICK = [(CLASSIFICATION, "mshp", target) for target in ("openvino", "torchscript", "torch")]
+QUICK += [(SEGMENTATION, "fp", "torchscript")]
+EVERY = [(CLASSIFICATION, kind) for kind in BOTTLENECKS]
+EVERY += [(task, kind) for task in TASKS[1:] for kind in ("fp", "mshp", "bq", "jpeg")]
+SLOW = [(*case, target) for case in EVERY for target in HERE if (*case, target) not in QUICK]
+CASES = [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)]
+WITH_SCALES = ("shp", "mshp", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+
+
+@pytest.fixture(scope="module")
+def model():
+    built = {}
+
+    def small(task: str, kind: str):
+        if (task, kind) not in built:
+            built[task, kind] = zoo.build(small_spec(task, kind))
+        return built[task, kind]
+
+    return small
+
+
+@pytest.fixture(scope="module")
+def bundles(model, tmp_path_factory):
+    """A bundle for each model and target, made once."""
+    folder, made = tmp_path_factory.mktemp("matrix"), {}
+
+    def bundle(task: str, kind: str, target: str, **options):
+        for one in (TARGETS.get(target).device, TARGETS.get(target).edges[0]):
+            for package in one.packages:
+                pytest.importorskip(package, reason=f"the target {target} needs {package}")
+        key = (task, kind, target, *sorted(options.items()))
+        if key not in made:
+            made[key] = folder / f"{len(made)}"
+            export.export_split(model(task, kind), made[key], target=target, **options)
+        return made[key]
+
+    return bundle
+
+
+@pytest.mark.parametrize(("task", "kind", "target"), CASES)
+def test_the_target_computes_what_pytorch_does(bundles, task, kind, target) -> None:
+    verified = verify_bundle(bundles(task, kind, target), trust=True)
+    manifest, selftest = verified.manifest, verified.selftest
+    assert ("hyper" in manifest.graphs) == (kind in WITH_SCALES)
+    assert ("boxes" in manifest.graphs) == (task == DETECTION)
+    assert selftest.symbols_differing <= selftest.symbols_tied
+    assert selftest.output_relative_error <= 1e-4
+    assert manifest.parity.symbols_differing <= manifest.parity.symbols_tied
+    assert (manifest.target, manifest.precision) == (target, "fp32")
+
+
+@pytest.mark.parametrize("target", ["openvino", "torchscript", "torch"])
+def test_a_bundle_tests_itself_where_it_lies(bundles, target) -> None:
+    folder = bundles(CLASSIFICATION, "mshp", target)
+    words = [sys.executable, "-W", "error", "-m", "splitrun", "selftest", "--json"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["symbols_differing"] == 0
+
+
+@pytest.mark.slow
+def test_the_pi_has_the_graphs_of_the_cpu(bundles) -> None:
+    here, there = (
+        open_bundle(bundles(CLASSIFICATION, "fp", target)) for target in ("cpu", "raspberrypi")
+    )
+    assert set(here.graphs) == set(there.graphs) == {"device", "edge"}
+    for name, graph in here.graphs.items():
+        assert graph.path.read_bytes() == there.graphs[name].path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_hyperprior_on_openvino_with_the_edge_in_onnx_runtime(bundles) -> None:
+    bundle = open_bundle(bundles(CLASSIFICATION, "mshp", "openvino", edge="onnxruntime"))
+    engines = {name: graph.engine for name, graph in bundle.graphs.items()}
+    assert engines == {"device": "openvino", "hyper": "onnxruntime", "edge": "onnxruntime"}
+    record = Record.load(bundle)
+    (stream,) = Device(bundle).encode(record.image)
+    (output,) = Edge(bundle).decode(stream)
+    assert output.shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torchscript",
+        "torch",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("cpu", "jetson", "openvino")),
+    ],
+)
+def test_a_hyperprior_for_any_number_of_images(bundles, target) -> None:
+    bundle = open_bundle(bundles(CLASSIFICATION, "mshp", target, dynamic_batch=True))
+    record = Record.load(bundle)
+    device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
+    first, *others = device.encode(np.concatenate([record.image, record.image[..., ::-1]]))
+    assert len(others) == 1
+    received = [edge.tensors(stream) for stream in (first, *others)]
+    (logits,) = edge.output([np.concatenate(one) for one in zip(*received, strict=True)])
+    expected = record.outputs["logits"]
+    assert np.abs(logits[:1] - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("target", [one for one in HERE if one != "raspberrypi"])
+def test_a_detector_takes_one_image_on_every_target(model, tmp_path, target) -> None:
+    with pytest.raises(BundleError, match="a detector, takes one image"):
+        export.export_split(
+            model(DETECTION, "fp"), tmp_path / "bundle", target=target, dynamic_batch=True
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", WITH_SCALES)
+def test_scales_are_not_left_to_an_engine_that_rounds(model, tmp_path, kind) -> None:
+    pytest.importorskip("openvino", reason="the target openvino needs it")
+    with pytest.raises(BundleError, match="must compute the same scale indexes") as caught:
+        export.export_split(
+            model(CLASSIFICATION, kind), tmp_path / "b", target="openvino", precision="bf16"
+        )
+    assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"
+    assert list(tmp_path.iterdir()) == []

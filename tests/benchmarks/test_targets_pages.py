@@ -1,0 +1,418 @@
+"""The table of models and targets, and that of runtimes: what is measured, and how it is told."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from small_models import small_spec
+
+from benchmarks.matrix import crossing, targets_cell, targets_matrix
+from benchmarks.matrix.crossing import Crossing, Difference, Runtime, cross_runtimes
+from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix.processes import run_apart
+from benchmarks.matrix.runtimes_table import conclude, render_runtimes
+from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
+from benchmarks.matrix.targets_matrix import (
+    MODELS,
+    NOT_TRIED,
+    Job,
+    Matrix,
+    Row,
+    list_columns,
+    matching_models,
+    matrix_spec,
+    measure_row,
+)
+from benchmarks.matrix.targets_table import counted, render_targets
+from benchmarks.matrix.tensorrt_rtx import Built
+from splitrun.errors import (
+    BitstreamError,
+    BundleError,
+    CalibrationError,
+    DependencyError,
+    ParityError,
+    UnknownNameError,
+)
+from splitzoo import zoo
+from splitzoo.export.recording import picture
+
+TINY = ("splittable_test_resnet-fp", "test_resnet-jpeg-q90")
+COMMAND = "splitzoo cards targets -o targets.md"
+
+
+def table_of(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+# What is exported to what
+
+
+def test_the_columns_are_targets_and_their_precisions() -> None:
+    assert [one.title for one in list_columns()] == [
+        *("cpu fp32", "cpu int8", "jetson fp32", "jetson fp16", "jetson int8"),
+        *("openvino fp32", "openvino bf16", "openvino int8"),
+        *("torchscript", "torch", "torch --aot"),
+    ]
+    assert list_columns(["raspberrypi"]) == [
+        Column("raspberrypi", "fp32"),
+        Column("raspberrypi", "int8"),
+    ]
+    with pytest.raises(UnknownNameError):
+        list_columns(["jetsn"])
+
+
+def test_the_models_are_of_every_kind_and_backbone_of_the_zoo() -> None:
+    specs = [zoo.get_spec(name) for name in MODELS]
+    registered = [zoo.get_spec(name) for name in zoo.list_models()]
+
+    def kinds(which) -> set:
+        return {
+            (one.bottleneck.kind, getattr(one.bottleneck, "architecture", None)) for one in which
+        }
+
+    def families(which) -> set:
+        return {one.backbone.strip("tf_")[:5] for one in which}
+
+    assert kinds(specs) == kinds(registered)
+    assert families(specs) == families(registered)
+    assert {one.task for one in specs} == {one.task for one in registered}
+
+
+def test_models_are_chosen_by_a_part_of_their_names_or_named() -> None:
+    assert matching_models("*") == list(MODELS)
+    assert matching_models("densenet") == ["splittable_densenet169-bq12ch_v0.1.1"]
+    assert matching_models(TINY[0]) == [TINY[0]]
+    with pytest.raises(UnknownNameError):
+        matching_models("no-such-model")
+
+
+def test_dense_tasks_take_smaller_pictures() -> None:
+    spec = matrix_spec("faster_rcnn_splittable_resnet50-fp-beta0.16")
+    assert spec.preprocessing.crop == (256, 320)
+    assert spec.name == "faster_rcnn_splittable_resnet50-fp-beta0.16"
+    name = "splittable_resnet50-fp-beta0.16"
+    assert matrix_spec(name) == zoo.get_spec(name)
+
+
+def test_a_row_has_a_cell_for_each_column() -> None:
+    columns = (Column("torchscript", "fp32"), Column("torch", "fp32", aot=True))
+    row = measure_row(Job(TINY[0], columns))
+    assert (row.model, row.bottleneck, row.input) == (TINY[0], "factorized-prior", (160, 160))
+    assert not row.trained
+    exported, left_out = row.cells
+    assert (exported.column, exported.state, exported.reason) == ("torchscript", "exported", "")
+    assert exported.symbols == 3 * 24 * 39 * 39
+    assert exported.symbols_differing <= 20
+    assert exported.output_error <= 1e-4
+    assert left_out == Cell("torch --aot", "not tried", NOT_TRIED)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (BundleError("tiny has none. Never."), "refused", "The model has none."),
+        (CalibrationError("Too few."), "refused", "Too few."),
+        (ParityError("2 of 3 differ; or 3."), "failed", "2 of 3 differ; or 3."),
+        (BitstreamError("Not read."), "failed", "Not read."),
+        (DependencyError("It is not installed."), "not tried", "It is not installed."),
+        (KeyError("a|b"), "failed", "KeyError: 'a\\|b'"),
+        (ValueError("x" * 999), "failed", f"ValueError: {'x' * 228}…"),
+    ],
+)
+def test_what_is_not_exported_has_its_reason(
+    tiny_model, monkeypatch, tmp_path, error, state, reason
+) -> None:
+    def refuse(*_, **__) -> None:
+        raise error
+
+    monkeypatch.setattr(targets_cell, "export_split", refuse)
+    cell = measure_cell(tiny_model, Column("cpu", "fp32"), tmp_path)
+    assert (cell.column, cell.state, cell.reason) == ("cpu fp32", state, reason)
+
+
+def test_what_another_library_refuses_has_failed(tiny_model, monkeypatch, tmp_path) -> None:
+    def refuse(_model, folder, **_) -> None:
+        try:
+            raise RuntimeError("no such operator")
+        except RuntimeError as error:
+            raise BundleError(f"It cannot write {folder}: {error}") from error
+
+    monkeypatch.setattr(targets_cell, "export_split", refuse)
+    cell = measure_cell(tiny_model, Column("cpu", "fp32"), tmp_path)
+    assert (cell.state, cell.reason) == (
+        "failed",
+        "It cannot write BUNDLE: no such operator",
+    )
+
+
+def test_made_pictures_are_read_as_they_were_made(tmp_path) -> None:
+    preprocessing = small_spec("semantic-segmentation", "fp").preprocessing
+    write_pictures(preprocessing, tmp_path, 2)
+    first, second = sorted(tmp_path.iterdir())
+    assert first.read_bytes() != second.read_bytes()
+    expected = picture(preprocessing, 1 << 16)
+    assert np.allclose(preprocessing.load(first), expected, atol=1e-6)
+
+
+# Processes
+
+
+def test_every_item_has_its_own_process() -> None:
+    results = dict(run_apart(abs, [-3, 4, -5], jobs=2, crashed=lambda *_: None))
+    assert results == {0: 3, 1: 4, 2: 5}
+
+
+@pytest.mark.parametrize(
+    ("work", "item", "code"), [(os._exit, 7, 7), (signal.raise_signal, signal.SIGKILL, -9)]
+)
+def test_a_process_that_dies_is_one_result(work, item, code) -> None:
+    given = run_apart(work, [item], jobs=1, crashed=lambda item, code: (item, code))
+    assert list(given) == [(0, (item, code))]
+
+
+@pytest.mark.parametrize(("code", "said"), [(7, "exit code 7"), (-9, "signal SIGKILL")])
+def test_a_model_whose_process_dies_has_failed_everywhere(code, said) -> None:
+    row = targets_matrix._crashed(Job(TINY[0], tuple(list_columns())), code)
+    assert row.model == TINY[0]
+    assert {cell.state for cell in row.cells} == {"failed"}
+    assert {cell.reason for cell in row.cells} == {
+        f"The process that exported the model ended with {said}."
+    }
+
+
+# The page
+
+
+CELLS = (
+    Cell("cpu fp32", "exported", symbols=217_800, symbols_differing=3, output_error=2e-6),
+    Cell(
+        "cpu int8",
+        "exported",
+        symbols=9,
+        flips=0.0123,
+        largest_difference=5,
+        rate_inflation=0.004,
+        beyond=("much",),
+    ),
+    Cell("jetson fp32", "exported", symbols=9, built=(Built("device"), Built("edge"))),
+    Cell(
+        "jetson fp16",
+        "exported",
+        symbols=9,
+        flips=0.0,
+        rate_inflation=-1e-9,
+        built=(Built("device", "It has no Foo."),),
+    ),
+    Cell("openvino bf16", "refused", "The model cannot."),
+    Cell("torch", "failed", "Broken."),
+    Cell("torch --aot", "not tried", NOT_TRIED),
+)
+
+
+def matrix(*rows: Row, rtx: str = "1.7.1") -> Matrix:
+    return Matrix(tuple(cell.column for cell in CELLS), rows, False, rtx, 130.0)
+
+
+def row(name: str, cells=CELLS, **given) -> Row:
+    return Row(name, "factorized-prior", "object-detection", (64, 96), False, cells, **given)
+
+
+def test_a_cell_says_what_was_found() -> None:
+    floats = Cell("cpu fp32", "exported", sent_tolerance=1e-4)
+    text = render_targets(matrix(row("a"), row("b", (floats, *CELLS[1:]))), command=COMMAND)
+    header, rule, first, second = table_of(text)
+    assert header == ["model", "bottleneck", "task", "input", *(cell.column for cell in CELLS)]
+    assert set(rule) == {"---"}
+    assert first == [
+        *("`a`", "factorized-prior", "detection", "64×96", "3 of 217,800"),
+        *(
+            "1.23% (≤ 5), bytes +0.4% †",
+            "0 of 9, built",
+            "0.00%, bytes +0.0%, device not built [1]",
+        ),
+        *("refused [2]", "**failed** [3]", "not tried [4]"),
+    ]
+    assert (second[0], second[4], second[5:]) == ("`b`", "floats within 1e-04", first[5:])
+    notes = [line for line in text.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")]
+    assert notes == [
+        "1. It has no Foo.",
+        "2. The model cannot.",
+        "3. Broken.",
+        f"4. {NOT_TRIED}",
+    ]
+
+
+def test_the_head_says_what_was_and_was_not_done() -> None:
+    found = matrix(row("a"))
+    text = render_targets(found, command=COMMAND)
+    assert counted(found) in text
+    assert counted(found) == ("1 models × 7 columns: 4 exported, 1 refused, 1 failed, 1 not tried")
+    assert "Over all cells in fp32, 3 of 217,809 differ" in text
+    assert (
+        "Of these files, 2 of 3 were parsed and built ahead of time by TensorRT-RTX 1.7.1; not "
+        "executed on a Jetson."
+    ) in text
+    assert "Weights are random;" in text
+    assert f"Made by `{COMMAND}` in 2 minutes with splitzoo " in text
+    without = render_targets(matrix(row("a"), rtx=""), command=COMMAND)
+    assert "TensorRT-RTX is not installed: nothing was built of them." in without
+
+
+def test_the_command_writes_the_page(splitzoo, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(targets_matrix, "MODELS", TINY)
+    path = tmp_path / "targets.md"
+    code, out, err = splitzoo("cards", "targets", "-o", path, "--target", "torchscript", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["columns"] == ["torchscript"]
+    assert [one["model"] for one in found["rows"]] == list(TINY)
+    assert [one["cells"][0]["state"] for one in found["rows"]] == ["exported"] * 2
+    text = path.read_text()
+    assert [line[0] for line in table_of(text)[2:]] == [f"`{name}`" for name in TINY]
+    assert "2 models × 1 columns: 2 exported" in err
+    assert str(tmp_path) not in text
+
+
+# Runtimes
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """TorchScript alone beside torch: it takes least."""
+    monkeypatch.setattr(crossing, "_EXPORTS", {("torchscript", "fp32"): "TorchScript"})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(small_spec("image-classification", "mshp").preprocessing, folder, 2)
+    return sorted(folder.iterdir())
+
+
+def test_runtimes_are_held_against_each_other(few, pictures, tmp_path) -> None:
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    assert [one.name for one in found.runtimes] == ["torch, eager", "TorchScript"]
+    (y, z), (n, m) = found.symbols, (2 * 4 * 15 * 15, 2 * 4 * 4 * 4)
+    assert (y.tensor, z.tensor) == ("symbols", "hyper_symbols")
+    assert (y.count, z.count % m) == (n, 0)
+    assert max(y.differing, z.differing) <= 2
+    assert len(found.scales) == 4
+    assert {one.count for one in found.scales} == {n}
+    assert all(one.images == 0 for one in found.scales if one.first == one.second)
+    assert not found.trained
+
+
+def test_another_hyper_decoder_loses_images(few, pictures, tmp_path, monkeypatch) -> None:
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    other = zoo.build(model.spec, seed=1)
+    monkeypatch.setattr(crossing._Exported, "indexes", lambda _self, z: other.hyper(z[0])[0][None])
+    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    lost = {(one.first, one.second): one.images for one in found.scales}
+    torch, script = "torch, eager", "TorchScript"
+    assert lost == {(torch, torch): 0, (torch, script): 2, (script, torch): 0, (script, script): 2}
+    said = conclude(found)
+    assert "**do not mix**: of 2 pairs of two runtimes, 1 would lose images" in said
+    assert "torch, eager on the device with TorchScript on the edge 2 of 2" in said
+    assert "a runtime with itself loses 2;" in said
+
+
+def test_what_cannot_be_compared_is_said(monkeypatch, pictures, tmp_path) -> None:
+    monkeypatch.setattr(crossing, "_EXPORTS", {("openvino", "bf16"): "OpenVINO"})
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    assert list(found.not_compared) == ["OpenVINO bf16"]
+    text = render_runtimes([found], photographs=False, command=COMMAND)
+    assert "- `small-mshp`: no other runtime could be compared." in text
+    assert "OpenVINO bf16 is not compared. The model cannot be computed in bf16" in text
+
+
+def test_scales_that_follow_symbol_by_symbol_are_not_counted(pictures, tmp_path) -> None:
+    model = zoo.build(small_spec("image-classification", "mbt2018"))
+    with pytest.raises(BundleError, match="follow symbol by symbol from floats"):
+        cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+
+
+def crossed(scales: list[Difference]) -> Crossing:
+    names = ("A", "B")
+    return Crossing(
+        model="m",
+        bottleneck="mean-scale-hyperprior",
+        trained=True,
+        images=90,
+        runtimes=[
+            *(Runtime(one, "fp32", f"{one} 1") for one in names),
+            Runtime("B", "int8", "B 1"),
+        ],
+        symbols=[
+            Difference("A", "B", "symbols", 1000, 2, 1, 1),
+            Difference("A", "B int8", "symbols", 1000, 20, 3, 9),
+            Difference("B", "B int8", "symbols", 1000, 21, 3, 9),
+        ],
+        scales=scales,
+        not_compared={},
+    )
+
+
+SAME = [
+    Difference(device, edge, "indexes", 1000, 0, 0, 0)
+    for device in ("A", "B", "B int8")
+    for edge in ("A", "B")
+]
+
+
+@pytest.mark.parametrize(
+    ("scales", "said"),
+    [
+        (
+            [],
+            "`m`: any device half and any edge half may be mixed, as no scale indexes are "
+            "computed; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
+        ),
+        (
+            SAME,
+            "`m`: all 3 pairs of two runtimes gave the same scale indexes on all of 90 images: "
+            "they may be mixed (at 95% confidence, fewer than one image in 30 would be lost); a "
+            "runtime with itself loses none; between fp32 runtimes 2 of 1,000 symbols differ, by "
+            "up to 1.",
+        ),
+        (
+            [Difference("A", "B", "indexes", 1000, 5, 1, 4), *SAME[2:]],
+            "`m`: **do not mix**: of 3 pairs of two runtimes, 1 would lose images, A on the device "
+            "with B on the edge 4 of 90; a runtime with itself loses none; between fp32 runtimes "
+            "2 of 1,000 symbols differ, by up to 1.",
+        ),
+    ],
+)
+def test_the_conclusion_follows_from_the_figures(scales, said) -> None:
+    assert conclude(crossed(scales)) == said
+
+
+def test_the_tables_hold_every_pair() -> None:
+    text = render_runtimes([crossed(SAME)], photographs=True, command=COMMAND)
+    assert table_of(text) == [
+        ["", "B", "B int8"],
+        ["---", "---:", "---:"],
+        ["A", "2", "20 (≤ 3)"],
+        ["B", "", "21 (≤ 3)"],
+        ["device ↓ edge →", "A", "B"],
+        ["---", "---:", "---:"],
+        ["A", "0", "0"],
+        ["B", "0", "0"],
+        ["B int8", "0", "0"],
+    ]
+    assert "mean-scale-hyperprior, trained weights, 90 photographs." in text
+    assert ", A 1, B 1, on " in text
+
+
+def test_the_command_writes_the_runtimes(few, splitzoo, tmp_path) -> None:
+    path = tmp_path / "runtimes.md"
+    code, out, err = splitzoo("cards", "runtimes", "-o", path, "--images", 8, "--json", TINY[0])
+    assert code == 0, err
+    (found,) = json.loads(out)
+    assert (found["model"], found["images"], found["scales"]) == (TINY[0], 8, [])
+    assert found["symbols"][0]["count"] == 8 * 24 * 39 * 39
+    assert f"`{TINY[0]}`: any device half and any edge half may be mixed" in path.read_text()

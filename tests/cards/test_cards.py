@@ -1,0 +1,382 @@
+"""A card says what was measured, all of it true, and nothing else."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from huggingface_hub import ModelCard
+from names_of_models import RESNET
+from PIL import Image
+
+from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
+from splitzoo import cards, cli, zoo
+from splitzoo.cards.card import gather_facts, read_card, render_card
+from splitzoo.export.manifest import Manifest
+from splitzoo.profile.encoder import profile_bundle, profile_model
+from splitzoo.profile.report import read_report
+
+LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
+
+
+@pytest.fixture(scope="module")
+def report(tiny_bundle, photographs, tmp_path_factory):
+    """The file of a profile of the tiny bundle."""
+    path = tmp_path_factory.mktemp("reports") / "report.json"
+    command = "splitzoo profile encoder bundle --images photos -o report.json"
+    profile_bundle(
+        tiny_bundle, images=photographs[:3], threads=1, warmup=1, iterations=3, command=command
+    ).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_report(tiny_model, tmp_path_factory):
+    """The file of a profile of the tiny model in PyTorch, without photographs."""
+    path = tmp_path_factory.mktemp("reports") / "model.json"
+    profile_model(tiny_model, warmup=0, iterations=1, command="splitzoo …").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def card_path(tiny_bundle, report, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cards") / "card"
+    return cards.build_card(folder, bundle=tiny_bundle, profile=report)
+
+
+@pytest.fixture(scope="module")
+def card(card_path):
+    return ModelCard.load(card_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_bundle, report, tmp_path_factory):
+    """Bundle and report that say of their weights that they were trained."""
+    folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("trained") / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    command = "splitzoo export split tiny --target cpu"
+    manifest["provenance"] |= {"weights": "trained", "seed": None, "command": command}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    profile = json.loads(report.read_text()) | {"weights": "trained", "seed": None}
+    path = folder.parent / "report.json"
+    path.write_text(json.dumps(profile))
+    return folder, path
+
+
+def headings(card: ModelCard) -> list[str]:
+    return re.findall(r"^## (.+)$", card.text, re.MULTILINE)
+
+
+# Front matter
+
+
+def test_the_front_matter_is_what_the_hub_knows(card, tiny_model) -> None:
+    assert card.data.to_dict() == {
+        "library_name": "splitzoo",
+        "license": "mit",
+        "pipeline_tag": "image-classification",
+        "tags": [
+            "split-computing",
+            "supervised-compression",
+            "entropy-coding",
+            "entropic-student",
+            "factorized-prior",
+            "random-weights",
+        ],
+    }
+
+
+def test_a_card_round_trips_through_the_hub_library(card, tmp_path) -> None:
+    card.save(tmp_path / "again.md")
+    again = ModelCard.load(tmp_path / "again.md", ignore_metadata_errors=False)
+    assert again.data.to_dict() == card.data.to_dict()
+    assert again.text == card.text
+
+
+def test_random_weights_are_said_and_nothing_is_claimed_for_them(card) -> None:
+    assert "**The weights are random** (seed 0)" in card.text
+    assert "## Training" not in card.text  # no recipe trains a model of that name
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+
+
+def test_trained_weights_name_their_origin(trained) -> None:
+    bundle, report = trained
+    card = render_card(gather_facts(bundle=bundle, profile=report))
+    assert card.data.base_model == "timm/resnet50.tv_in1k"
+    assert card.data.datasets == ["imagenet-1k"]
+    assert "random" not in card.text
+    assert "random-weights" not in card.data.tags
+    for leftover in LEFTOVERS:
+        assert leftover not in card.text
+
+
+def test_where_nothing_says_what_the_weights_are_nothing_is_claimed() -> None:
+    card = render_card(gather_facts())
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "random-weights" not in card.data.tags
+
+
+# Numbers
+
+
+def numbers(text: str) -> set[str]:
+    """Every number in a text, as it is written there."""
+    whole = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+    return set(re.findall(rf"(?<![\w.]){whole}(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)", text))
+
+
+def spellings(value: object) -> set[str]:
+    """The ways in which a card may write a value of a document, and all values within it."""
+    if isinstance(value, dict):
+        return set().union(*map(spellings, (*value.keys(), *value.values())))
+    if isinstance(value, list):
+        return set().union({f"{len(value)}"}, *map(spellings, value))
+    if isinstance(value, str):
+        return numbers(value)
+    if isinstance(value, bool) or value is None:
+        return set()
+    forms = {str(value), f"{value:,}", f"{value:,.0f}", f"{value:.3f}", f"{value:g}"}
+    return forms | {f"{value:.1e}", f"{value / 1e6:.0f}"}
+
+
+def test_every_number_on_the_card_was_measured(card, report, tiny_bundle) -> None:
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    known = spellings(json.loads(report.read_text())) | spellings(manifest)
+    _batch, channels, height, width = manifest["graphs"]["device"]["outputs"][0]["shape"]
+    known |= {f"{channels * height * width:,}"}
+    text = card.text.partition("## Sources")[0]
+    # What is written there in words and not measured: an equation, two headings, the batch.
+    for phrase in ("Eq. 1", "batch 1", "SHA-256", "float32", "int32"):
+        text = text.replace(phrase, "")
+    text = re.sub(r"`[0-9a-f]{64}`", "", text)
+    assert numbers(text) - known == set()
+    assert len(numbers(text)) > 30
+
+
+def test_the_measurements_stand_in_their_rows(card, report) -> None:
+    profile = read_report(report)
+    rate = profile.rate
+    for row in (
+        f"| parameters on the device | {profile.size.parameters:,} |",
+        f"| encoder size, bits (Eq. 1 of the SC2 paper) | {profile.size.encoder_bits:,} |",
+        f"| encoder size, bits as sc2bench counts | {profile.size.sc2bench_encoder_bits:,} |",
+        f"| MACs per image | {profile.compute.macs:,} |",
+        f"| FLOPs per image | {profile.compute.flops:,} |",
+        "| operators not counted | none |",
+        f"{rate.stream_bytes.mean:,.0f} bytes per image (mean of 3)",
+    ):
+        assert row in card.text
+    total = profile.latency.steps["total"]
+    row = f"| total | {total.p50_ms:.3f} | {total.p90_ms:.3f} | {total.p99_ms:.3f} |"
+    assert row in card.text
+    assert profile.command in card.text
+    assert profile.date in card.text
+
+
+def test_the_hashes_on_the_card_are_those_of_the_files(card, tiny_bundle) -> None:
+    manifest = Manifest.model_validate_json((tiny_bundle / "manifest.json").read_text())
+    for name in ("device/encoder.onnx", "edge/decoder.onnx", "tables.npz"):
+        assert f"| `{name}` | `{manifest.files[name]}` |" in card.text
+    assert f"`{manifest.provenance.model_sha256}`" in card.text
+
+
+def test_without_measurements_no_section_speaks_of_them() -> None:
+    card = render_card(gather_facts())
+    # Its tables were fitted when it was made, and its folder says what that saved.
+    assert headings(card) == ["Entropy coding", "Load", "Split and run", "Training", "Sources"]
+    for word in ("MACs", "latency", "SHA-256", "Measured by", " ms"):
+        assert word not in card.text
+
+
+def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
+    card = render_card(gather_facts(profile=model_report))
+    assert headings(card)[:2] == ["What the device pays", "Load"]
+    assert "Parity of the exported halves" not in card.text
+    assert "deployed, bytes" not in card.text
+    assert "bytes per image, " not in card.text
+    assert "payload + 12 bytes" in card.text
+
+
+def test_a_bundle_alone_adds_its_section_alone(tiny_bundle) -> None:
+    card = render_card(gather_facts(bundle=tiny_bundle))
+    assert headings(card)[:3] == ["Load", "Split and run", "Parity of the exported halves"]
+
+
+def test_cards_hold_no_leftovers_of_the_template(card, model_report, tiny_bundle) -> None:
+    others = [
+        gather_facts(),
+        gather_facts(profile=model_report),
+        gather_facts(bundle=tiny_bundle),
+        *(gather_facts(name) for name in zoo.list_models()),
+    ]
+    for one in (card, *map(render_card, others)):
+        for leftover in LEFTOVERS:
+            assert leftover not in one.text
+
+
+# Commands
+
+
+def blocks(card: ModelCard, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```", card.text, re.MULTILINE | re.DOTALL)
+    return [code for name, code in found if name == language]
+
+
+def commands(card: ModelCard) -> list[list[str]]:
+    """The splitzoo commands in a card's code blocks, as words."""
+    lines = [line.partition("  #")[0] for block in blocks(card, "") for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("splitzoo ")]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command as splitzoo would, without running it."""
+    command = typer.main.get_command(cli.app)
+    rest = words[1:]
+    while rest and (child := getattr(command, "commands", {}).get(rest[0])):
+        command, rest = child, rest[1:]
+    command.make_context(words[0], rest)
+
+
+def test_the_commands_on_cards_parse(card, model_report, tiny_bundle) -> None:
+    facts = (gather_facts(), gather_facts(bundle=tiny_bundle))
+    for one in (card, *map(render_card, facts)):
+        found = commands(one)
+        assert ["export", "split"] in [words[1:3] for words in found]
+        assert ["export", "run"] in [words[1:3] for words in found]
+        for words in found:
+            parse(words)
+
+
+def test_parsing_refuses_a_command_that_is_none() -> None:
+    # Otherwise the test above would prove nothing.
+    with pytest.raises(Exception, match="No such option"):
+        parse(["splitzoo", "export", "split", "--bogus"])
+
+
+def test_the_runtime_commands_on_the_card_exist(card, tiny_bundle, capsys) -> None:
+    from splitrun.cli import main
+
+    found = set(re.findall(r"^python -m splitrun (\w+)", card.text, re.MULTILINE))
+    assert found == {"encode", "decode"}
+    for command in found:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"], bundle=tiny_bundle)
+        assert stop.value.code == 0
+
+
+def test_a_card_of_random_weights_splits_random_weights(model_report) -> None:
+    # Without the option, the command ends in WeightsNotFoundError.
+    (split,) = [
+        words
+        for words in commands(render_card(gather_facts(profile=model_report)))
+        if words[1:3] == ["export", "split"]
+    ]
+    assert "--random-weights" in split
+    assert split[split.index("--seed") + 1] == "0"
+
+
+@pytest.mark.parametrize("name", [None, "splittable_resnet50-fp-beta0.64"])
+def test_the_python_on_a_card_loads_a_model(name) -> None:
+    card = render_card(gather_facts(name))
+    (block,) = blocks(card, "python")
+    compile(block, "card", "exec")
+    (loaded,) = re.findall(r'zoo\.load\("([^"]+)"', block)
+    assert loaded == (name or zoo.DEFAULT_MODEL)
+    assert loaded in zoo.list_models()
+
+
+# Sources that do not fit
+
+
+def test_a_profile_of_another_model_is_refused(bundle, report) -> None:
+    with pytest.raises(ReportError, match="A card is of one model, but the bundle is splittable_"):
+        gather_facts(bundle=bundle, profile=report)
+    with pytest.raises(ReportError, match="A card is of one model, but the model is splittable_"):
+        gather_facts(RESNET, profile=report)
+
+
+def test_a_profile_of_other_weights_is_refused(tiny_bundle, report, tmp_path) -> None:
+    other = json.loads(report.read_text()) | {"model_id": "deadbeef"}
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(other))
+    with pytest.raises(
+        ReportError, match=r"other weights \(\w{8}\) than .* \(deadbeef\)"
+    ) as caught:
+        gather_facts(bundle=tiny_bundle, profile=path)
+    assert caught.value.next_step.startswith("Measure the bundle: splitzoo profile encoder ")
+
+
+def test_a_profile_of_other_sizes_under_one_name_is_refused(tiny_bundle, report, tmp_path) -> None:
+    content = json.loads(report.read_text())
+    content["spec"]["bottleneck"]["encoder_channels"] = [96, 48, 24]
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ReportError):
+        gather_facts(bundle=tiny_bundle, profile=path)
+
+
+def test_sources_that_cannot_be_read_are_errors(tmp_path) -> None:
+    with pytest.raises(ReportError, match="Cannot read"):
+        gather_facts(profile=tmp_path / "missing.json")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        gather_facts(bundle=tmp_path)
+    with pytest.raises(UnknownNameError):
+        gather_facts("resnet50")
+
+
+def test_a_card_that_cannot_be_built_leaves_nothing_behind(tmp_path) -> None:
+    with pytest.raises(BundleError):
+        cards.build_card(tmp_path / "card", bundle=tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_folder_is_left_alone(tmp_path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        cards.build_card(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+# The picture
+
+
+def test_the_picture_is_one_and_the_card_shows_it(card_path, card) -> None:
+    assert sorted(path.name for path in card_path.parent.iterdir()) == ["README.md", "split.png"]
+    assert "](split.png)" in card.text
+    with Image.open(card_path.parent / "split.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.size == (1760, 464)
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_the_picture_without_measurements_differs(card_path, tiny_bundle, tmp_path) -> None:
+    plain = cards.build_card(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
+    assert plain.read_bytes() != card_path.with_name("split.png").read_bytes()
+
+
+# Reading
+
+
+def test_a_built_card_is_read_as_it_was_rendered(card_path, tiny_bundle, report) -> None:
+    rendered = render_card(gather_facts(bundle=tiny_bundle, profile=report))
+    assert str(read_card(card_path)) == str(rendered)
+
+
+@pytest.mark.parametrize("content", [b"---\nkey: [\n---\n", b"\xff\xfe"])
+def test_a_damaged_card_is_refused(tmp_path, content) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(content)
+    with pytest.raises(ReportError, match="Cannot read the card"):
+        read_card(path)
+
+
+def test_cards_that_the_repository_carries_can_be_read() -> None:
+    generated = Path(__file__).parents[2] / "cards" / "generated"
+    for path in generated.rglob("README.md"):
+        assert read_card(path).data.library_name == "splitzoo"

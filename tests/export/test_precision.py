@@ -1,0 +1,295 @@
+"""Device graphs below fp32: what becomes int8 or fp16, and what must not."""
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from onnx import TensorProto, numpy_helper
+from small_models import small_spec
+
+from splitrun.bundle import open_bundle
+from splitrun.engines import open_session
+from splitrun.engines.openvino_runtime import openvino_core
+from splitrun.errors import BundleError
+from splitrun.halves import Device, Edge
+from splitzoo import export, zoo
+from splitzoo.export.graphs import DeviceGraph
+from splitzoo.export.onnx_graph import check_onnx, write_onnx
+from splitzoo.export.precision.fp16 import to_half
+from splitzoo.export.precision.int8 import quantise
+from splitzoo.export.precision.integers import Integers
+from splitzoo.export.precision.onnx_nodes import Places, is_convolution, read_named
+from splitzoo.export.recording import picture
+
+TASK = "image-classification"
+
+
+def pictures(model, count: int = 4) -> list[np.ndarray]:
+    return [picture(model.spec.preprocessing, number) for number in range(count)]
+
+
+def device_graph(model, path):
+    """Write a model's fp32 device graph."""
+    write_onnx(
+        DeviceGraph(model).eval(),
+        [torch.from_numpy(pictures(model, 1)[0])],
+        path,
+        input_names=["image"],
+        output_names=list(model.coder.sends),
+        dynamic_batch=False,
+        opset=20,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def mshp():
+    return zoo.build(small_spec(TASK, "mshp")).eval()
+
+
+@pytest.fixture(scope="module")
+def tiny_graph(tiny_model, tmp_path_factory):
+    return device_graph(tiny_model, tmp_path_factory.mktemp("graphs") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def mshp_graph(mshp, tmp_path_factory):
+    return device_graph(mshp, tmp_path_factory.mktemp("graphs") / "mshp.onnx")
+
+
+def inputs(model):
+    return ({"image": one} for one in pictures(model))
+
+
+def run(path, image):
+    return open_session("onnxruntime", path).run({"image": image}, ["symbols"])
+
+
+def constants(model) -> dict[str, np.ndarray]:
+    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+
+
+# Places
+
+
+def test_the_last_convolution_and_the_norms_are_found(tiny_graph) -> None:
+    model = read_named(tiny_graph)
+    places = Places(model)
+    convolutions = [node.name for node in model.graph.node if is_convolution(node)]
+    first, norm, second, other_norm, last = convolutions
+    assert places.norms == {norm, other_norm}
+    assert places.last == {last}
+    assert not {first, second} & (places.rounded | places.after_rounding)
+
+
+def test_what_hangs_on_a_rounding_is_found(mshp_graph) -> None:
+    model = read_named(mshp_graph)
+    places = Places(model)
+    nodes = {node.name: node for node in model.graph.node}
+    after = {name for name in places.after_rounding if is_convolution(nodes[name])}
+    weights = {name for node in after for name in nodes[node].input[1:2]}
+    assert weights
+    assert all("h_s" in name for name in weights)
+    # The ends of g_a and of h_a, whose outputs become symbols.
+    assert len(places.last) == 2
+    assert not places.last & places.after_rounding
+
+
+def test_magnitudes_that_normalise_nothing_are_no_norms(tmp_path) -> None:
+    """The analysis of a scale hyperprior takes |y|."""
+    model = zoo.build(small_spec(TASK, "shp")).eval()
+    graph = read_named(device_graph(model, tmp_path / "shp.onnx"))
+    nodes = {node.name: node for node in graph.graph.node}
+    assert any(node.op_type == "Abs" for node in nodes.values())
+    norms = {name for found in Places(graph).norms for name in nodes[found].input[1:2]}
+    assert all("h_a" not in name for name in norms)
+    assert len(Places(graph).norms) == 2
+
+
+def test_of_a_residual_backbone_one_convolution_is_the_last(tmp_path) -> None:
+    """The sum before the rounding has the block's convolution and its shortcut in it."""
+
+    class Rounded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = timm.create_model("test_resnet", features_only=True, out_indices=(2,))
+
+        def forward(self, image):
+            return torch.round(self.layers(image)[-1])
+
+    write_onnx(
+        Rounded().eval(),
+        [torch.zeros(1, 3, 64, 64)],
+        tmp_path / "r.onnx",
+        input_names=["image"],
+        output_names=["symbols"],
+        dynamic_batch=False,
+        opset=20,
+    )
+    graph = read_named(tmp_path / "r.onnx")
+    convolutions = [node.name for node in graph.graph.node if is_convolution(node)]
+    places = Places(graph)
+    assert len(places.last) == 1
+    assert places.last <= set(convolutions[-2:])
+    assert len(places.rounded.intersection(convolutions)) == 1
+    assert len(places.rounded) < 6
+
+
+# int8
+
+
+def test_what_is_rounded_in_fp32_does_not_read_an_int8_latent(mshp, mshp_graph, tmp_path) -> None:
+    """The analysis of the hyperprior does, in int8; the subtraction of the means does not."""
+    quantise(mshp_graph, tmp_path / "q.onnx", inputs(mshp))
+    model = onnx.load(tmp_path / "q.onnx")
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    subtractions = [node for node in model.graph.node if node.op_type == "Sub"]
+    assert subtractions
+    for node in subtractions:
+        assert all(
+            made_by[one].op_type != "DequantizeLinear" for one in node.input if one in made_by
+        )
+    last = Places(read_named(mshp_graph)).last
+    given = {node.output[0] for node in model.graph.node if node.name in last}
+    readers = {node.op_type for node in model.graph.node if given.intersection(node.input)}
+    assert {"Sub", "QuantizeLinear"} <= readers
+
+
+def test_without_inputs_there_are_no_ranges(tiny_graph, tmp_path) -> None:
+    with pytest.raises(BundleError, match="there are none"):
+        quantise(tiny_graph, tmp_path / "q.onnx", ())
+    assert not (tmp_path / "q.onnx").exists()
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_weights_are_int8_per_channel_and_zero_points_as_they_must_be(
+    tiny_model, tiny_graph, tmp_path, unsigned
+) -> None:
+    done = quantise(
+        tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), keep=(), integers=Integers(unsigned)
+    )
+    assert (len(done.nodes), done.kept) == (5, ())
+    check_onnx(tmp_path / "q.onnx")
+    model = onnx.load(tmp_path / "q.onnx")
+    values = constants(model)
+    weights = 0
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        scale, zero = values[node.input[1]], values[node.input[2]]
+        of_weights = node.input[0] in values
+        weights += of_weights
+        assert zero.dtype == (np.uint8 if unsigned and not of_weights else np.int8)
+        assert np.all(zero == 0) or (unsigned and not of_weights)
+        assert scale.ndim == of_weights
+        if of_weights:
+            assert values[node.input[0]].dtype == np.int8
+    assert weights == 5  # both norms begin alike, and yet have their own
+    assert not any(one.data_type == TensorProto.INT32 for one in model.graph.initializer)
+    image = pictures(tiny_model)[0]
+    (before,), (after,) = run(tiny_graph, image), run(tmp_path / "q.onnx", image)
+    assert after.dtype == np.int32
+    assert 0 < np.mean(before != after) < 0.2
+
+
+def test_what_is_kept_stays_in_fp32(tiny_model, tiny_graph, tmp_path) -> None:
+    places = Places(read_named(tiny_graph))
+    done = quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), keep=("last", "gdn"))
+    assert set(done.kept) == places.last | places.norms
+    assert len(done.nodes) == 2
+
+
+def test_int8_of_seven_bits_gives_openvinos_symbols_on_any_processor(
+    tiny_model, tiny_graph, tmp_path
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    seven = Integers(weight_bits=7)
+    quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), integers=seven)
+    kept = [one for one in constants(onnx.load(tmp_path / "q.onnx")).values() if one.ndim == 4]
+    assert {str(one.dtype) for one in kept} == {"float32", "int8"}  # the last convolution's
+    assert all(np.abs(one).max() <= 64 for one in kept if one.dtype == np.int8)
+    core = openvino_core()
+    compiled = core.compile_model(
+        core.read_model(tmp_path / "q.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    image = pictures(tiny_model)[0]
+    (found,) = compiled([image]).values()
+    (expected,) = run(tmp_path / "q.onnx", image)
+    assert np.mean(found != expected) < 0.02
+
+
+@pytest.mark.parametrize("lower", ["int8", "fp16"])
+def test_nothing_after_a_rounding_is_lowered(mshp, mshp_graph, tmp_path, lower) -> None:
+    path = tmp_path / "lowered.onnx"
+    if lower == "int8":
+        quantise(mshp_graph, path, inputs(mshp), keep=())
+    else:
+        to_half(mshp_graph, path)
+    before, after = read_named(mshp_graph), read_named(path)
+    stays = Places(before).after_rounding
+    kept = {node.name: node for node in after.graph.node}
+    values = {name: value for name, value in constants(after).items() if value.dtype == np.float32}
+    for node in before.graph.node:
+        if node.name in stays:
+            same = kept[node.name]
+            assert same.op_type == node.op_type
+            for name in node.input:
+                if name in constants(before) and constants(before)[name].dtype == np.float32:
+                    assert np.array_equal(values[name], constants(before)[name])
+
+
+def test_temporary_names_of_this_machine_do_not_enter_the_file(
+    tiny_model, tiny_graph, tmp_path
+) -> None:
+    quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model))
+    content = (tmp_path / "q.onnx").read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert b"/tmp" not in content
+    assert not onnx.load(tmp_path / "q.onnx").metadata_props
+
+
+# fp16
+
+
+def test_fp16_is_between_fp32_input_and_integers(tiny_model, tiny_graph, tmp_path) -> None:
+    to_half(tiny_graph, tmp_path / "h.onnx")
+    check_onnx(tmp_path / "h.onnx")
+    model = onnx.load(tmp_path / "h.onnx")
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    convolutions = [node for node in model.graph.node if is_convolution(node)]
+    values = constants(model)
+    assert all(values[node.input[1]].dtype == np.float16 for node in convolutions)
+    image = pictures(tiny_model)[0]
+    (before,), (after,) = run(tiny_graph, image), run(tmp_path / "h.onnx", image)
+    assert np.mean(before != after) < 0.02
+    assert np.abs(before - after).max() <= 1
+
+
+# Whole exports: the edge reads what a device of lower precision writes
+
+
+@pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("jetson", "fp16")])
+def test_the_edge_follows_a_hyperprior_of_lower_precision(
+    mshp, photographs, tmp_path, target, precision
+) -> None:
+    options = {"target": target, "precision": precision, "accept": True, "keep_tables": True}
+    folder = photographs[0].parent if precision == "int8" else None
+    export.export_split(mshp, tmp_path / "b", calibration=folder, **options)
+    bundle = open_bundle(tmp_path / "b")
+    device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
+    for image in pictures(mshp):
+        symbols, hyper_symbols, *_ = device.tensors(image)
+        (stream,) = device.encode(image)
+        received = dict(zip([one.name for one in bundle.edge.inputs], edge.tensors(stream)))  # noqa: B905
+        assert np.array_equal(received["symbols"], symbols)
+        assert hyper_symbols.dtype == np.int32
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_device_that_computes_nothing_is_refused(tmp_path, photographs, precision) -> None:
+    model = zoo.build(small_spec(TASK, "jpeg"))
+    options = {"target": "jetson", "precision": precision, "calibration": photographs[0].parent}
+    with pytest.raises(BundleError, match=f"nothing to compute in {precision}"):
+        export.export_split(model, tmp_path / "b", **options)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,343 @@
+"""What a precision below fp32 changes, and when that is too much."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import refused
+from PIL import Image
+from small_models import small_spec
+
+from splitrun.bundle import open_bundle
+from splitrun.errors import BundleError, CalibrationError, DesyncError, ParityError
+from splitrun.halves import Device, Edge
+from splitrun.limits import LIMITS, Limits, limits_of
+from splitrun.selftest import Compared, compare_symbols
+from splitzoo import export, zoo
+from splitzoo.export import split as splitting
+from splitzoo.export.manifest import Effect
+from splitzoo.export.options import Wanted, has_hyperprior
+from splitzoo.export.precision.report import (
+    Photographs,
+    beyond,
+    measure_effect,
+    read_photographs,
+    refuse_beyond,
+)
+from splitzoo.export.verify import verify_bundle
+from splitzoo.zoo import get_spec
+
+INT8 = LIMITS["int8"]
+
+
+def effect(**changes) -> Effect:
+    facts = {
+        **{"calibrated": 30, "skipped": 0, "held_out": 200, "photographs": True},
+        **{"flips": 0.001, "changed": 0.05, "most_changed": 0.08, "largest_difference": 1},
+        **{"symbols": 1000, "sent_error": 0.0},
+        **{"payload_bytes_fp32": 1000.0, "payload_bytes": 1010.0},
+        **{"labelled": 200, "right_fp32": 150, "right": 149},
+    }
+    return Effect(**facts | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying"),
+    [
+        (
+            {"most_changed": INT8.changed + 0.01},
+            r"symbols that are not 0, 5\.00% differ, in one picture up to 21\.00% \(20% may\)",
+        ),
+        ({"sent_error": 0.21}, r"what is sent differs by 21\.0% of the largest \(20% is allowed\)"),
+        ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
+        ({"payload_bytes": 1051.0}, r"the payload changes by \+5\.1% \(5% is allowed\)"),
+        ({"payload_bytes": 620.0}, r"the payload changes by -38\.0%"),
+        ({"right": 147}, "3 of 200 photographs are no longer named right"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) -> None:
+    assert beyond(effect(), INT8, "int8") == []
+    with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
+        refuse_beyond(effect(**changes), INT8, "int8")
+    assert "--accept" in caught.value.next_step
+
+
+def test_fp16_may_change_the_payload_less_than_int8() -> None:
+    fp16 = effect(most_changed=0.001, payload_bytes=1011.0)
+    assert beyond(fp16, LIMITS["int8"], "int8") == []
+    assert beyond(fp16, LIMITS["fp16"], "fp16") == ["the payload changes by +1.1% (1% is allowed)"]
+
+
+def test_one_photograph_more_or_less_is_no_loss() -> None:
+    assert beyond(effect(right=148), INT8, "int8") == []
+    assert beyond(effect(labelled=0, right=None, right_fp32=None), INT8, "int8") == []
+    assert beyond(effect(right=200), INT8, "int8") == []
+
+
+def test_rate_inflation_is_the_growth_of_the_payload() -> None:
+    assert effect().rate_inflation == pytest.approx(0.01)
+
+
+def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
+    expected = np.zeros(100, np.int32)
+    ties = np.zeros(100, bool)
+    ties[0] = True
+    expected[50:57] = 3
+    found = expected.copy()
+    found[0] = 1
+    assert compare_symbols(found, expected, ties, Limits()) == Compared(100, 1, 1, 1, 8)
+    found[1:3] = 2
+    loose = Limits(changed=0.2, difference=2)
+    assert compare_symbols(found, expected, ties, loose) == Compared(100, 3, 1, 2, 10)
+    for limits in (Limits(), Limits(changed=0.2), Limits(changed=0.19, difference=2)):
+        with pytest.raises(ParityError, match="2 of 100 symbols differ from PyTorch's, by up to 2"):
+            compare_symbols(found, expected, ties, limits)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"changed": -1.0}, {"tie_margin": float("nan")}, {"difference": 0}, {"difference": 1.5}],
+)
+def test_limits_that_make_no_sense_are_refused(changes) -> None:
+    with pytest.raises(ValueError, match=r"limit|differ"):
+        Limits(**changes)
+
+
+def test_values_with_a_range_of_their_own_may_all_differ_below_fp32() -> None:
+    assert limits_of("fp32", "quantised") == Limits()
+    assert limits_of("int8", "quantised").changed == 1.0
+    assert limits_of("int8", "factorized") == INT8
+
+
+# Photographs
+
+
+@pytest.fixture
+def folder(photographs, tmp_path) -> Path:
+    """Eight photographs in folders of two of the tiny model's classes, and a broken one."""
+    for number, photo in enumerate([*photographs, *photographs][:12]):
+        place = tmp_path / "photographs" / f"class {number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photo, place / f"{number}{photo.suffix}")
+    (tmp_path / "photographs" / "class 0" / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    return tmp_path / "photographs"
+
+
+def test_photographs_are_parted_and_broken_ones_counted(tiny_model, folder) -> None:
+    found = read_photographs(tiny_model, folder)
+    assert (len(found.fitted), len(found.held_out), found.skipped) == (9, 3, 1)
+    assert not set(found.fitted) & set(found.held_out)
+
+
+def test_photographs_in_folders_of_the_models_classes_are_labelled(tiny_model, folder) -> None:
+    found = read_photographs(tiny_model, folder)
+    assert {found.classes[path] for path in found.fitted + found.held_out} == {0, 1}
+    assert all(path.parent.name == f"class {label}" for path, label in found.classes.items())
+    (folder / "class 1").rename(folder / "somewhere")
+    assert set(read_photographs(tiny_model, folder).classes.values()) == {0}
+    (folder / "class 0").rename(folder / "elsewhere")
+    assert read_photographs(tiny_model, folder).classes == {}
+
+
+def test_too_few_photographs_are_refused(tiny_model, folder) -> None:
+    shutil.rmtree(folder / "class 1")
+    for number in (0, 2, 4):
+        next(folder.rglob(f"{number}.*")).unlink()
+    with pytest.raises(CalibrationError, match="has 4 images, 1 of them unusable"):
+        read_photographs(tiny_model, folder)
+
+
+def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -> None:
+    photographs = read_photographs(tiny_model, folder)
+    found = measure_effect(tiny_model, open_bundle(tiny_bundle), photographs, [])
+    assert (found.calibrated, found.held_out, found.skipped) == (9, 3, 1)
+    assert found.flips < 1e-3
+    assert found.rate_inflation == pytest.approx(0, abs=1e-3)
+
+
+def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) -> None:
+    exact = Device.tensors
+
+    def shifted(device, image):
+        (symbols,) = exact(device, image)
+        symbols = symbols.copy()
+        symbols[:, 0] += 2
+        return (symbols,)
+
+    monkeypatch.setattr(Device, "tensors", shifted)
+    found = measure_effect(tiny_model, open_bundle(tiny_bundle), None, [])
+    assert (found.photographs, found.largest_difference) == (False, 2)
+    assert found.flips == pytest.approx(0.25, abs=1e-3)
+
+
+# Exports
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """Exports find that a precision changes much."""
+
+    def change(**changes) -> None:
+        monkeypatch.setattr(splitting, "measure_effect", lambda *_: effect(**changes))
+
+    return change
+
+
+def test_an_export_beyond_the_limits_exits_with_3_and_leaves_nothing(
+    splitzoo, tiny_folder, changed, tmp_path
+) -> None:
+    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
+    changed(changed=0.5, most_changed=0.5)
+    words = ("--random-weights", "--target", "openvino", "--precision", "bf16")
+    result = splitzoo("export", "split", tiny_folder, *words, "-o", tmp_path / "b")
+    refused(
+        result,
+        "In bf16, of the symbols that are not 0, 50.00% differ",
+        "(10% may)",
+        "--accept",
+        code=3,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, tmp_path) -> None:
+    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
+    changed(changed=0.2, most_changed=0.3, largest_difference=4)
+    options = {"target": "openvino", "precision": "bf16", "accept": True}
+    manifest = export.export_split(tiny_model, tmp_path / "b", **options)
+    assert manifest.effect is not None
+    assert len(manifest.effect.accepted) == 2
+    bundle = open_bundle(tmp_path / "b")
+    assert bundle.limits == Limits(**{**asdict(LIMITS["bf16"]), "changed": 0.6, "difference": 8})
+    assert "--accept" in manifest.provenance.command
+    assert (
+        "Beyond the limits, and accepted: of the symbols" in (tmp_path / "b/README.md").read_text()
+    )
+    assert verify_bundle(tmp_path / "b").manifest.effect == manifest.effect
+    # Without the word for it, the same limits are too lenient.
+    path = tmp_path / "b/manifest.json"
+    document = json.loads(path.read_text())
+    document["effect"]["accepted"] = []
+    path.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"allows changed of 0\.6; .* 0\.1 in bf16"):
+        verify_bundle(tmp_path / "b")
+
+
+def test_int8_without_photographs_is_refused_before_anything_is_loaded(
+    splitzoo, tiny_folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
+    words = ("--precision", "int8", "-o", tmp_path / "b")
+    refused(splitzoo("export", "split", tiny_folder, *words), "--calibration DIR")
+
+
+def test_both_sides_of_a_hyperprior_run_the_same_engine() -> None:
+    """The other would compute other scales for some images, and lose them."""
+    mshp, prior = (get_spec(f"splittable_resnet50-{one}-beta0.08") for one in ("mshp", "fp"))
+    for target, engine in (("jetson", "tensorrt"), ("openvino", "openvino")):
+        wanted = Wanted(target=target, precision="fp32")
+        assert (wanted.engine_of_edge(mshp), wanted.engine_of_edge(prior)) == (engine, None)
+        wanted = Wanted(target=target, precision="fp32", edge="onnxruntime")
+        wanted.refuse_impossible(prior)
+        with pytest.raises(BundleError, match=f"others than {engine}") as caught:
+            wanted.refuse_impossible(mshp)
+        assert caught.value.next_step == f"Leave --edge out: both sides then run {engine}."
+
+
+def test_a_factorized_learned_codec_has_no_hyperprior() -> None:
+    kinds = {"factorized_prior": False, "scale_hyperprior": True, "mean_scale_hyperprior": True}
+    kinds["joint_autoregressive_hierarchical_prior"] = True
+    for name, expected in kinds.items():
+        assert has_hyperprior(get_spec(f"resnet50-{name}-q1")) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying"),
+    [
+        ({"precision": "fp32", "accept": True}, "--accept takes what a precision below fp32"),
+        ({"precision": "fp16", "keep_fp32": ("gdn",)}, "--keep-fp32 is about int8"),
+    ],
+)
+def test_words_that_would_do_nothing_are_refused(changes, saying) -> None:
+    with pytest.raises(BundleError, match=saying):
+        Wanted(target="jetson", **changes).refuse_impossible(get_spec("resnet50-jpeg-q90"))
+
+
+def test_photographs_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
+    splitzoo, tiny_folder, tmp_path
+) -> None:
+    """Ranges of darkness saturate on the made pictures that parity is checked on."""
+    for number in range(8):
+        night = Image.fromarray(np.full((64, 64, 3), number % 2, np.uint8))
+        (tmp_path / "night").mkdir(exist_ok=True)
+        night.save(tmp_path / "night" / f"{number}.png")
+    words = ("--random-weights", "--precision", "int8", "--calibration", tmp_path / "night")
+    words = (tiny_folder, *words, "--keep-tables", "-o", tmp_path / "b")
+    result = splitzoo("export", "split", *words)
+    refused(result, "in one picture up to", "give other photographs", code=3)
+    assert not (tmp_path / "b").exists()
+    assert splitzoo("export", "split", *words, "--accept")[0] == 0
+    found = verify_bundle(tmp_path / "b").manifest
+    assert found.effect is not None
+    assert found.effect.accepted
+
+
+def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
+    tiny_model, photographs, tmp_path
+) -> None:
+    options = {"precision": "int8", "accept": True, "calibration": photographs[0].parent}
+    manifest = export.export_split(tiny_model, tmp_path / "b", **options, keep_tables=True)
+    assert manifest.effect is not None
+    assert manifest.effect.accepted == []
+    assert manifest.parity.limits.changed == INT8.changed
+    verify_bundle(tmp_path / "b")
+
+
+def test_features_that_are_sent_as_floats_are_compared_too(photographs, tmp_path) -> None:
+    model = zoo.build(small_spec("image-classification", "feature-jpeg"))
+    options = {"precision": "int8", "calibration": photographs[0].parent, "accept": True}
+    manifest = export.export_split(model, tmp_path / "b", **options)
+    assert manifest.effect is not None
+    assert (manifest.effect.symbols, manifest.effect.flips) == (0, 0)
+    assert 0 < manifest.effect.sent_error < 1
+    said = f"{100 * manifest.effect.sent_error:.1f}%"
+    assert (
+        f"what is sent differs by, of the largest | | {said}"
+        in (tmp_path / "b/README.md").read_text()
+    )
+
+
+def test_a_picture_whose_scales_differ_is_not_named_right(
+    photographs, monkeypatch, tmp_path
+) -> None:
+    """PyTorch's own answer is what it is held against: its stream may be beyond the edge too."""
+    model = zoo.build(small_spec("image-classification", "shp")).eval()
+    export.export_split(model, tmp_path / "b")
+
+    def lost(*_: object) -> None:
+        raise DesyncError("other scales")
+
+    monkeypatch.setattr(Edge, "decode", lost)
+    classes = dict.fromkeys(photographs, 0)
+    given = Photographs([], list(photographs), classes, 0)
+    found = measure_effect(model, open_bundle(tmp_path / "b"), given, [])
+    assert (found.labelled, found.right) == (len(photographs), 0)
+
+
+def test_tables_that_cannot_be_fitted_are_an_error_where_nothing_else_is_asked(
+    splitzoo, photographs, tmp_path
+) -> None:
+    words = ("resnet50-jpeg-q90", "--random-weights", "--calibration", photographs[0].parent)
+    result = splitzoo("export", "split", *words, "-o", tmp_path / "b")
+    refused(result, "no tables to fit")
+
+
+def test_an_engines_own_precision_is_refused_where_scale_indexes_must_agree() -> None:
+    wanted = Wanted(target="openvino", precision="bf16")
+    wanted.refuse_impossible(get_spec("splittable_resnet50-fp-beta0.08"))
+    with pytest.raises(BundleError, match="the same scale indexes") as caught:
+        wanted.refuse_impossible(get_spec("splittable_resnet50-mshp-beta0.08"))
+    assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"

@@ -1,0 +1,342 @@
+"""Targets: what each writes, what runs it, and what is refused."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from board import ABSENT
+from commands import refused
+
+from splitrun.bundle import open_bundle
+from splitrun.engines import ENGINES, open_session
+from splitrun.errors import BundleError, DependencyError, UnknownNameError
+from splitrun.halves import Device
+from splitrun.record import Record
+from splitzoo import export
+from splitzoo.export.formats.base import Source, refuse_missing
+from splitzoo.export.formats.openvino_ir import OpenVinoFormat
+from splitzoo.export.formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
+from splitzoo.export.formats.torch_tensorrt import TorchTensorRTFormat
+from splitzoo.export.run import run_bundle
+from splitzoo.export.targets import TARGETS
+from splitzoo.export.verify import verify_bundle
+
+HERE = ("cpu", "raspberrypi", "openvino", "torchscript", "torch")
+
+
+def needs(target: str) -> None:
+    for one in (TARGETS.get(target).device, TARGETS.get(target).edges[0]):
+        for package in one.packages:
+            pytest.importorskip(package, reason=f"the target {target} needs {package}")
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny_model, tmp_path_factory):
+    """A bundle of the tiny model for each target, made once."""
+    folder, made = tmp_path_factory.mktemp("targets"), {}
+
+    def bundle(target: str, **options) -> Path:
+        needs(target)
+        key = (target, *sorted(options.items()))
+        if key not in made:
+            made[key] = folder / f"{len(made)}"
+            export.export_split(tiny_model, made[key], target=target, **options)
+        return made[key]
+
+    return bundle
+
+
+def test_every_engine_that_a_target_names_is_one_of_the_runtime() -> None:
+    named = {engine for target in TARGETS for engine in target.formats}
+    assert named == set(ENGINES)
+
+
+@pytest.mark.parametrize("target", HERE)
+def test_symbols_of_every_target_are_pytorchs(bundles, tiny_model, target) -> None:
+    bundle = open_bundle(bundles(target))
+    record = Record.load(bundle)
+    (symbols,) = Device(bundle).tensors(record.image)
+    differ = symbols != record.sent["symbols"]
+    assert not np.any(differ & ~record.ties["symbols"])
+    assert (bundle.target, bundle.precision) == (target, "fp32")
+    assert verify_bundle(bundle.folder, trust=True).selftest.output_relative_error <= 1e-4
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino", "torchscript", "torch"])
+def test_graphs_of_any_batch(bundles, target) -> None:
+    bundle = open_bundle(bundles(target, dynamic_batch=True))
+    image = Record.load(bundle).image
+    device = Device(bundle)
+    (one,), (three,) = device.tensors(image), device.tensors(np.concatenate([image] * 3))
+    assert three.shape == (3, *one.shape[1:])
+    assert np.abs(three - one).max() <= 1
+
+
+def test_the_pi_has_four_threads_on_the_device_alone(bundles) -> None:
+    bundle = open_bundle(bundles("raspberrypi"))
+    assert (bundle.device.threads, bundle.edge.threads) == (4, 0)
+
+
+def test_openvino_writes_its_weights_into_a_second_file_that_is_guarded(bundles, tmp_path) -> None:
+    folder = bundles("openvino")
+    info = open_bundle(folder).device
+    assert info.weights == info.path.with_suffix(".bin")
+    text = info.path.read_text()
+    assert "rt_info" not in text
+    before = info.weights.read_bytes()
+    try:
+        info.weights.write_bytes(bytes(len(before)))
+        with pytest.raises(BundleError, match=r"device/encoder\.bin was changed"):
+            Device(open_bundle(folder))
+    finally:
+        info.weights.write_bytes(before)
+
+
+def test_openvino_with_the_edge_in_onnx_runtime(bundles) -> None:
+    bundle = open_bundle(bundles("openvino", edge="onnxruntime"))
+    assert (bundle.device.engine, bundle.edge.engine) == ("openvino", "onnxruntime")
+    pairs = json.loads((bundle.folder / "manifest.json").read_text())["parity"]["pairs"]
+    assert [one["device"].partition(" ")[0] for one in pairs] == ["torch", "openvino"]
+    assert all(one["edge"].startswith("onnxruntime ") for one in pairs)
+
+
+def test_importing_openvino_tells_nobody(bundles, tmp_path) -> None:
+    pytest.importorskip("openvino_telemetry", reason="what tells is not installed")
+    bundle = bundles("openvino")
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("CI", None)
+    words = [sys.executable, "-m", "splitrun", "selftest"]
+    subprocess.run(words, cwd=bundle, env=environment, check=True, capture_output=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_arrive_after_openvino_has_come_and_gone(bundles) -> None:
+    """A core of OpenVINO's that goes takes the stack that signals are handled on with it."""
+    code = (
+        "import faulthandler, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from splitrun.engines import open_session\n"
+        "faulthandler.enable()\n"
+        "first, second = (open_session('openvino', Path(sys.argv[1])) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('arrived'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    path = bundles("openvino") / "device" / "encoder.xml"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "arrived\n")
+
+
+def test_a_bundle_for_openvino_needs_neither_torch_nor_onnx_runtime(bundles) -> None:
+    blocked = f"""
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {(*ABSENT, "onnxruntime")!r}:
+            raise ModuleNotFoundError("absent: " + name, name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = ["splitrun", "selftest"]
+runpy.run_module("splitrun", run_name="__main__")
+"""
+    words = [sys.executable, "-c", blocked]
+    done = subprocess.run(words, cwd=bundles("openvino"), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("self-test passed\n")
+
+
+# What can hold code is not run for strangers
+
+
+@pytest.mark.parametrize("target", ["torchscript", "torch"])
+def test_graphs_that_can_hold_code_are_run_for_the_trusting_alone(
+    bundles, photo, splitzoo, target
+) -> None:
+    bundle = bundles(target)
+    for command in (
+        ("export", "verify", bundle),
+        ("export", "run", bundle, photo),
+        ("profile", "encoder", bundle, "--iterations", 1),
+    ):
+        refused(splitzoo(*command), f"device graph, for {target}, can hold code", "--trust")
+    with pytest.raises(BundleError, match="can hold code"):
+        run_bundle(bundle, [photo])
+    code, out, _ = splitzoo("export", "run", "--trust", bundle, photo, "--json")
+    assert code == 0
+    assert json.loads(out)[0]["engine"].startswith("torch ")
+
+
+@pytest.mark.parametrize(
+    ("format", "part"),
+    [(TorchScriptFormat(), "code/"), (ExportedFormat(), "models/"), (AotInductorFormat(), "data/")],
+)
+def test_what_pytorch_did_not_write_is_refused_unread(format, part, tmp_path) -> None:
+    path = tmp_path / f"graph{format.suffix}"
+    path.write_bytes(b"nothing")
+    with pytest.raises(BundleError, match="is not what PyTorch writes"):
+        format.check(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("graph/other", "x")
+    with pytest.raises(BundleError, match=f"it lacks {part}"):
+        format.check(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("<net>", "is not valid XML"),
+        ("<net><layers/></net>", "is not a graph with an input and an output"),
+        ('<!DOCTYPE net [<!ENTITY a "aa">]><net>&a;</net>', "is not what OpenVINO writes"),
+        ("\ufeff<net/>", "is not what OpenVINO writes"),
+        ("", "is not valid XML"),
+    ],
+)
+def test_what_openvino_did_not_write_is_refused(text, saying, tmp_path) -> None:
+    (tmp_path / "graph.xml").write_text(text)
+    with pytest.raises(BundleError, match=saying):
+        OpenVinoFormat().check(tmp_path / "graph.xml")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torchscript", "torch"])
+def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
+    pytest.importorskip(engine.replace("torchscript", "torch"))
+    path = tmp_path / "graph"
+    path.write_bytes(b"nothing")
+    with pytest.raises(BundleError, match=f"cannot load {path}"):
+        open_session(engine, path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "install"),
+    [
+        ("onnxruntime", "ONNX Runtime", "pip install onnxruntime"),
+        ("openvino", "OpenVINO", "pip install openvino"),
+        ("torch", "PyTorch", "pip install torch"),
+    ],
+)
+def test_a_missing_engine_is_told_with_its_command(
+    engine, name, install, monkeypatch, tmp_path
+) -> None:
+    class Absent:
+        def find_spec(self, asked, path=None, target=None):
+            if asked == engine:
+                raise ModuleNotFoundError(name=engine)
+
+    for module in [one for one in sys.modules if one.partition(".")[0] == engine]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    with pytest.raises(DependencyError, match=f"{name} is not installed") as caught:
+        open_session(engine, tmp_path / "graph")
+    assert caught.value.next_step == install
+
+
+# Refused before any work
+
+
+def test_a_missing_extra_is_told_with_its_command(monkeypatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name)
+    )
+    with pytest.raises(DependencyError, match="openvino is not installed") as caught:
+        TARGETS.get("openvino").halves()
+    assert caught.value.next_step == "pip install 'splitzoo[openvino]'"
+    assert TARGETS.get("openvino").missing() == ("openvino",)
+
+
+def test_torch_tensorrt_is_given_graph_and_examples_on_one_device(monkeypatch, tmp_path) -> None:
+    """PyTorch's device without memory stands in for the GPU, and a stand-in compiles."""
+    given = {}
+
+    def compiled(program, *, arg_inputs, disable_tf32):
+        given.update(program=program, inputs=arg_inputs, tf32=not disable_tf32)
+
+    fake = types.SimpleNamespace(
+        dynamo=types.SimpleNamespace(compile=compiled),
+        save=lambda compiled, path, **_: Path(path).write_bytes(b"engines"),
+    )
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", fake)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for kind in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "cuda", lambda self: self.to("meta"))
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda self: self)
+
+    class Convolution(torch.nn.Conv2d):
+        def forward(self, *tensors):
+            return (super().forward(*tensors),)
+
+    source = Source(Convolution(3, 4, 1).eval(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y"])
+    TorchTensorRTFormat().write(source, tmp_path / "g.pt2")
+    assert (tmp_path / "g.pt2").read_bytes() == b"engines"
+    assert given["tf32"] is False
+    assert [one.device.type for one in given["inputs"]] == ["meta"]
+    assert {one.device.type for one in given["program"].state_dict.values()} == {"meta"}
+
+
+def test_torch_tensorrt_without_it_is_told_with_its_command() -> None:
+    if importlib.util.find_spec("torch_tensorrt"):
+        pytest.skip("Torch-TensorRT is installed")
+    with pytest.raises(DependencyError, match="torch_tensorrt is not installed") as caught:
+        refuse_missing(TorchTensorRTFormat(), "torch-tensorrt")
+    assert caught.value.next_step == "pip install 'splitzoo[torch-tensorrt]'"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "matches"),
+    [
+        ({"target": "openvno"}, "target", ("openvino",)),
+        ({"precision": "fp16"}, "precision of the target cpu", ("fp32", "int8")),
+        ({"target": "cpu", "edge": "openvino"}, "edge of the target cpu", ("onnxruntime",)),
+    ],
+)
+def test_what_a_target_has_not_is_answered_with_what_it_has(
+    tiny_model, tmp_path, options, kind, matches
+) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        export.export_split(tiny_model, tmp_path / "b", **options)
+    assert (caught.value.kind, caught.value.matches) == (kind, matches)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ahead_of_time_is_for_torch(tiny_model, tmp_path) -> None:
+    with pytest.raises(BundleError, match="cpu has nothing to compile ahead of time"):
+        export.export_split(tiny_model, tmp_path / "b", aot=True)
+
+
+def test_the_targets_are_listed(splitzoo) -> None:
+    code, out, _ = splitzoo("export", "targets", "--json")
+    assert code == 0
+    listed = {one["name"]: one for one in json.loads(out)}
+    assert list(listed) == TARGETS.names()
+    assert listed["jetson"]["precisions"] == ["fp32", "fp16", "int8"]
+    assert listed["jetson"]["edges"] == ["onnxruntime", "tensorrt"]
+
+
+@pytest.mark.slow
+def test_a_library_compiled_ahead_of_time(bundles, photo) -> None:
+    bundle = bundles("torch", aot=True)
+    assert open_bundle(bundle).device.engine == "aotinductor"
+    assert verify_bundle(bundle, trust=True).selftest.symbols == 4 * 55 * 55
+    assert run_bundle(bundle, [photo], trust=True)[0].stream_bytes > 0
+
+
+@pytest.mark.slow
+def test_openvino_bundle_runs_with_its_requirements_alone(bundles, tmp_path) -> None:
+    bundle = bundles("openvino")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "-q", "-r", bundle / "requirements.txt"]
+    if subprocess.run(pip, capture_output=True).returncode:
+        pytest.skip("the requirements cannot be installed here")
+    done = subprocess.run(
+        [python, "-m", "splitrun", "selftest"], cwd=bundle, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("self-test passed\n"), done.stderr

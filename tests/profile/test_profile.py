@@ -1,0 +1,493 @@
+"""What a profile says is what can be counted by hand, read off a clock or weighed in bytes."""
+
+import json
+import math
+import pickle
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from splitrun.coding import FactorizedCoder
+from splitrun.errors import BundleError, ImageError, ReportError
+from splitrun.measure import Latency, measure_steps
+from splitrun.preprocessing import list_images
+from splitzoo import zoo
+from splitzoo.profile.encoder import profile_bundle, profile_model
+from splitzoo.profile.flops import count_flops
+from splitzoo.profile.rate import model_rates
+from splitzoo.profile.report import SCHEMA_VERSION, Distribution, EncoderProfile, read_report
+from splitzoo.profile.size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
+from splitzoo.zoo.parts import BOTTLENECKS
+from splitzoo.zoo.split_model import SplitModel
+
+NEVER_MEASURED = [
+    "preprocessing (reading, resizing) in the latency",
+    "entropy coding in the operations",
+]
+
+
+@pytest.fixture(scope="module")
+def report(model, photographs):
+    """A profile of the default model on real photographs."""
+    return profile_model(
+        model, images=photographs, threads=2, warmup=1, iterations=4, command="splitzoo …"
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle_report(tiny_bundle, photographs):
+    return profile_bundle(tiny_bundle, images=photographs[:2], threads=1, warmup=1, iterations=4)
+
+
+@pytest.fixture(scope="module")
+def photo_bytes(report, model, photographs):
+    """The first photograph's latent, symbols and payload, made here."""
+    with torch.no_grad():
+        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(photographs[0])))
+        (symbols,) = model.coder.send(latent)
+    return latent, model.codec.coder.encode(symbols[0].numpy())
+
+
+# Operations
+
+
+def test_operations_are_those_counted_by_hand(model) -> None:
+    """Output pixels × output channels × kernel area × input channels, layer after layer."""
+    convolutions = {
+        "g_a.0": 112 * 112 * 96 * (5 * 5 * 3),
+        "gdn.1": 112 * 112 * 96 * (1 * 1 * 96),
+        "g_a.2": 56 * 56 * 48 * (5 * 5 * 96),
+        "gdn.3": 56 * 56 * 48 * (1 * 1 * 48),
+        "g_a.4": 55 * 55 * 24 * (2 * 2 * 48),
+    }
+    macs = sum(convolutions.values())
+    assert macs == 588_354_048
+    normalised = 112 * 112 * 96 + 56 * 56 * 48
+    symbols = 55 * 55 * 24
+
+    compute = count_flops(model)
+    assert compute.input_shape == (1, 3, 224, 224)
+    assert {one.operator: (one.macs, one.flops) for one in compute.operators} == {
+        "convolution": (macs, 2 * macs),
+        "abs": (0, normalised),
+        "bias": (0, normalised),
+        "div": (0, normalised),
+        "sub": (0, symbols),
+        "round": (0, symbols),
+    }
+    assert compute.macs == macs
+    assert compute.flops == 2 * macs + 3 * normalised + 2 * symbols
+    assert compute.uncounted == {}
+
+
+def without_network(name: str, **sizes) -> SplitModel:
+    """A registered model, its bottleneck changed, with nothing behind the bottleneck."""
+    content = zoo.get_spec(name).model_dump()
+    content["bottleneck"] |= sizes
+    spec = zoo.ModelSpec.model_validate(content)
+    encoder, coder, _ = BOTTLENECKS[spec.bottleneck.kind](spec, spec.bottleneck)
+    model = SplitModel(spec, encoder, coder, nn.Identity()).eval()
+    model.make_tables()
+    return model
+
+
+def test_a_context_network_is_counted_at_each_position() -> None:
+    name = "resnet50-joint_autoregressive_hierarchical_prior-q8"
+    model = without_network(name, quality=1, channels=(6, 8))
+    _, height, width = model.spec.latent_shape
+    compute = count_flops(model)
+    counted = []
+    for layer in model.coder.entropy_parameters[::2]:
+        layer.register_forward_hook(
+            lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel())
+        )
+    model.coder.entropy_parameters(torch.zeros(1, 4 * 8, height, width))
+    taps = int(model.coder.context_prediction.mask.sum())
+    assert (len(counted), taps) == (3, 2 * 8 * 8 * 12)
+    expected = taps * height * width + sum(counted)
+    found = {one.operator: (one.macs, one.flops) for one in compute.operators}
+    assert found["context network"] == (expected, 2 * expected)
+    assert compute.macs == found["convolution"][0] + expected
+    assert compute.uncounted == {}
+
+
+def test_pooling_is_counted_by_the_elements_that_it_looks_at(tiny_model) -> None:
+    _, height, width = tiny_model.spec.input_shape
+    pooling = nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d((2, 4)), nn.AdaptiveAvgPool2d(1)
+    encoder = nn.Sequential(*pooling, nn.ZeroPad2d((0, width - 1, 0, height - 1)))
+    encoder.extend(tiny_model.encoder)
+    model = SplitModel(tiny_model.spec, encoder, tiny_model.coder, tiny_model.decoder).eval()
+    found = {one.operator: one.flops for one in count_flops(model).operators}
+    of_max = 3 * (height // 2) * (width // 2)
+    of_average = 3 * (height // 4) * (width // 8)
+    assert found["max_pool2d"] == of_max * 9
+    assert found["avg_pool2d"] == of_average * 8
+    assert found["adaptive_avg_pool2d"] == of_average
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50-eb_after_layer2-beta1.0e-15",
+        "resnet50-eb_after_avgpool-beta1.0e-15",
+        "splittable_resnet50-bq3ch",
+        "splittable_densenet169-bq12ch_v0.1.1",
+        "splittable_inception_v3-bq12ch_v0.1.1",
+        "resnet50-layer1-jpeg-q90",
+        "resnet50-jpeg-q90",
+        "splittable_resnet50-mshp-beta0.16",
+    ],
+)
+def test_no_operator_of_the_zoo_is_left_out(name) -> None:
+    assert count_flops(without_network(name)).uncounted == {}
+
+
+class Odd(nn.Module):
+    """The error function, which has no rule."""
+
+    def forward(self, x):
+        return torch.erf(x)
+
+
+def test_an_operator_without_a_rule_is_listed_as_uncounted(tiny_model) -> None:
+    encoder = nn.Sequential(*tiny_model.encoder, Odd(), Odd())
+    model = SplitModel(tiny_model.spec, encoder, tiny_model.coder, tiny_model.decoder).eval()
+    compute = count_flops(model)
+    assert compute.uncounted == {"aten::erf": 2}
+    assert compute.macs == count_flops(tiny_model).macs
+
+
+# Size
+
+
+def test_encoder_bits_are_32_for_each_parameter(model) -> None:
+    gdn = 96 * 96 + 96 + 48 * 48 + 48
+    convolutions = 3 * 96 * 25 + 96 * 48 * 25 + 48 * 24 * 4
+    assert gdn + convolutions == 138_672
+    assert encoder_parameters(model) == 138_672
+    assert encoder_bits(model) == 32 * 138_672 == 4_437_504
+
+
+def test_sc2bench_counts_buffers_and_tables_too(model) -> None:
+    assert sc2bench_encoder_bits(model) == 4_503_936
+    assert sc2bench_encoder_bits(model, model.codec.coder) == 4_503_936
+
+
+def test_sc2bench_counts_the_tables_that_are_given(model) -> None:
+    tables = model.codec.coder.tables
+    wider = type(tables)(
+        torch.nn.functional.pad(torch.tensor(tables.cdf), (0, 10)).numpy(),
+        *(tables.length, tables.offset, tables.precision),
+    )
+    more = sc2bench_encoder_bits(model, FactorizedCoder(wider)) - sc2bench_encoder_bits(model)
+    assert more == 32 * 10 * tables.channels
+
+
+# Latency
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    latency = Latency.of([value / 1000 for value in range(100, 0, -1)])
+    found = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.mean_ms)
+    assert found == pytest.approx((50, 90, 99, 50.5))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 50, 101])
+def test_percentiles_of_any_count(count) -> None:
+    latency = Latency.of([float(value) for value in range(1, count + 1)])
+    expected = [1000 * math.ceil(share * count / 100) for share in (50, 90, 99)]
+    assert [latency.p50_ms, latency.p90_ms, latency.p99_ms] == pytest.approx(expected)
+
+
+def test_steps_feed_each_other_and_warm_up_is_not_counted(monkeypatch) -> None:
+    seen = []
+    clock = iter(float(tick) for tick in range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    steps = {"add": lambda x: x + 1, "keep": lambda x: seen.append(x)}
+    latency = measure_steps(steps, 1, warmup=2, iterations=3)
+    assert seen == [2] * 5
+    assert [*latency] == ["add", "keep", "total"]
+    # Each look at this clock is a second; one lies between two steps.
+    assert [one.p50_ms for one in latency.values()] == [1000, 1000, 2000]
+
+
+def test_distribution_of_known_values() -> None:
+    values = [float(value) for value in (5, 1, 4, 2, 3, 6, 7, 8, 9, 10)]
+    assert Distribution.of(values) == Distribution(
+        mean=5.5, median=5.5, p90=9, smallest=1, largest=10
+    )
+    assert Distribution.of([3.0]) == Distribution(mean=3, median=3, p90=3, smallest=3, largest=3)
+
+
+# A model's profile
+
+
+def test_profile_of_a_model_holds_every_measure(report, model, photographs) -> None:
+    assert (report.subject, report.device, report.date[:2]) == ("model", "cpu", "20")
+    assert report.spec == model.spec
+    assert report.model_id == model.codec.model_id.hex()
+    assert report.runtime == f"PyTorch {torch.__version__}, eager"
+    assert [*report.latency.steps] == ["encoder", "entropy coding", "framing", "total"]
+    assert (report.latency.threads, report.latency.warmup, report.latency.iterations) == (2, 1, 4)
+    steps = report.latency.steps
+    parts = sum(steps[name].mean_ms for name in ("encoder", "entropy coding", "framing"))
+    assert steps["total"].mean_ms == pytest.approx(parts, rel=1e-6)
+    for one in steps.values():
+        assert 0 < one.p50_ms <= one.p90_ms <= one.p99_ms
+    assert report.peak_memory_bytes > 100e6
+    assert {"cpu", "cores", "system", "python", "torch", "splitzoo"} <= report.environment.keys()
+    assert len(report.rate.images) == len(photographs)
+
+
+def test_profile_of_a_model_says_what_it_did_not_measure(report) -> None:
+    assert (report.size.graph_bytes, report.size.tables_bytes) == (None, None)
+    assert report.not_measured == [
+        "deployed bytes (export the model, then profile the bundle)",
+        *NEVER_MEASURED,
+    ]
+
+
+def test_profile_says_whether_weights_are_random(report, bundle_report) -> None:
+    assert (report.weights, report.seed) == ("random", 0)
+    assert (bundle_report.weights, bundle_report.seed) == ("random", 0)
+
+
+def test_profile_leaves_the_number_of_threads_as_it_was(tiny_model) -> None:
+    before = torch.get_num_threads()
+    profile_model(tiny_model, threads=before + 1, warmup=0, iterations=1)
+    assert torch.get_num_threads() == before
+
+
+# A bundle's profile
+
+
+def test_profile_of_a_bundle_holds_what_was_deployed(bundle_report, tiny_bundle) -> None:
+    size = bundle_report.size
+    assert size.graph_bytes == (tiny_bundle / "device/encoder.onnx").stat().st_size
+    assert size.tables_bytes == (tiny_bundle / "tables.npz").stat().st_size
+    assert bundle_report.not_measured == NEVER_MEASURED
+    assert bundle_report.runtime.startswith("onnxruntime ")
+    assert {"cpu", "cores", "numpy", "splitzoo"} <= bundle_report.environment.keys()
+    assert bundle_report.peak_memory_bytes < 250e6
+
+
+def test_profile_of_a_bundle_agrees_with_that_of_its_model(bundle_report, tiny_model) -> None:
+    assert bundle_report.spec == tiny_model.spec
+    assert bundle_report.model_id == tiny_model.codec.model_id.hex()
+    assert bundle_report.compute == count_flops(tiny_model)
+    assert bundle_report.size.encoder_bits == encoder_bits(tiny_model)
+    assert bundle_report.size.sc2bench_encoder_bits == sc2bench_encoder_bits(tiny_model)
+
+
+def test_a_bundle_sends_what_its_model_sends(bundle_report, tiny_model, photographs) -> None:
+    rate = model_rates(tiny_model, photographs[:2])
+    found = [one.stream_bytes for one in bundle_report.rate.images]
+    assert found == [one.stream_bytes for one in rate.images]
+    assert bundle_report.rate.estimated_bits is None
+    assert bundle_report.rate.sc2bench_bytes is None
+
+
+def test_profile_of_a_folder_that_is_no_bundle(tmp_path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        profile_bundle(tmp_path)
+
+
+# Bytes per image
+
+
+def test_a_stream_is_the_payload_and_12_bytes(report) -> None:
+    for one in report.rate.images:
+        assert 0 < one.payload_bytes < one.stream_bytes == one.payload_bytes + 12
+
+
+def test_bytes_are_those_of_the_real_stream(report, model, photographs) -> None:
+    image = torch.from_numpy(model.spec.preprocessing.load(photographs[0]))
+    (stream,) = model.compress(image)
+    assert report.rate.images[0].image == photographs[0].name
+    assert report.rate.images[0].stream_bytes == len(stream)
+
+
+def test_sc2bench_bytes_are_the_size_of_the_pickle(report, photo_bytes) -> None:
+    latent, payload = photo_bytes
+    pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
+    assert report.rate.images[0].sc2bench_bytes == sys.getsizeof(pickled)
+    assert report.rate.images[0].payload_bytes == len(payload)
+
+
+def test_an_image_codec_s_file_is_what_sc2bench_counts(photographs) -> None:
+    (one,) = model_rates(without_network("resnet50-jpeg-q90"), photographs[:1]).images
+    assert one.sc2bench_bytes == one.payload_bytes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "splittable_resnet50-shp-beta0.16",
+        "splittable_resnet50-bq3ch",
+        "resnet50-layer1-jpeg-q90",
+    ],
+)
+def test_what_sc2bench_sends_in_another_form_has_no_size_of_its(name, photographs) -> None:
+    model = without_network(name)
+    assert model_rates(model, photographs[:1]).sc2bench_bytes is None
+    profile = profile_model(model, images=photographs[:1], warmup=0, iterations=1)
+    assert any(one.startswith("bytes as sc2bench counts") for one in profile.not_measured)
+
+
+def test_estimated_bits_are_near_the_payload(report) -> None:
+    for one in report.rate.images:
+        assert one.estimated_bits == pytest.approx(8 * one.payload_bytes, rel=0.01)
+
+
+def test_rates_are_summarised_over_the_images(report) -> None:
+    for field in ("payload_bytes", "stream_bytes", "estimated_bits", "sc2bench_bytes"):
+        values = [getattr(one, field) for one in report.rate.images]
+        assert getattr(report.rate, field) == Distribution.of(values)
+    assert report.rate.count == len(report.rate.images)
+    assert report.rate.skipped == []
+
+
+def test_a_broken_image_is_skipped_and_named(tiny_model, photographs, tmp_path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(photographs[0].read_bytes()[:500])
+    rate = model_rates(tiny_model, [photographs[0], broken, photographs[1]])
+    assert rate.count == 2
+    assert [one.image for one in rate.images] == [photographs[0].name, photographs[1].name]
+    (skipped,) = rate.skipped
+    assert skipped.image == "broken.jpg"
+    assert skipped.reason
+
+
+def test_broken_images_alone_are_an_error(tiny_model, tmp_path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(ImageError, match=r"2 files given: none could be used \(.+\)"):
+        model_rates(tiny_model, list_images(tmp_path))
+
+
+def test_images_are_found_below_a_folder_in_order(tmp_path, photo) -> None:
+    for name in ("b.JPG", "a/c.png", "a/notes.txt", "z.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a/c.png", "b.JPG", "z.jpeg"]
+
+
+def test_a_folder_without_images_is_an_error(tmp_path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ImageError, match="no file in it has the name of an image"):
+        list_images(tmp_path)
+    with pytest.raises(ImageError, match="it is not a folder"):
+        list_images(tmp_path / "nowhere")
+
+
+# The document
+
+
+def test_a_report_comes_back_as_it_was(report, bundle_report, tmp_path) -> None:
+    for number, one in enumerate((report, bundle_report)):
+        path = tmp_path / "reports" / f"{number}.json"
+        one.save(path)
+        assert read_report(path) == one
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["0.json", "1.json"]
+
+
+@pytest.fixture
+def saved(report, tmp_path):
+    """A saved report, to change: a function of a change to its content."""
+    path = tmp_path / "report.json"
+
+    def change(**values: object):
+        path.write_text(json.dumps(report.model_dump(mode="json") | values))
+        return path
+
+    return change
+
+
+def test_a_newer_report_says_how_to_read_it(saved) -> None:
+    newer = f"has schema_version {SCHEMA_VERSION + 1}, and this reads up to {SCHEMA_VERSION}"
+    with pytest.raises(ReportError, match=newer) as caught:
+        read_report(saved(schema_version=SCHEMA_VERSION + 1, subject="planet"))
+    assert caught.value.next_step == "pip install --upgrade splitzoo"
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"schema_version": "new"}, "schema_version"),
+        ({"subject": "planet"}, "subject"),
+        ({"size": {}}, "size.parameters"),
+        ({"weights": None}, "weights"),
+        ({"latency": []}, "latency"),
+        ({"spec": {"name": "../x"}}, "spec"),
+    ],
+)
+def test_a_report_with_other_values_names_the_first(saved, values, where) -> None:
+    with pytest.raises(ReportError, match=rf"is no valid encoder profile: {where}"):
+        read_report(saved(**values))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:8])
+)
+def test_a_report_that_is_none_is_refused(tmp_path, content) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    with pytest.raises(ReportError, match=r"report\.json") as caught:
+        read_report(path)
+    assert "splitzoo profile encoder -o report.json" in caught.value.next_step
+
+
+def test_a_missing_report_says_how_to_make_one(tmp_path) -> None:
+    with pytest.raises(ReportError, match="no such file or directory") as caught:
+        read_report(tmp_path / "report.json")
+    assert "splitzoo profile encoder -o report.json" in caught.value.next_step
+    with pytest.raises(ReportError):
+        read_report(tmp_path)
+
+
+def test_a_huge_report_is_refused_unread(tmp_path) -> None:
+    path = tmp_path / "report.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 34)  # sparse: no disk is used
+    with pytest.raises(ReportError, match="is larger than"):
+        read_report(path)
+
+
+def test_a_manifest_is_no_report(tiny_bundle) -> None:
+    with pytest.raises(ReportError, match="is no encoder profile that this splitzoo reads"):
+        read_report(tiny_bundle / "manifest.json")
+
+
+def test_a_profile_of_a_saved_model_is_of_its_own_weights(tiny_folder, tiny_model) -> None:
+    profile = profile_model(zoo.load(tiny_folder), warmup=0, iterations=1)
+    assert profile.model_id == tiny_model.codec.model_id.hex()
+    assert isinstance(profile, EncoderProfile)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("latency/steps", {}),
+        ("latency/steps/total/p50_ms", float("nan")),
+        ("latency/steps/total/p50_ms", -1),
+        ("compute/macs", 10**400),
+        ("size/encoder_bits", -1),
+        ("size/unknown", 1),
+        ("peak_memory_bytes", float("inf")),
+    ],
+)
+def test_a_report_of_impossible_numbers_is_refused(tiny_model, tmp_path, keys, value) -> None:
+    report = profile_model(tiny_model, warmup=0, iterations=1)
+    content = json.loads(report.model_dump_json())
+    *parents, last = keys.split("/")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ReportError, match="is no valid encoder profile"):
+        read_report(path)

@@ -1,0 +1,452 @@
+"""Bundles whose manifest or files are damaged: each is refused, and the reason named."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from splitrun.bundle import open_bundle
+from splitrun.errors import BundleError, SplitzooError
+from splitrun.halves import Device, Edge
+from splitzoo.export import verify_bundle
+
+
+@pytest.fixture
+def manifest(damaged):
+    """Change the copy's manifest: a path of keys, and the value to put there."""
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+
+    def change(keys: str, value: object) -> Path:
+        *parents, last = keys.split("/")
+        entry = content
+        for key in parents:
+            entry = entry[int(key) if key.isdecimal() else key]
+        entry[int(last) if last.isdecimal() else last] = value
+        path.write_text(json.dumps(content))
+        return damaged
+
+    return change
+
+
+def refused_by_both(folder: Path, saying: str) -> None:
+    """The board's reader and the whole check refuse, for the same reason."""
+    for read in (open_bundle, verify_bundle):
+        with pytest.raises(BundleError) as caught:
+            read(folder)
+        assert saying in str(caught.value)
+
+
+def test_the_undamaged_bundle_is_verified(tiny_bundle, tiny_model) -> None:
+    result = verify_bundle(tiny_bundle)
+    assert result.files == len(result.manifest.files)
+    assert result.manifest.spec == tiny_model.spec
+    assert result.selftest.symbols == 4 * 55 * 55
+
+
+# The manifest as a file
+
+
+def test_a_folder_without_manifest_is_no_bundle(damaged) -> None:
+    (damaged / "manifest.json").unlink()
+    refused_by_both(damaged, "is not a bundle: it has no manifest.json")
+
+
+def test_a_folder_that_is_not_there_is_no_bundle(tmp_path) -> None:
+    refused_by_both(tmp_path / "nowhere", "is not a bundle")
+
+
+def test_the_error_says_how_to_make_a_bundle(tmp_path) -> None:
+    with pytest.raises(BundleError) as caught:
+        open_bundle(tmp_path)
+    assert caught.value.next_step.endswith("splitzoo export split --target cpu -o DIR")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b"[]",
+        b"null",
+        b'"manifest"',
+        b"{}",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"[" * 200_000,
+        b'{"schema_version": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_manifest_that_is_no_json_object_is_damaged(damaged, content) -> None:
+    (damaged / "manifest.json").write_bytes(content)
+    refused_by_both(damaged, "manifest.json is damaged")
+
+
+def test_a_huge_manifest_is_refused_unread(damaged) -> None:
+    with (damaged / "manifest.json").open("wb") as file:
+        file.truncate(1 << 34)  # sparse: no disk is used
+    refused_by_both(damaged, "manifest.json is larger than 4 MiB")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_manifest_is_damaged(damaged, share) -> None:
+    path = damaged / "manifest.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    refused_by_both(damaged, "manifest.json is damaged")
+
+
+# The manifest's contents
+
+
+@pytest.mark.parametrize("version", [4, 10**6])
+def test_a_newer_schema_says_how_to_go_on(manifest, version) -> None:
+    damaged = manifest("schema_version", version)
+    refused_by_both(damaged, f"has schema {version}; this reads up to 3.")
+    refused_by_both(damaged, "Use the splitrun inside the bundle, or: pip install --upgrade")
+
+
+def test_the_first_schema_is_refused_whatever_it_holds(damaged) -> None:
+    # As the first release wrote it: halves of one input and one output.
+    first = {
+        "schema_version": 1,
+        "spec": {"name": "tiny", "backbone": "test_resnet", "beta": 0.08},
+        "engine": "onnxruntime",
+        "device": {"file": "device/encoder.onnx"},
+        "edge": {"file": "edge/decoder.onnx"},
+        "coding": {"kind": "factorized", "latent_shape": [4, 55, 55]},
+    }
+    (damaged / "manifest.json").write_text(json.dumps(first))
+    refused_by_both(damaged, "manifest.json has schema 1; this reads schema 3.")
+    refused_by_both(damaged, "Use the splitrun inside the bundle, or export it again.")
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", 1.5, None, [1]])
+def test_a_version_that_is_none_is_damage(manifest, version) -> None:
+    refused_by_both(manifest("schema_version", version), "manifest.json is damaged")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("schema_version", "spec", "target", "graphs", "coding", "postprocessing", "labels"),
+        *("selftest", "parity", "provenance", "files"),
+    ],
+)
+def test_a_missing_key_is_named(damaged, key) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, f"'{key}' is missing")
+
+
+@pytest.mark.parametrize(
+    "keys", ["graphs/device", "graphs/edge", "graphs/edge/engine", "coding/kind"]
+)
+def test_a_missing_part_of_the_manifest_is_damage(damaged, keys) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    *parents, last = keys.split("/")
+    entry = content
+    for key in parents:
+        entry = entry[key]
+    del entry[last]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, f"'{last}' is missing")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("spec", []),
+        ("spec", "resnet"),
+        ("spec/name", 5),
+        ("spec/preprocessing", []),
+        ("spec/preprocessing/crop", 224),
+        ("spec/preprocessing/crop", [224]),
+        ("spec/preprocessing/crop", []),
+        ("spec/preprocessing/crop", ["a", "b"]),
+        ("spec/preprocessing/crop", [224.0, 224.0]),
+        ("spec/preprocessing/resize", 100),
+        ("spec/preprocessing/resize", 256.5),
+        ("spec/preprocessing/resize", 10**9),
+        ("spec/preprocessing/interpolation", "magic"),
+        ("spec/preprocessing/mean", ["a", "b", "c"]),
+        ("spec/preprocessing/mean", [[0.5], [0.5], [0.5]]),
+        ("spec/preprocessing/mean", [0.5, 0.5, float("nan")]),
+        ("spec/preprocessing/std", [0.0, 0.0, 0.0]),
+        ("spec/preprocessing/std", [1.0]),
+        ("spec/preprocessing/std", [float("nan")] * 3),
+        ("spec/preprocessing/extra", 1),
+        ("files", []),
+        ("files", None),
+        ("files", {"device/encoder.onnx": 5}),
+        ("graphs", []),
+        ("graphs", {}),
+        ("graphs/device", None),
+        ("graphs/device/file", 5),
+        ("graphs/device/file", None),
+        ("graphs/device/engine", ["onnxruntime"]),
+        ("graphs/edge/engine", None),
+        ("graphs/device/threads", -1),
+        ("graphs/device/threads", 1 << 20),
+        ("graphs/device/threads", 1.0),
+        ("graphs/device/hint", 5),
+        ("graphs/device/weights", 5),
+        ("graphs/device/weights", "other.bin"),
+        ("graphs/device/inputs", "image"),
+        ("graphs/device/inputs", []),
+        ("graphs/device/inputs", None),
+        ("graphs/device/outputs", []),
+        ("graphs/edge/outputs", {}),
+        ("graphs/device/inputs/0", "image"),
+        ("graphs/device/inputs/0/name", None),
+        ("graphs/device/inputs/0/name", "\x1b[2J"),
+        ("graphs/device/inputs/0/shape", 5),
+        ("graphs/device/inputs/0/shape", "1322"),
+        ("graphs/device/inputs/0/shape", [1, 3, 64, 64]),
+        ("graphs/device/outputs/0/shape", [1, 4, 55, 54]),
+        ("graphs/device/outputs/0/shape", [1, 4, 55, True]),
+        ("graphs/device/outputs/0/dtype", "foo"),
+        ("graphs/device/outputs/0/dtype", "uint8"),
+        ("graphs/edge/inputs/0/shape", []),
+        ("graphs/edge/outputs/0/shape", [1, 0]),
+        ("graphs/edge/outputs/0/shape", [1, -1]),
+        ("graphs/edge/outputs/0/shape", [1, 10**400]),
+        ("graphs/edge/outputs/0/dtype", "foo"),
+        ("graphs/hyper", {}),
+        ("graphs/\x1b[2J", {}),
+        ("coding/kind", 5),
+        ("coding/settings", []),
+        ("coding/settings", None),
+        ("coding/settings", {"quality": 1.5}),
+        ("coding/settings", {"quality": True}),
+        ("coding/settings", {"quality": [1]}),
+        ("coding/settings", {"codec": "\x1b[2J"}),
+        ("coding/model_id", "zz"),
+        ("coding/model_id", "00"),
+        ("coding/model_id", 5),
+        ("coding/shape", [55]),
+        ("coding/shape", [4, 55, 55]),
+        ("coding/shape", [55, 54]),
+        ("coding/shape", [55.0, 55]),
+        ("coding/shape", [0, 55]),
+        ("coding/shape", [-1, 55]),
+        ("coding/shape", [55, 1 << 40]),
+        ("postprocessing", 5),
+        ("postprocessing", "boxes"),
+        ("parity/limits/output_tolerance", "none"),
+        ("parity/limits/output_tolerance", None),
+        ("parity/limits/output_tolerance", 10**400),
+        ("parity/limits", {"tie_margin": 0.0, "abacus": 1}),
+        ("parity/limits/changed", float("nan")),
+        ("parity/limits/difference", 0),
+        ("precision", 5),
+        ("provenance", {}),
+        ("provenance/weights", 0),
+        ("target", 5),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_of_another_type_or_range_is_damage(manifest, keys, value) -> None:
+    refused_by_both(manifest(keys, value), "manifest.json is damaged")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [("precision", "fp7"), ("spec/beta", -1), ("extra", 1), ("parity/images", "x")],
+)
+def test_verify_holds_the_whole_manifest_to_its_schema(manifest, keys, value) -> None:
+    with pytest.raises(BundleError, match=rf"is no valid manifest: {keys.replace('/', '.')}: "):
+        verify_bundle(manifest(keys, value))
+
+
+def test_an_unknown_target_is_refused(manifest) -> None:
+    with pytest.raises(SplitzooError, match="No target is named 'abacus'"):
+        verify_bundle(manifest("target", "abacus"))
+
+
+@pytest.mark.parametrize(("graph", "half"), [("device", Device), ("edge", Edge)])
+def test_an_unknown_engine_is_named_with_the_known_ones(manifest, graph, half) -> None:
+    damaged = manifest(f"graphs/{graph}/engine", "abacus")
+    with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
+        half(open_bundle(damaged))
+    with pytest.raises(BundleError, match="abacus"):
+        verify_bundle(damaged)
+
+
+def test_an_unknown_coder_is_named_with_the_known_ones(manifest) -> None:
+    damaged = manifest("coding/kind", "abacus")
+    for half in (Device, Edge):
+        with pytest.raises(BundleError, match=r"The coder 'abacus' is unknown; .*factorized, "):
+            half(open_bundle(damaged))
+    with pytest.raises(BundleError, match="abacus"):
+        verify_bundle(damaged)
+
+
+def test_a_coder_of_other_tables_is_refused(manifest) -> None:
+    damaged = manifest("coding/kind", "hyperprior")
+    with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*it holds cdf\.npy"):
+        open_bundle(damaged).codec()
+    with pytest.raises(BundleError, match="entropy tables"):
+        verify_bundle(damaged)
+
+
+# Paths that leave the folder
+
+ESCAPES = [
+    "../secret.onnx",
+    "device/../../secret.onnx",
+    "/etc/hostname",
+    "//etc/hostname",
+    "..",
+    ".",
+    "",
+    "device/..",
+    "..\\secret.onnx",
+    "device\\encoder.onnx",
+    "C:/secret.onnx",
+    "C:secret.onnx",
+    "device/encoder.onnx\0",
+]
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=repr)
+@pytest.mark.parametrize(
+    "keys", ["graphs/device/file", "graphs/device/weights", "coding/tables", "labels", "selftest"]
+)
+def test_a_part_outside_the_folder_is_refused(manifest, tmp_path, keys, name) -> None:
+    (tmp_path / "secret.onnx").write_text("secret")
+    refused_by_both(manifest(keys, name), f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.parametrize(
+    "name", ["edge//decoder.onnx", "./edge/decoder.onnx", "edge/./decoder.onnx"]
+)
+def test_another_spelling_of_a_path_is_damage(damaged, name) -> None:
+    path = damaged / "manifest.json"
+    path.write_text(path.read_text().replace('"edge/decoder.onnx"', json.dumps(name)))
+    refused_by_both(damaged, f"the path {name!r} is not plainly written")
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=repr)
+def test_a_listed_file_outside_the_folder_is_refused(manifest, tmp_path, name) -> None:
+    (tmp_path / "secret.onnx").write_text("secret")
+    damaged = manifest("files", {name: "0" * 64})
+    refused_by_both(damaged, f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "labels.json", "README.md"])
+def test_a_link_out_of_the_folder_is_refused(damaged, tmp_path, name) -> None:
+    shutil.move(damaged / name, tmp_path / "outside")
+    (damaged / name).symlink_to(tmp_path / "outside")
+    refused_by_both(damaged, f"names a path outside the bundle: {name!r}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+def test_a_linked_folder_is_refused(damaged, tmp_path) -> None:
+    shutil.move(damaged / "device", tmp_path / "outside")
+    (damaged / "device").symlink_to(tmp_path / "outside")
+    refused_by_both(damaged, "names a path outside the bundle: 'device/encoder.onnx'")
+
+
+def test_a_part_that_is_not_listed_is_refused(damaged) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["files"]["device/encoder.onnx"]
+    path.write_text(json.dumps(content))
+    refused_by_both(damaged, "device/encoder.onnx is used but not listed under files")
+
+
+# Files
+
+PARTS = ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz", "labels.json", "selftest.npz"]
+OTHERS = ["README.md", "requirements.txt", "splitrun/__main__.py", "splitrun/preprocessing.py"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_missing_part_is_named(damaged, name) -> None:
+    (damaged / name).unlink()
+    refused_by_both(damaged, f"The bundle lacks {name}.")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_missing_file_is_named_by_the_check(damaged, name) -> None:
+    (damaged / name).unlink()
+    with pytest.raises(BundleError, match=f"The bundle lacks {name}"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.parametrize("name", [*PARTS, *OTHERS])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_changed_byte_is_found_in_any_file(damaged, name, place) -> None:
+    path = damaged / name
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} was changed") as caught:
+        verify_bundle(damaged)
+    assert caught.value.next_step == "Copy or export the bundle again."
+
+
+@pytest.mark.parametrize("name", ["README.md", "tables.npz", "splitrun/__init__.py"])
+def test_an_added_byte_is_found(damaged, name) -> None:
+    with (damaged / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.parametrize(
+    "name", ["extra.txt", "device/extra.onnx", "splitrun/extra.py", ".hidden", "sub/dir/file"]
+)
+def test_an_unlisted_file_is_named(damaged, name) -> None:
+    (damaged / name).parent.mkdir(parents=True, exist_ok=True)
+    (damaged / name).write_text("extra")
+    with pytest.raises(BundleError, match=f"that its manifest does not name: {name}"):
+        verify_bundle(damaged)
+
+
+def test_what_python_leaves_beside_the_runtime_is_no_damage(damaged) -> None:
+    cache = damaged / "splitrun" / "__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "cli.cpython-311.pyc").write_bytes(b"compiled")
+    verify_bundle(damaged)
+
+
+def test_a_python_cache_where_no_python_lies_is_unlisted(damaged) -> None:
+    (damaged / "device" / "__pycache__").mkdir()
+    (damaged / "device" / "__pycache__" / "weights.bin").write_bytes(b"extra")
+    with pytest.raises(BundleError, match="that its manifest does not name"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+def test_an_unlisted_linked_folder_is_named(damaged, tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (damaged / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="that its manifest does not name: linked"):
+        verify_bundle(damaged)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "saying"),
+    [
+        ("parity/limits/output_tolerance", 1e9, "allows output tolerance of 1e+09"),
+        ("parity/limits/output_tolerance", float("inf"), "is not a number from 0 on"),
+        ("parity/limits/tie_margin", 0.5, "allows tie margin of 0.5"),
+        ("parity/limits/changed", 0.1, "allows changed of 0.1; the exporter allows 0 in fp32"),
+        ("parity/limits/difference", 2, "allows difference of 2"),
+        ("coding/model_id", "deadbeef", "the stream id is not of the model"),
+    ],
+)
+def test_a_bundle_that_judges_itself_leniently_is_refused(manifest, keys, value, saying) -> None:
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(manifest(keys, value))
+    assert saying in str(caught.value)

@@ -1,0 +1,343 @@
+"""Bundles whose manifest names other graphs, tensors or a coder than their model has."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import small_spec
+
+from splitrun.bundle import open_bundle
+from splitrun.cli import main
+from splitrun.errors import BundleError, DesyncError, ParityError
+from splitrun.files import sha256_file
+from splitrun.halves import Device, Edge
+from splitrun.limits import LIMITS
+from splitrun.predictions import Answer, answer
+from splitrun.predictions.segmentation import class_map
+from splitrun.record import Record
+from splitrun.selftest import Compared, run_selftest
+from splitzoo import export, zoo
+from splitzoo.export import split as splitting
+from splitzoo.export.formats.onnx_file import OnnxFormat
+from splitzoo.export.manifest import Allowed, Parity
+from splitzoo.export.options import Wanted
+from splitzoo.export.parity import check_parity
+from splitzoo.export.readme import bundle_readme
+from splitzoo.export.recording import record_run
+from splitzoo.export.verify import read_manifest
+
+CLASSIFIER, DETECTOR, SEGMENTER = (
+    "image-classification",
+    "object-detection",
+    "semantic-segmentation",
+)
+EXTRA = {"name": "extra", "dtype": "int32", "shape": [1, 4, 55, 55]}
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Callable[..., Path]:
+    """Bundles of small models, each exported once; their graphs may be empty files."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def bundle(task: str, kind: str, *, empty: bool = False) -> Path:
+        if (task, kind, empty) not in made:
+            made[task, kind, empty] = path = folder / f"{task}-{kind}-{empty}"
+            model = zoo.build(small_spec(task, kind))
+            with pytest.MonkeyPatch.context() as patch:
+                if empty:
+                    patch.setattr(OnnxFormat, "write", lambda _format, _source, path: path.touch())
+                    parity = Parity(limits=Allowed(**asdict(LIMITS["fp32"])))
+                    patch.setattr(splitting, "check_parity", lambda *_, **__: parity)
+                export.export_split(model, path)
+        return made[task, kind, empty]
+
+    return bundle
+
+
+@pytest.fixture
+def changed(whole, tmp_path):
+    """Copy a bundle, change its manifest or files, and let the hashes agree."""
+
+    def change(
+        task: str, kind: str, edit: Callable[[Manifest, Path], object], *, empty: bool = False
+    ) -> Path:
+        folder = shutil.copytree(whole(task, kind, empty=empty), tmp_path / "changed")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        edit(manifest, folder)
+        manifest["files"] = {name: sha256_file(folder / name) for name in manifest["files"]}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    return change
+
+
+def refused(folder: Path, whole: Path, saying: str) -> None:
+    """The device, the edge and the self-test refuse, whatever is run first."""
+    good = Record.load(open_bundle(whole))
+    for use in (
+        lambda: Device(open_bundle(folder)).encode(good.image),
+        lambda: Edge(open_bundle(folder)).decode(good.stream),
+        lambda: run_selftest(open_bundle(folder)),
+    ):
+        with pytest.raises(BundleError, match=saying) as caught:
+            use()
+        assert caught.value.next_step
+
+
+def of(graph: str, side: str, edit: Callable[[list], object]):
+    """Return an edit of a graph's list of tensors."""
+    return lambda manifest, _: edit(manifest["graphs"][graph][side])
+
+
+def as_quantised(manifest: Manifest, folder: Path) -> None:
+    np.savez(folder / "tables.npz")
+    manifest["coding"].update(kind="quantised", settings={"channels": 4, "bits": 8})
+
+
+def without(name: str):
+    return lambda manifest, _: manifest["graphs"].pop(name)
+
+
+def task_of(task: str):
+    return lambda manifest, _: manifest["spec"].update(task=task)
+
+
+def twice(tensors: list) -> None:
+    tensors.append(dict(tensors[0]))
+
+
+def first_without_dimensions(tensors: list) -> None:
+    tensors.insert(0, EXTRA | {"shape": []})
+
+
+def first_of_one_dimension(tensors: list) -> None:
+    tensors.insert(0, EXTRA | {"shape": [1]})
+
+
+def add(tensors: list) -> None:
+    tensors.append(dict(EXTRA))
+
+
+COUNTS = r"The coder \w+ takes \d tensors, gives \d and (needs a|has no) hyper graph"
+CASES = [
+    (CLASSIFIER, "shp", without("hyper"), COUNTS),
+    (CLASSIFIER, "shp", of("hyper", "outputs", add), COUNTS),
+    (CLASSIFIER, "mshp", of("hyper", "outputs", list.pop), COUNTS),
+    (CLASSIFIER, "mbt2018", of("hyper", "outputs", add), COUNTS),
+    (CLASSIFIER, "fp", of("device", "outputs", add), COUNTS),
+    (CLASSIFIER, "fp", of("edge", "inputs", add), COUNTS),
+    (CLASSIFIER, "fp", as_quantised, COUNTS),
+    (CLASSIFIER, "fp", of("device", "outputs", twice), "a graph has a tensor twice"),
+    (CLASSIFIER, "fp", of("edge", "inputs", twice), "a graph has a tensor twice"),
+    (CLASSIFIER, "fp", of("edge", "outputs", twice), "a graph has a tensor twice"),
+    (
+        CLASSIFIER,
+        "fp",
+        of("device", "outputs", first_without_dimensions),
+        "or one without dimensions",
+    ),
+    (
+        CLASSIFIER,
+        "fp",
+        of("device", "outputs", first_of_one_dimension),
+        "extra has 1 dimensions, not 4",
+    ),
+    (CLASSIFIER, "fp", of("edge", "outputs", add), "outputs are not those of image-classif"),
+    (CLASSIFIER, "fp", task_of(DETECTOR), "a detector without a boxes graph"),
+    (DETECTOR, "fp", without("boxes"), "a detector without a boxes graph"),
+    (DETECTOR, "fp", task_of(CLASSIFIER), "outputs are not those of image-classif"),
+    (DETECTOR, "fp", task_of(SEGMENTER), "outputs are not those of semantic-segm"),
+    (DETECTOR, "fp", of("boxes", "inputs", list.pop), "boxes graph does not take"),
+    (DETECTOR, "fp", of("boxes", "inputs", add), "boxes graph does not take"),
+    (DETECTOR, "fp", of("boxes", "outputs", list.pop), "boxes graph does not take"),
+    (DETECTOR, "fp", of("boxes", "outputs", add), "boxes graph does not take"),
+    (DETECTOR, "fp", of("edge", "outputs", list.pop), "does not give levels, objectness"),
+    (DETECTOR, "fp", of("edge", "outputs", list.reverse), "does not give levels, objectness"),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "edit", "saying"), CASES)
+def test_graphs_of_other_tensors_are_refused(whole, changed, task, kind, edit, saying) -> None:
+    # None of them is found by running a graph.
+    refused(changed(task, kind, edit, empty=True), whole(task, kind, empty=True), saying)
+
+
+def test_a_graph_that_gives_another_batch_than_it_says_is_refused(changed) -> None:
+    def both(manifest: Manifest, _: Path) -> None:
+        for tensor in (
+            manifest["graphs"]["device"]["outputs"][0],
+            manifest["graphs"]["edge"]["inputs"][0],
+        ):
+            tensor["shape"][0] = 2
+
+    with pytest.raises(BundleError, match=r"The graph gave symbols as int32 \(1, "):
+        run_selftest(open_bundle(changed(CLASSIFIER, "fp", both)))
+
+
+# An answer is made of the outputs before a bundle passes
+
+
+def slow(*values: object):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def no_labels(_: Manifest, folder: Path) -> None:
+    (folder / "labels.json").write_text("[]")
+
+
+def no_settings(manifest: Manifest, _: Path) -> None:
+    manifest["postprocessing"] = {}
+
+
+@pytest.mark.parametrize(
+    ("task", "edit", "saying"),
+    [
+        (CLASSIFIER, no_labels, "The bundle has 0 labels for 7 classes"),
+        slow(DETECTOR, no_labels, "The bundle has 0 labels for 7 classes"),
+        slow(SEGMENTER, no_labels, "The bundle has 0 labels for 7 classes"),
+        slow(DETECTOR, no_settings, "detection settings are damaged"),
+    ],
+)
+def test_a_bundle_that_cannot_answer_passes_no_check(changed, task, edit, saying) -> None:
+    folder = changed(task, "fp", edit)
+    model = zoo.build(small_spec(task, "fp"))
+    records = (record_run(model, seed) for seed in range(2))
+    for check in (
+        lambda: run_selftest(open_bundle(folder)),
+        lambda: export.verify_bundle(folder),
+        lambda: check_parity(open_bundle(folder), records, dynamic_batch=False),
+    ):
+        with pytest.raises(BundleError, match=saying):
+            check()
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(256, np.uint8), (300, np.uint16)])
+def test_a_map_of_many_classes_names_the_last(classes, dtype) -> None:
+    logits = np.zeros((1, classes, 2, 3), np.float32)
+    logits[0, -1] = 1
+    found = class_map(logits)
+    assert found.dtype == dtype
+    assert found.tolist() == [[classes - 1] * 3] * 2
+
+
+# The halves here, one after the other
+
+
+def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
+    bundle = open_bundle(whole(CLASSIFIER, "fp"))
+    model = zoo.build(small_spec(CLASSIFIER, "fp"))
+    recorded = [record_run(model, seed) for seed in range(2)]
+    streams = {one.stream for one in recorded} | {Record.load(bundle).stream}
+    read = Edge.tensors
+
+    def read_recorded(edge: Edge, stream: bytes):
+        # As where device and edge both differ from PyTorch at a tie: each by itself passes.
+        if stream not in streams:
+            raise DesyncError("Other scale indexes.", next_step="Export again.")
+        return read(edge, stream)
+
+    shifted = Device.tensors
+
+    def at_a_tie(device: Device, image):
+        symbols, *rest = shifted(device, image)
+        symbols = symbols.copy()
+        symbols.reshape(-1)[0] += 1
+        return symbols, *rest
+
+    monkeypatch.setattr(Edge, "tensors", read_recorded)
+    monkeypatch.setattr(Device, "tensors", at_a_tie)
+    monkeypatch.setattr("splitrun.selftest.compare_sent", lambda *_: Compared())
+    monkeypatch.setattr("splitzoo.export.parity.compare_sent", lambda *_: Compared())
+    for check in (
+        lambda: run_selftest(bundle),
+        lambda: check_parity(bundle, recorded, dynamic_batch=False),
+    ):
+        with pytest.raises(ParityError, match=r"cannot read .* writes: Other scale") as caught:
+            check()
+        assert caught.value.next_step == "Export again."
+
+
+def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch) -> None:
+    bundle = open_bundle(whole(CLASSIFIER, "fp"))
+    monkeypatch.setattr("splitrun.selftest.compare_received", lambda *_: None)
+    read = Edge.tensors
+    monkeypatch.setattr(Edge, "tensors", lambda *words: tuple(one + 1 for one in read(*words)))
+    with pytest.raises(ParityError, match="reads other symbols than were written"):
+        run_selftest(bundle)
+
+
+# What is said
+
+
+def test_an_answer_of_nothing_is_said() -> None:
+    assert Answer().lines() == [("", "nothing found")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "symbols", "said", "unsaid"),
+    [
+        ("factorized", 9, "back the symbols that went in.", "gave back to PyTorch"),
+        ("pixels", 9, "gave back what the codec gave back to PyTorch.", "symbols that went in"),
+        ("features", 0, "the features that the device sends agree within 0.0001", "gave\nback the"),
+        ("features", 0, "gave back what the codec gave back to PyTorch.", "0 symbols"),
+    ],
+)
+def test_readme_says_what_was_checked(tiny_bundle, kind, symbols, said, unsaid) -> None:
+    _, manifest = read_manifest(tiny_bundle)
+    manifest.coding.kind, manifest.parity.symbols = kind, symbols
+    text = bundle_readme(manifest)
+    assert said in text
+    assert unsaid not in text
+    assert "`decode` those under\n`edge/`" in text
+    assert "\n\n\n" not in text
+
+
+@pytest.mark.slow
+def test_a_detector_that_finds_nothing_says_so(changed, tmp_path, capsys) -> None:
+    folder = changed(DETECTOR, "fp", lambda manifest, _: manifest["postprocessing"].update(score=1))
+    bundle = open_bundle(folder)
+    record = Record.load(bundle)
+    said = answer(bundle, Edge(bundle), tuple(record.outputs.values()), bundle.labels())
+    assert said == Answer()
+    (tmp_path / "a.sz").write_bytes(record.stream)
+    assert main(["--bundle", str(folder), "decode", str(tmp_path / "a.sz")]) == 0
+    assert capsys.readouterr().out.split("\n", 1)[1].strip() == "nothing found"
+
+
+@pytest.mark.parametrize("size", ["x", "640", "640x", "x480", "0x480", "640x0", "axb", "1x2x3"])
+def test_a_picture_of_no_size_is_refused(tiny_bundle, capsys, size) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--bundle", str(tiny_bundle), "decode", "a.sz", "--picture", size])
+    assert caught.value.code == 2
+    assert f"{size!r} is not of the form 640x480" in capsys.readouterr().err
+
+
+def test_a_detector_of_any_batch_is_refused_before_its_weights(
+    splitzoo, tmp_path, monkeypatch
+) -> None:
+    folder = zoo.save(zoo.build(small_spec(DETECTOR, "fp")), tmp_path / "saved")
+    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
+    code, _, err = splitzoo("export", "split", folder, "--dynamic-batch", "-o", tmp_path / "bundle")
+    assert code == 1
+    assert "takes one image" in err
+    assert "Leave --dynamic-batch out." in err
+    wanted = Wanted(target="cpu", precision="fp32", dynamic_batch=True)
+    wanted.refuse_impossible(small_spec(CLASSIFIER, "fp"))
+
+
+def test_an_export_records_each_picture_once(tiny_model, copied_graphs, tmp_path, monkeypatch):
+    seeds = []
+
+    def counted(model, seed):
+        seeds.append(seed)
+        return record_run(model, seed)
+
+    monkeypatch.setattr("splitzoo.export.split.record_run", counted)
+    assert export.export_split(tiny_model, tmp_path / "bundle").parity.images == 3
+    assert seeds == [0, 1, 2]

@@ -1,0 +1,311 @@
+"""Bundles whose parts are not what they claim: graphs, tables, labels, record, code."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitrun.bundle import open_bundle
+from splitrun.cli import main
+from splitrun.coding import FactorizedCoder, FactorizedTables, load_coder, save_coder
+from splitrun.errors import BitstreamError, BundleError, ParityError, SplitzooError
+from splitrun.files import sha256_file
+from splitrun.halves import Device, Edge
+from splitrun.record import Record
+from splitrun.selftest import run_selftest
+from splitzoo.export import run_bundle, verify_bundle
+
+ABSURD = 65536
+
+
+def hashed(folder: Path) -> Path:
+    """Let the manifest agree with the files, as a hostile bundle's would."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content["files"] = {name: sha256_file(folder / name) for name in content["files"]}
+    path.write_text(json.dumps(content))
+    return folder
+
+
+# Parts whose contents are not what they should be
+
+
+def ran(folder: Path, photo: Path, tmp_path: Path) -> None:
+    """Use every part as the board does."""
+    bundle = open_bundle(folder)
+    run_selftest(bundle)
+    assert len(bundle.labels()) == 10
+    main(["--bundle", str(folder), "encode", str(photo), "-o", str(tmp_path / "x.sz")])
+
+
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx"])
+@pytest.mark.parametrize("content", [b"", b"no graph", None], ids=["empty", "text", "cut"])
+def test_a_graph_that_is_none_is_named(damaged, photo, tmp_path, name, content) -> None:
+    whole = (damaged / name).read_bytes()
+    (damaged / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(BundleError, match=f"ONNX Runtime cannot load .*{name}"):
+        ran(hashed(damaged), photo, tmp_path)
+
+
+def test_the_halves_swapped_are_refused(damaged, photo, tmp_path) -> None:
+    shutil.copyfile(damaged / "edge/decoder.onnx", damaged / "device/encoder.onnx")
+    with pytest.raises(BundleError, match="ONNX Runtime failed"):
+        ran(hashed(damaged), photo, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_tables_of_another_channel_count_are_refused(damaged, channels) -> None:
+    tables = load_coder("factorized", {}, damaged / "tables.npz").tables
+    rows = np.arange(channels) % tables.channels
+    others = FactorizedTables(
+        tables.cdf[rows], tables.length[rows], tables.offset[rows], tables.precision
+    )
+    save_coder(FactorizedCoder(others), damaged / "tables.npz")
+    with pytest.raises(BundleError, match=f"The tables have {channels} channels, the latent 4"):
+        open_bundle(hashed(damaged)).codec()
+
+
+def test_tables_that_are_none_are_refused(damaged) -> None:
+    (damaged / "tables.npz").write_bytes(b"no tables")
+    with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*tables\.npz"):
+        open_bundle(hashed(damaged)).codec()
+
+
+@pytest.mark.parametrize(
+    ("content", "saying"),
+    [
+        (b"", "Cannot read the bundle's labels"),
+        (b"\xff", "Cannot read the bundle's labels"),
+        (b"[" * 100_000, "Cannot read the bundle's labels"),
+        (b"{}", "labels are not a list of words"),
+        (b"[1, 2]", "labels are not a list of words"),
+        (b'"cat"', "labels are not a list of words"),
+        (b"null", "labels are not a list of words"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_labels_that_are_no_list_of_words_are_refused(damaged, content, saying) -> None:
+    (damaged / "labels.json").write_bytes(content)
+    with pytest.raises(BundleError, match=saying):
+        open_bundle(hashed(damaged)).labels()
+
+
+def test_labels_of_another_number_are_refused(damaged, photo, capsys, tmp_path) -> None:
+    (damaged / "labels.json").write_text('["one", "two"]')
+    hashed(damaged)
+    path = tmp_path / "photo.sz"
+    assert main(["--bundle", str(damaged), "encode", str(photo), "-o", str(path)]) == 0
+    assert main(["--bundle", str(damaged), "decode", str(path)]) == 1
+    assert capsys.readouterr().err == "error: The bundle has 2 labels for 10 classes.\n"
+
+
+def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path) -> None:
+    path = damaged / "manifest.json"
+    content = json.loads(path.read_text())
+    content["coding"]["shape"] = [ABSURD, ABSURD]
+    content["graphs"]["device"]["outputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
+    content["graphs"]["edge"]["inputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
+    path.write_text(json.dumps(content))
+    bundle = open_bundle(damaged)
+    with pytest.raises(BundleError, match="The graph gave symbols as int32"):
+        Device(bundle).encode(bundle.preprocessing.load(photo))
+    stream = tmp_path / "x.sz"
+    stream.write_bytes(b"SZ\x01\x00" + bundle.model_id + b"\x00" * 4)
+    with pytest.raises(BitstreamError):
+        Edge(bundle).decode(stream.read_bytes())
+    with pytest.raises(SplitzooError):
+        run_selftest(bundle)
+
+
+# The self-test record
+
+RECORD = ("image", "sent.symbols", "ties.symbols", "received.symbols", "outputs.logits", "stream")
+
+
+@pytest.fixture
+def record(damaged):
+    """Rewrite the copy's self-test record with some arrays replaced."""
+
+    def rewrite(changes: dict[str, np.ndarray]) -> Path:
+        with np.load(damaged / "selftest.npz") as arrays:
+            values = dict(arrays)
+        np.savez_compressed(damaged / "selftest.npz", **values | changes)
+        return damaged
+
+    return rewrite
+
+
+def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path) -> None:
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    damaged = record({"stream": np.array([Payload()], dtype=object)})
+    with pytest.raises(BundleError, match=r"Cannot read the self-test record .*selftest\.npz"):
+        run_selftest(open_bundle(damaged))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_record_that_unpacks_to_too_much_is_refused(damaged) -> None:
+    with zipfile.ZipFile(damaged / "selftest.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for _ in range(9):
+            name = f"{len(archive.namelist())}.npy"
+            with archive.open(name, "w") as entry:
+                for _ in range(64):
+                    entry.write(bytes(1 << 20))
+    assert (damaged / "selftest.npz").stat().st_size < 1 << 20
+    with pytest.raises(BundleError, match=r"unpacks to more than \d+ MiB"):
+        run_selftest(open_bundle(damaged))
+
+
+@pytest.mark.parametrize("shape", [(1 << 45,), (1 << 62,), (1 << 70,), (-1,)], ids=str)
+def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
+        for name in RECORD:
+            archive.writestr(f"{name}.npy", header.getvalue())
+    with pytest.raises(BundleError, match="Cannot read the self-test record"):
+        run_selftest(open_bundle(damaged))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sent.symbols": np.int32(3)},
+        {"sent.symbols": np.zeros(3, np.int32)},
+        {"sent.symbols": np.zeros((1, 4, 55, 55), np.float32)},
+        {"sent.symbols": np.zeros((2, 4, 55, 55), np.int32)},
+        {"sent.symbols": np.full((1, 4, 55, 55), "x")},
+        {"received.symbols": np.zeros((1, 4, 55, 54), np.int32)},
+        {"received.symbols": np.zeros((1, 4, 55, 55), np.int64)},
+        {"ties.symbols": np.zeros(3, bool)},
+        {"ties.symbols": np.zeros((1, 4, 55, 55), np.uint8)},
+        {"image": np.float32(1)},
+        {"image": np.zeros((1, 3, 224, 224), np.float64)},
+        {"image": np.zeros((0, 3, 224, 224), np.float32)},
+        {"outputs.logits": np.zeros((1, 0), np.float32)},
+        {"outputs.logits": np.full((1, 10), "x")},
+        {"stream": np.full(3, "x")},
+        {"stream": np.zeros((3, 1), np.uint8)},
+        {"sent.more": np.zeros((1, 4, 55, 55), np.int32)},
+        {"boxes_inputs.levels": np.zeros((5, 1), np.int32)},
+    ],
+    ids=lambda changes: str({k: (v.dtype.str, v.shape) for k, v in changes.items()}),
+)
+def test_a_record_of_other_shapes_and_types_is_refused(record, changes) -> None:
+    with pytest.raises(BundleError):
+        run_selftest(open_bundle(record(changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "saying"),
+    [
+        ("image", "symbols differ from PyTorch's"),
+        ("sent.symbols", "symbols differ from PyTorch's"),
+        ("received.symbols", "decodes to other symbols than the recorded ones"),
+        ("outputs.logits", "logits differs from PyTorch's"),
+        ("stream", "another stream than the recorded one"),
+    ],
+)
+def test_a_record_of_another_run_fails_parity(damaged, record, name, saying) -> None:
+    with np.load(damaged / "selftest.npz") as arrays:
+        value = arrays[name].copy()
+    value.reshape(-1)[::2] += np.ones((), value.dtype)
+    with pytest.raises(ParityError, match=saying):
+        run_selftest(open_bundle(record({name: value})))
+
+
+def test_a_record_of_nan_fails_parity(record) -> None:
+    damaged = record({"outputs.logits": np.full((1, 10), np.nan, np.float32)})
+    with pytest.raises(ParityError, match="differs from PyTorch's by nan"):
+        run_selftest(open_bundle(damaged))
+
+
+def test_a_record_damaged_anywhere_is_refused_or_read_right(damaged) -> None:
+    path = damaged / "selftest.npz"
+    bundle = open_bundle(damaged)
+    right = Record.load(bundle)
+    content = path.read_bytes()
+    places = np.random.default_rng(0).integers(0, len(content), 40)
+    for place in (*range(0, 60, 7), *range(len(content) - 60, len(content), 7), *places):
+        changed = bytearray(content)
+        changed[place] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            found = Record.load(bundle)
+        except BundleError as error:
+            assert "selftest.npz" in str(error)
+        else:
+            assert found.stream == right.stream
+            assert np.array_equal(found.sent["symbols"], right.sent["symbols"])
+
+
+# Code
+
+
+@pytest.fixture
+def trap(damaged, tmp_path):
+    """Code in the bundle's own runtime that leaves a trace when it is run."""
+    sprung = tmp_path / "sprung"
+    for name in ("__init__.py", "__main__.py", "cli.py", "errors.py"):
+        path = damaged / "splitrun" / name
+        line = f"open({str(sprung)!r}, 'w').close(); raise SystemExit(99)\n"
+        path.write_text(line + path.read_text())
+    return sprung
+
+
+def test_verify_runs_no_code_of_the_bundle(damaged, trap) -> None:
+    with pytest.raises(BundleError, match=r"splitrun/.*\.py was changed"):
+        verify_bundle(damaged)
+    assert not trap.exists()
+
+
+def test_run_runs_no_code_of_the_bundle(damaged, trap, photo, monkeypatch) -> None:
+    monkeypatch.chdir(damaged)  # where `python -m` looks first
+    (run,) = run_bundle(damaged, [photo])
+    assert len(run.top) == 5
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("module", ["numpy", "splitzoo", "onnxruntime", "json"])
+def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, monkeypatch, module):
+    # `python -m` puts the working folder in front of sys.path: a bundle that brings a numpy.py must
+    # not have it run by whoever stands in its folder.
+    sprung = tmp_path / "sprung"
+    (damaged / f"{module}.py").write_text(f"open({str(sprung)!r}, 'w').close()\n")
+    monkeypatch.chdir(damaged)
+    run_bundle(Path(), [photo])
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz"])
+def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
+    # A changed weight still loads and still gives an answer: a wrong one.
+    path = damaged / name
+    content = bytearray(path.read_bytes())
+    content[int(0.7 * len(content))] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(SplitzooError, match=f"{name} was changed"):
+        run_bundle(damaged, [photo])
+
+
+def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
+    with np.load(damaged / "selftest.npz") as arrays:
+        values = dict(arrays)
+    values["ties.symbols"] = np.ones_like(values["ties.symbols"])
+    np.savez_compressed(damaged / "selftest.npz", **values)
+    with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
+        verify_bundle(hashed(damaged))
+
+
+def test_labels_cannot_steer_a_terminal(damaged) -> None:
+    (damaged / "labels.json").write_text(json.dumps(["\x1b[2J"] * 10))
+    with pytest.raises(BundleError, match="labels are not a list of words"):
+        open_bundle(hashed(damaged)).labels()

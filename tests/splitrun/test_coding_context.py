@@ -1,0 +1,332 @@
+"""Context coding: symbols under tables that the symbols before them pick."""
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from rows_picked import rows_picked
+from strategies import INT32
+
+from splitrun.coding import Codec, FactorizedTables, load_coder, save_coder
+from splitrun.coding.coders import CODERS
+from splitrun.coding.context_models import ContextModels
+from splitrun.coding.context_tables import ContextTables
+from splitrun.coding.factorized import ContextCoder
+from splitrun.coding.hyperprior import ContextHyperpriorCoder
+from splitrun.coding.pyramid import passes_of, walk
+from splitrun.coding.quantised import ContextQuantisedCoder
+from splitrun.coding.relu_range import LiveQuantisedCoder, LiveRange
+from splitrun.errors import BitstreamError, TablesError
+from splitzoo.zoo.calibration.context import fit_context
+from splitzoo.zoo.calibration.dense import fit_dense
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "context"
+MODEL_ID = b"test"
+KINDS = ("context", "hyperprior-context", "quantised-context", "quantised-live")
+ENDS = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
+"""Of the live ranges of two channels: dead below −2, and above 3."""
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 19), st.integers(1, 19))
+WEIGHTS = st.integers(-600, 600) | st.integers(-(1 << 16), 1 << 16)
+
+
+def clustered(seed, *shape, scale=0.8):
+    """Sparse symbols whose magnitudes cluster, as latents' do."""
+    rng = np.random.default_rng(seed)
+    *rest, height, width = shape
+    coarse = rng.gamma(0.4, 1.0, (*rest, -(-height // 5), -(-width // 5)))
+    spread = scale * coarse.repeat(5, -2).repeat(5, -1)[..., :height, :width]
+    return np.rint(rng.normal(size=shape) * spread).astype(np.int32)
+
+
+@st.composite
+def tables(draw, channels, sides=0):
+    levels = draw(st.integers(0, 3))
+    spreads = sorted(draw(st.sets(st.integers(1, 900), max_size=4)))
+    fractions = sorted(draw(st.sets(st.integers(1, 255), max_size=3)))
+    rows = []
+    for _ in range((len(spreads) + 1) * (len(fractions) + 1)):
+        cuts = draw(st.sets(st.integers(1, 65535), min_size=1, max_size=9))
+        rows.append([0, *sorted(cuts), 65536])
+    width = max(map(len, rows))
+    passes = passes_of(levels)
+    draws = st.lists(WEIGHTS, min_size=8 * passes, max_size=8 * passes)
+    weights = np.array(draw(draws), np.int32).reshape(passes, 4, 2, 1)
+    return ContextTables(
+        weights=weights.repeat(channels, 3),
+        side=np.array(draw(st.lists(st.integers(0, 999), min_size=sides, max_size=sides)), "i4"),
+        side_weights=np.full((passes, channels), draw(st.integers(-300, 300)), np.int32),
+        spreads=np.array(spreads, np.int32),
+        fractions=np.array(fractions, np.int32),
+        limit=draw(st.integers(1, 255)),
+        rows=FactorizedTables(
+            np.array([row + [0] * (width - len(row)) for row in rows]),
+            np.array([len(row) for row in rows]),
+            np.array([draw(st.integers(-9, 3)) for _ in rows]),
+            16,
+        ),
+    )
+
+
+SYMBOLS = st.integers(-4, 4) | st.integers(-300, 300) | st.integers(INT32.min, INT32.max)
+
+
+@st.composite
+def tables_and_symbols(draw):
+    shape = draw(SHAPES)
+    symbols = draw(numpy_strategies.arrays(np.int32, shape, elements=SYMBOLS, fill=st.just(0)))
+    return draw(tables(shape[0])), symbols
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables_and_symbols())
+def test_any_symbols_come_back_under_any_tables(case):
+    found, symbols = case
+    coder = ContextCoder(found)
+    (decoded,) = coder.decode(coder.encode(symbols), *symbols.shape[1:])
+    np.testing.assert_array_equal(decoded, symbols, strict=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), SHAPES)
+def test_any_symbols_come_back_with_a_hyperprior(data, shape):
+    elements = {"elements": SYMBOLS, "fill": st.just(0)}
+    y = data.draw(numpy_strategies.arrays(np.int32, shape, **elements))
+    z = data.draw(numpy_strategies.arrays(np.int32, (2, 2, 3), **elements))
+    indexes = data.draw(numpy_strategies.arrays(np.int32, shape, elements=st.integers(0, 4)))
+    coder = ContextHyperpriorCoder(data.draw(tables(2)), data.draw(tables(shape[0], 5)))
+    seen = []
+
+    def hyper(symbols):
+        seen.append(symbols)
+        return indexes, indexes.astype(np.float32)
+
+    decoded, rest = coder.decode(coder.encode(y, z, indexes), 2, 3, hyper)
+    np.testing.assert_array_equal(decoded, y, strict=True)
+    np.testing.assert_array_equal(seen[0], z, strict=True)
+    assert rest.dtype == np.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), SHAPES, st.integers(0, 255))
+def test_any_8_bit_values_come_back(data, shape, zero_point):
+    values = data.draw(numpy_strategies.arrays(np.uint8, shape))
+    sent = values, np.full((1, 1, 1), 0.5, np.float32), np.full((1, 1, 1), zero_point, np.int32)
+    coder = ContextQuantisedCoder(data.draw(tables(shape[0])))
+    for one, other in zip(coder.decode(coder.encode(*sent), *shape[1:]), sent, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_both_sides_pick_the_same_rows_pass_by_pass(monkeypatch):
+    symbols = clustered(0, 3, 21, 34)
+    models = ContextModels(fit_context(clustered(1, 8, 3, 21, 34), limit=15))
+    rows = rows_picked(monkeypatch, models, symbols)
+    assert len(rows) == 10
+    assert len(np.unique(np.concatenate(rows, axis=None))) > 10
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (8, 8), (17, 30)])
+@pytest.mark.parametrize("levels", [0, 1, 3, 6])
+def test_each_place_is_coded_once_and_knows_neighbours_that_are(size, levels):
+    """Against the places themselves: the picture in the docstring of ``pyramid``, counted out."""
+    image = np.random.default_rng(0).integers(-9, 9, (2, 1, *size)).astype(np.int32)
+    coded = np.zeros(size, int)
+    near = {
+        0: [],
+        1: [[(-1, -1), (-1, 1), (1, -1), (1, 1)]],
+        2: [[(0, -1), (0, 1)], [(-1, 0), (1, 0)]],
+        3: [[(-1, 0), (1, 0)], [(0, -1), (0, 1)], [(-1, -1), (-1, 1), (1, -1), (1, 1)]],
+    }
+
+    def code(number, kinds, sites):
+        rows, columns = (np.arange(side)[one] for side, one in zip(size, sites, strict=True))
+        distance = 1 << (levels - 1 - (number - 1) // 3) if number else 0
+        neighbours = near[(number - 1) % 3 + 1 if number else 0]
+        assert len(kinds) == len(neighbours)
+        for kind, offsets in zip(kinds, neighbours, strict=True):
+            expected = [
+                sum(
+                    image[:, 0, row + distance * down, column + distance * right]
+                    for down, right in offsets
+                    if 0 <= row + distance * down < size[0]
+                    and 0 <= column + distance * right < size[1]
+                )
+                for row, column in itertools.product(rows, columns)
+            ]
+            expected = [one + np.zeros(2, np.int32) for one in expected]
+            np.testing.assert_array_equal(kind[:, 0].T, expected)
+            for row, column in itertools.product(rows, columns):
+                assert all(
+                    coded[row + distance * down, column + distance * right]
+                    for down, right in offsets
+                    if 0 <= row + distance * down < size[0]
+                    and 0 <= column + distance * right < size[1]
+                )
+        coded[sites] += 1
+        return image[:, :, sites[0], sites[1]]
+
+    walk(*size, levels, code)
+    assert np.all(coded == 1)
+
+
+def test_clusters_are_coded_in_fewer_bytes_and_near_the_ideal():
+    fitted, others = clustered(2, 60, 4, 40, 40), clustered(3, 10, 4, 40, 40)
+    coder = ContextCoder(fit_context(fitted, limit=15))
+    plain = [np.unique(others[:, c], return_counts=True)[1] / others[:, c].size for c in range(4)]
+    entropy = sum(-(share * np.log2(share)).sum() for share in plain) * 40 * 40 / 8
+    sizes = [len(coder.encode(one)) for one in others]
+    ideal = [coder.ideal_bits(one) / 8 for one in others]
+    assert np.mean(sizes) < 0.9 * entropy
+    for size, least in zip(sizes, ideal, strict=True):
+        assert least - 1 <= size <= 1.01 * least + 16
+
+
+def test_symbols_that_fitting_never_saw_are_escaped():
+    coder = ContextCoder(fit_context(np.zeros((8, 1, 9, 9), np.int32), limit=15))
+    symbols = np.zeros((1, 9, 9), np.int32)
+    assert len(coder.encode(symbols)) <= 8
+    symbols[0, 4, 4] = INT32.min
+    np.testing.assert_array_equal(coder.decode(coder.encode(symbols), 9, 9)[0], symbols)
+
+
+def example():
+    symbols = clustered(4, 12, 2, 11, 14)
+    indexes = np.minimum(np.abs(clustered(5, 12, 2, 11, 14)), 6).astype(np.uint8)
+    return symbols, indexes
+
+
+def coders():
+    symbols, indexes = example()
+    values = np.clip(symbols * 9, -100, 100)
+    return {
+        "context": ContextCoder(fit_context(symbols, limit=15)),
+        "hyperprior-context": ContextHyperpriorCoder(
+            fit_context(symbols[:, :, :3, :4], limit=15),
+            fit_context(symbols, limit=15, side=indexes, sides=7),
+        ),
+        "quantised-context": ContextQuantisedCoder(fit_context(values, limit=255)),
+        "quantised-live": LiveQuantisedCoder(fit_dense(values.clip(0)), LiveRange(ENDS)),
+    }
+
+
+def sent(kind):
+    symbols, indexes = example()
+    if kind == "context":
+        return (symbols[0],)
+    if kind == "hyperprior-context":
+        return symbols[0], symbols[1, :, :3, :4], indexes[0].astype(np.int32)
+    values = (np.clip(symbols[0] * 9, -100, 100) + 120).astype(np.uint8)
+    return values, np.full((1, 1, 1), 0.25, np.float32), np.full((1, 1, 1), 120, np.int32)
+
+
+def hyper_of(tensors):
+    return (lambda _: (tensors[2],)) if len(tensors) == 3 and tensors[0].dtype != np.uint8 else None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_golden_streams_are_written_and_read_as_ever(request, kind):
+    path = GOLDEN / f"{kind}.npz"
+    if request.config.getoption("rewrite_golden"):
+        coder, tensors = coders()[kind], sent(kind)
+        stream = Codec(coder, MODEL_ID, coder.shape(*tensors)).compress(*tensors)
+        GOLDEN.mkdir(exist_ok=True)
+        named = {f"sent_{number}": tensor for number, tensor in enumerate(tensors)}
+        np.savez_compressed(path, stream=np.frombuffer(stream, np.uint8), **named, **coder.arrays())
+    with np.load(path) as golden:
+        coder = CODERS[kind].from_parts({}, golden)
+        tensors = tuple(golden[f"sent_{number}"] for number in range(coder.takes))
+        stream = golden["stream"].tobytes()
+    codec = Codec(coder, MODEL_ID, coder.shape(*tensors))
+    assert codec.compress(*tensors) == stream
+    decoded = codec.decompress(stream, hyper_of(tensors))
+    for one, other in zip(decoded, coder.received(*tensors), strict=False):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_coder_in_a_file_is_the_same(tmp_path, kind):
+    coder, tensors = coders()[kind], sent(kind)
+    save_coder(coder, tmp_path / "tables.npz")
+    loaded = load_coder(kind, {}, tmp_path / "tables.npz")
+    assert loaded.digest() == coder.digest()
+    assert loaded.encode(*tensors) == coder.encode(*tensors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changed_payloads_give_an_error_or_symbols_in_bounded_time(kind):
+    coder, tensors = coders()[kind], sent(kind)
+    payload = coder.encode(*tensors)
+    shape = coder.shape(*tensors)
+    rng = np.random.default_rng(6)
+    began = time.monotonic()
+    for _ in range(300):
+        changed = bytearray(payload)
+        for _ in range(rng.integers(1, 4)):
+            changed[rng.integers(len(changed))] = rng.integers(256)
+        cut = bytes(changed[: rng.integers(len(changed) + 1)] if rng.random() < 0.3 else changed)
+        try:
+            decoded = coder.decode(cut, *shape, hyper_of(tensors))
+        except BitstreamError:
+            continue
+        assert decoded[0].shape == tensors[0].shape
+    assert time.monotonic() - began < 60
+
+
+def test_the_channels_must_be_those_of_the_tables():
+    coder = coders()["context"]
+    with pytest.raises(TablesError, match="tables are for 2 channels"):
+        coder.encode(np.zeros((3, 4, 4), np.int32))
+    coder, tensors = coders()["hyperprior-context"], sent("hyperprior-context")
+    payload = coder.encode(*tensors)
+    with pytest.raises(BitstreamError, match="scale indexes of 3 channels"):
+        coder.decode(payload, 3, 4, lambda _: (np.zeros((3, 11, 14), np.int32),))
+
+
+HOSTILE = {
+    "weights": [
+        lambda one: one[:, :, :, :0],
+        lambda one: one[:-1],
+        lambda one: one[:, :3],
+        lambda one: one.astype(np.float32),
+        lambda one: one * 0 + (1 << 17),
+        lambda one: np.zeros((1 + 3 * 7, 4, 2, 2), np.int32),
+    ],
+    "side_weights": [lambda one: one[:, :1], lambda one: one + (1 << 20)],
+    "spreads": [lambda one: one[::-1], lambda one: one - one, lambda one: one * 0 + (1 << 30)],
+    "fractions": [lambda one: one + 256, lambda one: one[:0]],
+    "limit": [lambda one: one * 0, lambda one: one + 256, lambda one: np.array([3])],
+    "side": [lambda one: np.full(300, 1, np.int32), lambda one: np.array([1 << 20])],
+    "row_cdf": [lambda one: one * 0, lambda one: one[:3]],
+    "row_precision": [lambda one: one + 30],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [
+        ("context", ""),
+        ("quantised-context", ""),
+        ("hyperprior-context", "hyper_"),
+        ("hyperprior-context", ""),
+    ],
+)
+def test_hostile_tables_are_refused(tmp_path, kind, prefix):
+    coder = coders()[kind]
+    cases = [(name, change) for name, changes in HOSTILE.items() for change in changes]
+    if kind == "hyperprior-context":
+        cases.append(("side", lambda one: np.zeros(0 if one.size else 3, np.int32)))
+    for name, change in cases:
+        arrays = coder.arrays()
+        arrays[prefix + name] = change(np.asarray(arrays[prefix + name]))
+        np.savez(tmp_path / "tables.npz", **arrays)
+        with pytest.raises(TablesError, match="tables"):
+            load_coder(kind, {}, tmp_path / "tables.npz")
+
+
+def test_the_id_covers_the_kind():
+    tables = coders()["context"].tables
+    assert ContextCoder(tables).digest() != ContextQuantisedCoder(tables).digest()

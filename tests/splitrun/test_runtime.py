@@ -1,0 +1,431 @@
+"""The runtime that a bundle carries: alone on a board, and before streams that are not its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from board import ABSENT, BLOCKED, RUN, on_board
+from PIL import Image
+
+from splitrun.cli import main
+from splitrun.coding import write_stream
+
+
+@pytest.fixture(scope="module")
+def board(bundle):
+    """Run ``python -m splitrun`` in the bundle's folder as on a board."""
+    return lambda *arguments: on_board(bundle, *arguments)
+
+
+@pytest.fixture
+def splitrun(tiny_bundle, capsys):
+    """Run a command of the runtime in this process on the tiny bundle: code, stdout, stderr."""
+
+    def run(*arguments: object, bundle: Path = tiny_bundle) -> tuple[int, str, str]:
+        try:
+            code = main(["--bundle", str(bundle), *map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def stream(splitrun, photo, tmp_path):
+    """A good stream of the tiny bundle, as a file."""
+    path = tmp_path / "good.sz"
+    assert splitrun("encode", photo, "-o", path)[0] == 0
+    return path
+
+
+def refused(result: tuple[int, str, str], saying: str) -> None:
+    """Exit code 1, nothing on stdout, one message that names what is wrong."""
+    code, out, err = result
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+    assert saying in err
+
+
+# On a board: the real model, in processes without torch
+
+
+@pytest.mark.parametrize("name", ["torch", "pydantic", "splitzoo"])
+def test_the_board_lacks_what_it_should(name) -> None:
+    # Otherwise the tests below would prove nothing.
+    code = f"{BLOCKED}import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ModuleNotFoundError: absent on the board: {name}" in done.stderr
+
+
+def test_selftest_passes_on_the_board(board) -> None:
+    done = board("selftest", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert result["passed"] is True
+    assert result["symbols"] == 24 * 55 * 55
+    assert result["symbols_differing"] <= result["symbols_tied"]
+    assert result["output_relative_error"] <= result["output_tolerance"] == 1e-4
+
+
+def test_selftest_says_that_it_passed(board) -> None:
+    done = board("selftest")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("self-test passed\n")
+
+
+def test_the_board_and_the_edge_agree_with_pytorch(board, model, photo, tmp_path) -> None:
+    path = tmp_path / "photo.sz"
+    encoded = board("encode", photo, "-o", path, "--json")
+    assert (encoded.returncode, encoded.stderr) == (0, "")
+    decoded = board("decode", path, "--top", 1000, "--json")
+    assert (decoded.returncode, decoded.stderr) == (0, "")
+
+    (expected,) = model.compress(torch.from_numpy(model.spec.preprocessing.load(photo)))
+    assert path.read_bytes() == expected
+    (sent,) = json.loads(encoded.stdout)["streams"]
+    assert sent == {
+        "image": str(photo),
+        "stream": str(path),
+        "payload_bytes": len(expected) - 12,
+        "stream_bytes": len(expected),
+    }
+    answers = json.loads(decoded.stdout)
+    assert answers.keys() == {"outputs", "weights"}
+    assert answers["weights"] == "random"
+    top = answers["outputs"][0]["top"]
+    logits = model.decompress([expected])[0].double()
+    shares = logits.softmax(0)
+    assert top[0]["index"] == int(logits.argmax())
+    assert sorted(one["index"] for one in top) == list(range(1000))
+    np.testing.assert_allclose(
+        [one["probability"] for one in top], [shares[one["index"]] for one in top], rtol=1e-3
+    )
+
+
+def test_bench_measures_both_halves_on_the_board(board, photo) -> None:
+    done = board("bench", "--json", "--warmup", 1, "--iterations", 3, "--image", photo)
+    assert (done.returncode, done.stderr) == (0, "")
+    device, edge = json.loads(done.stdout)
+    assert (device["half"], edge["half"]) == ("device", "edge")
+    assert [*device["latency"]] == [
+        *("preprocessing", "encoder", "entropy coding", "framing", "total")
+    ]
+    assert [*edge["latency"]] == ["framing", "entropy coding", "decoder", "total"]
+    for half in (device, edge):
+        assert (half["warmup"], half["iterations"]) == (1, 3)
+        assert half["stream_bytes"] == half["payload_bytes"] + 12
+        assert half["engine"].startswith("onnxruntime ")
+        assert {"cpu", "cores", "system", "python", "numpy"} <= half["environment"].keys()
+        for one in half["latency"].values():
+            assert 0 < one["p50_ms"] <= one["p90_ms"] <= one["p99_ms"]
+    assert 0 < device["peak_memory_bytes"] < 250e6
+
+
+def test_a_board_without_the_engine_says_what_to_install(bundle) -> None:
+    without = BLOCKED.replace("'splitzoo')", "'splitzoo', 'onnxruntime')") + RUN
+    done = subprocess.run(
+        [sys.executable, "-c", without, "selftest"], cwd=bundle, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: ONNX Runtime is not installed.\npip install onnxruntime\n"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_fresh_environment_needs_only_the_requirements(bundle, photo, tmp_path) -> None:
+    venv.create(tmp_path / "board", with_pip=True)
+    python = tmp_path / "board" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [python, "-m", "pip", "install", "-q", "-r", bundle / "requirements.txt"]
+    done = subprocess.run(install, capture_output=True, text=True)
+    if "No matching distribution" in done.stderr or "Connection" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True
+    )
+    names = {package["name"].lower() for package in json.loads(listed.stdout)}
+    assert not names & {*ABSENT, "huggingface-hub"}
+    for words in (["selftest"], ["encode", str(photo), "-o", str(tmp_path / "photo.sz")]):
+        ran = subprocess.run(
+            [python, "-m", "splitrun", *words], cwd=bundle, capture_output=True, text=True
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# Where streams go
+
+
+def test_encode_writes_beside_the_image_by_default(splitrun, photo, tmp_path) -> None:
+    image = tmp_path / "pic.jpg"
+    shutil.copyfile(photo, image)
+    code, out, _ = splitrun("encode", image)
+    assert code == 0
+    size = (tmp_path / "pic.sz").stat().st_size
+    assert out == f"{tmp_path / 'pic.sz'}: {size:,} bytes\n"
+
+
+def test_encode_writes_several_images_to_a_folder(splitrun, photographs, tmp_path) -> None:
+    images = photographs[:3]
+    code, out, _ = splitrun("encode", *images, "-o", tmp_path / "streams", "--json")
+    assert code == 0
+    sent = json.loads(out)
+    assert sent.keys() == {"streams", "engine", "peak_memory_bytes"}
+    expected = [tmp_path / "streams" / f"{image.stem}.sz" for image in images]
+    assert [one["stream"] for one in sent["streams"]] == [str(path) for path in expected]
+    assert sorted((tmp_path / "streams").iterdir()) == sorted(expected)
+
+
+def test_encode_refuses_two_images_of_one_stream_name(splitrun, photo, tmp_path) -> None:
+    images = [tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg"]
+    for image in images:
+        image.parent.mkdir()
+        shutil.copyfile(photo, image)
+    result = splitrun("encode", *images, "-o", tmp_path / "streams")
+    refused(result, "two images would have the same stream file")
+    assert "--numbered" in result[2]
+    assert not (tmp_path / "streams").exists()
+
+
+def test_encode_refuses_one_image_given_as_two_formats(splitrun, photo, tmp_path) -> None:
+    shutil.copyfile(photo, tmp_path / "x.jpg")
+    Image.open(photo).save(tmp_path / "x.png")
+    refused(
+        splitrun("encode", tmp_path / "x.jpg", tmp_path / "x.png"),
+        "two images would have the same stream file",
+    )
+    assert not (tmp_path / "x.sz").exists()
+
+
+def test_encode_numbers_streams_of_one_name(splitrun, photo, tmp_path) -> None:
+    code, _, _ = splitrun("encode", photo, photo, "--numbered", "-o", tmp_path / "streams")
+    assert code == 0
+    first, second = sorted((tmp_path / "streams").iterdir())
+    assert (first.name, second.name) == ("0.sz", "1.sz")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_encode_refuses_to_write_over_its_own_image(splitrun, photo, tmp_path) -> None:
+    image = tmp_path / "photo.sz"
+    shutil.copyfile(photo, image)
+    before = image.read_bytes()
+    code, _, err = splitrun("encode", image)
+    assert image.read_bytes() == before
+    assert code == 1
+    assert err.startswith("error: ")
+
+
+def test_encode_refuses_a_place_below_a_file(splitrun, photo, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused(splitrun("encode", photo, "-o", tmp_path / "file" / "x.sz"), "Cannot write")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0" + bytes(40)])
+def test_encode_names_an_image_that_is_none_and_writes_nothing(splitrun, tmp_path, content) -> None:
+    image = tmp_path / "bad.jpg"
+    image.write_bytes(content)
+    refused(splitrun("encode", image), f"Cannot use the image {image}")
+    assert list(tmp_path.iterdir()) == [image]
+
+
+def test_decode_prints_the_classes_asked_for(splitrun, stream) -> None:
+    code, out, err = splitrun("decode", stream, "--top", 3)
+    assert code == 0
+    name, *classes = out.splitlines()
+    assert name == str(stream)
+    assert len(classes) == 3
+    assert all("class " in line and "%" in line for line in classes)
+    assert err == "The weights are random: these answers mean nothing.\n"
+
+
+def test_decode_of_json_prints_json_alone(splitrun, stream) -> None:
+    code, out, err = splitrun("decode", stream, stream, "--json")
+    assert (code, err) == (0, "")
+    first, second = json.loads(out)["outputs"]
+    assert first == second
+    assert [one.keys() for one in first["top"]] == [{"index", "label", "probability"}] * 5
+
+
+# Streams that are none
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 11, 12, 13, 100, -100, -4, -1])
+def test_a_truncated_stream_is_refused(splitrun, stream, kept) -> None:
+    stream.write_bytes(stream.read_bytes()[:kept])
+    refused(splitrun("decode", stream), "stream")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 7, 8, 1000, -5, -4, -1])
+@pytest.mark.parametrize("bits", [0x01, 0x80, 0xFF])
+def test_a_stream_with_a_flipped_byte_is_refused(splitrun, stream, place, bits) -> None:
+    content = bytearray(stream.read_bytes())
+    content[place] ^= bits
+    stream.write_bytes(content)
+    refused(splitrun("decode", stream), "stream")
+
+
+def test_a_stream_that_goes_on_is_refused(splitrun, stream) -> None:
+    stream.write_bytes(stream.read_bytes() + b"\0")
+    refused(splitrun("decode", stream), "CRC-32 does not match")
+
+
+def test_a_stream_of_another_model_is_refused(splitrun, stream) -> None:
+    payload = stream.read_bytes()[8:-4]
+    stream.write_bytes(write_stream(payload, bytes.fromhex("deadbeef")))
+    result = splitrun("decode", stream)
+    refused(result, "The stream is of model deadbeef")
+    assert "Decode it with the bundle or model that wrote it." in result[2]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (54, 55), (65535, 65535), (1, 65535)])
+def test_a_stream_that_claims_another_shape_is_refused(splitrun, stream, shape) -> None:
+    content = stream.read_bytes()
+    stream.write_bytes(write_stream(content[8:-4], content[4:8], shape))
+    refused(splitrun("decode", stream), "The stream")
+
+
+@pytest.mark.parametrize("payload", [b"\x01", b"\xff" * 5000], ids=["short", "long"])
+def test_a_stream_with_another_payload_is_refused(splitrun, stream, payload) -> None:
+    content = stream.read_bytes()
+    stream.write_bytes(write_stream(payload, content[4:8]))
+    refused(splitrun("decode", stream), "payload")
+
+
+def test_a_photograph_is_no_stream(splitrun, photo) -> None:
+    refused(splitrun("decode", photo), "This is not a splitzoo stream")
+
+
+def test_a_huge_stream_is_refused_unread(splitrun, tmp_path) -> None:
+    path = tmp_path / "huge.sz"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: no disk is used
+    refused(splitrun("decode", path), "too many for a stream")
+
+
+@pytest.mark.parametrize("name", ["missing.sz", "."])
+def test_a_stream_that_cannot_be_read_is_named(splitrun, tmp_path, name) -> None:
+    refused(splitrun("decode", tmp_path / name), f"{tmp_path / name}: It ")
+
+
+def test_a_bad_stream_after_a_good_one_is_named(splitrun, stream, tmp_path) -> None:
+    bad = tmp_path / "bad.sz"
+    bad.write_bytes(b"SZ")
+    code, out, err = splitrun("decode", stream, bad, "--json")
+    assert (code, out) == (1, "")
+    assert "The stream has 2 bytes" in err
+    assert str(bad) in err
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("bogus",),
+        ("encode",),
+        ("decode",),
+        ("decode", "x.sz", "--top", "0"),
+        ("decode", "x.sz", "--top", "many"),
+        ("bench", "--iterations", "0"),
+        ("bench", "--warmup", "-1"),
+        ("bench", "--half", "middle"),
+        ("selftest", "--threads", "-1"),
+        ("selftest", "--bogus"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(splitrun, words) -> None:
+    code, out, err = splitrun(*words)
+    assert (code, out) == (2, "")
+    assert "usage: python -m splitrun" in err
+
+
+def test_help_exits_with_0(splitrun) -> None:
+    code, out, _ = splitrun("--help")
+    assert code == 0
+    assert all(command in out for command in ("encode", "decode", "selftest", "bench"))
+
+
+def test_the_module_in_the_package_needs_a_bundle(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["selftest"])
+    assert stop.value.code == 2
+    assert "--bundle" in capsys.readouterr().err
+
+
+# Interrupted
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_bench_ends_without_a_traceback(tiny_bundle, signal_number) -> None:
+    words = [sys.executable, "-c", ANNOUNCED + RUN, "bench", "--iterations", "1000000"]
+    process = subprocess.Popen(
+        words, cwd=tiny_bundle, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()  # the imports are done
+    process.send_signal(signal_number)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode in (1, 128 + signal_number, -signal_number)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_a_runtime_stopped_while_it_starts_ends_without_a_traceback(tiny_bundle, tmp_path) -> None:
+    # A board takes seconds to import numpy and ONNX Runtime: Ctrl-C often falls there.
+    (tmp_path / "numpy.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "splitrun", "selftest"],
+        cwd=tiny_bundle,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (1, -signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in done.stderr
+
+
+# Says when it has begun, so that the signal does not come before Python is ready for it.
+ANNOUNCED = """
+import runpy, sys
+import splitrun.bench as bench
+measure = bench.measure_steps
+
+def announced(*args, **kwargs):
+    print("measuring", flush=True)
+    return measure(*args, **kwargs)
+
+bench.measure_steps = announced
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
+def test_a_device_without_end_is_no_stream(splitrun) -> None:
+    refused(splitrun("decode", "/dev/zero"), "/dev/zero: It is not a file.")
+
+
+def test_the_engine_reports_to_nobody(tiny_bundle) -> None:
+    code = (
+        "import os, pathlib, sys; from splitrun.bundle import open_bundle; "
+        "from splitrun.halves import Device; "
+        "Device(open_bundle(pathlib.Path(sys.argv[1]))); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    command = [sys.executable, "-c", code, str(tiny_bundle)]
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

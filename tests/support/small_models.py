@@ -1,0 +1,65 @@
+"""A small model for each kind of bottleneck and task: built, exported and run in a moment."""
+
+from splitrun.preprocessing import Preprocessing
+from splitzoo import zoo
+from splitzoo.zoo.backbones import find_backbone
+from splitzoo.zoo.bottleneck_specs import (
+    ChannelReductionBottleneck,
+    FactorizedPriorBottleneck,
+    FeatureCodecBottleneck,
+    HyperpriorBottleneck,
+    InputCodecBottleneck,
+    LayerBottleneck,
+    NeuralCodecBottleneck,
+)
+
+BACKBONE = find_backbone("test_resnet")
+LAYER2 = BACKBONE.stages[1]
+SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, BACKBONE.channels)}
+NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+
+BOTTLENECKS = {
+    "fp": FactorizedPriorBottleneck(**SIZES),
+    "shp": HyperpriorBottleneck(kind="scale-hyperprior", **SIZES, hyper_channels=4),
+    "mshp": HyperpriorBottleneck(kind="mean-scale-hyperprior", **SIZES, hyper_channels=4),
+    "bq": ChannelReductionBottleneck(
+        network="resnet-24", channels=3, width=8, features=BACKBONE.channels
+    ),
+    "layer": LayerBottleneck(channels=LAYER2.channels, stride=8),
+    "feature-jpeg": FeatureCodecBottleneck(
+        channels=LAYER2.channels, stride=8, codec="jpeg", quality=80
+    ),
+    "jpeg": InputCodecBottleneck(codec="jpeg", quality=80),
+    "avif": InputCodecBottleneck(codec="avif", quality=80),
+    **{
+        name: NeuralCodecBottleneck(architecture=name, quality=1, channels=(6, 8), crop=(48, 48))
+        for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+    },
+}
+METHODS = {
+    "bq": "channel-reduction",
+    "layer": "fine-tuning",
+    "feature-jpeg": "feature-compression",
+}
+CUTS = dict.fromkeys(("fp", "shp", "mshp", "bq"), BACKBONE.layer)
+CUTS |= {"layer": LAYER2.layer, "feature-jpeg": LAYER2.layer}
+TASKS = ("image-classification", "object-detection", "semantic-segmentation")
+
+
+def small_spec(task: str, kind: str):
+    dense = task != "image-classification"
+    size = (64, 96) if dense else (64, 64)
+    fit = {"resize": 64, "crop": size, "fit": "pad" if dense else "crop"}
+    values = NORMAL if kind in CUTS else PLAIN
+    return zoo.ModelSpec(
+        name=f"small-{kind}",
+        task=task,
+        method=METHODS.get(kind, "entropic-student" if kind in CUTS else "input-compression"),
+        backbone="test_resnet",
+        cut=CUTS.get(kind),
+        bottleneck=BOTTLENECKS[kind],
+        dataset="made",
+        num_classes=7,
+        preprocessing=Preprocessing(interpolation="bilinear", **fit, **values),
+    )

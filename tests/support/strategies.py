@@ -1,0 +1,51 @@
+"""What hypothesis draws from in several files."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from splitrun.coding import FactorizedTables
+
+INT32 = np.iinfo(np.int32)
+INT32_RANGE = st.integers(INT32.min, INT32.max)
+# Wherever an escape's magnitude gets another bit, or its bits another field.
+INT32_EDGES = st.sampled_from([INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1, INT32.max])
+
+
+@st.composite
+def any_tables(draw):
+    precision = draw(st.integers(1, 16))
+    top = 1 << precision
+    rows = []
+    for _ in range(draw(st.integers(1, 5))):
+        slots = draw(st.integers(2, min(top, 40)))
+        cuts = st.lists(
+            st.sampled_from(range(1, top)), unique=True, min_size=slots - 1, max_size=slots - 1
+        )
+        rows.append([0, *sorted(draw(cuts)), top])
+    length = [len(row) for row in rows]
+    # Padding is anything: nobody may look at it.
+    width = max(length) + draw(st.integers(0, 2))
+    padding = draw(INT32_RANGE)
+    offset = [
+        draw(st.integers(-50, 50) | st.integers(INT32.min, INT32.max - n) | st.just(INT32.max - n))
+        for n in length
+    ]
+    return FactorizedTables(
+        cdf=np.array([row + [padding] * (width - len(row)) for row in rows], np.int32),
+        length=np.array(length, np.int32),
+        offset=np.array(offset, np.int32),
+        precision=precision,
+    )
+
+
+@st.composite
+def tables_and_symbols(draw):
+    tables = draw(any_tables())
+    height, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    rows = []
+    for offset, length in zip(tables.offset.tolist(), tables.length.tolist(), strict=True):
+        inside = st.integers(offset, offset + length - 3)
+        near = st.integers(max(offset - 70_000, INT32.min), min(offset + 70_000, INT32.max))
+        symbol = inside | inside | near | INT32_RANGE | INT32_EDGES
+        rows.append(draw(st.lists(symbol, min_size=height * width, max_size=height * width)))
+    return tables, np.array(rows, np.int32).reshape(-1, height, width)

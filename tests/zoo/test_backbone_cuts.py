@@ -1,0 +1,328 @@
+import copy
+import math
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from splitrun.errors import SpecError, UnknownNameError
+from splitzoo.zoo import backbones
+
+# One of each way to be built: plain, dense, transformer, channels last, named only by looking.
+SMALL = {
+    "test_resnet": ("layer1", 32),
+    "regnety_002": ("s1", 24),
+    "densenet121": ("features.denseblock1", 256),
+    "convnext_atto": ("stages.0", 40),
+    "mobilenetv3_small_050": ("blocks.0", 8),
+    "tinynet_e": ("blocks.1", 16),
+    "vit_tiny_r_s16_p8_224": ("patch_embed.backbone", 64),
+    "mambaout_femto": ("stages.0", 48),
+    "levit_128s": ("stem.act2", 32),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def small(request):
+    """A small network's name, entry and seeded weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = backbones.build_whole(request.param, num_classes=10)
+    return request.param, backbones.find_backbone(request.param), whole.eval()
+
+
+def build(name, *, seed=0, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbones.build_whole(name, **options).eval()
+
+
+def picture(*size, seed=1):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+# ── cuts ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_head_then_tail_is_the_whole(small):
+    name, entry, whole = small
+    layer, channels = SMALL[name]
+    assert (entry.layer, entry.channels) == (layer, channels)
+    head, tail = backbones.head(whole, layer), backbones.tail(whole, layer)
+    image = picture(2, 3, *entry.preprocessing.crop)
+    with torch.no_grad():
+        expected = whole(image)
+        features = head(image)
+        logits = tail(features)
+    height, width = entry.preprocessing.crop
+    assert features.shape == (2, channels, math.ceil(height / 4), math.ceil(width / 4))
+    assert logits.shape == (2, 10)
+    assert torch.equal(logits, expected)
+    assert not torch.equal(logits[0], logits[1])
+
+
+def test_parts_keep_timms_names_and_share_no_tensor(small):
+    name, entry, whole = small
+    head = backbones.head(whole, entry.layer).state_dict()
+    tail = backbones.tail(whole, entry.layer).state_dict()
+    assert not head.keys() & tail.keys()
+    assert head.keys() | tail.keys() == whole.state_dict().keys()
+    assert any(key.startswith(f"{entry.layer}.") for key in head) or name == "levit_128s"
+
+
+def test_parts_are_the_models_own_modules(small):
+    _, entry, whole = small
+    tail = backbones.tail(whole, entry.layer)
+    owned = {id(parameter) for parameter in whole.parameters()}
+    assert {id(parameter) for parameter in tail.parameters()} <= owned
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_every_cut_point_divides_exactly(data):
+    name = data.draw(st.sampled_from(["test_resnet", "test_efficientnet", "test_convnext"]))
+    whole = build(name, num_classes=5)
+    named = [module for module, _ in whole.named_modules() if module]
+    near = data.draw(st.sampled_from(named))
+    points = backbones.cut_points(whole, [near])
+    assert points
+    layer = data.draw(st.sampled_from(points))
+    image = picture(1, 3, 64, 64, seed=data.draw(st.integers(0, 99)))
+    with torch.no_grad():
+        logits = backbones.tail(whole, layer)(backbones.head(whole, layer)(image))
+        assert torch.equal(logits, whole(image))
+
+
+def test_layers_are_cut_points_or_refused():
+    whole = build("test_resnet")
+    points = backbones.cut_points(whole, ["layer1.0.conv1"])
+    image = picture(1, 3, 32, 32)
+    within = [name for name, _ in whole.layer1[0].named_children() if name != "downsample"]
+    assert within
+    for name in within:
+        layer = f"layer1.0.{name}"
+        if layer in points:
+            continue
+        with pytest.raises(SpecError, match=r"layer1.0\.\w+ ?") as caught:
+            backbones.tail(whole, layer)
+        assert "test_resnet" in caught.value.message
+    with pytest.raises(SpecError) as caught:
+        backbones.tail(whole, "layer2.0.conv1")
+    assert caught.value.message == (
+        "test_resnet cannot be cut after layer2.0.conv1: what runs after it also takes what was "
+        "computed before it."
+    )
+    assert caught.value.next_step.startswith("It can be cut after conv1, bn1, ")
+    assert "layer1" in caught.value.next_step
+    # The head of such a layer is fine: feature extraction alone does not need the tail.
+    with torch.no_grad():
+        assert backbones.head(whole, "layer2.0.conv1")(image).ndim == 4
+
+
+def test_dense_connections_are_refused():
+    whole = build("densenet121")
+    with pytest.raises(SpecError, match=r"It can be cut after .*features\.denseblock1"):
+        backbones.tail(whole, "features.denseblock2.denselayer3")
+
+
+def test_a_layer_that_never_runs_as_a_module_is_refused():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+            self.second = nn.Conv2d(4, 4, 3)
+
+        def forward(self, image):
+            features = self.first(image)
+            return functional.conv2d(features, self.second.weight)
+
+    with pytest.raises(SpecError, match="second runs 0 times as a module in Functional"):
+        backbones.tail(Functional(), "second")
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3)
+            self.last = nn.ReLU()
+
+        def forward(self, image):
+            return self.last(self.conv(self.conv(image)))
+
+    with pytest.raises(SpecError, match=r"conv runs 2 times .*\nIt can be cut after conv, conv, l"):
+        backbones.head(Twice(), "conv")
+
+
+class Depends(nn.Module):
+    """Its forward asks for a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image):
+        features = self.conv(image)
+        return features if features.sum() > 0 else -features
+
+
+def test_a_forward_that_asks_for_values_is_refused():
+    model = Depends()
+    with pytest.raises(SpecError, match="Depends cannot be cut: its forward cannot be followed"):
+        backbones.head(model, "conv")
+    assert model.training
+
+
+@pytest.mark.parametrize("way", ["mul_", "relu"])
+def test_a_forward_that_changes_features_in_place_is_refused(way):
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.relu = nn.ReLU(inplace=True)
+            self.last = nn.Conv2d(4, 4, 3)
+
+        def forward(self, image):
+            features = self.conv(image)
+            if way == "mul_":
+                features.mul_(2)
+            else:
+                self.relu(features)
+            return self.last(features)
+
+    with pytest.raises(SpecError, match=rf"changes features in place \({way}\)"):
+        backbones.tail(InPlace(), "conv")
+
+
+def test_unknown_layers_get_close_ones():
+    whole = build("test_resnet")
+    with pytest.raises(UnknownNameError) as caught:
+        backbones.head(whole, "layer7")
+    assert caught.value.kind == "layer of test_resnet"
+    assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
+    assert caught.value.matches
+    with pytest.raises(UnknownNameError):
+        backbones.tail(whole, "")
+
+
+def test_the_models_mode_is_left_as_it_was():
+    whole = build("test_resnet").train()
+    whole.layer3.eval()
+    backbones.tail(whole, "layer1")
+    assert whole.training
+    assert whole.layer2.training
+    assert not any(module.training for module in whole.layer3.modules())
+
+
+def test_parts_are_copied_and_trained_like_any_module():
+    tail = backbones.build_tail("test_resnet", "layer1", num_classes=7)
+    twin = copy.deepcopy(tail)
+    features = picture(2, 32, 8, 8)
+    tail.eval()
+    twin.eval()
+    assert torch.equal(tail(features), twin(features))
+    tail.train()(features).sum().backward()
+    assert all(parameter.grad is not None for parameter in tail.parameters())
+    assert all(parameter.grad is None for parameter in twin.parameters())
+
+
+def test_parts_are_cut_on_the_meta_device():
+    with torch.device("meta"):
+        tail = backbones.build_tail("resnet50", "layer1").eval()
+        assert tail(torch.empty(1, 256, 8, 8)).shape == (1, 1000)
+    assert all(parameter.is_meta for parameter in tail.parameters())
+
+
+# ── dense tasks ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_features_of_several_layers():
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        part = backbones.build_features("test_resnet", "layer1", layers).eval()
+    whole = build("test_resnet")
+    image = picture(1, 3, 96, 64)
+    with torch.no_grad():
+        expected = backbones.features(whole, layers)(image)
+        given = part(expected["layer1"])
+    assert list(given) == list(expected) == list(layers)
+    assert [tuple(one.shape[1:]) for one in given.values()] == [
+        (32, 24, 16),
+        (48, 12, 8),
+        (192, 6, 4),
+        (96, 3, 2),
+    ]
+    assert all(torch.equal(given[layer], expected[layer]) for layer in layers)
+    assert {key.split(".")[0] for key in part.state_dict()} == {"layer2", "layer3", "layer4"}
+
+
+def test_features_before_the_layer_are_refused():
+    with pytest.raises(SpecError, match="takes what was computed before it"):
+        backbones.build_features("test_resnet", "layer3", ("layer2",))
+    with pytest.raises(SpecError, match=r"layer1 of test_resnet holds another"):
+        backbones.build_features("test_resnet", None, ("layer1", "layer1.0"))
+
+
+@pytest.mark.parametrize("dilated", [False, True])
+def test_features_equal_torchvisions(dilated):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = torchvision.models.resnet50(
+            replace_stride_with_dilation=[False, dilated, dilated]
+        ).eval()
+    part = backbones.build_features(
+        "resnet50", "layer1", ("layer3", "layer4"), output_stride=8 if dilated else None
+    ).eval()
+    weights = theirs.state_dict()
+    part.load_state_dict({key: weights[key] for key in part.state_dict()})
+    features = picture(1, 256, 17, 17)
+    with torch.no_grad():
+        third = theirs.layer3(theirs.layer2(features))
+        fourth = theirs.layer4(third)
+        given = part(features)
+    assert given["layer3"].shape[2:] == ((9, 9) if dilated else (5, 5))
+    torch.testing.assert_close(given["layer3"], third, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(given["layer4"], fourth, rtol=1e-5, atol=1e-5)
+
+
+# ── export ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "regnety_002", "vit_tiny_r_s16_p8_224", "convnext_atto"]
+)
+def test_parts_export_to_onnx(name, tmp_path):
+    import onnxruntime
+
+    entry = backbones.find_backbone(name)
+    size = (64, 64)
+    whole = build(name, num_classes=10, input_size=size)
+    head, tail = (
+        backbones.head(whole, entry.layer).eval(),
+        backbones.tail(whole, entry.layer).eval(),
+    )
+    image = picture(1, 3, *size)
+    with torch.no_grad():
+        features = head(image)
+        logits = tail(features)
+    for part, source, expected in ((head, image, features), (tail, features, logits)):
+        path = tmp_path / "part.onnx"
+        torch.onnx.export(part, (source,), path, dynamo=True, opset_version=20, verbose=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (graph_input,) = session.get_inputs()
+        (output,) = session.run(None, {graph_input.name: source.numpy()})
+        assert abs(output - expected.numpy()).max() <= 1e-4 * expected.abs().max()

@@ -1,0 +1,302 @@
+import copy
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
+from splitzoo.zoo import backbones
+from splitzoo.zoo.backbones import BACKBONES, Backbone, Stage
+
+PAPER = {
+    "resnet50": ("layer1", 256, "layer2"),
+    "resnet101": ("layer1", 256, "layer2"),
+    "resnet152": ("layer1", 256, "layer2"),
+    "regnety6.4gf": ("s1", 144, ""),
+    "hybrid_vit_small_r26_s32_224": ("patch_embed.backbone.stages.0", 256, ""),
+    "densenet169": ("features.denseblock1", 256, "features.transition2"),
+    "densenet201": ("features.denseblock1", 256, "features.transition2"),
+    "inception_v3": ("", 0, "Pool2"),
+    "tf_efficientnet_l2_ns": ("blocks.1", 104, ""),
+    "tf_efficientnet_l2_ns_475": ("blocks.1", 104, ""),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(name, *, seed=0, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbones.build_whole(name, **options).eval()
+
+
+def picture(*size, seed=1):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+# ── entries ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_papers_backbones_are_registered():
+    assert set(BACKBONES.names()) == PAPER.keys()
+    for name, (layer, channels, reduction) in PAPER.items():
+        entry = BACKBONES.get(name)
+        assert entry.name == name
+        assert entry.reduction == reduction
+        if layer:
+            assert (entry.layer, entry.channels) == (layer, channels)
+
+
+def test_entries_load_without_torch():
+    code = (
+        "import sys; from splitzoo.zoo.backbones import BACKBONES, find_backbone; "
+        "assert find_backbone('regnety_064') is BACKBONES.get('regnety6.4gf'); "
+        "print({'torch', 'timm', 'torchvision'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_entries_say_what_timm_builds(name):
+    entry = BACKBONES.get(name)
+    with torch.device("meta"):
+        model = backbones.build_whole(entry.timm_name).eval()
+    from splitzoo.zoo.backbones.derive import output_shapes
+
+    height, width = entry.preprocessing.crop
+    shapes = output_shapes(model, (height, width))
+    for stage in entry.stages:
+        size = math.ceil(height / stage.stride), math.ceil(width / stage.stride)
+        assert shapes[stage.layer] == (stage.channels, *size)
+    layers = [stage.layer for stage in entry.stages]
+    points = backbones.cut_points(model, layers)
+    assert [layer for layer in points if layer in layers] == layers
+    if entry.reduction:
+        assert entry.reduction in backbones.cut_points(model, [entry.reduction])
+    weights = backbones.timm_weights_name(entry.base_model)
+    assert weights.split(".")[0] == entry.timm_name
+
+
+def test_stages_that_timm_names_are_those_of_the_entries():
+    for name in ("resnet50", "regnety6.4gf", "tf_efficientnet_l2_ns"):
+        entry = BACKBONES.get(name)
+        assert backbones.any_timm(entry.timm_name).stages == entry.stages
+
+
+def test_preprocessing_of_the_paper():
+    sizes = {one.name: (one.preprocessing.resize, one.preprocessing.crop[0]) for one in BACKBONES}
+    assert sizes == {
+        "resnet50": (256, 224),
+        "resnet101": (256, 224),
+        "resnet152": (256, 224),
+        "regnety6.4gf": (256, 224),
+        "hybrid_vit_small_r26_s32_224": (248, 224),
+        "densenet169": (256, 224),
+        "densenet201": (256, 224),
+        "inception_v3": (342, 299),
+        "tf_efficientnet_l2_ns": (833, 800),
+        "tf_efficientnet_l2_ns_475": (507, 475),
+    }
+    bilinear = {one.name for one in BACKBONES if one.preprocessing.interpolation == "bilinear"}
+    assert bilinear == {name for name in PAPER if name.startswith(("resnet", "dense", "incep"))}
+
+
+def test_a_backbone_without_a_fitting_layer_says_so():
+    for name in ("inception_v3", "vit_tiny_patch16_224"):
+        entry = backbones.find_backbone(name)
+        with pytest.raises(
+            SpecError, match=rf"{name} cannot be cut at .* stride 4,.*\n.*{name}-jpeg-q90"
+        ):
+            _ = entry.layer
+    with pytest.raises(SpecError, match=r"no channel-reduction network for regnety6\.4gf"):
+        _ = BACKBONES.get("regnety6.4gf").reduction_layer
+    assert BACKBONES.get("densenet201").reduction_layer == "features.transition2"
+
+
+# ── any network of timm ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_modern_network_that_the_paper_lacks():
+    entry = backbones.find_backbone("convnext_atto")
+    assert entry == Backbone(
+        name="convnext_atto",
+        timm_name="convnext_atto",
+        stages=(
+            Stage("stages.0", 40, 4),
+            Stage("stages.1", 80, 8),
+            Stage("stages.2", 160, 16),
+            Stage("stages.3", 320, 32),
+        ),
+        preprocessing=entry.preprocessing,
+        base_model="timm/convnext_atto.d2_in1k",
+    )
+    assert entry.preprocessing.resize == 256
+    assert entry.preprocessing.interpolation == "bicubic"
+    assert entry.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_network_for_microcontrollers_that_the_paper_lacks():
+    entry = backbones.find_backbone("tinynet_e")
+    assert entry.stage == Stage("blocks.1", 16, 4)
+    assert entry.preprocessing.crop == (106, 106)
+    assert entry.base_model == "timm/tinynet_e.in1k"
+
+
+def test_a_tag_picks_the_weights():
+    entry = backbones.find_backbone("test_resnet.r160_in1k")
+    assert (entry.name, entry.timm_name) == ("test_resnet.r160_in1k", "test_resnet")
+    assert entry.base_model == "timm/test_resnet.r160_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("convnext_ato", "convnext_atto"),
+        ("test_resnet.r160_in1", "test_resnet.r160_in1k"),
+        ("hf-hub:timm/resnet50.a1_in1k", None),
+        ("local-dir:/tmp", None),
+        ("timm/resnet50", None),
+        ("tf_efficientnet_l2_ns_jft", "tf_efficientnet_l2"),
+        ("", None),
+    ],
+)
+def test_names_that_timm_does_not_know(name, match):
+    with pytest.raises(UnknownNameError) as caught:
+        backbones.find_backbone(name)
+    assert caught.value.name == name
+    assert match is None or match in caught.value.matches
+
+
+# ── building ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "regnety_002", "convnext_atto", "poolformer_s12"])
+def test_untrained_branches_take_part(name):
+    import timm
+
+    gates = ("bn3.weight", "bn2.weight", "bn.weight", "gamma", "scale")
+    own = timm.create_model(name)
+    asleep = {
+        key
+        for key, value in own.named_parameters()
+        if key.endswith(gates) and value.abs().max() < 1e-3
+    }
+    assert asleep
+    ours = dict(build(name).named_parameters())
+    assert all(torch.equal(ours[key], torch.ones_like(ours[key])) for key in asleep)
+
+
+def test_classifiers_of_zeros_are_random():
+    import timm
+
+    name = "hiera_tiny_224"
+    assert not timm.create_model(name, num_classes=4).head.fc.weight.any()
+    weight = build(name, num_classes=4).head.fc.weight
+    assert 0.01 < weight.std() < 0.03
+
+
+def test_random_weights_are_timms_own():
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        expected = timm.create_model("test_resnet", zero_init_last=False).state_dict()
+    built = build("test_resnet", seed=3).state_dict()
+    assert built.keys() == expected.keys()
+    assert all(torch.equal(built[key], expected[key]) for key in expected)
+
+
+def test_no_layer_means_the_whole_network():
+    tail = backbones.build_tail("test_resnet", None, num_classes=6).eval()
+    with torch.no_grad():
+        assert tail(picture(1, 3, 64, 64)).shape == (1, 6)
+
+
+def test_networks_of_one_input_size_are_built_for_another():
+    layer = "patch_embed.backbone"
+    tail = backbones.build_tail("vit_tiny_r_s16_p8_224", layer, 10, (64, 64))
+    head = backbones.build_head("vit_tiny_r_s16_p8_224", layer, (64, 64))
+    with torch.no_grad():
+        assert tail.eval()(head.eval()(picture(1, 3, 64, 64))).shape == (1, 10)
+
+
+def test_what_timm_does_not_build_is_a_spec_error():
+    with pytest.raises(SpecError, match="with output_stride 8"):
+        backbones.build_features("test_vit", None, ["blocks.0"], output_stride=8)
+    with pytest.raises(UnknownNameError):
+        backbones.build_tail("hf-hub:timm/resnet50.a1_in1k", "layer1")
+
+
+# ── pretrained weights ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network and the file of its weights."""
+    whole = build("test_resnet", seed=5)
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(whole.state_dict(), file)
+    return whole, file
+
+
+def test_pretrained_weights_load_into_parts(trained):
+    whole, file = trained
+    image = picture(1, 3, 64, 64)
+    head = backbones.build_head("test_resnet", "layer2").eval()
+    tail = backbones.build_tail("test_resnet", "layer2").eval()
+    for part in (head, tail):
+        backbones.load_timm_weights(part, "timm/test_resnet.r160_in1k", file=file)
+    with torch.no_grad():
+        assert torch.equal(tail(head(image)), whole(image))
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused(trained):
+    _, file = trained
+    name = "timm/test_resnet.r160_in1k"
+    tail = backbones.build_tail("test_resnet", "layer2", num_classes=10)
+    before = copy.deepcopy(tail.state_dict())
+    with pytest.raises(
+        WeightsNotFoundError, match=r"2 tensors, .* fc.weight \(10×96 here, 1000×96"
+    ):
+        backbones.load_timm_weights(tail, name, file=file)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in tail.state_dict().items())
+    other = backbones.build_tail("regnety_002", "s1")
+    with pytest.raises(WeightsNotFoundError, match="do not fit"):
+        backbones.load_timm_weights(other, name, file=file)
+
+
+def test_pretrained_weights_are_never_unpickled(trained, tmp_path):
+    tail = backbones.build_tail("test_resnet", "layer2")
+    with pytest.raises(WeightsNotFoundError, match="is not a safetensors file"):
+        backbones.load_timm_weights(
+            tail, "timm/test_resnet.r160_in1k", file=tmp_path / "weights.pth"
+        )
+
+
+@pytest.mark.parametrize("name", ["", "resnet50.tv_in1k", "timm/resnet50.nothing", "a/b"])
+def test_weights_that_timm_does_not_know(name):
+    with pytest.raises(WeightsNotFoundError, match="timm knows no such weights"):
+        backbones.timm_weights_name(name)
+
+
+def test_weights_of_other_owners_are_found():
+    import timm
+
+    owner = next(
+        (name, config.hf_hub_id)
+        for name in timm.list_pretrained()
+        if (config := timm.get_pretrained_cfg(name)).hf_hub_id
+        and not config.hf_hub_id.startswith("timm/")
+    )
+    found = backbones.timm_weights_name(owner[1])
+    assert timm.get_pretrained_cfg(found).hf_hub_id == owner[1]

@@ -1,0 +1,352 @@
+"""Bottlenecks: what they send, what comes back, and that their halves export."""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from compressai.entropy_models import GaussianConditional
+from compressai.models.google import get_scale_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from torch import nn
+from wires import sent_by
+
+from splitrun.errors import SpecError, TablesError
+from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottleneck
+from splitzoo.zoo.bottlenecks import neural_codec
+from splitzoo.zoo.bottlenecks.factorized_prior import FactorizedPrior, analysis
+from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior, scale_position
+from splitzoo.zoo.bottlenecks.initialisation import keep_variance, spread_scales
+from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
+
+ENTROPIC = {
+    kind: HyperpriorBottleneck(
+        kind=kind, encoder_channels=(8, 8, 6), decoder_channels=(8, 8, 8), hyper_channels=4
+    )
+    for kind in ("scale-hyperprior", "mean-scale-hyperprior")
+}
+NEURAL = {
+    architecture: NeuralCodecBottleneck(architecture=architecture, quality=1, channels=(4, 6))
+    for architecture in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+}
+PLAIN = {"quantiser": UniformQuantiser, "factorized-prior": FactorizedPrior}
+KINDS = (*PLAIN, *ENTROPIC, *NEURAL)
+WITH_HYPER = (*ENTROPIC, "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+LEARNED = tuple(kind for kind in KINDS if kind != "quantiser")
+
+
+def build(kind, seed=0):
+    """A bottleneck with random weights, its tables made, and two latents of six channels."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind in ENTROPIC:
+            bottleneck, height, width = entropic_hyperprior(ENTROPIC[kind]), 15, 11
+        elif kind in NEURAL:
+            bottleneck, height, width = neural_codec.build(NEURAL[kind], (128, 64))[1], 8, 4
+        else:
+            bottleneck, height, width = PLAIN[kind](6), 5, 7
+        if "entropy_bottleneck.quantiles" in bottleneck.state_dict():
+            bottleneck.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
+    bottleneck.eval()
+    bottleneck.make_tables()
+    return bottleneck, 2 * torch.randn(2, 6, height, width, generator=generator)
+
+
+def through_the_coder(bottleneck, latent):
+    """Each image's tensors as they come out of the coder, with and without a batch dimension."""
+    coder = bottleneck.coder()
+
+    def hyper(hyper_symbols):
+        batch = torch.from_numpy(hyper_symbols)[None]
+        return tuple(one[0].numpy() for one in bottleneck.hyper(batch))
+
+    with torch.no_grad():
+        sent = [one.numpy() for one in bottleneck.send(latent)]
+        images = list(zip(*sent, strict=True))
+        return [coder.decode(coder.encode(*image), *coder.shape(*image), hyper) for image in images]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_received_is_what_forward_gives(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        expected = bottleneck(latent)
+        for image, received in enumerate(through_the_coder(bottleneck, latent)):
+            assert len(received) == len(bottleneck.receives)
+            batch = [torch.from_numpy(tensor)[None] for tensor in received]
+            latent_hat = bottleneck.receive(*batch)
+            assert latent_hat.dtype == torch.float32
+            assert latent_hat.shape == latent[:1].shape
+            # Convolutions of a batch may round their sums in another way.
+            torch.testing.assert_close(latent_hat[0], expected[image], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_stays_within_half_a_step_of_the_latent(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        error = (bottleneck(latent) - latent).abs()
+        step = bottleneck.send(latent)[1] if kind == "quantiser" else torch.ones(1)
+    # torchdistill cuts the zero point down, which may cost up to a step at the range's lower end.
+    limit = 1 if kind == "quantiser" else 0.5
+    assert (error <= limit * step * (1 + 1e-5)).all()
+    assert error.max() > 0.4 * limit * step.min()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        sent, unrounded = bottleneck.send(latent), bottleneck.unrounded(latent)
+    assert len(sent) == len(unrounded) == len(bottleneck.sends)
+    for one, exact in zip(sent, unrounded, strict=True):
+        assert exact.dtype == torch.float32
+        expected = exact if one.dtype == torch.float32 else torch.round(exact).to(one.dtype)
+        assert torch.equal(one, expected)
+
+
+@pytest.mark.parametrize("kind", WITH_HYPER)
+def test_the_edge_computes_from_one_image_what_the_device_did_in_a_batch(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        sent = dict(zip(bottleneck.sends, bottleneck.send(latent), strict=True))
+        whole = bottleneck.hyper(sent["hyper_symbols"])
+        assert len(whole) == len(bottleneck.hyper_gives)
+        for image in range(2):
+            parts = bottleneck.hyper(sent["hyper_symbols"][image : image + 1])
+            for name, one, of_batch in zip(bottleneck.hyper_gives, parts, whole, strict=True):
+                assert torch.equal(one[0], of_batch[image])
+                if name in sent:
+                    assert torch.equal(one[0], sent[name][image])
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_training_adds_noise_that_reaches_the_likelihoods(kind):
+    bottleneck, latent = build(kind)
+    bottleneck.train()
+    noisy, again = bottleneck(latent), bottleneck(latent)
+    assert (noisy - latent).abs().max() <= 0.5
+    assert not torch.equal(noisy, again)
+    likelihoods = bottleneck.likelihoods(latent)
+    assert likelihoods[0].shape == latent.shape
+    assert len(likelihoods) == (2 if kind in WITH_HYPER else 1)
+    sum(-one.log2().sum() for one in likelihoods).backward()
+    unused = {
+        name
+        for name, one in bottleneck.named_parameters()
+        # The quantiles have a loss of their own.
+        if one.grad is None and not name.endswith("quantiles")
+    }
+    assert not unused
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_likelihoods_are_those_of_the_rounded_elements(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        first, second = bottleneck.likelihoods(latent), bottleneck.likelihoods(latent)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+        assert 0 < one.min() < one.max() <= 1
+
+
+def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes():
+    bottleneck, latent = build("mbt2018")
+    # Scales at which a table's smallest count does not matter.
+    bottleneck.entropy_parameters[-1].bias.data[:6] += 2
+    coder = bottleneck.coder()
+    with torch.no_grad():
+        estimate = [-one.log2().sum().item() / 8 for one in bottleneck.likelihoods(latent[:1])]
+        payload = coder.encode(*(one[0].numpy() for one in bottleneck.send(latent[:1])))
+    # Check, last word, and tables of the next larger scale.
+    assert sum(estimate) < len(payload) < sum(estimate) + 8
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_tables_come_with_the_weights(kind):
+    bottleneck, _ = build(kind)
+    stranger, _ = build(kind, seed=1)
+    without_tables = copy.deepcopy(bottleneck)
+    for name, tensor in bottleneck.state_dict().items():
+        if name.endswith(("_quantized_cdf", "_cdf_length", "_offset")):
+            owner, _, buffer = name.partition(".")
+            setattr(without_tables.get_submodule(owner), buffer, tensor.new_empty(0))
+    with pytest.raises(TablesError):
+        without_tables.coder()
+    for other in (stranger, without_tables):
+        other.load_state_dict(bottleneck.state_dict())
+        assert other.coder().digest() == bottleneck.coder().digest()
+
+
+@pytest.mark.parametrize("kind", WITH_HYPER)
+def test_tables_of_other_scales_are_refused(kind):
+    bottleneck, _ = build(kind)
+    bottleneck.gaussian_conditional.update_scale_table([0.11, 1.0, 256.0], force=True)
+    other, _ = build(kind)
+    other.load_state_dict(bottleneck.state_dict())
+    with pytest.raises(TablesError, match=r"64 scales from 0\.11 to 256"):
+        other.coder()
+    other.make_tables()
+    other.coder()
+
+
+@pytest.mark.parametrize("kind", ENTROPIC)
+def test_a_latent_that_the_hyper_decoder_cannot_describe_is_refused(kind):
+    bottleneck, _ = build(kind)
+    with pytest.raises(SpecError, match=r"latent is \(15, 16\).*says of it is \(15, 15\)"):
+        bottleneck.send(torch.zeros(1, 6, 15, 16))
+
+
+@pytest.mark.parametrize("kind", ENTROPIC)
+def test_wire_tensors_are_those_of_the_spec(kind):
+    sizes = ENTROPIC[kind]
+    bottleneck, _ = build(kind)
+    with torch.no_grad():
+        latent = analysis(sizes)(torch.rand(1, 3, 96, 64))
+        assert sent_by(bottleneck, latent) == sizes.wire(96, 64)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WITH_HYPER if kind != "mbt2018"])
+def test_an_untrained_hyperprior_says_something(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        symbols, hyper_symbols, indexes = bottleneck.send(latent)
+    assert symbols.unique().numel() > 5
+    assert hyper_symbols.unique().numel() > 1
+    assert indexes.unique().numel() > 8
+    assert (indexes == 0).float().mean() < 0.5
+
+
+# Scale indexes
+
+
+def reference_indexes(scales):
+    gaussian = GaussianConditional(get_scale_table().tolist())
+    return gaussian.build_indexes(scales), gaussian.scale_table
+
+
+@settings(max_examples=200, deadline=None)
+@given(scales=numpy_strategies.arrays(np.float32, 50, elements=st.floats(-1, 1000, width=32)))
+def test_scale_indexes_are_those_of_compressai(scales):
+    assert_same_indexes(torch.from_numpy(scales))
+
+
+def test_scale_indexes_are_those_of_compressai_close_to_a_boundary_too():
+    steps = torch.arange(-60, 61) * 2.0**-23
+    assert_same_indexes((get_scale_table()[:, None] * (1 + steps)).flatten(), unlike=200)
+
+
+def assert_same_indexes(scales, unlike=0):
+    position = scale_position(scales)
+    expected, boundaries = reference_indexes(scales)
+    indexes = torch.round(position).int()
+    assert position.min() >= 0
+    assert indexes.max() <= 63
+    different = indexes != expected
+    # Within a millionth of a boundary either side will do.
+    distance = (scales[:, None] / boundaries - 1).abs().amin(1)
+    assert not (different & (distance > 1e-6)).any()
+    if unlike:
+        assert different.sum() < unlike
+
+
+def test_scales_below_the_smallest_are_far_from_a_boundary():
+    # Most scales are: they must not hang on how a logarithm is rounded.
+    position = scale_position(torch.tensor([-1.0, 0.0, 1e-30, 0.05, 0.1]))
+    assert torch.equal(position[:4], torch.zeros(4))
+    assert position[4] < 0.2
+
+
+# Random weights
+
+
+def test_random_weights_keep_the_variance():
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 48, 5, stride=2, padding=2, output_padding=1),
+        nn.LeakyReLU(),
+        nn.Conv2d(48, 64, 3, stride=2, bias=False),
+    )
+    with torch.no_grad():
+        out = keep_variance(layers)(torch.randn(2, 16, 64, 64))
+        scales = spread_scales(layers, 32)(torch.randn(2, 16, 64, 64))
+    assert 0.8 < out.std() < 1.2
+    assert 0.8 < scales[:, :32].mean() < 1.2
+    assert 0.3 < scales[:, :32].std() < 0.7
+    assert abs(scales[:, 32:].mean()) < 0.2
+
+
+# Export
+
+
+class Halves(nn.Module):
+    """What the device, the edge and the hyper graph compute of a bottleneck, in one graph."""
+
+    def __init__(self, bottleneck):
+        super().__init__()
+        self.bottleneck = bottleneck
+
+    def forward(self, latent, received, hyper_symbols=None):
+        outputs = (*self.bottleneck.send(latent), self.bottleneck.receive(*received))
+        return (
+            outputs if hyper_symbols is None else (*outputs, *self.bottleneck.hyper(hyper_symbols))
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_send_hyper_and_receive_export(kind):
+    bottleneck, latent = build(kind)
+    latent = latent[:1]
+    received = [torch.from_numpy(one)[None] for one in through_the_coder(bottleneck, latent)[0]]
+    arguments = [latent, received]
+    if kind in WITH_HYPER:
+        # Not those of the latent: what is computed twice would be computed once.
+        arguments.append(-dict(zip(bottleneck.sends, bottleneck.send(latent)))["hyper_symbols"])  # noqa: B905
+    halves = Halves(bottleneck).eval()
+    with torch.no_grad():
+        expected = halves(*arguments)
+    session = onnxruntime.InferenceSession(to_onnx(halves, tuple(arguments)))
+    names = [one.name for one in session.get_inputs()]
+    values = [latent, *received, *arguments[2:]]
+    answers = session.run(
+        None, {name: value.numpy() for name, value in zip(names, values, strict=True)}
+    )
+    assert len(answers) == len(expected)
+    for answer, value in zip(answers, expected, strict=True):
+        assert answer.dtype == value.numpy().dtype
+        np.testing.assert_allclose(answer, value.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def to_onnx(module, arguments):
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(module, arguments, dynamo=True, opset_version=20, verbose=False)
+    logging.getLogger("torch.onnx").setLevel(level)
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def test_settling_moves_what_tables_reach_and_leaves_the_medians():
+    bottleneck = FactorizedPrior(3).eval()
+    model = bottleneck.entropy_bottleneck
+    with torch.no_grad():
+        model.quantiles[:, 0] = torch.tensor([-5000.0, 0.25, 5000.0])
+    bottleneck.make_tables()
+    before = bottleneck.coder().tables.length.max()
+    bottleneck.settle()
+    assert bottleneck.medians.flatten().tolist() == [0.25] * 3
+    assert bottleneck.coder().tables.length.max() < before / 4
+    latent = torch.randn(1, 3, 4, 4)
+    assert torch.equal(bottleneck(latent), torch.round(latent - 0.25) + 0.25)

@@ -1,0 +1,295 @@
+"""Calibration: entropy tables fitted to photographs; the same answers in fewer bytes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from board import on_board
+from commands import refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from made_data import make_folders
+from saved_folders import change_config, change_tensors
+from strategies import INT32
+
+from splitrun.coding import FactorizedTables
+from splitrun.coding.factorized import ContextCoder
+from splitrun.errors import ModelFolderError, ParityError, SplitzooError
+from splitrun.preprocessing import list_images
+from splitzoo import zoo
+from splitzoo.cards.card import gather_facts, render_card
+from splitzoo.export.recording import record_run
+from splitzoo.profile.rate import model_rates
+from splitzoo.zoo.calibration import calibrate as calibrating
+from splitzoo.zoo.calibration.context import fit_context
+from splitzoo.zoo.calibration.record import Calibration
+from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
+
+MODEL = zoo.DEFAULT_MODEL
+IMAGES = 24
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return make_folders(tmp_path_factory.mktemp("pictures"), train=IMAGES // 3) / "train"
+
+
+@pytest.fixture(scope="module")
+def calibrated(pictures, tmp_path_factory):
+    """A calibrated copy of the default model, saved: its folder."""
+    model = zoo.load(MODEL)
+    model.calibration = None
+    zoo.calibrate(model, pictures)
+    return zoo.save(model, tmp_path_factory.mktemp("calibrated") / "model")
+
+
+def static():
+    model = zoo.load(MODEL)
+    model.calibration = None
+    return model
+
+
+def streams_of(model, pictures):
+    loaded = (model.spec.preprocessing.load(path) for path in list_images(pictures))
+    return [model.compress(torch.from_numpy(image))[0] for image in loaded]
+
+
+def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, pictures):
+    before, after = static(), zoo.load(calibrated)
+    assert after.calibration.record.fitted == IMAGES - IMAGES // 4
+    old, new = streams_of(before, pictures), streams_of(after, pictures)
+    assert sum(map(len, new)) < 0.8 * sum(map(len, old))
+    for one, other in zip(old, new, strict=True):
+        assert torch.equal(before.decompress([one]), after.decompress([other]))
+        with pytest.raises(SplitzooError, match=r"The stream is of model"):
+            after.decompress([one])
+
+
+def test_what_is_kept_is_the_least_on_average(calibrated):
+    record = zoo.load(calibrated).calibration.record
+    assert record.payload_bytes.keys() == {"learned tables", "counted tables", "context coding"}
+    assert record.kept == min(record.payload_bytes, key=record.payload_bytes.get)
+
+
+def test_the_command_says_what_it_compared(splitzoo, pictures, tmp_path):
+    code, out, err = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
+    assert code == 0
+    assert "context coding, kept" in out
+    assert "Next: splitzoo export split" in err
+    taken = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
+    refused(taken, "exists and is not empty")
+    words = ("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "n", "--json")
+    record = json.loads(splitzoo(*words, "--images", 12)[1])
+    assert (record["fitted"], record["held_out"]) == (9, 3)
+    assert zoo.load(tmp_path / "n").calibration.record.model_dump(mode="json") == record
+
+
+def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp_path):
+    bundle = tmp_path / "bundle"
+    words = ("export", "split", MODEL, "--calibration", pictures, "-o", bundle, "--json")
+    code, out, err = splitzoo(*words)
+    assert code == 0, err
+    manifest = json.loads(out)
+    assert manifest["coding"]["kind"] == "context"
+    report = json.loads(splitzoo("profile", "encoder", bundle, "--json")[1])
+    assert report["size"]["sc2bench_encoder_bits"] is None
+    assert manifest["coding"]["calibration"]["kept"] == "context coding"
+    assert "--calibration" in manifest["provenance"]["command"]
+
+    photo = list_images(pictures)[0]
+    for words in (("selftest",), ("encode", photo, "-o", tmp_path / "photo.sz")):
+        done = on_board(bundle, *words)
+        assert done.returncode == 0, done.stderr
+    found = json.loads(on_board(bundle, "decode", tmp_path / "photo.sz", "--json").stdout)
+    model = zoo.load(MODEL)
+    (stream,) = model.compress(torch.from_numpy(model.spec.preprocessing.load(photo)))
+    expected = model.decompress([stream]).softmax(1).topk(1)
+    best = found["outputs"][0]["top"][0]
+    assert best["label"] == model.spec.labels[int(expected.indices)]
+    assert best["probability"] == pytest.approx(float(expected.values), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["splittable_resnet50-bq1ch", "splittable_resnet50-mshp-beta0.08"])
+def test_models_of_other_kinds_are_calibrated(name, pictures):
+    model = zoo.load(name, pretrained=False)
+    done = zoo.calibrate(model, pictures, most=8)
+    first, *_ = done.record.payload_bytes.values()
+    assert done.record.payload_bytes["context coding"] < first
+    image = model.spec.preprocessing.load(list_images(pictures)[0])
+    tensors = (one[0] for one in model.wire_tensors(torch.from_numpy(image)))
+    sent = dict(zip(model.coder.sends, model.codec.coder.received(*tensors), strict=True))
+    (stream,) = model.compress(torch.from_numpy(image))
+    decoded = model.codec.decompress(stream, model.hyper)
+    for name, one in zip(model.coder.receives, decoded, strict=True):
+        if name in sent:
+            np.testing.assert_array_equal(one, sent[name], strict=True)
+    answer = model.decompress([stream])
+    model.calibration = None
+    assert torch.equal(answer, model.decompress(model.compress(torch.from_numpy(image))))
+
+
+def test_a_calibrated_model_keeps_what_is_better(calibrated, pictures):
+    """Tables fitted to few photographs are worse than those fitted to these among many."""
+    model = zoo.load(calibrated)
+    before = model.codec.model_id
+    done = zoo.calibrate(model, pictures, most=8)
+    if done is None:
+        assert model.codec.model_id == before
+    else:
+        assert done.record.after < done.record.payload_bytes["present tables"]
+
+
+def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, pictures, tmp_path):
+    def worse(symbols, **_):
+        return fit_context(np.full_like(symbols, 9), limit=15)
+
+    monkeypatch.setattr(calibrating, "fit_context", worse)
+    monkeypatch.setattr(calibrating, "tables_from_counts", lambda counts: flat(len(counts)))
+    plain = zoo.save(static(), tmp_path / "plain")
+    words = ("zoo", "calibrate", plain, "--data", pictures, "-o", tmp_path / "m")
+    code, out, err = splitzoo(*words)
+    assert (code, out) == (0, "")
+    assert "No new tables send less" in err
+    assert zoo.load(tmp_path / "m").calibration is None
+    assert zoo.load(tmp_path / "m").digest() == static().digest()
+
+
+def flat(channels):
+    cdf = np.tile(np.arange(0, 65537, 1024), (channels, 1))
+    return FactorizedTables(cdf, np.full(channels, 65), np.full(channels, -32), 16)
+
+
+def test_no_coding_is_kept_that_makes_a_photograph_grow(monkeypatch, pictures):
+    """One whose symbols nothing foretells, neither counts nor neighbours."""
+    sent = calibrating.sent_tensors
+    odd = np.random.default_rng(0).integers(-60, 60, static().spec.latent_shape).astype(np.int32)
+    # The first is held out.
+    changed = lambda *words, **more: [(odd,), *sent(*words, **more)[1:]]  # noqa: E731
+    monkeypatch.setattr(calibrating, "sent_tensors", changed)
+    model = static()
+    before = len(model.codec.coder.encode(odd))
+    zoo.calibrate(model, pictures)
+    assert len(model.codec.coder.encode(odd)) <= 1.02 * before + 16
+
+
+def test_models_without_tables_are_refused(splitzoo, pictures, tmp_path):
+    words = ("zoo", "calibrate", "flowers-regnetx_002-jpeg-q50", "--data", pictures)
+    refused(splitzoo(*words, "-o", tmp_path / "m"), "has no tables to fit")
+
+
+def test_folders_without_enough_pictures_are_refused(splitzoo, pictures, tmp_path):
+    def run(folder):
+        return splitzoo("zoo", "calibrate", MODEL, "--data", folder, "-o", tmp_path / "m")
+
+    refused(run(tmp_path / "absent"), "is not a folder")
+    (tmp_path / "empty").mkdir()
+    refused(run(tmp_path / "empty"), "no file in it has the name of an image")
+    few = tmp_path / "few"
+    few.mkdir()
+    for number, path in enumerate(list_images(pictures)[:9]):
+        shutil.copyfile(path, few / f"{number}.png")
+    for number in (0, 1):
+        (few / f"{number}.png").write_bytes(b"no picture")
+    refused(run(few), "9 images, 2 of them unusable", "8 at least")
+    assert not (tmp_path / "m").exists()
+
+
+def test_training_and_new_weights_make_it_void(calibrated):
+    model = zoo.load(calibrated)
+    assert model.codec.coder.kind == "context"
+    assert model.train().calibration is None
+    assert model.eval().codec.coder.kind == "factorized"
+    model = zoo.load(calibrated)
+    model.load_state_dict(static().state_dict())
+    assert model.codec.coder.kind == "factorized"
+
+
+def test_damaged_tables_are_refused(calibrated, tmp_path):
+    def damaged(name):
+        return shutil.copytree(calibrated, tmp_path / name)
+
+    folder = damaged("missing")
+    change_tensors(folder, **{"calibrated.spreads": None})
+    with pytest.raises(SplitzooError, match="other tables"):
+        zoo.load(folder)
+    folder = damaged("hostile")
+    change_tensors(folder, **{"calibrated.limit": lambda one: one * 0})
+    with pytest.raises(SplitzooError, match="a limit of 0"):
+        zoo.load(folder)
+    folder = damaged("unknown")
+    change_config(folder, "calibration", "kind", value="pixels")
+    with pytest.raises(ModelFolderError, match="is none of"):
+        zoo.load(folder)
+    folder = damaged("of another kind")
+    change_config(folder, "calibration", "kind", value="quantised-context")
+    with pytest.raises(ModelFolderError, match="not for what"):
+        zoo.load(folder)
+    folder = damaged("of another type")
+    change_tensors(folder, **{"calibrated.weights": lambda one: one.bfloat16()})
+    with pytest.raises(ModelFolderError, match="not int32"):
+        zoo.load(folder)
+    for name, value in (("payload_bytes", {}), ("kept", "nothing"), ("fitted", 0)):
+        folder = damaged(name)
+        change_config(folder, "calibration", name, value=value)
+        with pytest.raises(ModelFolderError, match="calibration"):
+            zoo.load(folder)
+    folder = damaged("forgotten")
+    change_config(folder, "calibration", value=None)
+    with pytest.raises(ModelFolderError, match=r"unexpected: calibrated\.fractions"):
+        zoo.load(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    numpy_strategies.arrays(
+        np.int32,
+        st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+        elements=st.integers(-3, 3) | st.integers(INT32.min, INT32.max),
+        fill=st.just(0) | st.just(600),
+    ),
+    st.integers(1, 255),
+)
+def test_tables_of_any_symbols_code_them(symbols, limit):
+    coder = ContextCoder(fit_context(symbols, limit=limit))
+    for one in symbols:
+        (decoded,) = coder.decode(coder.encode(one), *one.shape[1:])
+        np.testing.assert_array_equal(decoded, one, strict=True)
+
+
+def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated, pictures):
+    model = zoo.load(calibrated)
+    rate = model_rates(model, list_images(pictures)[:4])
+    assert rate.estimated_by == "calibrated tables"
+    for one in rate.images:
+        assert one.estimated_bits / 8 - 1 <= one.payload_bytes <= one.estimated_bits / 8 * 1.01 + 16
+        assert one.sc2bench_bytes is None
+
+
+def test_the_card_says_what_calibration_saved(calibrated):
+    card = str(render_card(gather_facts(calibrated)))
+    assert "## Entropy coding" in card
+    assert "| context coding (this model's) |" in card
+
+
+def test_rows_have_what_was_seen_and_more():
+    symbols = np.array([0, 0, 0, 1, -1, 0, 700])
+    tables = tables_from_counts(count_rows(symbols, np.zeros(7, int), 2, 5))
+    assert tables.channels == 2
+    frequencies = np.diff(tables.cdf[0, : tables.length[0]])
+    seen = dict(zip(range(int(tables.offset[0]), 99), frequencies[:-1], strict=False))
+    assert seen[0] > seen[1] == seen[-1] > seen[2] > 0
+    assert frequencies[-1] > 0.05 * (1 << 16)  # one in seven was beyond
+
+
+def test_a_live_range_of_other_weights_is_not_exported(pictures, tmp_path):
+    """What is left out of the stream must be what the edge makes 0 of."""
+    model = zoo.load("splittable_resnet50-bq1ch", pretrained=False)
+    done = zoo.calibrate(model, pictures, most=8)
+    assert done.record.kind == "quantised-live"
+    arrays = done.arrays | {"live": np.array([[1e9], [np.inf]], np.float32)}
+    model.calibration = Calibration(arrays, done.record)
+    with pytest.raises(ParityError, match="fitted to other weights"):
+        record_run(model, 0)

@@ -1,0 +1,155 @@
+"""sc2bench's names of tensors made into ours: everything has its place, or is an error."""
+
+import pytest
+import torch
+from sc2bench_names import COUNTERS, NAMES, TABLES, TINY, is_table, theirs
+
+from splitrun.errors import CheckpointError
+from splitzoo import zoo
+from splitzoo.zoo.conversion.keys import map_tensors
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A model of one of sc2bench's architectures on a tiny backbone. Shared."""
+    return zoo.build(TINY, seed=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_goes_to_its_place(name):
+    model = zoo.build(name)
+    state = model.state_dict()
+    checkpoint = theirs(model)
+    assert len(checkpoint) == len(state)
+    mapped, left_out = map_tensors(model.spec, checkpoint, state)
+    assert mapped.keys() == {one for one in state if not is_table(one)}
+    for one, tensor in mapped.items():
+        assert tensor.data_ptr() == state[one].data_ptr(), one
+    tables = tuple(one for one in checkpoint if is_table(one))
+    assert [(one.reason, one.names) for one in left_out] == ([(TABLES, tables)] if tables else [])
+
+
+def test_counters_of_batches_have_no_place_where_batch_norms_are_frozen():
+    model = zoo.build("faster_rcnn_splittable_test_resnet-fp")
+    checkpoint = theirs(model)
+    counters = [
+        name.replace("running_var", "num_batches_tracked")
+        for name in checkpoint
+        if name.endswith("running_var")
+    ]
+    assert counters
+    checkpoint |= dict.fromkeys(counters, torch.tensor(7))
+    _, left_out = map_tensors(model.spec, checkpoint, model.state_dict())
+    assert {one.reason: len(one.names) for one in left_out} == {TABLES: 3, COUNTERS: len(counters)}
+    assert left_out[1].names == tuple(counters)
+
+
+def test_counters_of_batches_are_kept_where_the_model_has_them(tiny):
+    checkpoint = theirs(tiny)
+    counters = [name for name in checkpoint if name.endswith("num_batches_tracked")]
+    checkpoint |= dict.fromkeys(counters, torch.tensor(7))
+    mapped, _ = map_tensors(tiny.spec, checkpoint, tiny.state_dict())
+    assert counters
+    assert {int(mapped[f"decoder.tail.{name}"]) for name in counters} == {7}
+
+
+OLD_DENSITIES = {
+    # CompressAI 1.1: parameters with numbered names.
+    "1.1": {"matrices.": "_matrix", "biases.": "_bias", "factors.": "_factor"},
+    "1.0": {"matrices.": "_matrices.", "biases.": "_biases.", "factors.": "_factors."},
+}
+
+
+def aged(checkpoint, names):
+    """Give tensors the names that an older version had."""
+    old = {}
+    for name, tensor in checkpoint.items():
+        for new, before in names.items():
+            name = name.replace(new, before)
+        old[name] = tensor
+    return old
+
+
+@pytest.mark.parametrize("version", OLD_DENSITIES)
+@pytest.mark.parametrize(
+    "name",
+    [TINY, "splittable_test_resnet-mshp", "resnet50-eb_after_layer1-beta1.0e-15"],
+)
+def test_densities_of_older_versions_of_compressai_are_mapped(name, version):
+    model = zoo.build(name)
+    current = theirs(model)
+    old = aged(current, OLD_DENSITIES[version])
+    assert len(old.keys() - current.keys()) == 14
+    mapped, _ = map_tensors(model.spec, old, model.state_dict())
+    expected, _ = map_tensors(model.spec, current, model.state_dict())
+    assert mapped.keys() == expected.keys()
+    assert all(one.data_ptr() == expected[name].data_ptr() for name, one in mapped.items())
+
+
+def test_detectors_of_older_versions_of_torchvision_are_mapped():
+    model = zoo.build("faster_rcnn_splittable_test_resnet-fp")
+    current = theirs(model)
+    convolutions = {"rpn.head.conv.0.0.": "rpn.head.conv."} | {
+        f"fpn.{kind}_blocks.{level}.0.": f"fpn.{kind}_blocks.{level}."
+        for kind in ("inner", "layer")
+        for level in range(4)
+    }
+    old = aged(current, convolutions)
+    assert len(old.keys() - current.keys()) == 2 * (1 + 8)
+    mapped, _ = map_tensors(model.spec, old, model.state_dict())
+    expected, _ = map_tensors(model.spec, current, model.state_dict())
+    assert mapped.keys() == expected.keys()
+    assert all(one.data_ptr() == expected[name].data_ptr() for name, one in mapped.items())
+
+
+def unfit(model, checkpoint):
+    with pytest.raises(CheckpointError) as caught:
+        map_tensors(model.spec, checkpoint, model.state_dict())
+    assert f"does not fit {model.spec.name}" in caught.value.message
+    assert "--name NAME" in caught.value.next_step
+    return caught.value.message
+
+
+def test_missing_unexpected_and_reshaped_tensors_are_all_listed(tiny):
+    checkpoint = theirs(tiny)
+    del checkpoint["fc.bias"], checkpoint["bottleneck_layer.encoder.1.beta"]
+    checkpoint["layer9.0.weight"] = checkpoint["teacher.fc.weight"] = torch.ones(1)
+    checkpoint["fc.weight"] = torch.ones(3, 4)
+    checkpoint["bottleneck_layer.encoder.0.weight"] = torch.ones(96, 3, 5, 5, dtype=torch.float64)
+    message = unfit(tiny, checkpoint)
+    assert "missing, by our names: decoder.tail.fc.bias, encoder.1.beta;" in message
+    assert "unexpected: layer9.0.weight, teacher.fc.weight;" in message
+    wanted = "×".join(map(str, tiny.state_dict()["decoder.tail.fc.weight"].shape))
+    assert (
+        "bottleneck_layer.encoder.0.weight (96×3×5×5 float64, not 96×3×5×5 float32), "
+        f"fc.weight (3×4 float32, not {wanted} float32)."
+    ) in message
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "bottleneck_layer.entropy_bottleneck.quantiles"])
+def test_one_tensor_is_enough_to_be_refused(tiny, name):
+    checkpoint = theirs(tiny)
+    del checkpoint[name]
+    assert "missing" in unfit(tiny, checkpoint)
+    checkpoint = theirs(tiny) | {f"{name}s": torch.ones(1)}
+    assert f"unexpected: {name}s." in unfit(tiny, checkpoint)
+    checkpoint = theirs(tiny)
+    checkpoint[name] = checkpoint[name][:-1]
+    assert "of another shape" in unfit(tiny, checkpoint)
+
+
+def test_a_tensor_under_an_old_and_a_new_name_is_one_too_many(tiny):
+    checkpoint = theirs(tiny)
+    before = "bottleneck_layer.entropy_bottleneck."
+    checkpoint[f"{before}_matrix0"] = checkpoint[f"{before}matrices.0"]
+    message = unfit(tiny, checkpoint)
+    assert f"unexpected: {before}_matrix0 (the same as {before}matrices.0)." in message
+
+
+def test_a_long_list_is_cut_and_counted(tiny):
+    checkpoint = theirs(tiny) | {f"x{number}": torch.ones(1) for number in range(25)}
+    assert unfit(tiny, checkpoint).endswith("x19 and 5 more.")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny):
+    assert "missing" in unfit(tiny, theirs(zoo.build("splittable_test_resnet-mshp")))

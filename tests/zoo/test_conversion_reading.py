@@ -1,0 +1,275 @@
+"""Reading checkpoints: what they may hold, damaged files, and claims that are not true."""
+
+import collections
+import io
+import pickle
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+
+import pytest
+import torch
+from checkpoint_files import FORMATS, STATE, archive, equal, everything, refuse, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from splitrun.errors import CheckpointError
+from splitzoo.zoo.conversion import checkpoint as reading
+from splitzoo.zoo.conversion.checkpoint import read_checkpoint
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "some.pt"
+
+
+# What they may hold
+
+
+@FORMATS
+def test_all_that_sc2bench_writes_is_read(path, zipped):
+    read = read_checkpoint(write(path, everything(), zipped=zipped))
+    assert equal(read.tensors, STATE)
+    assert read.beside == ("args", "best_value", "config", "lr_scheduler", "optimizer")
+    assert read.path == path
+    assert not read.parallel
+    assert len(read.sha256) == 64
+
+
+@FORMATS
+def test_a_state_dict_alone_is_read(path, zipped):
+    read = read_checkpoint(write(path, STATE, zipped=zipped))
+    assert equal(read.tensors, STATE)
+    assert read.beside == ()
+
+
+def test_parameters_are_read(path):
+    weight = nn.Parameter(torch.ones(3))
+    read = read_checkpoint(write(path, {"model": {"weight": weight}}))
+    assert torch.equal(read.tensors["weight"], weight)
+
+
+def test_the_names_of_a_model_trained_in_parallel_lose_what_that_added(path):
+    state = {f"module.{name}": one for name, one in STATE.items()}
+    read = read_checkpoint(write(path, {"model": state}))
+    assert equal(read.tensors, STATE)
+    assert read.parallel
+
+
+def test_one_name_that_begins_so_is_only_a_name(path):
+    state = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    read = read_checkpoint(write(path, {"model": state}))
+    assert equal(read.tensors, state)
+    assert not read.parallel
+
+
+# Files that are no checkpoints, and claims that are not true
+
+
+class Storage:
+    """Stands for a storage that a pickle only claims to have."""
+
+    def __init__(self, numel):
+        self.numel = numel
+
+
+class Claim:
+    """A tensor of a size, in a storage of a size."""
+
+    def __init__(self, numel, *size):
+        self.numel, self.size = numel, size
+
+    def __reduce__(self):
+        strides = (1,) * len(self.size)
+        given = (Storage(self.numel), 0, self.size, strides, False, collections.OrderedDict())
+        return torch._utils._rebuild_tensor_v2, given
+
+
+class Pickler(pickle._Pickler):
+    view = ()
+
+    def persistent_id(self, obj):
+        if isinstance(obj, Storage):
+            return ("storage", torch.FloatStorage, "0", "cpu", obj.numel, *self.view)
+        return None
+
+
+class OldPickler(Pickler):
+    view = (None,)
+
+
+def claimed(pickler, claim):
+    stream = io.BytesIO()
+    pickler(stream, 2).dump({"model": {"weight": claim}})
+    return stream.getvalue()
+
+
+def claim_in_zip(path, claim):
+    data = {"data/0": bytes(64), "version": "3\n", "byteorder": "little"}
+    return archive(path, {"data.pkl": claimed(Pickler, claim), **data})
+
+
+def claim_in_old(path, claim, numel=None):
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    before = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, system)
+    content = b"".join(pickle.dumps(one, 2) for one in before)
+    content += claimed(OldPickler, claim) + pickle.dumps(["0"], 2)
+    path.write_bytes(content + struct.pack("<q", numel or claim.numel) + bytes(64))
+    return path
+
+
+@pytest.mark.parametrize("written", [claim_in_zip, claim_in_old])
+def test_true_claims_are_read(path, written):
+    read = read_checkpoint(written(path, Claim(16, 4, 4)))
+    assert equal(read.tensors, {"weight": torch.zeros(4, 4)})
+
+
+@pytest.mark.parametrize("written", [claim_in_zip, claim_in_old])
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(1 << 40, 1 << 40),
+        Claim(16, 1 << 40),
+        Claim(16, 1 << 60, 1 << 60),
+        Claim(16, -1),
+        Claim(-16, 16),
+        Claim(1 << 12, 1 << 12),
+    ],
+    ids=lambda claim: f"{claim.size} of {claim.numel}",
+)
+def test_tensors_larger_than_the_file_are_refused(path, written, claim):
+    refuse(written(path, claim))
+
+
+def test_a_storage_that_claims_more_than_its_tensor_needs_takes_no_memory(path):
+    read = read_checkpoint(claim_in_zip(path, Claim(1 << 40, 16)))
+    assert equal(read.tensors, {"weight": torch.zeros(16)})
+    assert read.tensors["weight"].untyped_storage().nbytes() < path.stat().st_size
+    refuse(claim_in_old(path, Claim(1 << 40, 16)))
+
+
+def test_old_storages_of_another_size_than_claimed_are_refused(path):
+    refuse(claim_in_old(path, Claim(16, 16), numel=1 << 40))
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1 << 27])
+def test_records_that_unpack_to_more_are_refused_before_they_are(path, size):
+    archive(path, {"data.pkl": b"0" * 8, "data/0": bytes(size)}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < size / 100
+    tracemalloc.start()
+    refuse(path, "compressed")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_records_that_overlap_are_refused(path):
+    write(path, {"model": STATE})
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\x01\x02")
+    content[place + 20 : place + 28] = struct.pack("<II", 1 << 30, 1 << 30)
+    path.write_bytes(content)
+    refuse(path, "larger than the file")
+
+
+def test_a_flipped_bit_is_seen(path):
+    write(path, {"model": {"weight": torch.full((1000,), 0.1)}})
+    content = bytearray(path.read_bytes())
+    content[content.index(struct.pack("<f", 0.1)) + 2000] ^= 1
+    path.write_bytes(content)
+    refuse(path, "data/0 is damaged")
+
+
+@FORMATS
+@pytest.mark.parametrize("part", [0, 0.2, 0.6, 0.95, 0.999])
+def test_a_file_that_is_cut_short_is_refused(path, zipped, part):
+    content = write(path, everything(), zipped=zipped).read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    refuse(path, "released" if part else "cannot be read")
+
+
+def test_a_large_file_is_refused_unread(path):
+    write(path, {"model": STATE})
+    size = path.stat().st_size
+    assert read_checkpoint(path, limit_bytes=size).tensors.keys() == STATE.keys()
+    refuse(path, f"up to {size - 1:,}", limit_bytes=size - 1)
+    assert reading.LIMIT_BYTES == 4 * 1024**3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 100, b"\x89PNG\r\n", b"model: resnet50\n", b"\x80", b"\x80\x02", b"PK\x03\x04ab"],
+)
+def test_what_is_no_checkpoint_is_refused(path, content):
+    path.write_bytes(content)
+    refuse(path, "cannot be read as a checkpoint")
+
+
+def test_the_format_of_tar_files_is_refused(path):
+    with tarfile.open(path, "w") as file:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            file.addfile(tarfile.TarInfo(name))
+    refuse(path, "no pickle")
+
+
+def test_other_zip_files_are_refused(path):
+    archive(path, {"word/document.xml": "<a/>"})
+    refuse(path, "not one that torch wrote")
+
+
+def test_a_scripted_model_is_refused(path):
+    archive(
+        path, {"data.pkl": pickle.dumps({}, 2), "constants.pkl": b"\x80\x02).", "code/a.py": ""}
+    )
+    refuse(path)
+
+
+def test_a_folder_and_nothing_are_refused(tmp_path, path):
+    assert "--all" in refuse(tmp_path, "is a folder").next_step
+    refuse(path, "There is no checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("content", "saying"),
+    [
+        ({}, "no tensors"),
+        ({"model": {}}, "no tensors"),
+        ([torch.ones(1)], "no tensors"),
+        (torch.ones(1), "no tensors"),
+        ({"model": {"a": torch.ones(1), "b": 3}}, "its 'b' is no tensor"),
+        ({"model": {"a": torch.ones(1), 3: torch.ones(1)}}, "its 3 is no tensor"),
+        ({"state_dict": STATE}, "its 'state_dict' is no tensor"),
+        ({"model": [STATE]}, "its 'model' is no tensor"),
+    ],
+)
+def test_what_holds_no_model_is_refused(path, content, saying):
+    assert "state dict" in refuse(write(path, content), saying).next_step
+
+
+def test_sparse_tensors_are_refused(path):
+    refuse(write(path, {"model": {"a": torch.eye(2).to_sparse()}}), "_rebuild_sparse_tensor")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["zip", "old"])
+def content(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "some.pt"
+    return write(path, everything(), zipped=request.param).read_bytes()
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_damage_is_refused_or_harmless(content, tmp_path, data):
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / "some.pt"
+    path.write_bytes(damaged)
+    try:
+        read = read_checkpoint(path)
+    except CheckpointError:
+        return
+    assert all(isinstance(one, torch.Tensor) for one in read.tensors.values())

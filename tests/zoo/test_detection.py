@@ -1,0 +1,363 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from dense_models import enliven
+from torch import nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
+
+from splitrun.engines.onnx_runtime import OnnxRuntimeSession
+from splitrun.errors import SpecError, UnknownNameError
+from splitrun.predictions.detection import DetectionSettings, detect, propose
+from splitzoo.export.onnx_graph import write_onnx
+from splitzoo.zoo.tasks.detection import DetectionTail
+
+SIZE, CLASSES, PROPOSALS, CHANNELS = (256, 320), 7, 150, 32
+
+
+def tiny_detector(seed=0, **options):
+    torch.manual_seed(seed)
+    given = {"cut": "layer1", "proposals": PROPOSALS, "pyramid_channels": 16} | options
+    tail = DetectionTail("test_resnet", given.pop("cut"), CLASSES, SIZE, **given)
+    return enliven(tail, seed)
+
+
+def some_features(seed=0, images=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, CHANNELS, SIZE[0] // 4, SIZE[1] // 4, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def tail():
+    return tiny_detector(pooled_levels=4)
+
+
+@pytest.fixture(scope="module")
+def numbers(tail):
+    return DetectionSettings.from_dict(tail.settings())
+
+
+def stages_of(tail, height, width):
+    return tail.body(torch.zeros(1, CHANNELS, height, width)).values()
+
+
+def proposals_of(tail, features):
+    images = ImageList(torch.empty(len(features), 3, *SIZE), [SIZE] * len(features))
+    pyramid = tail.fpn(dict(zip("0123", tail.body(features).values(), strict=True)))
+    return tail.rpn(images, pyramid)[0]
+
+
+def by_torch(tail):
+    def run(tensors):
+        return [one.numpy() for one in tail.boxes(*map(torch.from_numpy, tensors))]
+
+    return run
+
+
+def assert_same(found, expected, *, pixels, scores):
+    """Each box has its like; of scores that differ in the last bits, either may come first."""
+    boxes, labels = expected["boxes"].numpy(), expected["labels"].numpy()
+    assert (found.boxes.dtype, found.scores.dtype) == (np.float32, np.float32)
+    assert (found.labels.dtype, found.boxes.shape) == (np.int64, boxes.shape)
+    distance = np.abs(found.boxes[:, None] - boxes).max(axis=2)
+    distance[found.labels[:, None] != labels] = np.inf
+    like = distance.argmin(axis=1)
+    assert sorted(like) == list(range(len(boxes)))
+    assert distance.min(axis=1).max() <= pixels
+    np.testing.assert_allclose(found.scores, expected["scores"].numpy()[like], rtol=0, atol=scores)
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def assert_worth_comparing(found):
+    """Many detections, sure and less sure, of several classes, apart from one another."""
+    assert len(found["boxes"]) >= 50
+    assert found["scores"].max() > 0.9
+    assert len(found["labels"].unique()) >= 3
+    assert (found["boxes"][:, 2:] - found["boxes"][:, :2]).std() > 5
+
+
+# The graphs and the steps between them
+
+
+@torch.no_grad()
+def test_the_parts_give_what_torchvision_gives(tail, numbers):
+    features = some_features()
+    expected = tail(features)[0]
+    assert_worth_comparing(expected)
+    dense = [one.numpy() for one in tail.dense(features)]
+    found = detect(dense, by_torch(tail), numbers)
+    assert_same(found, expected, pixels=1e-3, scores=1e-5)
+
+
+class Stage(nn.Module):
+    """One of a tail's methods as a module."""
+
+    def __init__(self, tail, method):
+        super().__init__()
+        self.tail, self.method = tail, method
+
+    def forward(self, *tensors):
+        return getattr(self.tail, self.method)(*tensors)
+
+
+@pytest.fixture(scope="module")
+def graphs(tail, tmp_path_factory):
+    """Both graphs: path, names of inputs, names of outputs."""
+    folder = tmp_path_factory.mktemp("graphs")
+    with torch.no_grad():
+        *levels, _, _ = tail.dense(some_features())
+    chosen = torch.zeros(PROPOSALS, dtype=torch.int32)
+    stages = {
+        "dense": (Stage(tail, "dense"), [some_features()], ["features"], tail.dense_outputs),
+        "boxes": (
+            Stage(tail, "boxes"),
+            [*levels, torch.zeros(PROPOSALS, 4), chosen],
+            tail.boxes_inputs,
+            tail.boxes_outputs,
+        ),
+    }
+    for name, (stage, example, inputs, outputs) in stages.items():
+        write_onnx(
+            stage,
+            example,
+            folder / f"{name}.onnx",
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_batch=False,
+            opset=20,
+        )
+    return {name: (folder / f"{name}.onnx", *names) for name, (_, _, *names) in stages.items()}
+
+
+def run_graph(graph, tensors):
+    path, inputs, outputs = graph
+    session = OnnxRuntimeSession(path, threads=1)
+    return session.run(dict(zip(inputs, tensors, strict=True)), outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@torch.no_grad()
+def test_exported_graphs_and_numpy_detect_what_torchvision_does(tail, graphs, numbers, seed):
+    features = some_features(seed)
+    expected = tail(features)[0]
+    assert_worth_comparing(expected)
+    dense = run_graph(graphs["dense"], [features.numpy()])
+    for found, wanted in zip(dense, tail.dense(features), strict=True):
+        assert np.abs(found - wanted.numpy()).max() <= 1e-4 * wanted.abs().max()
+    found = detect(dense, lambda tensors: run_graph(graphs["boxes"], tensors), numbers)
+    assert_same(found, expected, pixels=1e-2, scores=1e-4)
+
+
+@pytest.mark.slow
+def test_graphs_have_fixed_shapes_and_plain_operators(graphs):
+    for path, inputs, outputs in graphs.values():
+        model = onnx.load(path)
+        assert [one.name for one in model.graph.input] == list(inputs)
+        assert [one.name for one in model.graph.output] == list(outputs)
+        for value in (*model.graph.input, *model.graph.output):
+            assert all(size.dim_value for size in value.type.tensor_type.shape.dim)
+        assert {node.domain for node in model.graph.node} == {""}
+        assert {"NonZero", "Loop", "If", "NonMaxSuppression"}.isdisjoint(
+            node.op_type for node in model.graph.node
+        )
+
+
+@torch.no_grad()
+def test_the_box_stage_cuts_each_box_out_of_its_level(tail):
+    generator = torch.Generator().manual_seed(0)
+    features = some_features()
+    corner = torch.rand(PROPOSALS, 2, generator=generator) * 200
+    rows = torch.cat([corner, corner + 2 + torch.rand(PROPOSALS, 2, generator=generator) * 900], 1)
+    levels = tail.roi_heads.box_roi_pool.map_levels([rows])
+    assert min(levels.bincount(minlength=4)) > 0
+    *pyramid, _, _ = tail.dense(features)
+    found = tail.boxes(*pyramid, rows, levels.int())
+    names = dict(zip(tail.boxes_inputs, pyramid, strict=False))
+    pooled = tail.roi_heads.box_roi_pool(names, [rows], [SIZE])
+    expected = tail.roi_heads.box_predictor(tail.roi_heads.box_head(pooled))
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_proposals_are_torchvisions(tail, numbers):
+    features = some_features(5)
+    *_, objectness, deltas = (one[0].numpy() for one in tail.dense(features))
+    (expected,) = proposals_of(tail, features)
+    found = propose(objectness, deltas, numbers)
+    assert found.shape == expected.shape == (PROPOSALS, 4)
+    assert found.dtype == np.float32
+    # Of scores that differ in the last bit, either may come first.
+    found, expected = (one[np.lexsort(one.T.round(2))] for one in (found, expected.numpy()))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_boxes_are_clipped_to_the_picture_where_it_is_known(tail, numbers):
+    features, area = some_features(6), (100, 280)
+    (expected,) = tail(features, [area])
+    assert len(expected["boxes"]) >= 50
+    dense = [one.numpy() for one in tail.dense(features)]
+    found = detect(dense, by_torch(tail), numbers, area)
+    assert_same(found, expected, pixels=1e-3, scores=1e-5)
+    assert found.boxes[:, 3].max() == 100
+    assert found.boxes[:, 2].max() == 280
+
+
+@torch.no_grad()
+def test_a_small_first_picture_does_not_change_the_next(tail):
+    features = some_features(7)
+    (expected,) = tiny_detector(pooled_levels=4)(features)
+    fresh = tiny_detector(pooled_levels=4)
+    fresh(some_features(8), [(40, 60)])
+    (found,) = fresh(features)
+    assert torch.equal(found["boxes"], expected["boxes"])
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_touch_one_another(tail):
+    features = some_features(9, images=2)
+    both = tail.dense(features)
+    for whole, *parts in zip(both, tail.dense(features[:1]), tail.dense(features[1:]), strict=True):
+        np.testing.assert_allclose(whole, torch.cat(parts), rtol=0, atol=1e-4)
+    assert [len(found["boxes"]) for found in tail(features)] == [100, 100]
+
+
+# The tail
+
+
+def test_the_levels_have_the_strides_of_the_pyramid(tail, numbers):
+    with torch.no_grad():
+        *levels, objectness, deltas = tail.dense(some_features(images=2))
+    assert [tuple(one.shape[2:]) for one in levels] == list(numbers.grids[:4])
+    assert numbers.grids == ((64, 80), (32, 40), (16, 20), (8, 10), (4, 5))
+    assert objectness.shape == (2, numbers.anchors) == (2, 3 * sum(map(math.prod, numbers.grids)))
+    assert deltas.shape == (2, numbers.anchors, 4)
+    assert tail.dense_outputs == ("p2", "p3", "p4", "p5", "objectness", "deltas")
+    assert tail.boxes_inputs == ("p2", "p3", "p4", "p5", "proposals", "levels")
+
+
+@torch.no_grad()
+def test_a_canvas_of_odd_levels_has_torchvisions_anchors():
+    # 800 pixels: 25 rows at stride 32, 13 above them, 61 pixels apart and not 64.
+    tail = DetectionTail("test_resnet", "layer1", 3, (800, 32), pyramid_channels=8).eval()
+    pyramid = list(tail.fpn(dict(zip("0123", stages_of(tail, 200, 8), strict=True))).values())
+    images = ImageList(torch.empty(1, 3, 800, 32), [(800, 32)])
+    numbers = DetectionSettings.from_dict(tail.settings())
+    assert numbers.grids[-2:] == ((25, 1), (13, 1))
+    (anchors,) = tail.rpn.anchor_generator(images, pyramid)
+    assert len(anchors) == numbers.anchors
+    # Boxes so small around the anchors' centres that hardly any is clipped.
+    deltas = torch.tensor([0.01, 0.02, -5, -5]).repeat(len(anchors), 1)
+    decoded = tail.rpn.box_coder.decode(deltas, [anchors])[:, 0]
+    expected = clip_boxes_to_image(decoded, (800, 32)).numpy()
+    every = replace(numbers, level_candidates=10_000, proposals=10_000, proposal_overlap=1.0)
+    scores = np.linspace(5, -5, len(anchors), dtype=np.float32)
+    found = propose(scores, deltas.numpy(), every)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+def test_after_a_cut_the_coarsest_level_is_not_pooled_as_in_sc2bench():
+    cut, whole = tiny_detector(), tiny_detector(cut=None)
+    assert cut.boxes_inputs == ("p2", "p3", "p4", "proposals", "levels")
+    assert whole.boxes_inputs == ("p2", "p3", "p4", "p5", "proposals", "levels")
+    assert cut.settings()["pooled_levels"] == 3
+    assert whole.settings()["pooled_levels"] == 4
+
+
+@torch.no_grad()
+def test_without_a_cut_the_tail_takes_the_image():
+    tail = tiny_detector(cut=None)
+    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    numbers = DetectionSettings.from_dict(tail.settings())
+    (expected,) = tail(image)
+    assert len(expected["boxes"]) >= 50
+    found = detect([one.numpy() for one in tail.dense(image)], by_torch(tail), numbers)
+    assert_same(found, expected, pixels=1e-3, scores=1e-5)
+
+
+@pytest.mark.parametrize(("cut", "eps"), [("layer1", 1e-5), (None, 0.0)])
+def test_batch_norms_are_frozen(cut, eps):
+    tail = tiny_detector(cut=cut)
+    norms = [one for one in tail.body.modules() if isinstance(one, FrozenBatchNorm2d)]
+    assert len(norms) > 5
+    assert {one.eps for one in norms} == {eps}
+    assert not [one for one in tail.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    before = {name: value.clone() for name, value in tail.named_buffers()}
+    image = torch.randn(1, 3, *SIZE) if cut is None else some_features()
+    tail.train()
+    tail.losses(image, [{"boxes": torch.tensor([[8.0, 8, 90, 70]]), "labels": torch.tensor([2])}])
+    assert all(torch.equal(value, before[name]) for name, value in tail.named_buffers())
+
+
+@pytest.mark.slow
+def test_training_lowers_the_losses():
+    tail = tiny_detector().train()
+    features = some_features(images=2)
+    targets = [
+        {
+            "boxes": torch.tensor([[8.0, 8, 90, 70], [100, 40, 300, 200]]),
+            "labels": torch.tensor([1, 2]),
+        },
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    optimizer = torch.optim.SGD(tail.parameters(), lr=0.002)
+    totals = []
+    for _ in range(8):
+        torch.manual_seed(0)
+        losses = tail.losses(features, targets)
+        assert set(losses) == {
+            "loss_objectness",
+            "loss_rpn_box_reg",
+            "loss_classifier",
+            "loss_box_reg",
+        }
+        total = sum(losses.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert all(parameter.grad is not None for parameter in tail.parameters())
+    assert totals[-1] < 0.8 * totals[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("test_resnet", "layer2", 7, SIZE), SpecError, "begins at stride 4"),
+        (("test_resnet", "layer1", 7, (256, 300)), SpecError, "no multiple of 32"),
+        (("test_vit", None, 7, SIZE), SpecError, "no features at stride 4, 8, 16, 32"),
+        (("resnet_51", "layer1", 7, SIZE), UnknownNameError, "resnet_51"),
+    ],
+)
+def test_what_no_detector_can_be_made_of_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        DetectionTail(*arguments)
+
+
+def test_torchvisions_numbers_are_in_the_settings():
+    tail = DetectionTail("test_resnet", None, 91, (64, 64), pyramid_channels=8)
+    assert tail.settings() == {
+        "canvas": (64, 64),
+        "grids": ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)),
+        "pooled_levels": 4,
+        "num_classes": 91,
+        "anchor_sizes": (32, 64, 128, 256, 512),
+        "aspect_ratios": (0.5, 1.0, 2.0),
+        "level_candidates": 1000,
+        "proposals": 1000,
+        "proposal_score": 0.0,
+        "proposal_overlap": 0.7,
+        "delta_weights": (10.0, 10.0, 5.0, 5.0),
+        "score": 0.05,
+        "overlap": 0.5,
+        "detections": 100,
+        "level_side": 224,
+    }

@@ -1,0 +1,188 @@
+"""Each family of models, small, the whole way: build, code, save, split, check, profile."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_models import BOTTLENECKS, TASKS, small_spec
+
+from splitrun.bundle import open_bundle
+from splitrun.errors import BundleError, DesyncError
+from splitrun.halves import Device, Edge
+from splitzoo import export, zoo
+from splitzoo.export.run import run_bundle
+from splitzoo.export.verify import verify_bundle
+from splitzoo.profile.encoder import profile_bundle, profile_model
+
+# Every bottleneck for classification, and one dense task; the others take longer.
+CASES = [("image-classification", kind) for kind in BOTTLENECKS]
+CASES += [("semantic-segmentation", "fp")]
+SLOW = [(task, kind) for task in TASKS[1:] for kind in ("mshp", "jpeg")]
+SLOW += [("object-detection", "fp")]
+CASES += [pytest.param(case, marks=pytest.mark.slow) for case in SLOW]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def family(request):
+    return zoo.build(small_spec(*request.param))
+
+
+@pytest.fixture(scope="module")
+def folder(family, tmp_path_factory):
+    path = tmp_path_factory.mktemp("family") / "bundle"
+    export.export_split(family, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory, photo):
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    with Image.open(photo) as whole:
+        whole.convert("RGB").crop((100, 50, 400, 350)).resize((150, 120)).save(path)
+    return path
+
+
+def load(model, path):
+    return torch.from_numpy(model.spec.preprocessing.load(path))
+
+
+def flat(output) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    return [one for found in output for one in found.values()]
+
+
+@torch.no_grad()
+def test_a_photograph_goes_through_the_bytes(family, picture) -> None:
+    image = load(family, picture)
+    (stream,) = family.compress(image)
+    through, around = flat(family.decompress([stream])), flat(family(image))
+    assert len(stream) > 16
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(through, around, strict=True))
+
+
+@torch.no_grad()
+def test_the_wire_is_what_the_spec_says(family, picture) -> None:
+    tensors = family.wire_tensors(load(family, picture))
+    said = [(one.dtype, (1, *one.shape)) for one in family.spec.wire]
+    assert [(str(one.dtype), one.shape) for one in tensors] == said
+    assert [one.name for one in family.spec.wire] == list(family.coder.sends)
+    # A device that sent the same whatever it saw would pass everything else.
+    assert np.unique(tensors[0]).size >= 3
+
+
+def sends_floats(model) -> bool:
+    """Features, or the range of 8-bit values: exact to the last bit only in one order of sums."""
+    return any(one.dtype == "float32" for one in model.spec.wire)
+
+
+def test_a_batch_is_coded_image_by_image(family, picture) -> None:
+    image = load(family, picture)
+    batch, alone = family.compress(torch.cat([image, image.flip(3)]))[0], family.compress(image)[0]
+    if sends_floats(family):
+        # The last bits of a batch's features may differ, and with them what rounds to a grey level.
+        assert abs(len(batch) - len(alone)) <= 8
+    else:
+        assert batch == alone
+
+
+def test_it_is_saved_and_loaded_with_its_streams(family, picture, tmp_path) -> None:
+    again = zoo.load(zoo.save(family, tmp_path / "saved"))
+    image = load(family, picture)
+    assert again.compress(image) == family.compress(image)
+    assert again.digest() == family.digest()
+
+
+def test_the_bundle_passes_every_check(folder) -> None:
+    result = verify_bundle(folder)
+    assert result.selftest.symbols_differing <= result.selftest.symbols_tied
+    assert result.selftest.output_relative_error <= 1e-4
+    assert result.selftest.stream_rewritten
+
+
+@torch.no_grad()
+def test_both_halves_give_what_the_model_gives(family, folder, picture) -> None:
+    bundle = open_bundle(folder)
+    image = family.spec.preprocessing.load(picture)
+    (stream,) = Device(bundle).encode(image)
+    if not sends_floats(family):
+        assert stream == family.compress(torch.from_numpy(image))[0]
+    outputs = Edge(bundle).decode(stream)
+    if family.spec.task != "object-detection":
+        expected = family.decompress([stream]).numpy()
+        assert np.abs(outputs[0] - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_photograph_is_answered_in_two_processes(family, folder, picture) -> None:
+    (run,) = run_bundle(folder, [picture])
+    filled = {
+        "image-classification": run.top,
+        "object-detection": run.detections,
+        "semantic-segmentation": run.shares,
+    }
+    assert filled.pop(family.spec.task)
+    assert not any(filled.values())
+    for found in run.detections:
+        left, top, right, bottom = found.box
+        assert 0 <= left < right <= 150
+        assert 0 <= top < bottom <= 120
+
+
+def test_model_and_bundle_have_the_same_profile(family, folder, picture) -> None:
+    quick = {"images": [picture], "warmup": 1, "iterations": 2}
+    model, bundle = profile_model(family, **quick), profile_bundle(folder, **quick)
+    assert bundle.size.model_dump(exclude={"graph_bytes", "tables_bytes"}) == model.size.model_dump(
+        exclude={"graph_bytes", "tables_bytes"}
+    )
+    assert (bundle.compute, bundle.model_id) == (model.compute, model.model_id)
+    assert bundle.rate is not None
+    assert model.rate is not None
+    assert bundle.rate.stream_bytes == model.rate.stream_bytes
+
+
+def test_an_edge_that_computes_other_scales_says_so(tmp_path, picture) -> None:
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    other = zoo.build(model.spec, seed=1)
+    (stream,) = model.compress(load(model, picture))
+    # The same tables and id, another hyper-decoder: what a different machine may come to.
+    model.coder.h_s = other.coder.h_s
+    with pytest.raises(DesyncError, match="scale indexes"):
+        model.decompress([stream])
+
+
+def test_a_bundle_whose_hyper_graph_is_missing_is_refused(tmp_path) -> None:
+    model = zoo.build(small_spec("image-classification", "shp"))
+    path = tmp_path / "bundle"
+    export.export_split(model, path)
+    shutil.copyfile(path / "edge/decoder.onnx", path / "edge/hyper.onnx")
+    with pytest.raises(BundleError, match=r"edge/hyper\.onnx was changed"):
+        verify_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["splittable_convnext_atto-fp", "splittable_lcnet_050-mshp"])
+def test_a_network_that_the_paper_lacks_is_split_by_its_name(name, picture) -> None:
+    model = zoo.build(name)
+    image = load(model, picture)
+    (stream,) = model.compress(image)
+    assert model.decompress([stream]).shape == (1, 1000)
+
+
+ARCHITECTURES = zoo.list_architectures()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_builds_and_answers(name) -> None:
+    spec = zoo.get_spec(name)
+    if getattr(spec.bottleneck, "codec", "") in ("bpg", "vtm"):
+        assert zoo.build(name).spec == spec
+        return
+    model = zoo.build(name)
+    image = torch.rand(1, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+    (stream,) = model.compress(image)
+    assert len(stream) > 16
+    assert [(1, *one.shape) for one in spec.wire] == [
+        one.shape for one in model.wire_tensors(image)
+    ]

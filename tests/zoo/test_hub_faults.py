@@ -1,0 +1,367 @@
+"""What goes wrong between a model and the Hub: each has its own message, in bounded time."""
+
+import errno
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from commands import disk_of
+from hub_server import READER, HubServer
+from huggingface_hub import constants
+
+from splitrun.errors import HubError, WeightsNotFoundError
+from splitzoo.zoo.hub import fetch_config, fetch_model
+from splitzoo.zoo.hub_names import Repo
+
+NAME = "org/tiny"
+REPO = Repo(NAME)
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ALWAYS = 99
+BOUND_S = 55
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        server.waits = server.connect(monkeypatch, tmp_path / "cache")
+        yield server
+
+
+@pytest.fixture
+def published(hub, tiny_folder):
+    hub.publish(NAME, tiny_folder)
+    return hub
+
+
+def refused(saying, *, repo=REPO, next_step="", error=HubError, **options):
+    """Fetch, and hold the error to what it is to say; secrets are not part of it."""
+    with pytest.raises(error) as caught:
+        fetch_model(repo, **options)
+    message, advice = caught.value.message, caught.value.next_step
+    assert saying in message
+    assert next_step in advice
+    assert message.count("\n") == 0
+    assert "hf_" not in f"{message} {advice}"
+    return message
+
+
+# Repositories
+
+
+def test_a_repository_that_does_not_exist(hub):
+    said = refused("no such repository, or it is private", next_step="hf auth login")
+    assert said.startswith("Cannot fetch org/tiny: ")
+    assert refused("no such repository, or it is private", token=READER) == said
+
+
+def test_a_private_repository_without_a_token(hub, tiny_folder):
+    hub.publish(NAME, tiny_folder, private=True)
+    refused("or it is private", next_step="hf auth login")
+
+
+def test_weights_of_a_registered_model_that_nobody_published(hub):
+    message = refused(
+        "No weights for a-model: ",
+        repo=Repo("splitzoo/a-model"),
+        error=WeightsNotFoundError,
+        next_step='zoo.load("a-model", pretrained=False)',
+    )
+    assert f"{hub.url}/splitzoo/a-model does not exist" in message
+
+
+@pytest.mark.parametrize("token", [None, READER])
+def test_a_gated_repository(hub, tiny_folder, token):
+    hub.publish(NAME, tiny_folder, gated=True)
+    refused("it is gated", next_step=f"Ask for access at {hub.url}/org/tiny", token=token)
+
+
+def test_a_disabled_repository(published):
+    headers = {"X-Error-Message": "Access to this resource is disabled."}
+    published.fault("HEAD", CONFIG, status=403, headers=headers)
+    refused("it was disabled")
+
+
+def test_a_revision_that_does_not_exist(published):
+    next_step = f"{published.url}/org/tiny/tree/main"
+    refused("org/tiny has no revision 'v9'", repo=Repo(NAME, "v9"), next_step=next_step)
+
+
+@pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
+def test_a_repository_without_one_of_the_files(hub, tiny_folder, missing):
+    files = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    del files[missing]
+    hub.publish(NAME, files)
+    refused(f"org/tiny is no saved model of splitzoo: it has no {missing}")
+    assert hub.seen("GET /large/") == []
+
+
+def edited(folder, **changes):
+    config = json.loads((folder / CONFIG).read_text()) | changes
+    return {path.name: path.read_bytes() for path in folder.iterdir()} | {
+        CONFIG: json.dumps(config).encode()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying", "next_step"),
+    [
+        ({"library_name": "transformers"}, "its config.json is another library's", ""),
+        ({"format_version": 9}, "has format_version 9", "pip install --upgrade splitzoo"),
+        ({"weights_sha256": "0"}, "is no valid model config: weights_sha256", ""),
+    ],
+)
+def test_a_config_that_cannot_be_used_spares_the_weights(
+    hub, tiny_folder, changes, saying, next_step
+):
+    hub.publish(NAME, edited(tiny_folder, **changes))
+    assert "org/tiny" in refused(saying, next_step=next_step)
+    assert hub.seen(WEIGHTS) == []
+    with pytest.raises(HubError, match="org/tiny"):
+        fetch_config(REPO)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_config_that_is_none_spares_the_weights(hub, tiny_folder, content):
+    hub.publish(NAME, edited(tiny_folder) | {CONFIG: content})
+    refused("Cannot use org/tiny: ")
+    assert hub.seen(WEIGHTS) == []
+
+
+def test_a_config_of_gigabytes_is_not_downloaded(published):
+    published.fault("HEAD", CONFIG, headers={"Content-Length": str(1 << 32)})
+    refused("org/tiny is no saved model of splitzoo: its config.json has 4294967296 bytes")
+    assert published.seen("GET") == []
+
+
+# Answers
+
+
+def test_a_token_that_the_hub_does_not_know(published):
+    refused("the Hub does not accept the token", token="hf_unknown", next_step="hf auth login")
+
+
+@pytest.mark.parametrize("token", ["", "hf_a b", "hf_a\n", "hf_é"])
+def test_a_token_that_can_be_none_is_refused_without_a_request(published, token):
+    refused("The token is empty or holds characters", token=token)
+    assert published.requests == []
+
+
+def test_a_token_of_the_environment_that_can_be_none(published, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_é")
+    refused("The token is empty or holds characters")
+    assert published.requests == []
+
+
+@pytest.mark.parametrize("token", [READER, "of-another-kind"])
+def test_a_server_that_repeats_the_token_is_not_repeated(published, token):
+    said = {"X-Error-Message": f"{token} may not, nor may hf_another or Bearer abc\x07def"}
+    published.fault("HEAD", CONFIG, status=403, headers=said)
+    message = refused("the token lacks the right to read it", token=token)
+    assert message.endswith("(… may not, nor may … or Bearer … def).")
+
+
+@pytest.mark.parametrize(
+    ("headers", "next_step"),
+    [
+        ({}, "Try again in some minutes."),
+        ({"Retry-After": "7"}, "Try again in 7 s."),
+        ({"Retry-After": "3600"}, "Try again in 3600 s."),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "Try again in some minutes."),
+        ({"ratelimit": '"api";r=0;t=55'}, "Try again in 55 s."),
+        ({"ratelimit": '"api";r=0;t=55', "Retry-After": "7"}, "Try again in 55 s."),
+    ],
+)
+@pytest.mark.parametrize("place", ["/main/config.json", "/config.json", WEIGHTS, "/large/"])
+def test_too_many_requests(published, place, headers, next_step):
+    for method in ("HEAD", "GET"):
+        published.fault(method, place, times=ALWAYS, status=429, headers=headers)
+    refused("too many requests", next_step=next_step)
+    assert sum(published.waits) <= BOUND_S
+    if "55" in next_step or "3600" in next_step or "main" in place:
+        assert published.waits == []
+
+
+def test_a_short_wait_that_the_hub_asks_for_is_waited(published):
+    published.fault("GET", "/large/", status=429, headers={"Retry-After": "4"})
+    assert fetch_model(REPO).is_dir()
+    assert published.waits == [5]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("place", ["/main/config.json", "/config.json", WEIGHTS, "/large/"])
+def test_a_hub_that_does_not_work(published, place, status):
+    for method in ("HEAD", "GET"):
+        published.fault(method, place, times=ALWAYS, status=status)
+    refused(f"the Hub is not working (status {status})", next_step="Try again later")
+    assert sum(published.waits) <= 23
+    if place == "/main/config.json":
+        assert len(published.requests) == 1
+
+
+def test_a_hub_that_does_not_work_and_asks_for_an_hour(published):
+    published.fault("HEAD", WEIGHTS, times=ALWAYS, status=503, headers={"Retry-After": "3600"})
+    refused("the Hub is not working (status 503)")
+    assert published.waits == []
+
+
+def test_a_failure_that_passes_is_not_noticed(published):
+    published.fault("HEAD", WEIGHTS, times=3, status=500)
+    assert fetch_model(REPO).is_dir()
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 410, 418, 451])
+def test_any_other_refusal(published, status):
+    said = {"X-Error-Message": "not today"}
+    published.fault("HEAD", CONFIG, status=status, headers=said)
+    refused(f"the Hub refused (status {status}): not today")
+
+
+def test_something_else_that_answers_in_the_place_of_the_hub(published):
+    published.fault("HEAD", CONFIG, status=200, body=b"<html>Accept our terms</html>")
+    host = published.url.removeprefix("http://")
+    refused(f"what answers at {host} is not the Hub", next_step="HF_ENDPOINT")
+
+
+def test_a_redirect_to_somewhere_else(published):
+    headers = {"Location": published.store_url + "/login"}
+    published.fault("HEAD", CONFIG, status=302, headers=headers)
+    refused("is not the Hub")
+
+
+# Connections
+
+
+def test_a_connection_that_is_refused(hub):
+    hub.close()
+    refused("refuses connections", next_step="HF_ENDPOINT")
+    assert hub.waits == []
+
+
+def test_a_name_that_nobody_knows(hub, monkeypatch):
+    def fail(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    refused("the address of 127.0.0.1", next_step="Is there a network?")
+    assert hub.waits == []
+
+
+def test_an_endpoint_that_is_no_address(hub, monkeypatch):
+    for endpoint in ("", "huggingface.co", "ftp://x", "http://", "/hub"):
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        refused(f"HF_ENDPOINT is {endpoint}", next_step="https://huggingface.co")
+
+
+def test_a_password_in_the_address_is_not_repeated(hub, monkeypatch):
+    address = hub.url.replace("//", "//user:secret@")
+    for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE"):
+        patched = getattr(constants, name).replace(hub.url, address)
+        monkeypatch.setattr(constants, name, patched)
+    hub.close()
+    assert "secret" not in refused("refuses connections")
+
+
+def test_a_hub_that_does_not_answer(published, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    published.fault("HEAD", CONFIG, times=ALWAYS, delay_s=60)
+    start = time.monotonic()
+    refused("did not answer in time", next_step="HF_HUB_ETAG_TIMEOUT")
+    assert time.monotonic() - start < 5
+    assert published.waits == []
+
+
+@pytest.mark.parametrize(("method", "place"), [("HEAD", WEIGHTS), ("GET", "/large/")])
+def test_a_hub_that_falls_silent(published, monkeypatch, method, place):
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.1)
+    published.fault(method, place, times=ALWAYS, delay_s=60)
+    start = time.monotonic()
+    refused("did not answer in time")
+    assert time.monotonic() - start < 5
+    assert sum(published.waits) <= 23
+
+
+@pytest.mark.parametrize("place", ["/main/config.json", WEIGHTS])
+def test_a_hub_that_hangs_up(published, place):
+    published.fault("HEAD", place, times=ALWAYS, hang_up=True)
+    refused("was cut", next_step="Try again.")
+
+
+@pytest.mark.parametrize("place", ["config.json", "/large/"])
+def test_a_connection_that_is_cut_again_and_again(published, place):
+    published.fault("GET", place, times=ALWAYS, cut_after=50)
+    refused("was cut", next_step="Try again.")
+    assert sum(published.waits) <= 23
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+    published.faults.clear()
+    assert fetch_model(REPO).is_dir()
+
+
+# Contents
+
+
+@pytest.mark.parametrize("damage", ["a byte", "all of it"])
+def test_weights_that_are_not_those_of_the_config_are_removed(published, tiny_folder, damage):
+    right = (tiny_folder / WEIGHTS).read_bytes()
+    wrong = bytes([right[0] ^ 1]) + right[1:] if damage == "a byte" else bytes(len(right))
+    published.fault("GET", "/large/", body=wrong)
+    refused("model.safetensors was changed or damaged", next_step="Try again")
+    assert not list(Path(constants.HF_HUB_CACHE).glob("*/blobs/*"))
+    assert (fetch_model(REPO) / WEIGHTS).read_bytes() == right
+
+
+def test_weights_that_changed_in_the_cache_are_fetched_anew(published, tiny_folder):
+    weights = fetch_model(REPO) / WEIGHTS
+    weights.write_bytes(b"bit rot")
+    refused("was changed or damaged", next_step="removed from the cache", local_files_only=True)
+    assert (fetch_model(REPO) / WEIGHTS).read_bytes() == (tiny_folder / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_weights_of_another_length_than_announced(published, tiny_folder, extra):
+    content = (tiny_folder / WEIGHTS).read_bytes()
+    content = content[:extra] if extra < 0 else content + b"x"
+    published.fault("GET", "/large/", times=ALWAYS, body=content)
+    refused("Cannot fetch org/tiny: a file came with another length than announced.")
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+
+
+# Disks
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_a_disk_that_is_full(published):
+    fetch_config(REPO)
+    with disk_of(100_000):
+        refused("no space is left", next_step="hf cache ls")
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+    assert fetch_model(REPO).is_dir()
+
+
+def test_a_cache_below_a_file(published, tmp_path):
+    (tmp_path / "file").touch()
+    refused("not a directory", cache_dir=tmp_path / "file" / "cache", next_step="--cache-dir")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_may_not_be_written(published, monkeypatch, number):
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("huggingface_hub.file_download.os.makedirs", fail)
+    refused(f"{constants.HF_HUB_CACHE}/", next_step="--cache-dir")
+    refused(": it may not be read or written.", next_step="HF_HOME")
+
+
+def test_a_read_only_cache_that_holds_the_model_is_used(published, tiny_folder, monkeypatch):
+    folder = fetch_model(REPO)
+    published.repositories[NAME].refs["v1"] = folder.name
+
+    def fail(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("splitrun.files.tempfile.mkstemp", fail)
+    assert fetch_model(Repo(NAME, "v1")) == folder

@@ -1,0 +1,222 @@
+"""Publish a model: what is sent, in which commit, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_server import READER, WRITER, HubServer
+from huggingface_hub import constants
+
+from splitrun.errors import HubError, ModelFolderError
+from splitzoo import __version__
+from splitzoo.zoo.hub import fetch_model
+from splitzoo.zoo.hub_names import Repo
+from splitzoo.zoo.hub_push import push_model
+
+# Of huggingface_hub's own call of its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+NAME = "org/tiny"
+CARD = b"---\nlicense: mit\n---\n# tiny\n![](split.png)\n"
+PICTURE = b"\x89PNG and so on"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        server.waits = server.connect(monkeypatch, tmp_path / "cache")
+        yield server
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def refused(saying, folder, repo_id=NAME, *, next_step="", error=HubError, **options):
+    with pytest.raises(error) as caught:
+        push_model(folder, repo_id, token=options.pop("token", WRITER), **options)
+    assert saying in caught.value.message
+    assert next_step in caught.value.next_step
+    assert "hf_" not in str(caught.value)
+
+
+def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
+    (folder / "README.md").write_bytes(CARD)
+    (folder / "split.png").write_bytes(PICTURE)
+    sent = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert push_model(folder, NAME, token=WRITER) == f"{hub.url}/org/tiny"
+    repository = hub.repositories[NAME]
+    assert list(repository.commits.values()) == [sent]
+    assert repository.messages == [f"Add tiny by splitzoo {__version__}"]
+    assert not repository.private
+    fetched = fetch_model(Repo(NAME))
+    for name in ("config.json", "model.safetensors"):
+        assert (fetched / name).read_bytes() == sent[name]
+
+
+def test_nothing_else_that_lies_in_the_folder_is_sent(hub, folder):
+    for name in ("notes.txt", ".env", "checkpoint.pt", "model.safetensors.bak"):
+        (folder / name).write_text("mine")
+    (folder / "data").mkdir()
+    (folder / "data" / "README.md").write_text("mine")
+    push_model(folder, NAME, token=WRITER)
+    assert sorted(hub.repositories[NAME].files()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("given", ["the file", "its folder"])
+def test_a_card_from_elsewhere_comes_with_its_picture(hub, folder, tmp_path, given):
+    (folder / "README.md").write_text("of the folder")
+    card = tmp_path / "card" / "README.md"
+    card.parent.mkdir()
+    card.write_bytes(CARD)
+    (card.parent / "split.png").write_bytes(PICTURE)
+    place = card if given == "the file" else card.parent
+    push_model(folder, NAME, token=WRITER, card=place, message="with a card")
+    files = hub.repositories[NAME].files()
+    assert (files["README.md"], files["split.png"]) == (CARD, PICTURE)
+    assert hub.repositories[NAME].messages == ["with a card"]
+
+
+def test_pushing_again_sends_the_weights_once(hub, folder):
+    push_model(folder, NAME, token=WRITER)
+    (folder / "README.md").write_bytes(CARD)
+    push_model(folder, NAME, token=WRITER)
+    assert len(hub.seen("PUT /large/")) == 1
+    assert len(hub.repositories[NAME].commits) == 2
+    assert hub.repositories[NAME].files()["README.md"] == CARD
+
+
+def test_a_private_repository(hub, folder):
+    push_model(folder, NAME, token=WRITER, private=True)
+    assert hub.repositories[NAME].private
+    push_model(folder, NAME, token=WRITER, private=True)
+    push_model(folder, NAME, token=WRITER)
+    assert hub.repositories[NAME].private
+
+
+def test_private_weights_do_not_end_in_a_public_repository(hub, folder):
+    push_model(folder, NAME, token=WRITER)
+    before = dict(hub.repositories[NAME].commits)
+    refused("exists already and is public; nothing was pushed", folder, private=True)
+    assert hub.repositories[NAME].commits == before
+
+
+def test_the_token_goes_to_the_hub_alone(hub, folder):
+    push_model(folder, NAME, token=WRITER)
+    for request in hub.requests:
+        expected = None if "/large/" in request.path else f"Bearer {WRITER}"
+        assert request.headers.get("authorization") == expected
+
+
+# Refusals
+
+
+def test_a_folder_that_is_no_model_is_refused_without_a_request(hub, tmp_path):
+    refused("is not a saved model", tmp_path, error=ModelFolderError)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_model_is_refused_without_a_request(hub, folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    refused(name, folder, error=ModelFolderError)
+    assert hub.requests == []
+
+
+def test_a_card_that_is_not_there_is_refused_without_a_request(hub, folder, tmp_path):
+    refused("There is no card at", folder, card=tmp_path, next_step="splitzoo cards build")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "saying"),
+    [
+        ("tiny", "does not name a repository"),
+        ("org/tiny@v1", "pushed to the main branch"),
+        ("org/tiny@main", "pushed to the main branch"),
+    ],
+)
+def test_a_place_that_cannot_be_pushed_to(hub, folder, repo_id, saying):
+    refused(saying, folder, repo_id)
+    assert hub.requests == []
+
+
+def test_without_a_token(hub, folder):
+    refused("the Hub does not accept the token, or got none", folder, token=None)
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_token_without_the_right_to_write(hub, folder, exists):
+    if exists:
+        hub.publish(NAME, {"README.md": b"# theirs"})
+    refused("the token lacks the right to write there (You don't have", folder, token=READER)
+    assert sum(request.method == "PUT" for request in hub.requests) == 0
+
+
+STEPS = ("/api/repos/create", "/preupload/", "/objects/batch", "/objects/verify", "/commit/")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("status", "headers", "saying"),
+    [
+        (500, {}, "the Hub is not working (status 500)"),
+        (503, {"Retry-After": "3600"}, "the Hub is not working (status 503)"),
+        (429, {"Retry-After": "3600"}, "too many requests"),
+        (412, {}, "it changed meanwhile"),
+        (413, {"X-Error-Message": "too large"}, "the Hub refused (status 413): too large"),
+    ],
+)
+def test_a_hub_that_fails_at_any_step(hub, folder, step, status, headers, saying):
+    hub.fault("POST", step, times=99, status=status, headers=headers, body=b"{}")
+    refused(f"Cannot push to org/tiny: {saying}", folder)
+    assert sum(hub.waits) <= 23
+    assert all(repository.commits == {} for repository in hub.repositories.values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("nonsense", [b"<html>", b"{}"])
+def test_a_hub_that_talks_nonsense(hub, folder, step, nonsense):
+    hub.fault("POST", step, times=99, status=200, body=nonsense)
+    if step == "/objects/verify":
+        push_model(folder, NAME, token=WRITER)
+    else:
+        saying = "is not the Hub" if nonsense == b"<html>" else "Cannot push to org/tiny: "
+        refused(saying, folder)
+
+
+def test_a_store_that_does_not_work(hub, folder):
+    hub.fault("PUT", "/large/", times=99, status=500)
+    refused("the Hub is not working (status 500)", folder)
+    assert hub.repositories[NAME].commits == {}
+    hub.faults.clear()
+    push_model(folder, NAME, token=WRITER)
+    assert len(hub.repositories[NAME].commits) == 1
+
+
+def test_a_store_that_fails_once_is_asked_again(hub, folder):
+    hub.fault("PUT", "/large/", status=503)
+    push_model(folder, NAME, token=WRITER)
+    sent = hub.repositories[NAME].files()["model.safetensors"]
+    assert sent == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("step", ["/api/repos/create", "/commit/"])
+def test_a_hub_that_does_not_answer(hub, folder, monkeypatch, step):
+    monkeypatch.setattr("splitzoo.zoo.hub_errors.WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    hub.fault("POST", step, times=99, delay_s=60)
+    refused("did not answer in time", folder)
+
+
+def test_a_connection_that_is_refused(hub, folder):
+    hub.close()
+    refused("Cannot push to org/tiny: ", folder, next_step="HF_ENDPOINT")
+
+
+def test_offline(hub, folder, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused("HF_HUB_OFFLINE is set", folder, next_step="Unset it.")
+    assert hub.requests == []

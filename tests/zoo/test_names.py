@@ -1,0 +1,500 @@
+"""Models by name: what is listed, what a name means, which names are none."""
+
+import fnmatch
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from splitrun.errors import SpecError, SplitzooError, UnknownNameError
+from splitzoo import zoo
+from splitzoo.zoo.backbones import find_backbone
+from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
+from splitzoo.zoo.packaged import packaged
+from splitzoo.zoo.source import Source, as_folder
+from splitzoo.zoo.spec import TASKS
+
+BETAS = [0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
+NAMES = [f"splittable_resnet50-fp-beta{beta}" for beta in BETAS]
+
+COUNTS = {
+    # Of the experiments: 60 + 7 + 6 and those for comparison.
+    "entropic-student": 73 + 11,
+    "end-to-end": 15,
+    "channel-reduction": 18 + 7,
+    "fine-tuning": 38,
+    "feature-compression": 2 + 8,
+    "input-compression": 22 + 7 + 14 + 2 + 7,
+}
+READ_BY_NAME = [name for name in zoo.list_models() if name not in packaged()]
+"""What a method's pattern can read: the packaged models are what they are."""
+
+
+# Lists
+
+
+def test_list_models_gives_every_registered_name_once_in_order():
+    names = zoo.list_models()
+    assert names == MODELS.names()
+    assert len(names) == len(set(names)) == sum(COUNTS.values()) + len(packaged())
+    assert names[:7] == NAMES
+
+
+@pytest.mark.parametrize("name", READ_BY_NAME)
+def test_a_registered_name_is_that_of_its_spec_and_can_be_read_by_its_family(name):
+    spec = zoo.get_spec(name)
+    assert spec.name == name
+    # The registered entry is what the name says, but for where it was published.
+    (read,) = (spec for spec in (read(name) for read in PATTERNS) if spec is not None)
+    assert read == spec.model_copy(update={"reference": ""})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("resnet50-fp-beta0.08", [NAMES[0], f"faster_rcnn_{NAMES[0]}"]),
+        ("splittable_resnet50-fp-beta0.*", NAMES[:4]),
+        ("splittable_resnet50-fp-beta[12].[25]?", NAMES[4:6]),
+        (
+            "resnet50-*p-q90",
+            [
+                "resnet50-webp-q90",
+                *(
+                    f"resnet50-{x}-webp-q90"
+                    for x in ("layer1", "layer2", "layer3", "layer4", "avgpool")
+                ),
+            ],
+        ),
+        # sc2-benchmark's names count too.
+        ("beta5.12_from_resnet50", NAMES[6:]),
+        ("ilsvrc2012/input_compression/vtm-*", ["resnet50-vtm-q63"]),
+        ("RESNET50", []),
+        ("nothing", []),
+    ],
+)
+def test_list_models_takes_a_word_or_a_shell_pattern(pattern, expected):
+    assert sorted(zoo.list_models(pattern)) == sorted(expected)
+
+
+@pytest.mark.parametrize("method", COUNTS)
+def test_list_models_filters_by_method(method):
+    found = [name for name in zoo.list_models(method=method) if name in READ_BY_NAME]
+    assert len(found) == COUNTS[method]
+    assert {zoo.get_spec(name).method for name in found} == {method}
+
+
+def test_any_backbone_takes_the_published_reduction_and_an_entropy_bottleneck():
+    reduced = zoo.get_spec("splittable_densenet169-bq3ch")
+    assert reduced.bottleneck.network == "resnet-24"
+    assert reduced.cut == find_backbone("densenet169").layer
+    narrow = zoo.get_spec("splittable_regnetx_002-bq3ch").bottleneck
+    assert (narrow.channels, narrow.features) == (3, 24)
+    assert zoo.get_spec("splittable_resnet50-bq3ch").bottleneck.features is None
+    spec = zoo.get_spec("regnetx_002-eb_after_s2-beta0.1")
+    assert (spec.cut, spec.bottleneck.channels, spec.bottleneck.stride) == ("s2", 56, 8)
+
+
+def test_the_methods_are_all_there_are():
+    assert {spec.method for spec in MODELS} == COUNTS.keys()
+    assert sum(COUNTS.values()) == len(READ_BY_NAME)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_list_models_filters_by_task(task):
+    prefix = {"object-detection": "faster_rcnn_", "semantic-segmentation": "deeplabv3_"}.get(task)
+    expected = [
+        name
+        for name in zoo.list_models()
+        if (name.startswith(prefix) if prefix else not name.startswith(("faster_", "deeplab")))
+    ]
+    assert zoo.list_models(task=task) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "pattern"),
+    [
+        ({"backbone": "regnety"}, "*regnety6.4gf*"),
+        # timm's name of the same.
+        ({"backbone": "regnety_064"}, "*regnety6.4gf*"),
+        ({"backbone": "resnet101"}, "*resnet101*"),
+        ({"backbone": "densenet"}, "splittable_densenet*"),
+        ({"beta": 0.16}, "*-beta0.16"),
+        ({"beta": 1e-15}, "*-beta1.0e-15"),
+        ({"beta": 1.024e-7, "method": "end-to-end"}, "*-beta1.024e-7-e2e"),
+        ({"beta": 0.08, "task": "object-detection"}, "faster_rcnn_splittable_resnet50-fp-beta0.08"),
+        ({"backbone": "vit", "beta": 20.48}, "*vit*-beta20.48"),
+        ({"backbone": "mobilenet"}, ""),
+        ({"beta": 0.081}, ""),
+        ({"method": "other"}, ""),
+        ({"task": "other"}, ""),
+    ],
+    ids=str,
+)
+def test_list_models_filters(filters, pattern):
+    expected = fnmatch.filter(zoo.list_models(), pattern)
+    assert zoo.list_models(**filters) == expected
+    assert bool(expected) == bool(pattern)
+
+
+def test_list_models_takes_all_filters_at_once():
+    assert zoo.list_models(
+        "*mshp*",
+        task="image-classification",
+        method="entropic-student",
+        backbone="resnet101",
+        beta=0.64,
+    ) == ["splittable_resnet101-mshp-beta0.64"]
+
+
+def test_list_models_of_what_is_at_hand_asks_nobody(hub, tiny_folder, tmp_path):
+    carried = list(packaged())
+    assert zoo.list_models(pretrained=True) == carried
+    hub.publish(f"splitzoo/{NAMES[1]}", tiny_folder)
+    zoo.load(NAMES[1])
+    hub.requests.clear()
+    assert zoo.list_models(pretrained=True) == [NAMES[1], *carried]
+    assert set(zoo.list_models("mshp", pretrained=True)) <= set(carried)
+    assert hub.seen() == []
+
+
+def test_the_default_model_is_registered():
+    assert zoo.DEFAULT_MODEL in zoo.list_models()
+
+
+def test_listing_models_and_reading_their_specs_loads_no_heavy_package():
+    program = """
+import sys
+import splitzoo
+from splitzoo import zoo
+for name in zoo.list_models():
+    spec = zoo.get_spec(name)
+    assert zoo.ModelSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert spec.wire and spec.strength and spec.bottleneck.device
+for name in ("splittable_resnet50-mshp-beta7", "resnet101-layer1-jpeg-q3", "resnet152-webp-q1"):
+    zoo.get_spec(name)
+heavy = {"torch", "torchvision", "timm", "compressai", "onnx", "onnxruntime", "huggingface_hub"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# Specs
+
+
+@pytest.mark.parametrize(("name", "beta"), list(zip(NAMES, BETAS, strict=True)))
+def test_registered_specs_are_those_of_the_paper(name, beta):
+    spec = zoo.get_spec(name)
+    assert (spec.name, spec.beta) == (name, beta)
+    assert spec.bottleneck.encoder_channels == (96, 48, 24)
+    assert spec.bottleneck.decoder_channels == (512, 256, 256)
+    assert (spec.task, spec.method) == ("image-classification", "entropic-student")
+    assert (spec.backbone, spec.dataset, spec.num_classes) == ("resnet50", "imagenet-1k", 1000)
+    assert (spec.input_shape, spec.latent_shape) == ((3, 224, 224), (24, 55, 55))
+    assert spec.reference == f"ilsvrc2012-{name}_from_resnet50"
+
+
+def test_an_alias_leads_to_the_model():
+    assert zoo.get_spec(f"{NAMES[2]}_from_resnet50") is zoo.get_spec(NAMES[2])
+
+
+def test_what_sets_the_rate_is_said_in_words():
+    said = {
+        name: zoo.get_spec(name).strength
+        for name in (
+            *("splittable_resnet50-fp-beta0.08", "splittable_resnet50-fp-beta1.28e-8-e2e"),
+            *("resnet50-vtm-q63", "splittable_resnet50-bq3ch", "splittable_resnet50-fp"),
+        )
+    }
+    assert list(said.values()) == ["β 0.08", "β 1.28e-08", "quality 63", "3 ch", "—"]
+
+
+# Names of a family that are not registered
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("splittable_resnet50-fp", {"beta": None, "method": "entropic-student", "cut": "layer1"}),
+        ("splittable_resnet50-shp-beta0.5", {"beta": 0.5, "kind": "scale-hyperprior"}),
+        ("splittable_resnet50-fp-beta3e-9-e2e", {"beta": 3e-9, "method": "end-to-end"}),
+        ("faster_rcnn_splittable_resnet101-mshp-beta2", {"beta": 2, "num_classes": 91}),
+        ("splittable_resnet50-bq24ch", {"channels": 24, "network": "resnet-24"}),
+        ("deeplabv3_splittable_resnet101-bq7ch", {"channels": 7, "num_classes": 21}),
+        ("splittable_densenet169-bq4ch_v0.1.1", {"channels": 4, "network": "densenet"}),
+        ("splittable_resnet152-bq999ch_v0.1.1", {"channels": 999, "network": "resnet-20"}),
+        ("resnet101-eb_after_layer3-beta0.01", {"beta": 0.01, "channels": 1024, "stride": 16}),
+        ("resnet152-layer4-webp-q0", {"quality": 0, "codec": "webp", "cut": "layer4"}),
+        ("resnet50-layer1-jpeg-q100", {"quality": 100, "channels": 256}),
+        ("resnet50-jpeg-q7", {"quality": 7, "codec": "jpeg", "cut": None}),
+        ("faster_rcnn_resnet101-bpg-q51", {"quality": 51, "task": "object-detection"}),
+        ("deeplabv3_resnet50-vtm-q0", {"quality": 0, "codec": "vtm"}),
+        ("resnet101-mean_scale_hyperprior-q1", {"quality": 1, "architecture": "mbt2018-mean"}),
+        # Networks of timm that are not registered.
+        ("splittable_test_resnet-fp", {"backbone": "test_resnet", "cut": "layer1"}),
+        ("deeplabv3_splittable_test_resnet-fp", {"num_classes": 21, "backbone": "test_resnet"}),
+        ("test_vit-jpeg-q30", {"backbone": "test_vit", "cut": None, "quality": 30}),
+    ],
+)
+def test_a_name_of_a_family_is_read(name, expected):
+    assert name not in MODELS
+    spec = zoo.get_spec(name)
+    assert (spec.name, spec.reference) == (name, "")
+    assert name not in zoo.list_models()
+    facts = {"kind": spec.bottleneck.kind, **spec.bottleneck.model_dump(), **spec.model_dump()}
+    assert {fact: facts[fact] for fact in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "splittable_test_resnet-fp",
+        "splittable_test_resnet-mshp-beta0.5",
+        "splittable_test_efficientnet-shp-e2e",
+        "test_resnet-jpeg-q50",
+    ],
+)
+def test_a_name_of_a_family_is_built(name):
+    import torch
+
+    model = zoo.build(name, seed=2)
+    assert model.spec == find_spec(name)
+    image = torch.rand(1, *model.spec.input_shape, generator=torch.Generator().manual_seed(0))
+    (stream,) = model.compress(image)
+    assert model.decompress([stream]).shape == (1, model.spec.num_classes)
+    sent = [(tensor.dtype.name, tensor.shape[1:]) for tensor in model.wire_tensors(image)]
+    assert sent == [(one.dtype, one.shape) for one in model.spec.wire]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "splittable_resnet50",
+        "splittable_resnet50-",
+        "splittable_resnet50-fp-beta",
+        "splittable_resnet50-fp-beta-1",
+        "splittable_resnet50-fp-betanan",
+        "splittable_resnet50-fp-beta1e400",
+        "splittable_resnet50-fp-beta0.08\n",
+        " splittable_resnet50-fp-beta0.08",
+        "splittable_resnet50-fp-beta0.08-e2e-e2e",
+        "Splittable_resnet50-fp-beta0.08",
+        "splittable_resnet50-fp-beta" + "1" * 110,
+        "splittable_resnet50-bq0ch",
+        "splittable_resnet50-bq1000ch",
+        "splittable_resnet50-bq3ch_v0.2",
+        # Of sc2bench 0.1.1 there are networks for some backbones alone.
+        "splittable_test_resnet-bq3ch_v0.1.1",
+        "resnet50-eb_after_layer5-beta0.1",
+        "resnet18-eb_after_layer9-beta0.1",
+        "resnet18-eb_after_maxpool-beta0.1",
+        "resnet50-layer3-avif-q30",
+        "resnet50-layer3-jpeg-q101",
+        "resnet50-layer3-jpeg-q07",
+        "resnet50-jpeg-q101",
+        "resnet50-jpeg-q-1",
+        "resnet50-bpg-q52",
+        "resnet50-vtm-q64",
+        "resnet50-factorized_prior-q0",
+        "resnet50-factorized_prior-q9",
+        "resnet50-gif-q3",
+        "hf-hub:somebody",
+        "a" * 300,
+        "\0",
+    ],
+    ids=lambda name: repr(name[:50]),
+)
+def test_a_name_of_no_model_is_refused(name):
+    with pytest.raises(UnknownNameError) as caught:
+        zoo.get_spec(name)
+    assert (caught.value.kind, caught.value.name) == ("model", name)
+    assert caught.value.next_step.endswith("See: splitzoo zoo list")
+
+
+@pytest.mark.parametrize(
+    "name", ["splittable_resnet5o-fp", "resnet5o-jpeg-q3", "deeplabv3_splittable_resnet5o-mshp"]
+)
+def test_a_family_of_an_unknown_backbone_is_answered_with_close_ones(name):
+    with pytest.raises(UnknownNameError) as caught:
+        zoo.get_spec(name)
+    assert (caught.value.kind, caught.value.name) == ("backbone", "resnet5o")
+    assert "resnet50" in caught.value.matches
+    assert "timm.list_models()" in caught.value.next_step
+
+
+def test_a_backbone_without_features_of_stride_4_is_refused_with_a_way_out():
+    with pytest.raises(SpecError, match="test_vit") as caught:
+        zoo.get_spec("splittable_test_vit-fp")
+    assert "test_vit-jpeg-q90" in caught.value.next_step
+    assert zoo.get_spec("test_vit-jpeg-q90").quality == 90
+
+
+def test_an_unknown_name_is_answered_with_the_closest_ones():
+    with pytest.raises(UnknownNameError) as caught:
+        zoo.load("splitable_resnet50-fp-beta0.08")
+    assert (caught.value.kind, caught.value.name) == ("model", "splitable_resnet50-fp-beta0.08")
+    assert caught.value.matches[0] == "splittable_resnet50-fp-beta0.08"
+    assert caught.value.next_step.endswith("See: splitzoo zoo list")
+
+
+# What is meant: a name, a folder, a repository
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder that holds folders of telling names."""
+    for name in ("model", "org/name", NAMES[0], "~odd"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # A registered name is one even where a folder of that name lies; a Path never is.
+        (NAMES[0], Source(name=NAMES[0])),
+        (Path(NAMES[0]), Source(folder=Path(NAMES[0]))),
+        (f"./{NAMES[0]}", Source(folder=Path(NAMES[0]))),
+        (
+            f"ilsvrc2012-{NAMES[0]}_from_resnet50",
+            Source(name=f"ilsvrc2012-{NAMES[0]}_from_resnet50"),
+        ),
+        # Names of configurations hold slashes.
+        (
+            "ilsvrc2012/input_compression/jpeg-resnet50",
+            Source(name="ilsvrc2012/input_compression/jpeg-resnet50"),
+        ),
+        ("splittable_anything-fp", Source(name="splittable_anything-fp")),
+        ("nothing", Source(name="nothing")),
+        ("file", Source(name="file")),
+        ("model", Source(folder=Path("model"))),
+        ("model/", Source(folder=Path("model"))),
+        ("./model", Source(folder=Path("model"))),
+        ("~odd", Source(folder=Path("~odd"))),
+        (".", Source(folder=Path())),
+        # A folder that is there comes before a repository.
+        ("org/name", Source(folder=Path("org/name"))),
+        ("org/other", Source(repository="org/other")),
+        ("org/name@v1", Source(repository="org/name@v1")),
+        ("o.r-g/n_a.me@refs/pr/3", Source(repository="o.r-g/n_a.me@refs/pr/3")),
+    ],
+    ids=str,
+)
+def test_what_is_meant(place, given, expected):
+    assert Source.of(given) == expected
+    assert as_folder(given) == expected.folder
+
+
+def test_a_name_of_a_family_beats_a_folder_unless_it_is_written_as_a_path(place):
+    for name in ("splittable_resnet50-fp-beta7", "resnet101-webp-q3"):
+        (place / name).mkdir()
+        assert Source.of(name) == Source(name=name)
+        for path in (f"./{name}", f"{name}/", Path(name)):
+            assert Source.of(path) == Source(folder=Path(name))
+    # Not a name of anything, whatever it looks like.
+    (place / "splittable_mine-fp").mkdir()
+    assert Source.of("splittable_mine-fp") == Source(folder=Path("splittable_mine-fp"))
+
+
+def test_a_folder_has_no_revision(place):
+    with pytest.raises(UnknownNameError, match="No revision is named 'v1'"):
+        Source.of("./model", "v1")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from splitzoo.zoo.source import Source; print(Source.of({!r}).name)",
+        "from splitzoo.zoo.models import find_spec; print(find_spec({!r}).reference)",
+        "from splitzoo.zoo.models import registered; print({!r} in registered())",
+    ],
+)
+def test_names_are_known_whatever_is_imported_first(program):
+    name = "ilsvrc2012/input_compression/jpeg-resnet50"
+    command = [sys.executable, "-c", program.format(name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in (name, "True")
+
+
+def test_a_bundle_is_told_from_a_saved_model(splitzoo, tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    code, _, err = splitzoo("zoo", "show", tmp_path)
+    assert code == 1
+    assert "is a bundle, not a saved model" in err
+    assert f"splitzoo export verify {tmp_path}" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "cooking"), "semantic-segmentation"),
+        (("--method", "cooking"), "entropic-student"),
+        (("--beta", "nan"), "finite"),
+        (("--beta", "inf"), "finite"),
+    ],
+)
+def test_filters_of_no_sense_are_refused(splitzoo, options, said):
+    code, out, err = splitzoo("zoo", "list", *options)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_pull_says_how_a_revision_is_named(splitzoo):
+    _, out, _ = splitzoo("zoo", "pull", "--help")
+    assert "org/name@revision" in " ".join(out.split())
+
+
+def test_a_classifier_behind_a_codec_has_the_classes_of_its_weights():
+    from splitzoo.zoo.methods import input_compression
+
+    backbone = input_compression.find_backbone("resnet50")
+    for classes, dataset in ((21841, "imagenet-22k"), (10450, "10450 classes")):
+        spec = input_compression.make_spec(replace(backbone, num_classes=classes), "jpeg", 9)
+        assert (spec.num_classes, spec.dataset) == (classes, dataset)
+    other = find_backbone("resnetv2_50x1_bit.goog_in21k")
+    assert other.num_classes == zoo.get_spec(f"{other.name}-jpeg-q9").num_classes == 21843
+    with pytest.raises(SpecError, match="has no classifier"):
+        zoo.get_spec("vit_small_patch14_dinov2.lvd142m-jpeg-q9")
+
+
+def test_learned_codecs_of_other_widths_are_other_architectures(monkeypatch):
+    from splitzoo.zoo import catalog
+
+    names = [f"resnet50-mean_scale_hyperprior-q{quality}" for quality in (1, 4, 5, 8)]
+    monkeypatch.setattr(catalog, "registered", lambda: [find_spec(name) for name in names])
+    assert catalog.list_architectures() == {names[0]: names[:2], names[2]: names[2:]}
+
+
+def test_a_revision_is_of_a_repository():
+    assert Source.of("org/name", "v1") == Source(repository="org/name@v1")
+    assert Source.of(NAMES[0], "v1") == Source(name=NAMES[0])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("./nowhere", "../nowhere/x", "/nowhere", "~/nowhere", "a/b/c", "/", "a\\b"),
+        *("C:\\models\\x", "org/na me", "org/name@", "https://huggingface.co/org/name", "x/file"),
+        *(Path("nowhere"), Path("org/other"), Path("file")),
+    ],
+    ids=str,
+)
+def test_a_path_to_nothing_is_an_unknown_folder(place, given):
+    if given in ("/", "x/file"):
+        given = f"{given}/nowhere/deep"
+    for read in (Source.of, as_folder, zoo.load, zoo.get_spec):
+        with pytest.raises(UnknownNameError) as caught:
+            read(given)
+        assert (caught.value.kind, caught.value.name) == ("model folder", str(given))
+        assert "config.json" in caught.value.next_step
+
+
+def test_whatever_is_given_is_answered_with_an_error_of_ours(place, hub):
+    for given in ("", " ", "\0", "a" * 5000, "a/" + "b" * 5000, "…", "org/na--me", "a/b@..", "-x"):
+        with pytest.raises(SplitzooError):
+            zoo.get_spec(given)

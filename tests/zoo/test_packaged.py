@@ -1,0 +1,143 @@
+"""The trained models that the package carries, and what is made of a whole network."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from splitrun.errors import ModelFolderError, SpecError, UnknownNameError
+from splitrun.files import sha256_file
+from splitzoo import zoo
+from splitzoo.demo import PHOTOGRAPH
+from splitzoo.zoo.config import read_config
+from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
+from splitzoo.zoo.train.recipe import find_recipe
+from splitzoo.zoo.whole import recode
+
+FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+WHOLE = "flowers-regnetx_002-png"
+
+
+def test_the_package_stays_small():
+    sizes = {path.parent.name: path.stat().st_size for path in FOLDER.glob("*/model.safetensors")}
+    assert sizes.keys() == packaged().keys()
+    assert max(sizes.values()) <= 8 << 20
+    assert sum(sizes.values()) <= 30 << 20
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_a_packaged_model_loads_without_a_request(name, hub):
+    model = zoo.load(name)
+    assert hub.requests == []
+    assert model.spec.labels == FLOWERS
+    assert model.random_seed is None
+    record = model.training_record
+    assert record is not None
+    assert (record.training_pictures, record.validation_pictures) == (2934, 736)
+    assert find_recipe(name)[0] == record.recipe
+    config = read_config(FOLDER / name)
+    assert config.spec.name == name
+    assert sha256_file(FOLDER / name / "model.safetensors") == config.weights_sha256
+    assert not [word for word in record.command.split() if word.startswith("/")]
+
+
+def test_the_default_model_names_the_flower():
+    assert zoo.DEFAULT_MODEL in packaged()
+    model = zoo.load(zoo.DEFAULT_MODEL)
+    image = torch.from_numpy(model.spec.preprocessing.load(PHOTOGRAPH))
+    (stream,) = model.compress(image)
+    assert FLOWERS[int(model.decompress([stream]).argmax())] == "dandelion"
+    assert len(stream) < 4096
+
+
+def test_its_student_and_teacher_are_of_one_family():
+    record = zoo.load(zoo.DEFAULT_MODEL).training_record
+    assert record is not None
+    name, _, model_id = record.teacher.partition(" ")
+    assert name == WHOLE
+    assert len(model_id) == 8
+
+
+def test_another_codec_in_front_of_a_whole_network():
+    whole, coded = zoo.load(WHOLE), zoo.load("flowers-regnetx_002-jpeg-q40")
+    assert coded.spec.name == "flowers-regnetx_002-jpeg-q40"
+    assert coded.spec.labels == FLOWERS
+    image = torch.from_numpy(whole.spec.preprocessing.load(PHOTOGRAPH))
+    (small,), (large,) = coded.compress(image), whole.compress(image)
+    assert len(small) < len(large) / 4
+    pixels = whole.codec.decompress(large, None)[0]
+    with torch.no_grad():
+        expected = whole.decoder(torch.from_numpy(pixels)[None].float() / 255)
+    assert torch.equal(whole.decompress([large]), expected)
+    theirs = whole.decoder.get_submodule("tail").state_dict()
+    for key, tensor in coded.decoder.get_submodule("tail").state_dict().items():
+        assert torch.equal(tensor, theirs[key])
+
+
+def test_a_codec_over_the_features_of_a_whole_network():
+    whole, cut = zoo.load(WHOLE), zoo.load("flowers-regnetx_002-s1-jpeg-q95")
+    assert (cut.spec.cut, cut.spec.method) == ("s1", "feature-compression")
+    image = cut.spec.preprocessing.load(PHOTOGRAPH)
+    with torch.no_grad():
+        features = cut.encoder(torch.from_numpy(image))
+        uncoded = cut.decoder(features)
+        same = whole.decoder.get_submodule("tail")(torch.from_numpy(image))
+    torch.testing.assert_close(uncoded, same, rtol=1e-4, atol=1e-4)
+    (stream,) = cut.compress(torch.from_numpy(image))
+    assert int(cut.decompress([stream]).argmax()) == int(same.argmax())
+
+
+def test_names_that_are_made_of_no_whole_network():
+    assert whole_network("resnet50-jpeg-q40") is None
+    assert whole_network(zoo.DEFAULT_MODEL) is None
+    for name in ("flowers-regnetx_002-jpeg-q101", "flowers-regnetx_002-gif-q4"):
+        with pytest.raises(UnknownNameError):
+            zoo.get_spec(name)
+    with pytest.raises(ValueError, match="ends no stage with s9: s1"):
+        recoded(packaged()[WHOLE], "jpeg", 10, "s9")
+    with pytest.raises(SpecError, match="cannot take the weights"):
+        recode(zoo.load(WHOLE), zoo.build("test_resnet-jpeg-q10"))
+
+
+def test_half_of_the_edges_bytes(tiny_model, tmp_path):
+    whole, half = (
+        zoo.save(tiny_model, tmp_path / name, half_edge=half)
+        for name, half in (("whole", False), ("half", True))
+    )
+    sizes = [(one / "model.safetensors").stat().st_size for one in (whole, half)]
+    assert sizes[1] < 0.75 * sizes[0]
+    ours, theirs = zoo.load(half), zoo.load(whole)
+    for name, tensor in ours.state_dict().items():
+        other = theirs.state_dict()[name]
+        assert tensor.dtype == other.dtype
+        rounded = name.startswith("decoder.") and other.dtype == torch.float32
+        rounded = rounded and ".running_" not in name
+        assert torch.equal(tensor, other.half().float() if rounded else other)
+    assert ours.digest() != theirs.digest()
+    assert zoo.load(zoo.save(ours, tmp_path / "again", half_edge=True)).digest() == ours.digest()
+
+
+def test_half_of_the_devices_bytes_is_refused(tiny_model, tmp_path):
+    folder = zoo.save(tiny_model, tmp_path / "model")
+    path = folder / "model.safetensors"
+    state = safetensors.torch.load_file(path)
+    state["encoder.0.weight"] = state["encoder.0.weight"].half()
+    safetensors.torch.save_file(state, path)
+    config = read_config(folder).model_copy(update={"weights_sha256": sha256_file(path)})
+    (folder / "config.json").write_text(config.model_dump_json())
+    with pytest.raises(ModelFolderError, match=r"of another shape or type: encoder\.0\.weight"):
+        zoo.load(folder)
+
+
+def test_a_model_of_format_2_is_read(tiny_model, tmp_path):
+    import json
+
+    folder = zoo.save(tiny_model, tmp_path / "model")
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    del data["training"], data["spec"]["labels"]
+    data["format_version"] = 2
+    data["spec"]["training"] = [{"loss": "words", "epochs": 3}]
+    path.write_text(json.dumps(data))
+    assert zoo.load(folder).digest() == tiny_model.digest()
+    assert np.array_equal(zoo.load(folder).spec.labels, ())
