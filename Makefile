@@ -30,7 +30,7 @@ check: .venv/.dev
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_layout.py
 
-# PHOTOS is a folder of photographs to measure with. FLOWERS holds train/ and val/, to see what int8
+# PHOTOS is a folder of images to measure with. FLOWERS holds train/ and val/, to see what int8
 # costs trained models.
 bench: .venv/.dev
 	$(BIN)/python benchmarks/speed.py $(if $(PHOTOS),--photos $(PHOTOS))
@@ -53,7 +53,7 @@ family-cards: .venv/.dev
 	    --tradeoff build/cards/figure -o cards/generated/$$model || exit 1; \
 	done
 
-# What can be exported to which target, and what may be mixed. PHOTOS: a folder of photographs.
+# What can be exported to which target, and what may be mixed. PHOTOS: a folder of images.
 matrix: .venv/.dev
 	$(BIN)/splitzoo cards targets $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/targets.md
 	$(BIN)/splitzoo cards runtimes $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/runtimes.md

@@ -1,4 +1,4 @@
-"""``splitzoo demo``: load, split, run on a photograph, compare with JPEG, profile, card."""
+"""``splitzoo demo``: load, split, run on an image, compare with JPEG, profile, card."""
 
 import shlex
 import shutil
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .profile.report import EncoderProfile
     from .zoo.split_model import SplitModel
 
-PHOTOGRAPH = Path(__file__).parent / "zoo" / "photographs" / "dandelion.jpg"
+IMAGE = Path(__file__).parent / "zoo" / "images" / "dandelion.jpg"
 
 
 def demo(
@@ -26,7 +26,7 @@ def demo(
     image: Annotated[
         Path | None,
         typer.Option(
-            help="A photograph.",
+            help="An image.",
             show_default="a dandelion, by Clemens Engelhardt, CC0",
         ),
     ] = None,
@@ -34,13 +34,13 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Go through everything once with the default model: load, split, run, compare, profile."""
-    from splitrun.files import new_folder, refuse_taken
+    from splitrun.files import check_free, new_folder
 
     from .zoo.catalog import DEFAULT_MODEL, load
 
     console = Console()
     used_seed = seed_of(random_weights, seed)
-    refuse_taken(output)
+    check_free(output)
     with console.steps() as step:
         step(f"loading {DEFAULT_MODEL}")
         model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
@@ -52,10 +52,10 @@ def demo(
 
         with new_folder(output) as folder:
             bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
-            source = image or PHOTOGRAPH
+            source = image or IMAGE
             photo = photos / source.name
             manifest = export_split(model, bundle, progress=step)
-            step("running the photograph through both halves")
+            step("running the image through both halves")
             (run,) = run_bundle(bundle, [source])
             photos.mkdir()
             shutil.copyfile(source, photo)
@@ -70,7 +70,7 @@ def demo(
             step("writing the card")
             build_card(folder / "card", bundle=bundle, profile=report)
     _summary(console, manifest, run, profile, edge.latency["total"].p50_ms, jpeg)
-    console.print(f"photograph  {output}/photos/{photo.name}")
+    console.print(f"image  {output}/photos/{photo.name}")
     console.print(f"bundle      {output}/bundle")
     console.print(f"profile     {output}/profile.json")
     console.print(f"card        {output}/card/README.md")
@@ -84,7 +84,7 @@ def demo(
 
 @dataclass(frozen=True)
 class _Jpeg:
-    """The smallest JPEG of the photograph with which the whole network gives the same answer."""
+    """The smallest JPEG of the image with which the whole network gives the same answer."""
 
     network: str
     quality: int
@@ -153,4 +153,4 @@ def _summary(
             f"outputs within {parity.output_max_relative_error:.1e}",
         ),
     ]
-    console.table("one photograph, from pixels to bytes to an answer", ("", ""), rows)
+    console.table("one image, from pixels to bytes to an answer", ("", ""), rows)

@@ -2,7 +2,7 @@
 
     python benchmarks/context_coding.py --data flowers --runs runs
 
-Tables are fitted to photographs of ``train/``; all that is measured is measured on ``val/``. Each
+Tables are fitted to images of ``train/``; all that is measured is measured on ``val/``. Each
 trained model sends the same symbols under its learned tables, under tables counted channel by
 channel, and by context coding. Speed is measured beside CompressAI, on 24×55×55 symbols of trained
 densities, in one process, in turns. A bar that is missed is reported; the exit code stays 0. With
@@ -34,7 +34,7 @@ from splitrun.machine import machine
 from splitzoo import zoo
 from splitzoo.zoo.calibration.calibrate import codings, sent_tensors
 from splitzoo.zoo.calibration.context import fit_context
-from splitzoo.zoo.calibration.photographs import MOST_IMAGES, parted
+from splitzoo.zoo.calibration.images import MOST_IMAGES, parted
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.train.recipe import recipes
@@ -60,7 +60,7 @@ print(1024 * int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").re
 """What a device does of entropy coding: it imports no torch."""
 
 GENERAL_EVERY = 8
-"""General-purpose compressors see one picture of so many."""
+"""General-purpose compressors see one image of so many."""
 
 
 def trained(runs: Path) -> dict[str, str]:
@@ -100,7 +100,7 @@ GENERAL: dict[str, Callable[[bytes], int]] = {
 
 
 def measure_bytes(source: str, data: Path) -> dict:
-    """Send the validation pictures' symbols under each coding."""
+    """Send the validation images' symbols under each coding."""
     model = zoo.load(source)
     model.calibration = None
     _ = model.codec
@@ -134,7 +134,7 @@ def measure_bytes(source: str, data: Path) -> dict:
         "model": model.spec.name,
         "kind": learned.kind,
         "fitted": len(fitted),
-        "pictures": len(held_out),
+        "images": len(held_out),
         "symbols": int(np.prod(held_out[0][0].shape)),
         "payload_bytes": {name: float(size.mean()) for name, size in sizes.items()},
         "ratio": float(sizes["context coding"].mean() / sizes["learned"].mean()),
@@ -154,9 +154,9 @@ def measure_bytes(source: str, data: Path) -> dict:
 
 @torch.no_grad()
 def _answer(model: SplitModel, received: tuple) -> torch.Tensor:
-    """Return the logits of one picture."""
+    """Return the logits of one image."""
     batch = (torch.from_numpy(np.ascontiguousarray(one))[None] for one in received)
-    return model.decoder(model.coder.receive(*batch))
+    return model.decoder(model.bottleneck.receive(*batch))
 
 
 def _indexes(indexes: tuple, _hyper_symbols: np.ndarray) -> tuple:
@@ -175,7 +175,7 @@ def _both(milliseconds: list[float] | None) -> str:
 def big_example(source: str, data: Path) -> tuple[np.ndarray, torch.nn.Module]:
     """Make symbols of 24 channels, and CompressAI's model of their densities.
 
-    The trained model has fewer channels: those of a second picture fill the rest.
+    The trained model has fewer channels: those of a second image fill the rest.
     """
     from compressai.entropy_models import EntropyBottleneck
 
@@ -185,7 +185,7 @@ def big_example(source: str, data: Path) -> tuple[np.ndarray, torch.nn.Module]:
     places = np.arange(CHANNELS) % own
     both = np.concatenate((symbols, np.roll(symbols, 1, 0)), 1)[:, :CHANNELS]
     theirs = EntropyBottleneck(CHANNELS)
-    trained_one = model.coder.get_submodule("entropy_bottleneck")
+    trained_one = model.bottleneck.get_submodule("entropy_bottleneck")
     state = theirs.state_dict()
     for name, value in trained_one.state_dict().items():
         if value.ndim and len(value) == own and name in state:
@@ -261,8 +261,8 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         "# Context coding beside learned tables",
         "",
         f"{facts['date']}, `{facts['command']}`, {facts['cpu']}, {facts['cores']} cores. Tables "
-        f"fitted to {models[0]['fitted']} photographs of train/; everything measured on the "
-        f"{models[0]['pictures']} of val/. Payload bytes, means; CR + BQ's learned coding is raw "
+        f"fitted to {models[0]['fitted']} images of train/; everything measured on the "
+        f"{models[0]['images']} of val/. Payload bytes, means; CR + BQ's learned coding is raw "
         "bytes."
         + (
             " Other rows are of earlier runs without `--only`."
@@ -297,12 +297,12 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
     lines += [
         "",
         f"xz -9e and zstd -19 over the symbols of the latent in whole bytes, every "
-        f"{GENERAL_EVERY}th picture. Above ideal: payload less the sum of −log2 p of the tables, "
-        "escaped bits included; bar 1% + 16 bytes of each picture: "
+        f"{GENERAL_EVERY}th image. Above ideal: payload less the sum of −log2 p of the tables, "
+        "escaped bits included; bar 1% + 16 bytes of each image: "
         f"{'met by all' if all(one['above_ideal_bar_met'] for one in models) else 'missed'}. "
-        "Growth: of the picture that grows most, payload less 1.02 times the learned tables'; bar "
-        "16 bytes. Answers equal: pictures of which all symbols are, and with them the answers; of "
-        "CR + BQ, all logits bit for bit. ms: to encode and decode a picture, one thread, medians.",
+        "Growth: of the image that grows most, payload less 1.02 times the learned tables'; bar "
+        "16 bytes. Answers equal: images of which all symbols are, and with them the answers; of "
+        "CR + BQ, all logits bit for bit. ms: to encode and decode an image, one thread, medians.",
         "",
         f"## Speed, {speed['symbols']:,} symbols, {THREADS} threads",
         "",

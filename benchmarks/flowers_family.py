@@ -1,6 +1,6 @@
-"""Evaluate the flowers family, and the codecs that it is compared with, on the validation pictures.
+"""Evaluate the flowers family, and the codecs that it is compared with, on the validation images.
 
-Every model goes through its real bitstream, picture by picture. Reports go to
+Every model goes through its real bitstream, image by image. Reports go to
 ``benchmarks/results/flowers/``, one per model; the figure and its points beside them. Finished
 reports are kept, so an interrupted run goes on.
 
@@ -50,7 +50,7 @@ def untrained() -> list[str]:
     return [*coded, *(f"{WHOLE}-s1-jpeg-q{one}" for one in FEATURE_QUALITIES)]
 
 
-def sources(runs: Path, photographs: Path) -> dict[str, str]:
+def sources(runs: Path, images: Path) -> dict[str, str]:
     """Return what loads each model, by the name of its report."""
     found = {}
     for name in trained():
@@ -60,17 +60,17 @@ def sources(runs: Path, photographs: Path) -> dict[str, str]:
             found[name] = name if carried else str(run / "model")
             continue
         found[name] = str(run / "model")
-        found[f"{name}-calibrated"] = name if carried else str(calibrated(run, photographs))
+        found[f"{name}-calibrated"] = name if carried else str(calibrated(run, images))
     return found | {name: name for name in untrained()}
 
 
-def calibrated(run: Path, photographs: Path) -> Path:
+def calibrated(run: Path, images: Path) -> Path:
     """Return the folder of a run's calibrated model, made where it is missing."""
     folder = run / "calibrated"
     if (run / "model").is_dir() and not folder.is_dir():
-        words = ["splitzoo", "zoo", "calibrate", str(run / "model"), "--data", str(photographs)]
+        words = ["splitzoo", "zoo", "calibrate", str(run / "model"), "--data", str(images)]
         model = zoo.load(run / "model")
-        zoo.calibrate(model, photographs, command=shlex.join([*words, "-o", str(folder)]))
+        zoo.calibrate(model, images, command=shlex.join([*words, "-o", str(folder)]))
         zoo.save(model, folder)
     return folder
 

@@ -38,13 +38,13 @@ def findings(found: Tradeoff) -> list[str]:
     lines = [
         "# The flowers family: bars and findings",
         "",
-        f"{found.pictures} validation photographs; by `python benchmarks/flowers_findings.py` from "
+        f"{found.images} validation images; by `python benchmarks/flowers_findings.py` from "
         "the reports beside this file.",
         "",
         "## Bars",
         "",
-        f"- Teacher: {teacher.score:.2%} top-1 ({round(teacher.score * found.pictures)} of "
-        f"{found.pictures}), {teacher.data_bytes:,.0f} bytes as PNG. Bar: 80%.",
+        f"- Teacher: {teacher.score:.2%} top-1 ({round(teacher.score * found.images)} of "
+        f"{found.images}), {teacher.data_bytes:,.0f} bytes as PNG. Bar: 80%.",
         f"- Best Entropic Student ({best.series}, {best.setting}): {best.score:.2%}, "
         f"{100 * (teacher.score - best.score):.2f} points below the teacher, "
         f"{best.data_bytes:,.0f} bytes. Bar: within 2.0 points.",

@@ -3,7 +3,7 @@
     python benchmarks/int8_accuracy.py --flowers DIR [-o benchmarks/results]
 
 ``DIR`` holds ``train/`` and ``val/``. The models that the package carries are calibrated to
-photographs of ``train/`` and evaluated on ``val/``, each picture sent from the device half to the
+images of ``train/`` and evaluated on ``val/``, each image sent from the device half to the
 edge half of a bundle; their entropy tables stay as they are. A bar that is missed is reported; the
 exit code stays 0.
 """
@@ -23,7 +23,7 @@ from splitrun.machine import machine, short_name
 from splitzoo import zoo
 from splitzoo.export.split import export_split
 from splitzoo.profile.accuracy import evaluate
-from splitzoo.profile.accuracy_report import AccuracyReport, PictureResult
+from splitzoo.profile.accuracy_report import AccuracyReport, ImageResult
 from splitzoo.profile.subjects import BundleSubject
 from splitzoo.zoo.datasets import read_dataset
 from splitzoo.zoo.labels import labels_of
@@ -43,15 +43,15 @@ class Loss:
         model: Its name.
         target: Of the int8 bundle.
         engine: With its version.
-        calibrated: Photographs that ranges were taken of.
-        pictures: Evaluated.
-        right_fp32: Of these, named right.
-        right: The same in int8.
-        other_answers: Pictures whose best class is another than fp32's, right or wrong.
+        calibrated: Images that ranges were taken of.
+        images: Evaluated.
+        correct_fp32: Of these, named correctly.
+        correct: The same in int8.
+        other_answers: Images whose best class is another than fp32's, right or wrong.
         points: Of top-1 that were lost; below 0 where int8 is better.
         payload_bytes_fp32: Mean.
         payload_bytes: Mean.
-        flips: Share of the symbols that differ, on photographs held out of ``train/``.
+        flips: Share of the symbols that differ, on images held out of ``train/``.
         changed: How many differ for each that is not 0.
         kept_fp32: Parts of the graph left in fp32.
         met: The bar.
@@ -61,9 +61,9 @@ class Loss:
     target: str
     engine: str
     calibrated: int
-    pictures: int
-    right_fp32: int
-    right: int
+    images: int
+    correct_fp32: int
+    correct: int
     other_answers: int
     points: float
     payload_bytes_fp32: float
@@ -79,7 +79,7 @@ class Loss:
         return self.payload_bytes / self.payload_bytes_fp32 - 1
 
 
-Evaluation = tuple[AccuracyReport, list[PictureResult]]
+Evaluation = tuple[AccuracyReport, list[ImageResult]]
 
 
 def measure(name: str, data: Path, work: Path) -> list[Loss]:
@@ -103,12 +103,12 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
             accept=True,
         )
         assert manifest.effect is not None  # of every precision below fp32
-        report, pictures = run(folder, data)
+        report, images = run(folder, data)
         before, after = (
-            [one.result.right for one in both]  # pyright: ignore
-            for both in (full[1], pictures)
+            [one.result.correct for one in both]  # pyright: ignore
+            for both in (full[1], images)
         )
-        answers = zip(full[1], pictures, strict=True)
+        answers = zip(full[1], images, strict=True)
         others = sum(a.result.answer[0] != b.result.answer[0] for a, b in answers)  # pyright: ignore
         points = 100 * (sum(before) - sum(after)) / len(after)
         found.append(
@@ -117,9 +117,9 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
                 target=target,
                 engine=report.runtime,
                 calibrated=manifest.effect.calibrated,
-                pictures=len(after),
-                right_fp32=sum(before),
-                right=sum(after),
+                images=len(after),
+                correct_fp32=sum(before),
+                correct=sum(after),
                 other_answers=others,
                 points=points,
                 payload_bytes_fp32=full[0].payload_bytes.mean,
@@ -157,8 +157,8 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
             [
                 one.model,
                 one.target,
-                f"{one.right_fp32 / one.pictures:.2%}",
-                f"{one.right / one.pictures:.2%}",
+                f"{one.correct_fp32 / one.images:.2%}",
+                f"{one.correct / one.images:.2%}",
                 f"{one.points:.2f}",
                 f"≤ {MOST_POINTS}",
                 "yes" if one.met else "no",
@@ -181,10 +181,10 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
         "\n".join([table[0], "|" + " --- |" * len(head), *table[1:]]),
-        f"{first.pictures} photographs of `val/`, each sent through the two halves of a bundle; "
-        f"ranges are taken of {first.calibrated} photographs of `train/`, symbols that differ are "
+        f"{first.images} images of `val/`, each sent through the two halves of a bundle; "
+        f"ranges are taken of {first.calibrated} images of `train/`, symbols that differ are "
         "counted on others of `train/`. fp32 is the `cpu` bundle, under the same entropy tables. "
-        "Other answers: pictures whose best class changed, to a right or a wrong one. "
+        "Other answers: images whose best class changed, to a right or a wrong one. "
         f"Convolutions of the device graph left in fp32: {kept}.",
     ]
     return "\n\n".join(parts) + "\n"

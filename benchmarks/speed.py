@@ -9,9 +9,9 @@ drift of the machine hits all. This process only waits meanwhile. A bar that is 
 the exit code stays 0. What is measured is in ``speed_tasks.py``, the bars are in
 ``speed_report.py``.
 
-``--photos`` names at least 8 photographs: the first is timed, all are compared, int8 is calibrated
-to some and judged on the others. Without it, the photograph that comes with matplotlib is timed and
-compared, and int8 is calibrated to made pictures.
+``--photos`` names at least 8 images: the first is timed, all are compared, int8 is calibrated
+to some and judged on the others. Without it, the image that comes with matplotlib is timed and
+compared, and int8 is calibrated to made images.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def measure(photos: list[Path], calibration: Path | None, rounds: int, iteration
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
         work = Path(folder)
         wanted = {
-            "photographs": [str(photo) for photo in photos],
+            "images": [str(photo) for photo in photos],
             "calibration": str(calibration) if calibration else None,
         }
         (work / "photos.json").write_text(json.dumps(wanted))
@@ -150,7 +150,7 @@ def pool(turns: Turns) -> list[Timing]:
 
 
 def measure_memory(kind: Kind, work: Path, photo: Path) -> Memory:
-    """Encode a photograph with the bundle's own runtime, twice; once it says what it imports."""
+    """Encode an image with the bundle's own runtime, twice; once it says what it imports."""
     words = ["-m", "splitrun", "encode", str(photo), "-o", str(work / "photo.sz"), "--json"]
     words += ["--threads", str(THREADS)]
     plain, traced = (
@@ -210,7 +210,7 @@ def save(report: Report, folder: Path) -> list[Path]:
 
 
 def find_photos(folder: Path | None) -> list[Path]:
-    """Return the images of a folder, or the photograph that comes with matplotlib."""
+    """Return the images of a folder, or the image that comes with matplotlib."""
     if folder:
         return [photo.resolve() for photo in list_images(folder)]
     from matplotlib.cbook import get_sample_data
@@ -221,7 +221,7 @@ def find_photos(folder: Path | None) -> list[Path]:
 def main() -> None:
     """Measure, print the tables and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="at least 8 photographs")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="at least 8 images")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results", metavar="DIR")
     parser.add_argument("--iterations", type=positive, default=40, help="counted runs in a turn")
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
@@ -243,8 +243,8 @@ def main() -> None:
             threads=THREADS,
             rounds=arguments.rounds,
             iterations=arguments.iterations,
-            photographs=[photo.name for photo in photos],
-            calibrated_on="photographs" if calibration else "made pictures",
+            images=[photo.name for photo in photos],
+            calibrated_on="images" if calibration else "made images",
             load_average=load,
             environment=machine(),
             versions=versions_of(PACKAGES),

@@ -9,9 +9,9 @@ from speed_tasks import (
     ENCODER,
     ENTROPY_DECODING,
     ENTROPY_ENCODING,
+    IMAGE,
     KINDS,
     PEER,
-    PHOTOGRAPH,
     PREPROCESSING,
     TASKS,
     Kind,
@@ -37,20 +37,20 @@ def markdown(report: Report) -> str:
         grid(device(report)),
         how(report),
         f"Encoder and entropy coding are parts of the whole, timed apart. Memory: the peak of "
-        f"`python -m splitrun encode` with one photograph{imports(report)}. On disk: the device "
+        f"`python -m splitrun encode` with one image{imports(report)}. On disk: the device "
         "graph's files and the tables. Symbols that differ, and payload bytes as a multiple of "
-        f"fp32's: against PyTorch, on {photographs(report)}.",
+        f"fp32's: against PyTorch, on {images(report)}.",
         ratios_of_rounds(report, ENCODE),
         "## Below fp32",
         grid(below(report)),
         f"Ranges are taken of {report.calibrated_on}, and what changes is counted on others of "
         "them. Payload: its growth, under the same tables. The weights here are random: "
         "`int8_accuracy.py` measures trained models.",
-        f"## {PHOTOGRAPH.name}",
-        grid(photograph(report)),
-        f"{report.photographs[0]}: decode, resize, crop, normalise, encode, code, frame. "
+        f"## {IMAGE.name}",
+        grid(image(report)),
+        f"{report.images[0]}: decode, resize, crop, normalise, encode, code, frame. "
         + pixels(report),
-        ratios_of_rounds(report, PHOTOGRAPH),
+        ratios_of_rounds(report, IMAGE),
         f"## Edge: {DECODE.name}",
         grid(edge(report)),
         "The edge of an int8 or bf16 bundle is fp32's. Images per second: of bundles for any "
@@ -65,7 +65,7 @@ def markdown(report: Report) -> str:
         grid(peaks(report)),
         "## What ran",
         grid(ran()),
-        f"On the first photograph {report.prepared.symbols_not_zero:,} symbols are not 0. "
+        f"On the first image {report.prepared.symbols_not_zero:,} symbols are not 0. "
         "sc2bench's entropy coding takes and gives latents: rounding and medians are in its rows. "
         "Ours takes and gives symbols; the graphs do the rest.",
         not_measured(report),
@@ -90,7 +90,7 @@ def terminal_tables(report: Report) -> list[Table]:
     """Return the tables that matter most."""
     titles = {
         f"{ENCODE.name}, {report.model}, {report.threads} threads": device(report),
-        PHOTOGRAPH.name: photograph(report),
+        IMAGE.name: image(report),
         DECODE.name: edge(report),
         "bars": bars(report),
     }
@@ -153,10 +153,10 @@ def imports(report: Report) -> str:
     return f" (of {', '.join(light)} without torch, timm, onnx and splitzoo)" if light else ""
 
 
-def photographs(report: Report) -> str:
+def images(report: Report) -> str:
     """Say how many were compared."""
-    count = len(report.photographs)
-    return f"{count} photographs" if count > 1 else f"one photograph, {report.photographs[0]}"
+    count = len(report.images)
+    return f"{count} images" if count > 1 else f"one image, {report.images[0]}"
 
 
 def pixels(report: Report) -> str:
@@ -164,7 +164,7 @@ def pixels(report: Report) -> str:
     found = report.prepared.pixels
     return (
         f"Our pixels differ from torchvision's by {found.mean:.5f} levels of 255 in the mean and "
-        f"{found.largest} at most ({photographs(report)}, {found.values:,} values)."
+        f"{found.largest} at most ({images(report)}, {found.values:,} values)."
     )
 
 
@@ -261,11 +261,11 @@ def below(report: Report) -> Rows:
     return rows
 
 
-def photograph(report: Report) -> Rows:
+def image(report: Report) -> Rows:
     """The whole job of a device."""
     rows = [["target", "ms", "ratio", "preprocessing"]]
-    for side in sides(report, PHOTOGRAPH):
-        whole = report.timing(side, PHOTOGRAPH)
+    for side in sides(report, IMAGE):
+        whole = report.timing(side, IMAGE)
         rows.append([side, ms(whole), ratio(whole), ms(report.timing(side, PREPROCESSING), False)])
     return rows
 

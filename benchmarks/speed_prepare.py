@@ -2,7 +2,7 @@
 
     python benchmarks/speed_prepare.py FOLDER
 
-``FOLDER/photos.json`` names the photographs and the folder to calibrate with, if there is one. A
+``FOLDER/photos.json`` names the images and the folder to calibrate with, if there is one. A
 bundle that cannot be made is left out, with the reason.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import onnx
 import torch
 from safetensors.torch import save_file
-from speed_report import Effect, Made, Pixels, Prepared
+from speed_report import Made, Pixels, PrecisionReport, Prepared
 from speed_tasks import KINDS, MODEL, Kind
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix.made_images import write_images
 from splitrun.errors import SplitzooError
 from splitrun.preprocessing import Preprocessing, read_rgb
 from splitzoo import zoo
@@ -33,7 +33,7 @@ from splitzoo.profile.flops import count_flops
 from splitzoo.zoo.split_model import SplitModel
 
 QUANTISED = next(one for one in KINDS if one.precision == "int8")  # an ONNX file
-MADE_PICTURES = 16
+MADE_IMAGES = 16
 TABLE_BUFFERS = {"_offset", "_quantized_cdf", "_cdf_length"}  # sc2bench's update() makes them anew
 MOST_OF_A_REASON = 160  # characters
 
@@ -41,7 +41,7 @@ MOST_OF_A_REASON = 160  # characters
 def prepare(work: Path) -> Prepared:
     """Write what the sides read: bundles, weights, images, streams and PyTorch's results."""
     wanted = json.loads((work / "photos.json").read_text())
-    photos = [Path(one) for one in wanted["photographs"]]
+    photos = [Path(one) for one in wanted["images"]]
     model = zoo.load(MODEL, pretrained=False, seed=0)
     weights = {
         sc2bench_key(name): tensor.contiguous()
@@ -53,7 +53,7 @@ def prepare(work: Path) -> Prepared:
     images = np.concatenate([preprocessing.load(photo) for photo in photos])
     np.save(work / "images.npy", images)
     streams, not_zero = write_exact(model, images, work)
-    calibration = Path(wanted["calibration"] or make_pictures(preprocessing, work / "pictures"))
+    calibration = Path(wanted["calibration"] or make_images(preprocessing, work / "images"))
     made = [make(kind, model, calibration, work) for kind in KINDS]
     quantised = work / QUANTISED.folder / "device" / "encoder.onnx"
     return Prepared(
@@ -93,12 +93,12 @@ def write_exact(model: SplitModel, images: np.ndarray, work: Path) -> tuple[list
     return streams, int(np.count_nonzero(symbols[0]))
 
 
-def make_pictures(preprocessing: Preprocessing, folder: Path) -> Path:
-    """Write made pictures, to be calibrated with."""
+def make_images(preprocessing: Preprocessing, folder: Path) -> Path:
+    """Write made images, to be calibrated with."""
     folder.mkdir()
-    # As large as a photograph is before it is cropped, so that loading scales nothing.
+    # As large as an image is before it is cropped, so that loading scales nothing.
     whole = replace(preprocessing, crop=(preprocessing.resize, preprocessing.resize))
-    write_pictures(whole, folder, MADE_PICTURES)
+    write_images(whole, folder, MADE_IMAGES)
     return folder
 
 
@@ -134,12 +134,12 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
     )
 
 
-def effect_of(manifest: Manifest) -> Effect | None:
+def effect_of(manifest: Manifest) -> PrecisionReport | None:
     """Return what a precision below fp32 changed."""
     found = manifest.effect
     if found is None:
         return None
-    return Effect(
+    return PrecisionReport(
         calibrated=found.calibrated if manifest.precision == "int8" else 0,
         held_out=found.held_out,
         flips=found.flips,
@@ -172,7 +172,7 @@ def macs_of(path: Path, *, in_int8: bool = False) -> int:
 
 
 def compare_pixels(preprocessing: Preprocessing, photos: list[Path]) -> Pixels:
-    """Compare our pixels of photographs with torchvision's."""
+    """Compare our pixels of images with torchvision's."""
     mode = InterpolationMode[preprocessing.interpolation.upper()]
     resize = transforms.Resize(preprocessing.resize, mode)
     crop = transforms.CenterCrop(preprocessing.crop)

@@ -8,8 +8,8 @@ from speed_tasks import (
     ENCODE,
     ENTROPY_DECODING,
     ENTROPY_ENCODING,
+    IMAGE,
     KINDS,
-    PHOTOGRAPH,
     Task,
 )
 
@@ -23,11 +23,11 @@ class Agreement:
     """Does a side compute what the model does in PyTorch?
 
     Attributes:
-        symbols: Compared, over all photographs.
+        symbols: Compared, over all images.
         symbols_differing: Of these.
         largest_difference: Of a symbol.
-        payload_bytes: Of each photograph: what the entropy coder wrote, without any frame.
-        logits_relative_error: For the first photograph's stream; None without an edge.
+        payload_bytes: Of each image: what the entropy coder wrote, without any frame.
+        logits_relative_error: For the first image's stream; None without an edge.
         tables_equal: Are the entropy tables the model's?
     """
 
@@ -57,8 +57,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a precision below fp32 changes on pictures held out: of the bundle's manifest."""
+class PrecisionReport:
+    """What a precision below fp32 changes on images held out: of the bundle's manifest."""
 
     calibrated: int
     held_out: int
@@ -86,7 +86,7 @@ class Made:
     seconds: float
     graph_bytes: int = 0
     tables_bytes: int = 0
-    effect: Effect | None = None
+    effect: PrecisionReport | None = None
     refused: str = ""
 
 
@@ -108,9 +108,9 @@ class Prepared:
         macs: Of the device graph, one image.
         int8_macs: Those of them that the int8 graph computes in int8; None without one.
         edge_macs: Of the convolutions of the edge graph, one image.
-        pixels: Of the photographs.
-        payload_bytes: Of each photograph, by the model in PyTorch.
-        symbols_not_zero: Of the first photograph.
+        pixels: Of the images.
+        payload_bytes: Of each image, by the model in PyTorch.
+        symbols_not_zero: Of the first image.
     """
 
     made: list[Made]
@@ -145,7 +145,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process that encodes the first photograph: ``python -m splitrun encode``.
+    """Of a process that encodes the first image: ``python -m splitrun encode``.
 
     Attributes:
         side: Its name.
@@ -200,7 +200,7 @@ class Report:
     threads: int
     rounds: int
     iterations: int
-    photographs: list[str]
+    images: list[str]
     calibrated_on: str
     load_average: list[float]
     environment: dict[str, str]
@@ -275,8 +275,8 @@ def judge(timings: list[Timing], memory: list[Memory], help_seconds: float | Non
     return [
         ratio("image → stream, best in fp32", best(ENCODE, "fp32"), 0.38),
         ratio("image → stream, best in int8", best(ENCODE, "int8"), 0.20),
-        ratio("JPEG file → stream, best in fp32", best(PHOTOGRAPH, "fp32"), 0.45),
-        ratio("JPEG file → stream, best in int8", best(PHOTOGRAPH, "int8"), 0.45),
+        ratio("JPEG file → stream, best in fp32", best(IMAGE, "fp32"), 0.45),
+        ratio("JPEG file → stream, best in int8", best(IMAGE, "int8"), 0.45),
         ratio("stream → logits, best", best(DECODE, "fp32"), 0.60),
         ratio("entropy encoding", find(timings, "cpu fp32", ENTROPY_ENCODING), 0.35),
         ratio("entropy decoding", find(timings, "cpu fp32", ENTROPY_DECODING), 0.8),

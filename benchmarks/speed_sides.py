@@ -23,9 +23,9 @@ from speed_tasks import (
     ENCODER,
     ENTROPY_DECODING,
     ENTROPY_ENCODING,
+    IMAGE,
     KINDS,
     PEER,
-    PHOTOGRAPH,
     PREPROCESSING,
     THREADS,
     Kind,
@@ -54,7 +54,7 @@ def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
             ENCODE: lambda: device.encode(image),
             ENCODER: lambda: device.tensors(image),
             ENTROPY_ENCODING: lambda: coder.encode(symbols),
-            PHOTOGRAPH: lambda: device.encode(load(photo)),
+            IMAGE: lambda: device.encode(load(photo)),
             PREPROCESSING: lambda: load(photo),
         }
     if kind.has_edge:
@@ -80,7 +80,7 @@ def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
 
 
 def decode_batch(edge, work: Path, size: int) -> Callable[[], object]:
-    """Return what decodes so many streams, those of the photographs in turn, as one batch."""
+    """Return what decodes so many streams, those of the images in turn, as one batch."""
     streams = [one.read_bytes() for one in sorted(work.glob("*.sz"))]
     chosen = [streams[number % len(streams)] for number in range(size)]
 
@@ -136,8 +136,8 @@ def measure_sc2bench(work: Path, iterations: int) -> Turn:
     photo = first_photo(work)
 
     def load() -> torch.Tensor:
-        with Image.open(photo) as picture:
-            return transform(picture.convert("RGB"))[None]
+        with Image.open(photo) as opened:
+            return transform(opened.convert("RGB"))[None]
 
     images = torch.from_numpy(np.load(work / "images.npy"))
     image = images[:1]
@@ -155,7 +155,7 @@ def measure_sc2bench(work: Path, iterations: int) -> Turn:
                 ENCODE: lambda: bottleneck.encode(image),
                 ENCODER: lambda: bottleneck.encoder(image),
                 ENTROPY_ENCODING: lambda: prior.compress(latent),
-                PHOTOGRAPH: lambda: bottleneck.encode(load()),
+                IMAGE: lambda: bottleneck.encode(load()),
                 PREPROCESSING: load,
                 DECODE: lambda: tail(bottleneck.decode(**encoded)),
                 ENTROPY_DECODING: lambda: prior.decompress(strings, shape),
@@ -181,8 +181,8 @@ def measure_sc2bench(work: Path, iterations: int) -> Turn:
 
 
 def first_photo(work: Path) -> str:
-    """Return the photograph that is timed."""
-    return json.loads((work / "photos.json").read_text())["photographs"][0]
+    """Return the image that is timed."""
+    return json.loads((work / "photos.json").read_text())["images"][0]
 
 
 def compare(exact, symbols: np.ndarray, payloads: list[int], logits, tables: dict) -> Agreement:

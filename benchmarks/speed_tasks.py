@@ -75,7 +75,7 @@ ENCODER = Task("encoder", "Device.tensors: image → symbols", "bottleneck_layer
 ENTROPY_ENCODING = Task(
     "entropy encoding", "FactorizedCoder.encode", "entropy_bottleneck.compress", 0.5
 )
-PHOTOGRAPH = Task(
+IMAGE = Task(
     "JPEG file → stream",
     "bundle.preprocessing.load, Device.encode",
     "PIL, Resize, CenterCrop, ToTensor, Normalize, bottleneck_layer.encode",
@@ -104,4 +104,4 @@ BATCHES = {
     )
     for size, share in ((1, 0.2), (4, 0.1), (16, 0.05))
 }
-TASKS = (ENCODE, ENCODER, ENTROPY_ENCODING, PHOTOGRAPH, PREPROCESSING, DECODE, ENTROPY_DECODING)
+TASKS = (ENCODE, ENCODER, ENTROPY_ENCODING, IMAGE, PREPROCESSING, DECODE, ENTROPY_DECODING)

@@ -10,7 +10,7 @@ from yaml import YAMLError
 
 from splitrun.coding import CODERS
 from splitrun.errors import ReportError
-from splitrun.files import new_folder, refuse_taken
+from splitrun.files import check_free, new_folder
 
 from ..export.manifest import Manifest
 from ..export.readme import target_words
@@ -20,7 +20,7 @@ from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
 from ..zoo.config import ModelConfig, read_config
-from ..zoo.hub_push import CARD_NAME, FIGURES, PICTURE_NAME
+from ..zoo.hub_push import CARD_NAME, FIGURES, IMAGE_NAME
 from ..zoo.metrics import NAMES
 from ..zoo.packaged import packaged_folder
 from ..zoo.source import as_folder
@@ -47,7 +47,7 @@ class CardFacts:
         profile: Of its encoder, if one was measured.
         config: Of its saved folder, if it is one.
         accuracy: Its evaluation, if one was made.
-        figure: A picture of tradeoffs that it is in, if there is one; likewise for a dark page.
+        figure: An image of tradeoffs that it is in, if there is one; likewise for a dark page.
         repository: That it is published in, if it is.
     """
 
@@ -86,7 +86,7 @@ class CardFacts:
 
     @property
     def calibration(self) -> CalibrationRecord | None:
-        """How the entropy tables were fitted to photographs, if they were."""
+        """How the entropy tables were fitted to images, if they were."""
         if self.manifest:
             return self.manifest.coding.calibration
         return self.config.calibration if self.config else None
@@ -217,7 +217,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         calibration=facts.calibration,
         stages=stages_of(spec.name),
         figures=FIGURES,
-        picture=PICTURE_NAME,
+        image=IMAGE_NAME,
         edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
         answer=_ANSWERS[spec.task].format(spec.num_classes),
         sources=list_sources(spec),
@@ -227,9 +227,9 @@ def render_card(facts: CardFacts) -> ModelCard:
 
 def _eval_results(report: AccuracyReport) -> list[EvalResult]:
     """Return what was measured, as the Hub's ``model-index`` has it."""
-    data = f"{report.data.folder}, {report.data.pictures} pictures"
+    data = f"{report.data.folder}, {report.data.images} images"
     measured = [(name, NAMES[name], round(score, 6)) for name, score in report.scores.items()]
-    measured.append(("stream_bytes", "bytes per picture", round(report.stream_bytes.mean, 1)))
+    measured.append(("stream_bytes", "bytes per image", round(report.stream_bytes.mean, 1)))
     return [
         EvalResult(
             task_type=report.spec.task,
@@ -266,7 +266,7 @@ def build_card(
     tradeoff: str | Path | None = None,
     repository: str = "",
 ) -> Path:
-    """Write a card and its pictures into a folder, whole or not at all.
+    """Write a card and its images into a folder, whole or not at all.
 
     Args:
         folder: To write; it must not exist, or be empty.
@@ -285,7 +285,7 @@ def build_card(
         ReportError: The sources belong to different models.
     """
     folder = Path(folder)
-    refuse_taken(folder)
+    check_free(folder)
     facts = gather_facts(
         model,
         bundle=Path(bundle) if bundle else None,
@@ -298,6 +298,6 @@ def build_card(
         for figure in (facts.figure, facts.dark_figure):
             if figure is not None:
                 shutil.copyfile(figure, temporary / figure.name)
-        draw_split(facts.spec, facts.profile, temporary / PICTURE_NAME, accuracy=facts.accuracy)
+        draw_split(facts.spec, facts.profile, temporary / IMAGE_NAME, accuracy=facts.accuracy)
         (temporary / CARD_NAME).write_text(str(render_card(facts)), encoding="utf-8")
     return folder / CARD_NAME

@@ -25,7 +25,7 @@ PageOption = Annotated[
 PhotosOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Photographs to calibrate and compare with.", show_default="made ones"
+        metavar="DIR", help="Images to calibrate and compare with.", show_default="made ones"
     ),
 ]
 
@@ -43,14 +43,14 @@ def build(
         Path | None, typer.Option(metavar="JSON", help="Put accuracy and bytes on it.")
     ] = None,
     tradeoff: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Put the picture of tradeoffs on it.")
+        Path | None, typer.Option(metavar="DIR", help="Put the image of tradeoffs on it.")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-card"),
     ] = None,
 ) -> None:
-    """Write a model card with a picture of the split. What was not measured is not on it."""
+    """Write a model card with an image of the split. What was not measured is not on it."""
     console = Console()
     with console.steps() as step:
         step("writing the card")
@@ -159,7 +159,7 @@ def targets(
     console = Console(json)
     names, columns = matching_models(models), list_columns(target or ())
     with console.progress("models", len(names)) as done:
-        matrix = measure_matrix(names, columns, photographs=photos, aot=aot, jobs=jobs, done=done)
+        matrix = measure_matrix(names, columns, images=photos, aot=aot, jobs=jobs, done=done)
     write_page(output, render_targets(matrix, command=command_line()))
     console.data(matrix, lambda: console.print(str(output)))
     console.hint(counted(matrix))
@@ -177,17 +177,18 @@ def runtimes(
     json: Json = False,
 ) -> None:
     """Write the tables of what may be mixed between device and edge. Takes minutes."""
-    from benchmarks.matrix.crossing import CROSSED, cross_models
+    from benchmarks.matrix.comparison import COMPARED, compare_models
+
     from benchmarks.matrix.page import write_page
     from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
     console = Console(json)
     with console.steps() as step:
-        crossings = cross_models(models or CROSSED, photographs=photos, most=images, progress=step)
-    text = render_runtimes(crossings, photographs=photos is not None, command=command_line())
+        comparisons = compare_models(models or COMPARED, images=photos, most=images, progress=step)
+    text = render_runtimes(comparisons, images=photos is not None, command=command_line())
     write_page(output, text)
-    console.data(crossings, lambda: console.print(str(output)))
-    for one in crossings:
+    console.data(comparisons, lambda: console.print(str(output)))
+    for one in comparisons:
         console.hint(conclude(one))
 
 

@@ -1,4 +1,4 @@
-"""The picture of a split: which part runs where, and what crosses the link."""
+"""The image of a split: which part runs where, and what crosses the link."""
 
 import textwrap
 from pathlib import Path

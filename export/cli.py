@@ -11,7 +11,7 @@ from .precision.keep import KEPT
 
 if TYPE_CHECKING:
     from ..zoo.calibration.record import CalibrationRecord
-    from .manifest import Effect, Graph, Manifest
+    from .manifest import Graph, Manifest, PrecisionReport
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
 
@@ -65,7 +65,7 @@ def split(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Of photographs: to fit entropy tables to, and to take int8's ranges from.",
+            help="Of images: to fit entropy tables to, and to take int8's ranges from.",
             show_default="the model's tables",
         ),
     ] = None,
@@ -87,10 +87,10 @@ def split(
     json: Json = False,
 ) -> None:
     """Cut a model in two graphs, hold both against PyTorch, and write a bundle."""
-    from splitrun.files import refuse_taken
+    from splitrun.files import check_free
 
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
-    from .options import Wanted
+    from .options import ExportOptions
     from .targets import TARGETS
 
     console = Console(json)
@@ -99,7 +99,7 @@ def split(
     chosen = TARGETS.get(target)
     chosen.halves(edge, aot=aot)
     folder = output or Path(f"{get_spec(model).name}-{target}")
-    refuse_taken(folder)
+    check_free(folder)
     kept = KEPT
     if keep_fp32 is not None:
         kept = tuple(one.value for one in keep_fp32 if one is not KeepOption.NOTHING)
@@ -115,7 +115,7 @@ def split(
         "accept": accept,
     }
     # Known before the weights are: those of a detector are hundreds of megabytes.
-    Wanted(**options).refuse_impossible(get_spec(model))
+    ExportOptions(**options).check_possible(get_spec(model))
     with console.steps() as step:
         step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
@@ -138,7 +138,7 @@ def split(
             (
                 "symbols differing",
                 f"{parity.symbols_differing:,} of {parity.symbols:,}, on "
-                f"{parity.images} made pictures",
+                f"{parity.images} made images",
             ),
             (
                 "output error",
@@ -273,9 +273,9 @@ def run(
         console.hint("The weights are random: these answers mean nothing.")
 
 
-def _effect(effect: "Effect") -> list[tuple[str, str]]:
+def _effect(effect: "PrecisionReport") -> list[tuple[str, str]]:
     """Say what a precision below fp32 changes."""
-    where = f"{effect.held_out} {'photographs' if effect.photographs else 'made pictures'}"
+    where = f"{effect.held_out} {'images' if effect.images else 'made images'}"
     changes = (
         f"{effect.flips:.2%} of the symbols differ, by up to {effect.largest_difference}"
         if effect.symbols
@@ -287,11 +287,11 @@ def _effect(effect: "Effect") -> list[tuple[str, str]]:
             f"{changes}; payload {effect.rate_inflation:+.2%}; {where}",
         )
     ]
-    if effect.right is not None and effect.right_fp32 is not None:
+    if effect.correct is not None and effect.correct_fp32 is not None:
         rows.append(
             (
                 "named right",
-                f"{effect.right} of {effect.labelled} photographs, in fp32 {effect.right_fp32}",
+                f"{effect.correct} of {effect.labelled} images, in fp32 {effect.correct_fp32}",
             )
         )
     rows += [("accepted", what) for what in effect.accepted]
@@ -310,7 +310,7 @@ def _coding(calibration: "CalibrationRecord | None") -> str:
         return "as the model was trained"
     return (
         f"{calibration.kept}: {calibration.after:,.0f} bytes in place of "
-        f"{calibration.before:,.0f}, mean of {calibration.held_out} photographs"
+        f"{calibration.before:,.0f}, mean of {calibration.held_out} images"
     )
 
 

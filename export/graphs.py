@@ -71,12 +71,12 @@ class DeviceGraph(nn.Module):
     def __init__(self, model: SplitModel) -> None:
         super().__init__()
         self.encoder = fold_gdn(model.encoder)
-        self.coder = copy.deepcopy(model.coder)
+        self.bottleneck = copy.deepcopy(model.bottleneck)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the wire tensors of a batch of images."""
         (image,) = tensors
-        return self.coder.send(self.encoder(image))
+        return self.bottleneck.send(self.encoder(image))
 
 
 class HyperGraph(nn.Module):
@@ -88,12 +88,12 @@ class HyperGraph(nn.Module):
 
     def __init__(self, model: SplitModel) -> None:
         super().__init__()
-        self.coder = copy.deepcopy(model.coder)
+        self.bottleneck = copy.deepcopy(model.bottleneck)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the indexes, and the tensors that follow them."""
         (hyper_symbols,) = tensors
-        return self.coder.hyper(hyper_symbols)
+        return self.bottleneck.hyper(hyper_symbols)
 
 
 class EdgeGraph(nn.Module):
@@ -106,11 +106,11 @@ class EdgeGraph(nn.Module):
     def __init__(self, model: SplitModel) -> None:
         super().__init__()
         self.decoder = fold_gdn(model.decoder)
-        self.coder = copy.deepcopy(model.coder)
+        self.bottleneck = copy.deepcopy(model.bottleneck)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs: for detectors, of the dense first stage."""
-        features = self.coder.receive(*tensors)
+        features = self.bottleneck.receive(*tensors)
         for part in self.decoder.children():
             # A detector's second stage depends on the data; it is a graph of its own.
             run = getattr(part, "dense", part)

@@ -1,4 +1,4 @@
-"""From a model and photographs to the step that takes its device graph below fp32."""
+"""From a model and images to the step that takes its device graph below fp32."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ from .precision.integers import Integers
 from .precision.keep import KEPT, Keep
 
 if TYPE_CHECKING:
-    from .precision.report import Photographs
+    from .precision.report import Images
 
 __all__ = ["KEPT", "Keep", "Lowering"]
 
 _MOST_CALIBRATED = 128
-"""Photographs whose ranges are taken; more change them little, and take as much longer."""
+"""Images whose ranges are taken; more change them little, and take as much longer."""
 
 
 class Lowering:
@@ -29,7 +29,7 @@ class Lowering:
         model: Whose graph it is.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         keep: Parts that int8 leaves in fp32.
-        photographs: For int8, whose ranges are taken.
+        images: For int8, whose ranges are taken.
 
     Attributes:
         kept: Names of the nodes that were left in fp32; filled by writing.
@@ -40,10 +40,10 @@ class Lowering:
         model: SplitModel,
         precision: str,
         keep: tuple[Keep, ...],
-        photographs: "Photographs | None",
+        images: "Images | None",
     ) -> None:
         self._preprocessing = model.spec.preprocessing
-        self._precision, self._keep, self._photographs = precision, keep, photographs
+        self._precision, self._keep, self._images = precision, keep, images
         self.kept: list[str] = []
 
     @property
@@ -63,7 +63,7 @@ class Lowering:
         self.kept = list(done.kept)
 
     def _inputs(self) -> Iterator[Mapping[str, NDArray[Any]]]:
-        assert self._photographs is not None  # as Wanted sees to
-        for path in self._photographs.fitted[:_MOST_CALIBRATED]:
+        assert self._images is not None  # as ExportOptions sees to
+        for path in self._images.fitted[:_MOST_CALIBRATED]:
             check_stopped()
             yield {"image": self._preprocessing.load(path)}

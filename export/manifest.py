@@ -49,7 +49,7 @@ class Coding(_Part):
         description="height and width, of the tensor that is decoded first, that are not sent"
     )
     calibration: CalibrationRecord | None = Field(
-        default=None, description="how the tables were fitted to photographs, if they were"
+        default=None, description="how the tables were fitted to images, if they were"
     )
 
 
@@ -75,8 +75,8 @@ class Pair(_Part):
 class Parity(_Part):
     """How the exported graphs compare with PyTorch on the same inputs."""
 
-    images: int = Field(default=0, description="seeded test pictures compared")
-    symbols: int = Field(default=0, description="symbols compared, over all pictures")
+    images: int = Field(default=0, description="seeded test images compared")
+    symbols: int = Field(default=0, description="symbols compared, over all images")
     symbols_differing: int = 0
     symbols_tied: int = Field(
         default=0,
@@ -96,26 +96,26 @@ class Parity(_Part):
     pairs: list[Pair] = Field(default=[], description="whose streams were read across")
 
 
-class Effect(_Part):
-    """What a precision below fp32 changes, on photographs that it was not calibrated to."""
+class PrecisionReport(_Part):
+    """What a precision below fp32 changes, on images that it was not calibrated to."""
 
-    calibrated: int = Field(description="photographs that ranges were taken from")
-    skipped: int = Field(description="pictures of the folder that could not be read")
-    held_out: int = Field(description="others, or made pictures, that were compared")
-    photographs: bool = Field(description="false where the pictures compared were made")
+    calibrated: int = Field(description="images that ranges were taken from")
+    skipped: int = Field(description="images of the folder that could not be read")
+    held_out: int = Field(description="others, or made images, that were compared")
+    images: bool = Field(description="false where the images compared were made")
     symbols: int = Field(description="compared")
     flips: float = Field(description="share of the symbols that differ from fp32's")
     changed: float = Field(description="how many differ for each that is not 0")
     most_changed: float = Field(
-        description="likewise, of one tensor of one picture at most, those of parity among them"
+        description="likewise, of one tensor of one image at most, those of parity among them"
     )
     largest_difference: int = Field(description="of a symbol, on all of these")
     sent_error: float = Field(description="of floats that are sent, relative to the largest")
     payload_bytes_fp32: float = Field(description="mean")
     payload_bytes: float = Field(description="mean")
     labelled: int = Field(default=0, description="of those held out, with a class of the model")
-    right_fp32: int | None = Field(default=None, description="of these, named right")
-    right: int | None = None
+    correct_fp32: int | None = Field(default=None, description="of these, named correctly")
+    correct: int | None = None
     kept_fp32: list[str] = Field(default=[], description="parts left in fp32")
     accepted: list[str] = Field(default=[], description="limits that it is beyond, and accepted")
 
@@ -152,6 +152,6 @@ class Manifest(_Part):
     selftest: str
     requirements: list[str]
     parity: Parity
-    effect: Effect | None = Field(default=None, description="of a precision below fp32")
+    effect: PrecisionReport | None = Field(default=None, description="of a precision below fp32")
     provenance: Provenance
     files: dict[str, Sha256] = Field(description="SHA-256 of every file but this one")

@@ -22,7 +22,7 @@ def has_hyperprior(spec: ModelSpec) -> bool:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """What :func:`splitzoo.export.export_split` was asked for; see there."""
 
     target: str
@@ -35,16 +35,16 @@ class Wanted:
     keep_fp32: tuple[Keep, ...] = KEPT
     accept: bool = False
 
-    def refuse_impossible(self, spec: ModelSpec) -> None:
+    def check_possible(self, spec: ModelSpec) -> None:
         """Refuse what the target or the model cannot have, before anything is loaded.
 
         Raises:
             UnknownNameError: The target has no such precision.
             BundleError: The model cannot have this precision, or graphs for any number of images.
-            CalibrationError: int8 is given no photographs.
+            CalibrationError: int8 is given no images.
         """
         target = TARGETS.get(self.target)
-        target.refuse_precision(self.precision)
+        target.check_precision(self.precision)
         if self.dynamic_batch and spec.task == "object-detection":
             raise BundleError(
                 f"The second stage of {spec.name}, a detector, takes one image.",
@@ -52,7 +52,7 @@ class Wanted:
             )
         if self.precision == "int8" and self.calibration is None:
             raise CalibrationError(
-                "int8 takes its ranges from photographs, and none were given.",
+                "int8 takes its ranges from images, and none were given.",
                 next_step="Give some hundred like those that the camera will see: "
                 "--calibration DIR",
             )

@@ -31,7 +31,7 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
     Raises:
         ParityError: Symbols or outputs differ beyond the bundle's limits, a stream does not give
             back its symbols, the edge cannot read what the device writes, or the output
-            does not change with the picture.
+            does not change with the image.
         BundleError: No answer can be made of the outputs.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
@@ -46,7 +46,7 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
         check_halves(device, edge, sent)
         check_answer(bundle, edge, record)
         checked.append(record)
-    _refuse_constant(checked)
+    _check_varies(checked)
     if dynamic_batch:
         _check_batch(bundle, device, edge, checked)
     edge_engine = edge.graph.session.version
@@ -67,13 +67,13 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
     )
 
 
-def _refuse_constant(records: list[Record]) -> None:
+def _check_varies(records: list[Record]) -> None:
     def vary(group: str) -> bool:
         first, *others = (getattr(record, group) for record in records)
         return any(np.any(other[name] != first[name]) for other in others for name in first)
 
     if not vary("sent"):
-        raise ParityError("The device graph gives the same symbols for different pictures.")
+        raise ParityError("The device graph gives the same symbols for different images.")
     if not vary("outputs"):
         raise ParityError("The edge graph gives the same output for different symbols.")
 

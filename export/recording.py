@@ -1,4 +1,4 @@
-"""Run PyTorch on test pictures, and keep every step."""
+"""Run PyTorch on test images, and keep every step."""
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .graphs import EdgeGraph, output_names
 
-_PICTURES_TRIED = 24
+_IMAGES_TRIED = 24
 _FAR = 2e-5
 """From a boundary, in steps of a symbol: ten times what float32 sums of some hundred differ by."""
 
 
-def picture(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
-    """Make a seeded test picture with the spectrum of photographs, amplitude falling as 1/f.
+def seeded_image(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
+    """Make a seeded test image with the spectrum of images, amplitude falling as 1/f.
 
     Args:
         preprocessing: For height and width, and how pixels become the input.
@@ -32,7 +32,7 @@ def picture(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
     """
     height, width = preprocessing.crop
     noise = np.random.default_rng(seed).normal(size=(3, height, width))
-    # Photographs' channels mostly rise and fall together.
+    # Images' channels mostly rise and fall together.
     noise += 2 * noise[:1]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
     frequency[0, 0] = 1 / max(height, width)
@@ -43,18 +43,18 @@ def picture(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
 
 
 def record_run(model: SplitModel, seed: int) -> Record:
-    """Run PyTorch on a test picture and keep every step.
+    """Run PyTorch on a test image and keep every step.
 
     Where tensors are computed from rounded ones (scale indexes from the symbols of z, and the
     whole of y with them), one value at a rounding boundary would decide about all. Of some
-    pictures, the one is taken whose values keep the farthest from such boundaries.
+    images, the one is taken whose values keep the farthest from such boundaries.
     """
-    coder = model.coder
-    critical = {*coder.exact, *coder.hyper_gives}.intersection(coder.sends)
-    tried = range(seed * _PICTURES_TRIED, (seed + 1) * _PICTURES_TRIED)
+    bottleneck = model.bottleneck
+    critical = {*bottleneck.exact, *bottleneck.hyper_outputs}.intersection(bottleneck.wire_names)
+    tried = range(seed * _IMAGES_TRIED, (seed + 1) * _IMAGES_TRIED)
     best: tuple[float, NDArray[np.float32]] | None = None
     for number in tried if critical else tried[:1]:
-        image = picture(model.spec.preprocessing, number)
+        image = seeded_image(model.spec.preprocessing, number)
         distance = _distance(model, image, critical)
         if best is None or distance > best[0]:
             best = distance, image
@@ -69,8 +69,8 @@ def _distance(model: SplitModel, image: NDArray[np.float32], critical: set[str])
     """Return how far the nearest critical value lies from a rounding boundary."""
     if not critical:
         return 0.0
-    before = model.coder.unrounded(model.encoder(torch.from_numpy(image)))
-    named = zip(model.coder.sends, before, strict=True)
+    before = model.bottleneck.unrounded(model.encoder(torch.from_numpy(image)))
+    named = zip(model.bottleneck.wire_names, before, strict=True)
     return min(
         float(_boundary_distance(values).min()) for name, values in named if name in critical
     )
@@ -82,22 +82,24 @@ def _boundary_distance(values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
-    coder = model.coder
+    bottleneck = model.bottleneck
     latent = model.encoder(torch.from_numpy(image))
     sent: Named = {}
     ties: Named = {}
-    pairs = zip(coder.sends, coder.send(latent), coder.unrounded(latent), strict=True)
+    pairs = zip(
+        bottleneck.wire_names, bottleneck.send(latent), bottleneck.unrounded(latent), strict=True
+    )
     for name, tensor, before in pairs:
         sent[name] = tensor.numpy()
         if sent[name].dtype.kind in "iu":
             near = _boundary_distance(before) < LIMITS["fp32"].tie_margin
-            ties[name] = (near & (name not in coder.exact)).numpy()
+            ties[name] = (near & (name not in bottleneck.exact)).numpy()
     stream = model.codec.compress(*(one[0] for one in sent.values()))
     decoded = model.codec.decompress(stream, model.hyper)
-    received = {name: one[None] for name, one in zip(coder.receives, decoded, strict=True)}
+    received = {name: one[None] for name, one in zip(bottleneck.edge_inputs, decoded, strict=True)}
     edge = EdgeGraph(model).eval()
     outputs = edge(*map(torch.from_numpy, received.values()))
-    _refuse_other_answers(edge, model, sent, received, outputs)
+    _check_answers(edge, model, sent, received, outputs)
     named = zip(output_names(model), outputs, strict=True)
     given = {name: tensor.numpy() for name, tensor in named}
     boxes_inputs, boxes_outputs = _record_boxes(model, given)
@@ -113,7 +115,7 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     )
 
 
-def _refuse_other_answers(
+def _check_answers(
     edge: EdgeGraph, model: SplitModel, sent: Named, received: Named, outputs: tuple[Tensor, ...]
 ) -> None:
     """See that the edge computes the same of what a coder leaves out.

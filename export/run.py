@@ -18,7 +18,7 @@ from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
 from splitrun.preprocessing import upright_size
 
-from .verify import refuse_code
+from .verify import check_code
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImageRun:
         payload_bytes: From the entropy coder.
         stream_bytes: What crossed the link.
         top: The most probable classes, best first; empty for other tasks than classification.
-        detections: Objects, best first; boxes in pixels of the picture, upright.
+        detections: Objects, best first; boxes in pixels of the image, upright.
         shares: Classes and how much of the model's input they cover, largest first.
     """
 
@@ -74,7 +74,7 @@ def run_bundle(
         ImageError: An image cannot be used.
     """
     bundle = Path(folder)
-    refuse_code(open_bundle(bundle), trust=trust)
+    check_code(open_bundle(bundle), trust=trust)
     with tempfile.TemporaryDirectory() as link:
         encoded = call_runtime(
             bundle,
@@ -86,8 +86,8 @@ def run_bundle(
         sent = encoded["streams"]
         streams = [stream["stream"] for stream in sent]
         sizes = ["{}x{}".format(*upright_size(image)) for image in images]
-        pictures = [f"--picture={size}" for size in sizes]
-        options = ("--stand-in", f"--top={top}", *pictures)
+        image_sizes = [f"--image-size={size}" for size in sizes]
+        options = ("--stand-in", f"--top={top}", *image_sizes)
         answers = call_runtime(bundle, "decode", *options, files=streams, threads=threads)
     return [
         ImageRun(
@@ -119,7 +119,7 @@ def bench_bundle(
     Raises:
         BundleError: The bundle cannot be read; or its graphs can hold code, and it is not trusted.
     """
-    refuse_code(open_bundle(Path(folder)), trust=trust)
+    check_code(open_bundle(Path(folder)), trust=trust)
     options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
     (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads)
     latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}

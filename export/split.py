@@ -14,7 +14,7 @@ from torch import nn
 import splitrun
 from splitrun.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
 from splitrun.coding import save_coder
-from splitrun.files import new_folder, refuse_taken, sha256_file
+from splitrun.files import check_free, new_folder, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
 from splitrun.record import Named, Record
@@ -28,15 +28,15 @@ from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from .lowering import KEPT, Keep, Lowering
 from .manifest import Allowed, Coding, Graph, Manifest, Parity, Provenance, Tensor
-from .options import Wanted
+from .options import ExportOptions
 from .parity import check_parity
-from .precision.report import Photographs, beyond, measure_effect, read_photographs, refuse_beyond
+from .precision.report import Images, beyond, check_limits, measure_precision, read_images
 from .readme import bundle_readme
 from .recording import record_run
 from .targets import TARGETS, Target
 from .targets.base import Halves
 
-PARITY_PICTURES = 3
+PARITY_IMAGES = 3
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
 _VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
@@ -66,7 +66,7 @@ def export_split(
         edge: Engine of the edge's graphs; by default the target's first.
         aot: Compile both halves ahead of time.
         dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
-        calibration: Folder of photographs. The entropy tables are fitted to them first, in place
+        calibration: Folder of images. The entropy tables are fitted to them first, in place
             (see :func:`splitzoo.zoo.calibrate`), and the ranges of int8 are taken from them.
         keep_tables: Leave the entropy tables as they are.
         keep_fp32: Parts of the device graph that int8 leaves in fp32.
@@ -83,10 +83,10 @@ def export_split(
         ParityError: The graphs do not compute what the model does.
         BundleError: A graph cannot be exported, or not for any number of images, or not in this
             precision.
-        CalibrationError: The tables cannot be fitted, or int8 is given no photographs.
+        CalibrationError: The tables cannot be fitted, or int8 is given no images.
     """
     chosen = TARGETS.get(target)
-    wanted = Wanted(
+    wanted = ExportOptions(
         target=target,
         precision=precision or chosen.precisions[0],
         edge=edge,
@@ -97,29 +97,29 @@ def export_split(
         keep_fp32=tuple(keep_fp32),
         accept=accept,
     )
-    wanted.refuse_impossible(model.spec)
+    wanted.check_possible(model.spec)
     halves = chosen.halves(wanted.engine_of_edge(model.spec), aot=aot)
     folder = Path(folder)
-    refuse_taken(folder)
+    check_free(folder)
     model = model.eval()
     command = wanted.command(model)
-    photographs = None
+    images = None
     if calibration is not None:
-        progress("reading photographs")
-        photographs = read_photographs(model, calibration)
-        # int8 needs the photographs, tables or not.
+        progress("reading images")
+        images = read_images(model, calibration)
+        # int8 needs the images, tables or not.
         if not keep_tables and (can_be_calibrated(model) or wanted.precision == "fp32"):
-            progress("fitting entropy tables to photographs")
+            progress("fitting entropy tables to images")
             calibrate(model, calibration, command=command)
     with new_folder(folder) as temporary:
         progress("recording the model in PyTorch")
-        records = [record_run(model, seed) for seed in range(PARITY_PICTURES)]
-        lowered = Lowering(model, wanted.precision, wanted.keep_fp32, photographs)
+        records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
+        lowered = Lowering(model, wanted.precision, wanted.keep_fp32, images)
         plan = _Plan(chosen, wanted, halves, lowered, command)
         manifest = _write_parts(model, records[0], temporary, plan, progress)
         if wanted.precision != "fp32":
             progress(f"comparing {wanted.precision} with fp32")
-            _judge(model, manifest, temporary, plan, photographs, records)
+            _judge(model, manifest, temporary, plan, images, records)
         progress("comparing with PyTorch")
         manifest.parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         if chosen.complete:
@@ -136,19 +136,19 @@ def _judge(
     manifest: Manifest,
     folder: Path,
     plan: "_Plan",
-    photographs: Photographs | None,
+    images: Images | None,
     records: Sequence[Record],
 ) -> None:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
     bundle, wanted = open_bundle(folder), plan.wanted
-    effect = measure_effect(model, bundle, photographs, plan.lowering.kept, records)
+    effect = measure_precision(model, bundle, images, plan.lowering.kept, records)
     limits = bundle.limits
     if wanted.accept:
         effect.accepted = beyond(effect, limits, wanted.precision)
     else:
-        refuse_beyond(effect, limits, wanted.precision)
+        check_limits(effect, limits, wanted.precision)
     if effect.accepted:
-        # On other pictures and processors it may be somewhat more.
+        # On other images and processors it may be somewhat more.
         limits = replace(
             limits,
             changed=min(1.0, max(limits.changed, 2 * effect.most_changed)),
@@ -164,7 +164,7 @@ class _Plan:
     """What is to be written: the target, what was asked of it, and what that comes to."""
 
     target: Target
-    wanted: Wanted
+    wanted: ExportOptions
     halves: Halves
     lowering: Lowering
     command: str
@@ -253,14 +253,14 @@ def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
         "device": _Part(DeviceGraph(model), "device/encoder", {"image": record.image}, record.sent),
         "edge": _Part(EdgeGraph(model), "edge/decoder", record.received, record.outputs),
     }
-    if model.coder.hyper_gives:
+    if model.bottleneck.hyper_outputs:
         hyper_symbols = record.sent["hyper_symbols"]
         given = (one[None] for one in model.hyper(hyper_symbols[0]))
         parts["hyper"] = _Part(
             HyperGraph(model),
             "edge/hyper",
             {"hyper_symbols": hyper_symbols},
-            dict(zip(model.coder.hyper_gives, given, strict=True)),
+            dict(zip(model.bottleneck.hyper_outputs, given, strict=True)),
         )
     if record.boxes_inputs:
         levels = {name: value for name, value in record.outputs.items() if value.ndim == 4}

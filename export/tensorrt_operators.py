@@ -22,7 +22,7 @@ _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsIn
 OPSETS = range(9, 21)
 
 
-def refuse_unsupported(path: Path) -> None:
+def check_supported(path: Path) -> None:
     """Refuse an ONNX file that TensorRT's parser documents no support for.
 
     Raises:

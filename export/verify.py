@@ -78,7 +78,7 @@ def verify_bundle(folder: str | Path, *, trust: bool = False) -> Verification:
     """
     bundle, manifest = read_manifest(folder)
     bundle.check_files()
-    _refuse_lenient(manifest)
+    _check_limits(manifest)
     formats = TARGETS.get(manifest.target).formats
     for name, graph in bundle.graphs.items():
         if graph.engine not in formats:
@@ -86,7 +86,7 @@ def verify_bundle(folder: str | Path, *, trust: bool = False) -> Verification:
                 f"The {name} graph is for {graph.engine}; a bundle for {manifest.target} has none."
             )
         formats[graph.engine].check(graph.path)
-    refuse_code(bundle, trust=trust)
+    check_code(bundle, trust=trust)
     selftest = run_selftest(bundle, stand_in=True)
     if selftest.symbols_tied > MAX_TIED * selftest.symbols:
         raise BundleError(
@@ -96,7 +96,7 @@ def verify_bundle(folder: str | Path, *, trust: bool = False) -> Verification:
     return Verification(manifest, len(bundle.files), selftest)
 
 
-def refuse_code(bundle: Bundle, *, trust: bool) -> None:
+def check_code(bundle: Bundle, *, trust: bool) -> None:
     """Refuse graphs of formats that can hold code, unless the bundle is trusted.
 
     Raises:
@@ -121,7 +121,7 @@ def can_hold_code(folder: Path, engine: str) -> bool:
     return engine in ENGINES and ENGINES[engine].runs_code
 
 
-def _refuse_lenient(manifest: Manifest) -> None:
+def _check_limits(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
     found, provenance = manifest.parity.limits, manifest.provenance
     accepted = manifest.effect is not None and bool(manifest.effect.accepted)

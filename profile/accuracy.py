@@ -1,7 +1,7 @@
-"""How good a split model's answers are, and at how many bytes: picture by picture, as sent.
+"""How good a split model's answers are, and at how many bytes: image by image, as sent.
 
 Section 3.1 of the SC2 paper (TMLR 2023): accuracy after the bottleneck was quantised, bytes per
-picture, encoder size.
+image, encoder size.
 """
 
 import datetime
@@ -25,13 +25,13 @@ from .. import __version__
 from ..zoo.datasets import Dataset, Sample, digest
 from ..zoo.labels import labels_of
 from ..zoo.metrics import scores
-from .accuracy_report import AccuracyReport, DataFacts, PictureResult
+from .accuracy_report import AccuracyReport, DataFacts, ImageResult
 from .rate import COUNTED_BY_SC2BENCH
 from .report import Distribution, SkippedImage
 from .subjects import Subject
 
 _READ_AHEAD = 4
-"""Pictures that each reader may be ahead of the model."""
+"""Images that each reader may be ahead of the model."""
 
 
 def evaluate(
@@ -44,14 +44,14 @@ def evaluate(
     keep: Path | None = None,
     command: str = "",
     track: Callable[[Sequence[Sample]], Iterator[Sample]] = iter,
-) -> tuple[AccuracyReport, list[PictureResult]]:
+) -> tuple[AccuracyReport, list[ImageResult]]:
     """Measure accuracy and bytes over a data set, through the real bitstream.
 
     Args:
         subject: A model, a bundle, or answers.
-        dataset: Pictures and what is on them.
+        dataset: Images and what is on them.
         data: Its folder, for the report.
-        workers: Threads that read pictures.
+        workers: Threads that read images.
         threads: Of PyTorch. Another number adds in another order: now and then a symbol is rounded
             otherwise, so that bytes are the same for the same number alone.
         keep: A file in which results are kept as they come; an evaluation of the same subject and
@@ -60,10 +60,10 @@ def evaluate(
         track: Goes through the samples, showing progress.
 
     Returns:
-        The report, and what is known of each picture, in the data set's order.
+        The report, and what is known of each image, in the data set's order.
 
     Raises:
-        DatasetError: No picture could be used, or the data set has a class that the model has not.
+        DatasetError: No image could be used, or the data set has a class that the model has not.
     """
     spec = subject.spec
     samples = subject.samples(dataset.samples)
@@ -89,18 +89,18 @@ def evaluate(
                     skipped.append(SkippedImage(image=sample.name, reason=image.reason))
                     continue
                 rate, result = subject.measure(sample, image)
-                found = PictureResult(rate=rate, result=result)
+                found = ImageResult(rate=rate, result=result)
                 done[sample.name] = found
                 store.add(found)
     finally:
         torch.set_num_threads(before)
     next(shown, None)
-    pictures = [done[one.name] for one in samples if one.name in done]
-    if not pictures:
-        raise DatasetError(f"None of {len(samples)} pictures could be used: {skipped[0].reason}.")
-    results = [one.result for one in pictures]
+    images = [done[one.name] for one in samples if one.name in done]
+    if not images:
+        raise DatasetError(f"None of {len(samples)} images could be used: {skipped[0].reason}.")
+    results = [one.result for one in images]
     height, width = spec.preprocessing.crop
-    rates = [one.rate for one in pictures]
+    rates = [one.rate for one in images]
 
     def over(name: str) -> Distribution | None:
         values = [getattr(one, name) for one in rates]
@@ -119,7 +119,7 @@ def evaluate(
         model_id=subject.facts.model_id,
         data=DataFacts(
             folder=data.resolve().name,
-            pictures=len(pictures),
+            images=len(images),
             classes=len(dataset.labels or labels_of(spec)),
             sha256=data_sha256,
         ),
@@ -137,13 +137,13 @@ def evaluate(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         command=command,
     )
-    return report, pictures
+    return report, images
 
 
 def _read_ahead(
     subject: Subject, samples: Sequence[Sample], workers: int
 ) -> Iterator[tuple[Sample, NDArray[np.float32] | ImageError]]:
-    """Give samples with their pictures, in order, read by threads a few pictures ahead."""
+    """Give samples with their images, in order, read by threads a few images ahead."""
 
     def read(sample: Sample) -> NDArray[np.float32] | ImageError:
         try:
@@ -177,17 +177,17 @@ class _Store:
         self._path, self._identity = path, identity
         self._file: Any = None
 
-    def read(self) -> dict[str, PictureResult]:
+    def read(self) -> dict[str, ImageResult]:
         """Return the results of an evaluation of the same that was interrupted."""
         if self._path is None or not self._path.is_file():
             return {}
-        found: dict[str, PictureResult] = {}
+        found: dict[str, ImageResult] = {}
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
             if not lines or json.loads(lines[0]) != {"of": self._identity}:
                 return {}
             for line in lines[1:]:
-                one = PictureResult.model_validate_json(line)
+                one = ImageResult.model_validate_json(line)
                 found[one.rate.image] = one
         except (UnicodeDecodeError, ValidationError, ValueError):
             pass  # the last line, cut while it was written; what is before it is whole
@@ -205,7 +205,7 @@ class _Store:
                 self.add(one)
         return self
 
-    def add(self, one: PictureResult) -> None:
+    def add(self, one: ImageResult) -> None:
         """Write a result."""
         if self._file is not None:
             self._file.write(one.model_dump_json() + "\n")

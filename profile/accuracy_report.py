@@ -20,12 +20,12 @@ from .report import (
     Quantity,
     Report,
     SkippedImage,
-    refuse_unwritable,
+    check_writable,
 )
 
 SCHEMA_VERSION = 1
 TABLES = (".csv", ".parquet")
-"""Endings of files of per-picture results."""
+"""Endings of files of per-image results."""
 _MAX_REPORT_BYTES = 1 << 26
 
 
@@ -38,12 +38,12 @@ class DataFacts(_Part):
 
     Attributes:
         folder: Its name, without the folders above it.
-        pictures: That were used.
-        sha256: Of the pictures' names and sizes.
+        images: That were used.
+        sha256: Of the images' names and sizes.
     """
 
     folder: str
-    pictures: Count
+    images: Count
     classes: Count
     sha256: str
 
@@ -56,8 +56,8 @@ class EncoderFacts(_Part):
     sc2bench_encoder_bits: Count | None
 
 
-class PictureResult(_Part):
-    """What is known of one picture: its bytes, and what is scored."""
+class ImageResult(_Part):
+    """What is known of one image: its bytes, and what is scored."""
 
     rate: ImageRate
     result: Result
@@ -132,8 +132,8 @@ def read_accuracy(path: Path) -> AccuracyReport:
     return report
 
 
-def save_pictures(pictures: Sequence[PictureResult], path: Path) -> None:
-    """Write one line per picture as CSV or Parquet, by the name's ending.
+def save_images(images: Sequence[ImageResult], path: Path) -> None:
+    """Write one line per image as CSV or Parquet, by the name's ending.
 
     Columns: image, payload_bytes, stream_bytes, estimated_bits, sc2bench_bytes; for classifiers
     answer, label and right; else result, as JSON.
@@ -142,7 +142,7 @@ def save_pictures(pictures: Sequence[PictureResult], path: Path) -> None:
         OutputError: It cannot be written.
         DependencyError: Parquet needs pyarrow.
     """
-    rows = [_row(one) for one in pictures]
+    rows = [_row(one) for one in images]
     if path.suffix == ".csv":
         with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -168,8 +168,8 @@ def require_parquet() -> None:
         ) from error
 
 
-def refuse_table(path: Path) -> None:
-    """Refuse a name for per-picture results that cannot be written.
+def check_table(path: Path) -> None:
+    """Refuse a name for per-image results that cannot be written.
 
     Raises:
         OutputError: It ends in neither .csv nor .parquet, or is a folder.
@@ -178,16 +178,16 @@ def refuse_table(path: Path) -> None:
     if path.suffix not in TABLES:
         raise OutputError(
             path,
-            "its name ends neither in .json, for the report, nor in .csv or .parquet, for pictures",
+            "its name ends neither in .json, for the report, nor in .csv or .parquet, for images",
         )
     if path.suffix == ".parquet":
         require_parquet()
-    refuse_unwritable(path)
+    check_writable(path)
 
 
-def _row(one: PictureResult) -> dict[str, Any]:
+def _row(one: ImageResult) -> dict[str, Any]:
     row: dict[str, Any] = one.rate.model_dump()
     result = one.result
     if isinstance(result, ClassResult):
-        return row | {"answer": result.answer[0], "label": result.label, "right": result.right}
+        return row | {"answer": result.answer[0], "label": result.label, "right": result.correct}
     return row | {"result": result.model_dump_json()}

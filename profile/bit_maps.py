@@ -1,4 +1,4 @@
-"""Where in the picture a model's bits go, and where an input codec's would (SC2 paper, Figure 2).
+"""Where in the image a model's bits go, and where an input codec's would (SC2 paper, Figure 2).
 
 A learned density says how many bits each element of the latent costs. An image codec says nothing
 of the kind: its map is by block, and a block's share is what the file is smaller by when the block
@@ -33,7 +33,7 @@ class BitMap:
         model: Its name.
         bits: (H, W) float32; its sum is ``total_bits``.
         total_bits: By the learned density, or of the codec's payload.
-        payload_bytes: What the picture's payload has.
+        payload_bytes: What the image's payload has.
     """
 
     model: str
@@ -43,7 +43,7 @@ class BitMap:
 
 
 def map_bits(model: SplitModel, image: NDArray[np.float32]) -> BitMap:
-    """Say where the bits of one picture go.
+    """Say where the bits of one image go.
 
     Args:
         model: With a learned density, or with an image codec in front of it.
@@ -64,7 +64,7 @@ def map_bits(model: SplitModel, image: NDArray[np.float32]) -> BitMap:
 
 @torch.no_grad()
 def _density_bits(model: SplitModel, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    likelihoods = model.coder.likelihoods(model.encoder(torch.from_numpy(image)))
+    likelihoods = model.bottleneck.likelihoods(model.encoder(torch.from_numpy(image)))
     if not likelihoods:
         raise SpecError(
             f"{model.spec.name} has no learned density: all its places cost the same.",
@@ -74,7 +74,7 @@ def _density_bits(model: SplitModel, image: NDArray[np.float32]) -> NDArray[np.f
     total = np.zeros((height, width), np.float32)
     for one in likelihoods:
         cells = -one[0].log2().sum(0)
-        # Each element is of a cell of the picture, over whose pixels its bits are spread evenly.
+        # Each element is of a cell of the image, over whose pixels its bits are spread evenly.
         rows = np.arange(height) * cells.shape[0] // height
         columns = np.arange(width) * cells.shape[1] // width
         share = np.bincount(rows)[:, None] * np.bincount(columns)[None, :]
@@ -103,10 +103,10 @@ def _codec_bits(
 def draw_bit_maps(
     pixels: NDArray[np.uint8], ours: BitMap, theirs: BitMap | None, path: Path
 ) -> None:
-    """Draw a picture, its map, and beside them another model's map and the difference, as PNG.
+    """Draw an image, its map, and beside them another model's map and the difference, as PNG.
 
     Args:
-        pixels: (H, W, 3) uint8, the picture as the model sees it.
+        pixels: (H, W, 3) uint8, the image as the model sees it.
         ours: Of the model.
         theirs: Of what it is compared with.
         path: To write.
@@ -118,7 +118,7 @@ def draw_bit_maps(
     for one in axes:
         one.axis("off")
     axes[0].imshow(pixels)
-    axes[0].set_title("the picture", fontsize=9.5)
+    axes[0].set_title("the image", fontsize=9.5)
     grey = pixels.mean(2)
     largest = max(float(one.bits.max()) for one in (ours, theirs) if one is not None)
     for place, one in zip(axes[1:3], (ours, theirs), strict=False):

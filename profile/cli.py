@@ -40,7 +40,7 @@ def encoder(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measure bytes on the photographs in DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Measure bytes on the images in DIR.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="0: the runtime chooses.")] = 0,
     warmup: Annotated[int, typer.Option(min=0, max=100_000)] = 10,
@@ -59,7 +59,7 @@ def encoder(
 
     from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
     from ..zoo.source import as_folder
-    from .report import refuse_foreign
+    from .report import check_kind
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
@@ -72,14 +72,14 @@ def encoder(
     if not is_bundle:
         get_spec(model)
     if output:
-        refuse_foreign(output)
+        check_kind(output)
     options = {
         "images": list_images(images) if images else (),
         "threads": threads,
         "warmup": warmup,
         "iterations": iterations,
         "command": shlex.join(["splitzoo", *sys.argv[1:]]),
-        "track": lambda paths: console.track(paths, "photographs"),
+        "track": lambda paths: console.track(paths, "images"),
     }
     with console.steps() as step:
         step("loading")
@@ -192,10 +192,10 @@ def accuracy(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write the report (.json), or a line per picture (.csv, .parquet); repeatable.",
+            help="Write the report (.json), or a line per image (.csv, .parquet); repeatable.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that read pictures.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that read images.")] = 1,
     threads: Annotated[
         int,
         typer.Option(
@@ -210,7 +210,7 @@ def accuracy(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Measure accuracy and bytes per picture, through the real bitstream.
+    """Measure accuracy and bytes per image, through the real bitstream.
 
     Begun again with the same -o, an evaluation that was interrupted goes on.
     """
@@ -220,15 +220,15 @@ def accuracy(
     from ..zoo.datasets import read_dataset
     from ..zoo.labels import labels_of
     from ..zoo.source import as_folder
-    from .accuracy_report import refuse_table, save_pictures
-    from .report import refuse_foreign
+    from .accuracy_report import check_table, save_images
+    from .report import check_kind
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     model = model or DEFAULT_MODEL
     outputs = output or []
     for path in outputs:
-        refuse_foreign(path) if path.suffix == ".json" else refuse_table(path)
+        check_kind(path) if path.suffix == ".json" else check_table(path)
     folder = as_folder(model)
     is_bundle = folder is not None and (folder / MANIFEST_NAME).is_file()
     if is_bundle and (random_weights or predictions):
@@ -251,7 +251,7 @@ def accuracy(
         spec = subject.spec
         dataset = read_dataset(spec.task, data, "val", labels_of(spec))
     keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
-    report, pictures = evaluate(
+    report, images = evaluate(
         subject,
         dataset,
         data,
@@ -259,10 +259,10 @@ def accuracy(
         threads=threads,
         keep=keep,
         command=command_line(),
-        track=lambda samples: console.track(samples, "pictures"),
+        track=lambda samples: console.track(samples, "images"),
     )
     for path in outputs:
-        report.save(path) if path.suffix == ".json" else save_pictures(pictures, path)
+        report.save(path) if path.suffix == ".json" else save_images(images, path)
     if keep:
         keep.unlink(missing_ok=True)
     console.data(report, lambda: show_accuracy(console, report))
@@ -280,7 +280,7 @@ def show_accuracy(console: Console, report: "AccuracyReport") -> None:
     rows = [
         ("runtime", report.runtime),
         ("weights", report.weights if report.seed is None else f"random, seed {report.seed}"),
-        ("data", f"{report.data.pictures} pictures of {report.data.folder}/"),
+        ("data", f"{report.data.images} images of {report.data.folder}/"),
         *((NAMES[name], f"{score:.2%}") for name, score in report.scores.items()),
         ("stream bytes", sizes(report.stream_bytes)),
         ("payload bytes", sizes(report.payload_bytes)),
@@ -320,12 +320,12 @@ def tradeoff(
     json: Json = False,
 ) -> None:
     """Draw R-D, ExR-D and the three-way tradeoff of several models, and write the points as CSV."""
-    from splitrun.files import new_folder, refuse_taken
+    from splitrun.files import check_free, new_folder
 
     from .accuracy_report import read_accuracy
 
     console = Console(json)
-    refuse_taken(output)
+    check_free(output)
     files = [file for one in results for file in _reports(one)]
     with console.steps() as step:
         step("reading")
@@ -355,7 +355,7 @@ def tradeoff(
         ]
         columns = ("series", "rate set by", f"{found.metric}>", "bytes>", "encoder bits>")
         console.table(
-            f"{found.pictures} pictures of {found.data}/",
+            f"{found.images} images of {found.data}/",
             (*columns, "R-D front", "ExR-D front"),
             rows,
         )
@@ -379,7 +379,7 @@ def tradeoff(
 @app.command()
 def bits(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, folder or repository.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     against: Annotated[
         str, typer.Option(metavar="MODEL", help="Compare with this, such as resnet50-jpeg-q50.")
@@ -388,14 +388,14 @@ def bits(
     seed: Seed = None,
     json: Json = False,
 ) -> None:
-    """Map where in a picture the bits go, and where an input codec's would."""
-    from splitrun.files import new_folder, refuse_taken
+    """Map where in an image the bits go, and where an input codec's would."""
+    from splitrun.files import check_free, new_folder
 
     from ..zoo.catalog import load
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
-    refuse_taken(output)
+    check_free(output)
     with console.steps() as step:
         step("loading")
         weights = {"pretrained": used_seed is None, "seed": used_seed or 0}
@@ -414,7 +414,7 @@ def bits(
                 other = map_bits(theirs, theirs.spec.preprocessing.load(image)) if theirs else None
                 if other is not None and other.bits.shape != mine.bits.shape:
                     raise typer.BadParameter(
-                        f"{against} takes pictures of another size.", param_hint="--against"
+                        f"{against} takes images of another size.", param_hint="--against"
                     )
                 path = folder / f"{number:03d}-{image.stem}.png"
                 draw_bit_maps(preprocessing.pixels(read_rgb(image)), mine, other, path)

@@ -11,7 +11,7 @@ from splitrun.machine import machine, versions
 from splitrun.measure import measure_steps, peak_memory_bytes
 
 from .. import __version__, zoo
-from ..export.recording import picture
+from ..export.recording import seeded_image
 from ..export.run import bench_bundle
 from ..export.verify import read_manifest
 from ..zoo.spec import ModelSpec
@@ -38,7 +38,7 @@ def profile_model(
 
     Args:
         model: In evaluation mode.
-        images: Photographs to measure bytes on.
+        images: Images to measure bytes on.
         threads: For PyTorch; 0 leaves its setting.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
@@ -46,7 +46,7 @@ def profile_model(
         track: Goes through the images, showing progress.
     """
     codec = model.codec
-    image = torch.from_numpy(picture(model.spec.preprocessing, seed=0))
+    image = torch.from_numpy(seeded_image(model.spec.preprocessing, seed=0))
     steps = {
         "encoder": model.wire_tensors,
         "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
@@ -107,7 +107,7 @@ def profile_bundle(
 
     Args:
         folder: Of the bundle.
-        images: Photographs to measure bytes on.
+        images: Images to measure bytes on.
         threads: For the engine; 0 lets it choose.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
@@ -171,7 +171,7 @@ def _left_out(rate: Rate | None, spec: ModelSpec) -> list[str]:
         "entropy coding in the operations",
     ]
     if rate is None:
-        found.append("bytes per image (give photographs with --images DIR)")
+        found.append("bytes per image (give images with --images DIR)")
     elif spec.bottleneck.kind not in COUNTED_BY_SC2BENCH:
         found.append("bytes as sc2bench counts (what it sends for this kind has another form)")
     return found

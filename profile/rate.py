@@ -1,4 +1,4 @@
-"""What is sent: bytes per image on real photographs, through the real bitstream."""
+"""What is sent: bytes per image on real images, through the real bitstream."""
 
 import pickle
 import sys
@@ -43,14 +43,14 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
 def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
     """Encode one image (1, 3, H, W) float32 in PyTorch; return its bytes, and the stream itself."""
     latent = model.encoder(torch.from_numpy(image))
-    tensors = [tensor[0].numpy() for tensor in model.coder.send(latent)]
+    tensors = [tensor[0].numpy() for tensor in model.bottleneck.send(latent)]
     coder = model.codec.coder
     payload = coder.encode(*tensors)
     stream = model.codec.frame(payload, coder.shape(*tensors))
     if model.calibration is not None and isinstance(coder, SymbolCoder | HierarchicalCoder):
         estimated = coder.ideal_bits(*tensors)
     else:
-        estimated = -sum(float(one.log2().sum()) for one in model.coder.likelihoods(latent))
+        estimated = -sum(float(one.log2().sum()) for one in model.bottleneck.likelihoods(latent))
     rate = ImageRate(
         image=name,
         payload_bytes=len(payload),

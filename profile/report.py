@@ -149,7 +149,7 @@ class Report(_Part):
         Raises:
             OutputError: It cannot be written, or something else is there.
         """
-        refuse_foreign(path)
+        check_kind(path)
         with new_file(path) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -178,7 +178,7 @@ class EncoderProfile(Report):
     command: str
 
 
-def refuse_foreign(path: Path) -> None:
+def check_kind(path: Path) -> None:
     """Raise ``OutputError`` if no report can be written there, or another file would be lost.
 
     Long work calls it before it starts.
@@ -187,10 +187,10 @@ def refuse_foreign(path: Path) -> None:
         raise OutputError(
             path, "it exists and its name is not a report's", next_step="Name a .json file with -o."
         )
-    refuse_unwritable(path)
+    check_writable(path)
 
 
-def refuse_unwritable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise ``OutputError`` if no file of that name can be written."""
     with contextlib.suppress(_Probe), new_file(path):
         raise _Probe

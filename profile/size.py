@@ -36,10 +36,10 @@ def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int 
     Returns:
         The bits; None where the coder is context coding, which sc2bench has not.
     """
-    if coder is not None and coder.kind.endswith(("context", "live")):
+    if coder is not None and coder.kind.endswith(("context", "relu")):
         return None
     bits = 0
-    for module in (model.encoder, model.coder):
+    for module in (model.encoder, model.bottleneck):
         for name, tensor in module.state_dict().items():
             if coder is not None and name.rpartition(".")[2] in TABLE_BUFFERS:
                 continue

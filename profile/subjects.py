@@ -16,7 +16,7 @@ from splitrun.errors import BitstreamError, DatasetError
 from splitrun.halves import Device, Edge
 from splitrun.predictions.detection import DetectionSettings, detect
 
-from ..export.verify import read_manifest, refuse_code
+from ..export.verify import check_code, read_manifest
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Sample
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
@@ -59,7 +59,7 @@ class Subject(Protocol):
         ...
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read a picture; several threads call it at once.
+        """Read an image; several threads call it at once.
 
         Raises:
             ImageError: It cannot be used.
@@ -67,14 +67,14 @@ class Subject(Protocol):
         ...
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Return a picture's bytes, and what is scored of its answer."""
+        """Return an image's bytes, and what is scored of its answer."""
         ...
 
 
 class ModelSubject:
-    """A model in PyTorch: coded and decoded, one picture at a time.
+    """A model in PyTorch: coded and decoded, one image at a time.
 
-    A picture's bytes and answer then do not hang on which others are beside it.
+    An image's bytes and answer then do not hang on which others are beside it.
     """
 
     def __init__(self, model: SplitModel) -> None:
@@ -95,11 +95,11 @@ class ModelSubject:
         return samples
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read a picture into the model's input (1, 3, H, W)."""
+        """Read an image into the model's input (1, 3, H, W)."""
         return self.spec.preprocessing.load(sample.path)
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Send the picture through the bitstream; return its bytes and its result."""
+        """Send the image through the bitstream; return its bytes and its result."""
         rate, stream = model_rate(self.model, sample.name, image)
         output = self.model.decompress([stream])[0]
         if isinstance(output, dict):
@@ -123,7 +123,7 @@ class BundleSubject:
 
     def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
         self._bundle, manifest = read_manifest(folder)
-        refuse_code(self._bundle, trust=trust)
+        check_code(self._bundle, trust=trust)
         self.spec = manifest.spec
         # Which engine ran is told; answers in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
@@ -146,11 +146,11 @@ class BundleSubject:
         return samples
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read a picture into the device graph's input (1, 3, H, W)."""
+        """Read an image into the device graph's input (1, 3, H, W)."""
         return self._bundle.preprocessing.load(sample.path)
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Send the picture through both halves; return its bytes and its result."""
+        """Send the image through both halves; return its bytes and its result."""
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
@@ -170,7 +170,7 @@ class PredictionsSubject:
     """A folder of answers that a bundle gave elsewhere.
 
     It holds what ``python -m splitrun decode --json`` printed, in files that end in ``.json``, and
-    the streams (``.sz``) that they are of, for their bytes. A picture and its stream have the same
+    the streams (``.sz``) that they are of, for their bytes. An image and its stream have the same
     name but for the ending.
 
     Args:
@@ -200,7 +200,7 @@ class PredictionsSubject:
         """Return the samples that have an answer.
 
         Raises:
-            DatasetError: None has, or two pictures have the same name but for folder and ending.
+            DatasetError: None has, or two images have the same name but for folder and ending.
         """
         stems: dict[str, str] = {}
         for one in samples:
@@ -213,18 +213,18 @@ class PredictionsSubject:
         found = [one for one in samples if one.path.stem in self._answers]
         if not found:
             raise DatasetError(
-                f"No answer in {self._folder} is of a picture of the data set.",
-                next_step="Streams have the names of their pictures: python -m splitrun encode "
-                "--output FOLDER PICTURES",
+                f"No answer in {self._folder} is of an image of the data set.",
+                next_step="Streams have the names of their images: python -m splitrun encode "
+                "--output FOLDER IMAGES",
             )
         return found
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Return nothing: the picture was read elsewhere."""
+        """Return nothing: the image was read elsewhere."""
         return np.empty(0, np.float32)
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Return the bytes of the picture's stream, and its answer.
+        """Return the bytes of the image's stream, and its answer.
 
         Raises:
             DatasetError: The stream is missing.

@@ -1,6 +1,6 @@
 """The three tradeoffs of the SC2 paper (TMLR 2023, Section 3.2), from accuracy reports.
 
-R-D is accuracy over bytes per picture; ExR-D accuracy over bytes times encoder size; the third sets
+R-D is accuracy over bytes per image; ExR-D accuracy over bytes times encoder size; the third sets
 the three against one another.
 """
 
@@ -42,7 +42,7 @@ class Point:
         model: Its name.
         setting: What sets its rate, in words.
         score: Accuracy, mAP or mIoU, a share in [0, 1].
-        data_bytes: Mean of the stream, bytes per picture.
+        data_bytes: Mean of the stream, bytes per image.
         bits_per_pixel: Of the model's input.
         encoder_bits: Eq. 1 of the SC2 paper; 0 where the device holds no learned parameters.
         exrd: ``encoder_bits · data_bytes``; None where the device holds none.
@@ -84,10 +84,10 @@ class BdRate:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Points of one task, measured on the same pictures, series by series, each by its bytes."""
+    """Points of one task, measured on the same images, series by series, each by its bytes."""
 
     metric: str
-    pictures: int
+    images: int
     data: str
     points: tuple[Point, ...]
 
@@ -123,7 +123,7 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
     """Put accuracy reports side by side.
 
     Raises:
-        ReportError: There is none, or they are of different tasks or pictures.
+        ReportError: There is none, or they are of different tasks or images.
     """
     reports = list(reports)
     if not reports:
@@ -137,7 +137,7 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
             )
         if one.data.sha256 != first.data.sha256:
             raise ReportError(
-                f"{one.spec.name} was evaluated on other pictures than {first.spec.name}.",
+                f"{one.spec.name} was evaluated on other images than {first.spec.name}.",
                 next_step="Evaluate both on the same: splitzoo profile accuracy --data DIR",
             )
     backbones = {one.spec.backbone for one in reports}
@@ -164,7 +164,7 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
     ]
     order = list(dict.fromkeys(one.models for one in points))
     points.sort(key=lambda one: (order.index(one.models), one.coding, one.data_bytes))
-    return Tradeoff(first.metric_name, first.data.pictures, first.data.folder, tuple(points))
+    return Tradeoff(first.metric_name, first.data.images, first.data.folder, tuple(points))
 
 
 def series_of(spec: ModelSpec, *, named: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""The picture of the three tradeoffs: R-D, ExR-D, and all three measures at once."""
+"""The image of the three tradeoffs: R-D, ExR-D, and all three measures at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
             _three_way(three, held, style, theme)
     _fronts(rate, product, tradeoff.points, theme)
     label = f"{tradeoff.metric}, %"
-    _dress(rate, "Supervised R-D", "data size, KB per picture", label, theme)
+    _dress(rate, "Supervised R-D", "data size, KB per image", label, theme)
     _dress(product, "ExR-D", "encoder size, bits × data size, KB", label, theme)
     _dress_three(three, label, theme)
     handles, labels = rate.get_legend_handles_labels()
@@ -121,12 +121,12 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     )
     for text in legend.get_texts():
         text.set_color(theme.ink)
-    said = title or f"{tradeoff.pictures} pictures of {tradeoff.data}/"
+    said = title or f"{tradeoff.images} images of {tradeoff.data}/"
     codings = ", ".join(sorted({one.coding for one in tradeoff.points if one.coding}))
     said += f"; hollow: the same models, {codings}" if codings else ""
     note = (
         f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Codecs of "
-        "pictures hold no parameters: first panel alone."
+        "images hold no parameters: first panel alone."
     )
     figure.text(0.05, 0.018, note, fontsize=9.5, color=theme.faint)
     return figure

@@ -281,12 +281,12 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
     )
     if [one.shape[1:] for one in bundle.device.inputs] != [(3, *bundle.preprocessing.crop)]:
         raise ValueError("the device graph's input is not the preprocessed image")
-    _refuse_gap(bundle)
-    _refuse_other_task(bundle)
+    _check_gap(bundle)
+    _check_task(bundle)
     return bundle
 
 
-def _refuse_gap(bundle: Bundle) -> None:
+def _check_gap(bundle: Bundle) -> None:
     """See that what leaves one graph is what the next one takes."""
     for tensor in (*bundle.device.outputs, *bundle.edge.inputs):
         if len(tensor.shape) != 4:
@@ -307,7 +307,7 @@ def _refuse_gap(bundle: Bundle) -> None:
             raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
 
 
-def _refuse_other_task(bundle: Bundle) -> None:
+def _check_task(bundle: Bundle) -> None:
     """See that the edge gives what an answer of this task is made of."""
     outputs, boxes = bundle.edge.outputs, bundle.graphs.get("boxes")
     if bundle.task != "object-detection":

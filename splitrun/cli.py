@@ -77,11 +77,11 @@ def _parser(bundle: Path | None) -> argparse.ArgumentParser:
     decode.add_argument("streams", nargs="+", metavar="STREAM")
     decode.add_argument("--top", type=_positive, default=5, help="classes or objects to print")
     decode.add_argument(
-        "--picture",
+        "--image-size",
         type=_size,
         action="append",
         metavar="WIDTHxHEIGHT",
-        help="of the picture that a stream is of, for boxes in its pixels; once for each stream",
+        help="of the image that a stream is of, for boxes in its pixels; once for each stream",
     )
     decode.set_defaults(run=_decode)
 
@@ -138,18 +138,18 @@ def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
     labels = bundle.labels()
     results = []
-    pictures = arguments.picture or [None] * len(arguments.streams)
-    if len(pictures) != len(arguments.streams):
+    images = arguments.image_size or [None] * len(arguments.streams)
+    if len(images) != len(arguments.streams):
         raise BitstreamError(
-            f"{len(pictures)} pictures for {len(arguments.streams)} streams.",
-            next_step="Give --picture once for each stream, in their order.",
+            f"{len(images)} images for {len(arguments.streams)} streams.",
+            next_step="Give --image once for each stream, in their order.",
         )
-    for name, picture in zip(arguments.streams, pictures, strict=True):
+    for name, image in zip(arguments.streams, images, strict=True):
         try:
             outputs = edge.decode(_read_stream_file(Path(name)))
         except BitstreamError as error:
             raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
-        said = answer(bundle, edge, outputs, labels, count=arguments.top, picture=picture)
+        said = answer(bundle, edge, outputs, labels, count=arguments.top, image=image)
         results.append({"stream": name, **dataclasses.asdict(said)})
         if not arguments.json:
             print(name)

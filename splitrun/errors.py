@@ -97,7 +97,7 @@ class ImageError(SplitzooError):
         super().__init__(f"Cannot use the image {path}: {reason}.")
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)  # from a process that reads pictures
+        return type(self), (self.path, self.reason)  # from a process that reads images
 
 
 class TablesError(SplitzooError):
@@ -105,7 +105,7 @@ class TablesError(SplitzooError):
 
 
 class CalibrationError(SplitzooError):
-    """A model or photographs to which entropy tables cannot be fitted."""
+    """A model or images to which entropy tables cannot be fitted."""
 
 
 class BitstreamError(SplitzooError):

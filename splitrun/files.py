@@ -29,7 +29,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with _output_errors(path):
         path = Path(path).absolute()
-    refuse_taken(path)
+    check_free(path)
     made = [parent for parent in path.parents if not parent.exists()]
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         with _output_errors(path):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            refuse_taken(path)
+            check_free(path)
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -71,7 +71,7 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def refuse_taken(path: Path) -> None:
+def check_free(path: Path) -> None:
     """Raise ``OutputError`` if ``path`` is a file or a folder that holds something.
 
     Long work calls it before it starts, so that nobody waits for a refusal.

@@ -50,15 +50,15 @@ IMAGE_FORMATS = tuple(
 class Preprocessing:
     """Resize, fit into the model's input, scale to [0, 1] and normalise.
 
-    ``fit`` says how a picture of any shape becomes an input of one shape:
+    ``fit`` says how an image of any shape becomes an input of one shape:
 
     - ``"crop"``: the shorter side is resized to ``resize``, and the centre cut out.
-    - ``"pad"``: the picture is scaled as a whole, so that its shorter side has ``resize`` pixels if
+    - ``"pad"``: the image is scaled as a whole, so that its shorter side has ``resize`` pixels if
       its longer one then has at most ``longest`` and it lies inside the input, else as large as
       that allows. It lies at the top left; the rest is padding.
 
-    torchvision's detectors take each picture at its own shape. An input of one shape holds a
-    landscape picture at the same scale, but a portrait one only at the scale that its height
+    torchvision's detectors take each image at its own shape. An input of one shape holds a
+    landscape image at the same scale, but a portrait one only at the scale that its height
     leaves: 480×640 goes into 800×1344 as 600×800, where torchvision makes it 800×1066.
 
     Attributes:
@@ -103,8 +103,8 @@ class Preprocessing:
     def load(self, path: Path | str) -> NDArray[np.float32]:
         """Read an image file into the model's input.
 
-        The picture is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
-        pictures become RGB, 16 bits become 8.
+        The image is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
+        images become RGB, 16 bits become 8.
 
         Returns:
             (1, 3, crop height, crop width) float32, normalised.
@@ -116,7 +116,7 @@ class Preprocessing:
         return self.padded(values) if self.fit == "pad" else values
 
     def summary(self) -> str:
-        """Say in words what happens to a picture's size."""
+        """Say in words what happens to an image's size."""
         height, width = self.crop
         if self.fit == "pad":
             return (
@@ -126,13 +126,13 @@ class Preprocessing:
         return f"shorter side to {self.resize}, {self.interpolation}, centre crop {height}×{width}"
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize an RGB picture and, where ``fit`` is ``"crop"``, cut out the centre.
+        """Resize an RGB image and, where ``fit`` is ``"crop"``, cut out the centre.
 
-        Only the part that the crop keeps is resized, so a picture 20,000 pixels wide costs no more
+        Only the part that the crop keeps is resized, so an image 20,000 pixels wide costs no more
         than a square one.
 
         Returns:
-            (crop height, crop width, 3) uint8; where ``fit`` is ``"pad"``, the picture without its
+            (crop height, crop width, 3) uint8; where ``fit`` is ``"pad"``, the image without its
             padding, (height, width, 3).
         """
         width, height = image.size
@@ -155,9 +155,9 @@ class Preprocessing:
         return values
 
     def scaled_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height of a picture after resizing, pixels, before any crop.
+        """Return width and height of an image after resizing, pixels, before any crop.
 
-        Where ``fit`` is ``"pad"``, this part of the input, from its top left, is the picture.
+        Where ``fit`` is ``"pad"``, this part of the input, from its top left, is the image.
         """
         shorter, longer = min(width, height), max(width, height)
         if self.fit == "crop":
@@ -170,18 +170,16 @@ class Preprocessing:
         # Truncated after the product, as torchvision does: 97 pixels times 800 / 97 are 799.
         return max(int(width * scale), 1), max(int(height * scale), 1)
 
-    def to_picture(
-        self, boxes: NDArray[np.float32], width: int, height: int
-    ) -> NDArray[np.float32]:
-        """Map boxes on the model's input back to the picture that was loaded.
+    def to_image(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+        """Map boxes on the model's input back to the image that was loaded.
 
         Args:
             boxes: (D, 4) float32, x0, y0, x1, y1 in pixels of the input.
-            width: Of the picture, upright, pixels.
+            width: Of the image, upright, pixels.
             height: Likewise.
 
         Returns:
-            (D, 4) float32 in pixels of the picture, clipped to it.
+            (D, 4) float32 in pixels of the image, clipped to it.
         """
         new_width, new_height = self.scaled_size(width, height)
         corner = np.array(self._corner(new_width, new_height) * 2, np.float32)
@@ -190,7 +188,7 @@ class Preprocessing:
         return np.clip((boxes + corner) * ratio, 0, limit)
 
     def _corner(self, new_width: int, new_height: int) -> tuple[int, int]:
-        """Return x and y, in the resized picture, of the input's top left pixel."""
+        """Return x and y, in the resized image, of the input's top left pixel."""
         if self.fit == "pad":
             return 0, 0
         crop_height, crop_width = self.crop
@@ -198,7 +196,7 @@ class Preprocessing:
         return round((new_width - crop_width) / 2.0), round((new_height - crop_height) / 2.0)
 
     def padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Lay a normalised picture (1, 3, h, w) at the top left of the model's input, float32."""
+        """Lay a normalised image (1, 3, h, w) at the top left of the model's input, float32."""
         canvas = np.empty((1, 3, *self.crop), np.float32)
         canvas[...] = np.array(self.padding, np.float32)[:, None, None]
         canvas[:, :, : values.shape[2], : values.shape[3]] = values
@@ -216,7 +214,7 @@ def read_rgb(path: Path | str) -> Image.Image:
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:
-    """Return width and height of the picture in a file, pixels, turned as its EXIF tag says.
+    """Return width and height of the image in a file, pixels, turned as its EXIF tag says.
 
     Raises:
         ImageError: The file is missing, no image, or damaged.

@@ -83,20 +83,20 @@ def hub(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photo():
-    """A photograph that every installation has."""
+    """An image that every installation has."""
     from matplotlib.cbook import get_sample_data
 
     return Path(get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
 @pytest.fixture(scope="session")
-def photographs(photo, tmp_path_factory):
-    """Ten photographs: those of a folder where there is one, or pieces of ``photo``."""
+def photos(photo, tmp_path_factory):
+    """Ten photos: those of a folder where there is one, or pieces of ``photo``."""
     from splitrun.preprocessing import list_images
 
     folder = Path(os.environ.get("SPLITZOO_PHOTOS", REPOSITORY.parent / "shared/data/photos"))
     if not folder.is_dir() and "SPLITZOO_PHOTOS" not in os.environ:
-        folder = tmp_path_factory.mktemp("photographs")
+        folder = tmp_path_factory.mktemp("photos")
         _cut_up(photo, folder)
     return list_images(folder)[:10]
 

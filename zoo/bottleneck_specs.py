@@ -188,15 +188,15 @@ class FeatureCodecBottleneck(_LayerCut):
 
 
 class _InputBottleneck(Part):
-    """Codes the picture itself; the edge normalises and crops it for the backbone.
+    """Codes the image itself; the edge normalises and crops it for the backbone.
 
-    The model's input is the picture in [0, 1]: its preprocessing has mean 0 and deviation 1.
+    The model's input is the image in [0, 1]: its preprocessing has mean 0 and deviation 1.
     """
 
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     crop: tuple[Side, Side] | None = Field(
-        default=None, description="of the decoded picture, before the backbone"
+        default=None, description="of the decoded image, before the backbone"
     )
 
     @property
@@ -229,7 +229,7 @@ class InputCodecBottleneck(_InputBottleneck):
     @property
     def device(self) -> str:
         """What the device computes, in words."""
-        return f"{self.codec} of the picture"
+        return f"{self.codec} of the image"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return what the device graph gives for an input of that size."""

@@ -147,14 +147,14 @@ def build(spec: ModelSpec | str, *, seed: int = 0) -> "SplitModel":
     """
     import torch
 
-    from .parts import build_model, refuse_misfit
+    from .parts import build_model, check_fit
 
     spec = find_spec(spec) if isinstance(spec, str) else spec
     with building(spec), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = build_model(spec).eval()
-        refuse_misfit(model)
-        model.make_tables()
+        check_fit(model)
+        model.update()
     model.random_seed = seed
     return model
 

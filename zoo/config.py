@@ -37,7 +37,7 @@ class ModelConfig(BaseModel):
         default=None, description="how they were trained, where that was done here"
     )
     calibration: CalibrationRecord | None = Field(
-        default=None, description="how the entropy tables were fitted to photographs, if they were"
+        default=None, description="how the entropy tables were fitted to images, if they were"
     )
 
 

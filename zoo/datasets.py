@@ -1,4 +1,4 @@
-"""Labelled pictures on disk: folders of classes, COCO 2017 and PASCAL VOC 2012."""
+"""Labelled images on disk: folders of classes, COCO 2017 and PASCAL VOC 2012."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ _WNIDS = "imagenet-1k"
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Objects in one picture.
+    """Objects in one image.
 
     Attributes:
-        boxes: (B, 4) float32, x0, y0, x1, y1 in pixels of the picture, upright.
+        boxes: (B, 4) float32, x0, y0, x1, y1 in pixels of the image, upright.
         labels: (B,) int64, COCO's category numbers.
         crowd: (B,) bool: a crowd, which is neither to be found nor a mistake to find.
         area: (B,) float32, pixels, of the object's outline.
@@ -37,12 +37,12 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and what is on it.
+    """An image and what is on it.
 
     Attributes:
-        path: Of the picture.
-        name: Path below the data set's folder, with ``/``: identifies the picture.
-        target: Class index; or :class:`Boxes`; or the path of a picture of class indexes, 255
+        path: Of the image.
+        name: Path below the data set's folder, with ``/``: identifies the image.
+        target: Class index; or :class:`Boxes`; or the path of an image of class indexes, 255
             where nothing is said.
     """
 
@@ -60,7 +60,7 @@ class Dataset:
 
 
 def digest(*parts: Sequence[Sample]) -> str:
-    """Return the SHA-256 of the names and sizes of pictures: enough to tell data sets apart."""
+    """Return the SHA-256 of the names and sizes of images: enough to tell data sets apart."""
     content = hashlib.sha256()
     for samples in parts:
         for one in samples:
@@ -72,7 +72,7 @@ def digest(*parts: Sequence[Sample]) -> str:
 def read_dataset(
     task: Task, folder: str | Path, split: Split, labels: Sequence[str] = ()
 ) -> Dataset:
-    """Find the pictures of a data set and their targets.
+    """Find the images of a data set and their targets.
 
     Args:
         task: ``image-classification``: ``folder`` holds a folder per class, or ``train`` and
@@ -99,7 +99,7 @@ def read_dataset(
     }
     found = read[task](folder, split, tuple(labels))
     if not found.samples:
-        raise DatasetError(f"{folder} holds no pictures for {split}.")
+        raise DatasetError(f"{folder} holds no images for {split}.")
     return found
 
 
@@ -112,7 +112,7 @@ def _classes(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     if not names:
         raise DatasetError(
             f"{folder} has no folders of classes.",
-            next_step="Put the pictures of each class into a folder of the class's name.",
+            next_step="Put the images of each class into a folder of the class's name.",
         )
     indexes = _indexes(folder, names, labels or tuple(names))
     samples = [
@@ -164,29 +164,29 @@ def _coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     import io
 
     file = folder / "annotations" / f"instances_{split}2017.json"
-    pictures = folder / f"{split}2017"
-    if not file.is_file() or not pictures.is_dir():
+    images = folder / f"{split}2017"
+    if not file.is_file() or not images.is_dir():
         raise DatasetError(
-            f"{folder} is not COCO 2017: it needs {file.relative_to(folder)} and {pictures.name}/."
+            f"{folder} is not COCO 2017: it needs {file.relative_to(folder)} and {images.name}/."
         )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO(file)
-            samples = [_coco_sample(coco, pictures, number) for number in sorted(coco.getImgIds())]
+            samples = [_coco_sample(coco, images, number) for number in sorted(coco.getImgIds())]
     except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise DatasetError(f"{file} holds no annotations that can be read: {error}.") from error
     if split == "train":
-        # As torchvision's reference training: a picture without objects teaches nothing.
+        # As torchvision's reference training: an image without objects teaches nothing.
         samples = [
             one for one in samples if isinstance(one.target, Boxes) and len(one.target.boxes)
         ]
     return Dataset(samples, labels)
 
 
-def _coco_sample(coco: Any, pictures: Path, number: int) -> Sample:
+def _coco_sample(coco: Any, images: Path, number: int) -> Sample:
     name = str(coco.loadImgs(number)[0]["file_name"])
     if Path(name).name != name:
-        raise ValueError(f"the picture {name!r} lies outside {pictures.name}/")
+        raise ValueError(f"the image {name!r} lies outside {images.name}/")
     objects = [
         one
         for one in coco.loadAnns(coco.getAnnIds(imgIds=number))
@@ -195,7 +195,7 @@ def _coco_sample(coco: Any, pictures: Path, number: int) -> Sample:
     boxes = np.array([one["bbox"] for one in objects], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Sample(
-        pictures / name,
+        images / name,
         name,
         Boxes(
             boxes,
@@ -217,7 +217,7 @@ def _voc(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
             f"{folder} is not PASCAL VOC 2012: {file.relative_to(folder)} cannot be read."
         ) from error
     if any(Path(name).name != name for name in names):
-        raise DatasetError(f"{file} names pictures outside its folder.")
+        raise DatasetError(f"{file} names images outside its folder.")
     samples = [
         Sample(
             folder / "JPEGImages" / f"{name}.jpg",

@@ -32,11 +32,11 @@ def describe(spec: ModelSpec) -> Description:
     import torch
 
     from .catalog import building
-    from .parts import build_model, refuse_misfit
+    from .parts import build_model, check_fit
 
     with building(spec), torch.random.fork_rng(devices=[]):
         model = build_model(spec).eval()
-        refuse_misfit(model)
+        check_fit(model)
     return Description(
         spec=spec,
         wire=spec.wire,

@@ -59,7 +59,7 @@ def fetch_model(
         commit = fetch.commit(CONFIG_NAME, WEIGHTS_NAME)
         config = _read_config(repo, fetch.file(commit, CONFIG_NAME).parent)
         weights = fetch.file(commit, WEIGHTS_NAME)
-        _refuse_other_weights(repo, weights, config)
+        _check_weights(repo, weights, config)
         _note(repo, weights.parent)
     return weights.parent
 
@@ -216,7 +216,7 @@ def _read_config(repo: Repo, folder: Path) -> ModelConfig:
         raise HubError(f"Cannot use {repo}: {error.message}", next_step=error.next_step) from error
 
 
-def _refuse_other_weights(repo: Repo, weights: Path, config: ModelConfig) -> None:
+def _check_weights(repo: Repo, weights: Path, config: ModelConfig) -> None:
     found = sha256_file(weights)
     if found == config.weights_sha256:
         return

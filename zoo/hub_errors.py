@@ -65,7 +65,7 @@ def hub_calls(repo: Repo, cache: Path, *, pushing: bool = False) -> Iterator[Non
         )
     hooks = get_session().event_hooks
     hooks["request"].append(_bound_timeout)
-    hooks["response"].append(_refuse_long_wait)
+    hooks["response"].append(_check_wait)
     try:
         yield
     except (
@@ -75,7 +75,7 @@ def hub_calls(repo: Repo, cache: Path, *, pushing: bool = False) -> Iterator[Non
         raise _explain(error, repo, cache, pushing) from error
     finally:
         hooks["request"].remove(_bound_timeout)
-        hooks["response"].remove(_refuse_long_wait)
+        hooks["response"].remove(_check_wait)
 
 
 def is_outage(error: Exception) -> bool:
@@ -285,7 +285,7 @@ def _bound_timeout(request: Any) -> None:
     }
 
 
-def _refuse_long_wait(response: Any) -> None:
+def _check_wait(response: Any) -> None:
     from huggingface_hub.utils import hf_raise_for_status
 
     if response.status_code >= 400 and _wait_asked(response) > LONGEST_WAIT_S:

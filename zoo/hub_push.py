@@ -9,9 +9,9 @@ from .hub_errors import hub_calls
 from .hub_names import checked_token, parse_repo
 
 CARD_NAME = "README.md"
-PICTURE_NAME = "split.png"
+IMAGE_NAME = "split.png"
 FIGURES = ("tradeoff", "tradeoff-dark")
-"""Pictures of ``splitzoo profile tradeoff``, for a light page and for a dark one, without .png."""
+"""Images of ``splitzoo profile tradeoff``, for a light page and for a dark one, without .png."""
 
 
 def push_model(
@@ -25,7 +25,7 @@ def push_model(
 ) -> str:
     """Publish a saved model in one commit; the repository is made if it does not exist.
 
-    Config, weights, card and its pictures are sent, and nothing else that lies in the folder.
+    Config, weights, card and its images are sent, and nothing else that lies in the folder.
 
     Args:
         folder: Of the model.
@@ -33,7 +33,7 @@ def push_model(
         private: Make it a private repository. One that exists must be private already.
         token: With the right to write; by default the one of ``HF_TOKEN`` or ``hf auth login``.
         message: Of the commit.
-        card: A ``README.md``, or a folder that holds one; its pictures lie beside it. By default
+        card: A ``README.md``, or a folder that holds one; its images lie beside it. By default
             the model's folder is looked in.
 
     Returns:
@@ -81,5 +81,5 @@ def _card_files(place: Path, *, wanted: bool) -> dict[str, Path]:
         if wanted:
             raise HubError(f"There is no card at {card}.", next_step="splitzoo cards build")
         return {}
-    pictures = [card.with_name(PICTURE_NAME), *(card.with_name(f"{one}.png") for one in FIGURES)]
-    return {CARD_NAME: card} | {one.name: one for one in pictures if one.is_file()}
+    images = [card.with_name(IMAGE_NAME), *(card.with_name(f"{one}.png") for one in FIGURES)]
+    return {CARD_NAME: card} | {one.name: one for one in images if one.is_file()}

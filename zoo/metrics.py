@@ -1,6 +1,6 @@
 """How good answers are: top-1 and top-5, mean average precision, mean intersection over union.
 
-A result is what is kept of one picture, small and free of torch, so that an evaluation can stop and
+A result is what is kept of one image, small and free of torch, so that an evaluation can stop and
 go on, and processes can hand theirs to one another.
 """
 
@@ -18,7 +18,7 @@ from .kinds import Task
 
 TOP = 5
 UNLABELLED = 255
-"""Of a picture of class indexes: nothing is said of these pixels."""
+"""Of an image of class indexes: nothing is said of these pixels."""
 
 Scores = dict[str, float]
 """By metric, shares in [0, 1]."""
@@ -33,19 +33,19 @@ class _Result(BaseModel):
 
 
 class ClassResult(_Result):
-    """The best classes, best first, and the right one."""
+    """The best classes, best first, and the correct one."""
 
     answer: Annotated[tuple[Index, ...], Field(min_length=1, max_length=TOP)]
     label: Index
 
     @property
-    def right(self) -> bool:
-        """The best class is the right one."""
+    def correct(self) -> bool:
+        """The best class is the correct one."""
         return self.answer[0] == self.label
 
 
 class PixelResult(_Result):
-    """How many pixels of each right class were given to each class.
+    """How many pixels of each correct class were given to each class.
 
     Attributes:
         pairs: ``right · classes + given`` to a count, for pairs that occur.
@@ -55,7 +55,7 @@ class PixelResult(_Result):
 
 
 class BoxResult(_Result):
-    """Objects found and objects there, in pixels of the picture."""
+    """Objects found and objects there, in pixels of the image."""
 
     boxes: list[Box]
     scores: list[Finite]
@@ -86,11 +86,11 @@ NAMES = {
 
 
 def classification_result(logits: NDArray[np.float32], label: int) -> ClassResult:
-    """Return the best classes, best first, and the right one.
+    """Return the best classes, best first, and the correct one.
 
     Args:
         logits: (classes,) float32.
-        label: The right class index.
+        label: The correct class index.
     """
     best = np.argsort(-logits.astype(np.float64), kind="stable")[:TOP]
     return ClassResult(answer=tuple(best.tolist()), label=label)
@@ -99,7 +99,7 @@ def classification_result(logits: NDArray[np.float32], label: int) -> ClassResul
 def segmentation_result(
     classes: NDArray[np.integer], truth: NDArray[np.integer], num_classes: int
 ) -> PixelResult:
-    """Count, for each right class that occurs, the pixels given to each class.
+    """Count, for each correct class that occurs, the pixels given to each class.
 
     Args:
         classes: (h, w), the answer.
@@ -116,8 +116,8 @@ def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResu
     """Return objects found and objects there.
 
     Args:
-        found: ``boxes`` (D, 4), ``scores`` (D,), ``labels`` (D,), boxes in pixels of the picture.
-        truth: In pixels of the picture.
+        found: ``boxes`` (D, 4), ``scores`` (D,), ``labels`` (D,), boxes in pixels of the image.
+        truth: In pixels of the image.
     """
     return BoxResult(
         boxes=found["boxes"].astype(float).round(2).tolist(),
@@ -131,7 +131,7 @@ def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResu
 
 
 def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
-    """Return the metrics of ``METRICS[task]`` over at least one picture, each in [0, 1].
+    """Return the metrics of ``METRICS[task]`` over at least one image, each in [0, 1].
 
     Args:
         task: Of the model.
@@ -144,7 +144,7 @@ def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
     if task == "image-classification":
         count = len(results)
         return {
-            "top1": sum(one.right for one in results) / count,
+            "top1": sum(one.correct for one in results) / count,
             "top5": sum(one.label in one.answer for one in results) / count,
         }
     if task == "semantic-segmentation":
@@ -160,7 +160,7 @@ def _segmentation_scores(results: Sequence[PixelResult], num_classes: int) -> Sc
     matrix = counts.reshape(num_classes, num_classes)
     right = np.diag(matrix)
     union = matrix.sum(0) + matrix.sum(1) - right
-    # Over the classes that occur in the pictures, or in the answers.
+    # Over the classes that occur in the images, or in the answers.
     shares = right[union > 0] / union[union > 0]
     return {
         "miou": float(shares.mean()) if shares.size else 0.0,

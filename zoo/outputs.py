@@ -25,7 +25,7 @@ def results_of(spec: ModelSpec, outputs: Any, samples: Sequence[Sample]) -> list
         samples: That they are of, in their order.
 
     Raises:
-        ImageError: A picture or a picture of class indexes cannot be read.
+        ImageError: An image or an image of class indexes cannot be read.
         DatasetError: The data set has a class that the model does not.
     """
     if spec.task == "object-detection":
@@ -36,7 +36,7 @@ def results_of(spec: ModelSpec, outputs: Any, samples: Sequence[Sample]) -> list
 
 
 def result_of(spec: ModelSpec, output: Any, sample: Sample) -> Result:
-    """Return what is scored of one picture's output, as numpy arrays.
+    """Return what is scored of one image's output, as numpy arrays.
 
     Args:
         spec: Of the model.
@@ -55,14 +55,14 @@ def result_of(spec: ModelSpec, output: Any, sample: Sample) -> Result:
 def _detection(
     preprocessing: Preprocessing, found: dict[str, NDArray[Any]], sample: Sample, truth: Boxes
 ) -> Result:
-    boxes = preprocessing.to_picture(found["boxes"], *upright_size(sample.path))
+    boxes = preprocessing.to_image(found["boxes"], *upright_size(sample.path))
     return detection_result({**found, "boxes": boxes}, truth)
 
 
 def _segmentation(
     spec: ModelSpec, logits: NDArray[np.float32], sample: Sample, truth: Path
 ) -> Result:
-    """Compare at the size to which the picture was scaled, as torchvision's evaluation does."""
+    """Compare at the size to which the image was scaled, as torchvision's evaluation does."""
     width, height = spec.preprocessing.scaled_size(*upright_size(sample.path))
     wanted = np.asarray(read_class_map(truth).resize((width, height), Image.Resampling.NEAREST))
     known = (wanted < spec.num_classes) | (wanted == 255)
@@ -75,7 +75,7 @@ def _segmentation(
 
 
 def read_class_map(path: Path) -> Image.Image:
-    """Read a picture of class indexes, such as VOC's, whose colours are indexes of a palette.
+    """Read an image of class indexes, such as VOC's, whose colours are indexes of a palette.
 
     Raises:
         ImageError: It is missing, damaged, or of another kind.

@@ -71,7 +71,7 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
 
     Args:
         whole: Of the network, with an image codec in front of it.
-        codec: Of the picture or, after a layer, of its features.
+        codec: Of the image or, after a layer, of its features.
         quality: In the codec's own units.
         layer: Of the backbone, after which it is cut; None: in front of it.
 

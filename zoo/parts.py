@@ -94,7 +94,7 @@ def _head(spec: ModelSpec) -> nn.Module:
 
 
 def _tail_input(spec: ModelSpec) -> tuple[int, int]:
-    """Return height and width of the picture as the backbone takes it."""
+    """Return height and width of the image as the backbone takes it."""
     return getattr(spec.bottleneck, "crop", None) or spec.preprocessing.crop
 
 
@@ -132,7 +132,7 @@ def build_model(spec: ModelSpec) -> SplitModel:
     if before is not None:
         decoder.add_module("g_s", before)
     decoder.add_module("tail", TAILS[spec.task](spec))
-    return SplitModel(spec, encoder=encoder, coder=bottleneck, decoder=decoder)
+    return SplitModel(spec, encoder=encoder, bottleneck=bottleneck, decoder=decoder)
 
 
 _NOT_TOLD = (
@@ -143,10 +143,10 @@ _NOT_TOLD = (
 """Of networks whose shapes cannot be computed without their numbers."""
 
 
-def refuse_misfit(model: SplitModel) -> None:
+def check_fit(model: SplitModel) -> None:
     """Refuse a model whose parts do not take what the ones before them give.
 
-    Shapes alone are computed, for one picture of the input shape: in milliseconds, and without
+    Shapes alone are computed, for one image of the input shape: in milliseconds, and without
     memory. The model is left as it is.
 
     Raises:
@@ -161,16 +161,16 @@ def refuse_misfit(model: SplitModel) -> None:
     try:
         with mode, torch.no_grad():
             latent = encoder(torch.empty(1, *spec.input_shape))
-            _refuse_shape(spec, "the encoder", latent, spec.latent_shape)
+            _check_shape(spec, "the encoder", latent, spec.latent_shape)
             for part in decoder.children():
                 latent = getattr(part, "dense", part)(latent)
     except _NOT_TOLD:
         return
     if spec.task == "image-classification":
-        _refuse_shape(spec, "the network", latent, (spec.num_classes,))
+        _check_shape(spec, "the network", latent, (spec.num_classes,))
 
 
-def _refuse_shape(spec: ModelSpec, part: str, given: Any, said: tuple[int, ...]) -> None:
+def _check_shape(spec: ModelSpec, part: str, given: Any, said: tuple[int, ...]) -> None:
     shape = tuple(getattr(given, "shape", ())[1:])
     if shape != said:
         raise SpecError(

@@ -55,10 +55,10 @@ def assemble(
         decoder = model.decoder.get_submodule("g_s.0")
         codec = spec.bottleneck
         if local_files_only:
-            _refuse_missing(spec, _codec_url(codec))
-        parts = (model.encoder, model.coder, decoder)
+            _check_available(spec, _codec_url(codec))
+        parts = (model.encoder, model.bottleneck, decoder)
         load_compressai_weights(parts, codec.architecture, codec.quality, codec.metric)  # pyright: ignore[reportArgumentType]
-    model.make_tables()
+    model.update()
     model.random_seed = None
     return model.eval()
 
@@ -99,7 +99,7 @@ def _file_of(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
-def _refuse_missing(spec: ModelSpec, url: str | None) -> None:
+def _check_available(spec: ModelSpec, url: str | None) -> None:
     if url is not None and not _at_hand(url):
         raise WeightsNotFoundError(
             spec.name,
@@ -156,7 +156,7 @@ def _load_dense(tail: nn.Module, spec: ModelSpec, local_files_only: bool) -> Non
             spec.name, f"torchvision publishes none for {spec.backbone}", next_step=_RANDOM
         )
     if local_files_only:
-        _refuse_missing(spec, weights.url)
+        _check_available(spec, weights.url)
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:

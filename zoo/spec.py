@@ -76,7 +76,7 @@ class ModelSpec(Part):
         if self.cut is not None:
             raise ValueError(f"a bottleneck of kind {bottleneck.kind} is in front of any cut")
         if any(given.mean) or any(one != 1 for one in given.std):
-            raise ValueError("a codec of pictures takes them with mean 0 and std 1")
+            raise ValueError("a codec of images takes them with mean 0 and std 1")
         if bottleneck.crop and any(a > b for a, b in zip(bottleneck.crop, given.crop, strict=True)):
             raise ValueError(f"a crop of {bottleneck.crop} out of an input of {given.crop}")
         return self

@@ -32,7 +32,7 @@ class SplitModel(nn.Module):
     Args:
         spec: What the model is.
         encoder: Image (N, 3, H, W) float32 to latent (N, C, h, w) float32.
-        coder: The bottleneck: quantiser and entropy model of the latent.
+        bottleneck: Quantiser and entropy model of the latent.
         decoder: Quantised latent to output, the rest of the backbone included.
 
     Attributes:
@@ -40,18 +40,18 @@ class SplitModel(nn.Module):
         origin: Where the weights were before, in words, such as a file that was converted.
         training_record: How the weights were trained, where that was done here.
         calibration: The entropy coder that is used in place of the bottleneck's own, if one was
-            fitted to photographs; see :func:`splitzoo.zoo.calibrate`.
+            fitted to images; see :func:`splitzoo.zoo.calibrate`.
         random_seed: Of the weights, while they are those of a random generator; training and
             loading weights set it to None.
     """
 
     def __init__(
-        self, spec: ModelSpec, encoder: nn.Module, coder: Bottleneck, decoder: nn.Module
+        self, spec: ModelSpec, encoder: nn.Module, bottleneck: Bottleneck, decoder: nn.Module
     ) -> None:
         super().__init__()
         self.spec = spec
         self.encoder = encoder
-        self.coder = coder
+        self.bottleneck = bottleneck
         self.decoder = decoder
         self.source = spec.name
         self.origin = ""
@@ -72,7 +72,7 @@ class SplitModel(nn.Module):
             For classifiers, logits (N, classes) float32; for segmentation, logits
             (N, classes, H, W); for detectors, a list of boxes, labels and scores per image.
         """
-        return self.decoder(self.coder(self.encoder(image)))
+        return self.decoder(self.bottleneck(self.encoder(image)))
 
     @torch.no_grad()
     def wire_tensors(self, image: Tensor) -> tuple[NDArray[Any], ...]:
@@ -82,22 +82,22 @@ class SplitModel(nn.Module):
             The tensors that ``spec.wire`` lists, each (N, C, h, w).
 
         Raises:
-            SpecError: The picture is so small that it leaves no latent.
+            SpecError: The image is so small that it leaves no latent.
         """
         height, width = image.shape[-2:]
         if any(min(one.shape) < 1 for one in self.spec.bottleneck.wire(height, width)):
             raise SpecError(
-                f"A picture of {height}×{width} pixels leaves no latent.",
+                f"An image of {height}×{width} pixels leaves no latent.",
                 next_step=f"{self.spec.name} is made for {self.spec.input_shape[1]}×"
                 f"{self.spec.input_shape[2]}: scale it up.",
             )
-        return tuple(tensor.cpu().numpy() for tensor in self.coder.send(self.encoder(image)))
+        return tuple(tensor.cpu().numpy() for tensor in self.bottleneck.send(self.encoder(image)))
 
     def compress(self, image: Tensor) -> list[bytes]:
         """Run the device half: images (N, 3, H, W) float32 to one stream each.
 
         Raises:
-            SpecError: The pictures are so small that they leave no latent.
+            SpecError: The images are so small that they leave no latent.
         """
         tensors = self.wire_tensors(image)
         return [self.codec.compress(*one) for one in zip(*tensors, strict=True)]
@@ -127,25 +127,25 @@ class SplitModel(nn.Module):
                 next_step="Decompress streams of different shapes one by one.",
             )
         batch = [torch.from_numpy(np.stack(one)).to(self._device) for one in zip(*received)]  # noqa: B905  # of one shape, as checked
-        return self.decoder(self.coder.receive(*batch))
+        return self.decoder(self.bottleneck.receive(*batch))
 
     def hyper(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         """Run the hyper-decoder for one image: z (C, h, w) to scale indexes and what follows."""
         batch = torch.from_numpy(np.ascontiguousarray(hyper_symbols))[None].to(self._device)
         with torch.no_grad():
-            return tuple(tensor[0].cpu().numpy() for tensor in self.coder.hyper(batch))
+            return tuple(tensor[0].cpu().numpy() for tensor in self.bottleneck.hyper(batch))
 
     def device_parameters(self) -> Iterator[nn.Parameter]:
         """Give the learned parameters on the device: of the encoder, and of h_a and h_s if any."""
         yield from self.encoder.parameters()
-        for name in self.coder.on_device:
-            yield from self.coder.get_submodule(name).parameters()
+        for name in self.bottleneck.on_device:
+            yield from self.bottleneck.get_submodule(name).parameters()
 
     def edge_parameters(self) -> Iterator[nn.Parameter]:
         """Give the learned parameters on the edge; those of h_s are on both sides."""
         yield from self.decoder.parameters()
-        for name in self.coder.on_edge:
-            yield from self.coder.get_submodule(name).parameters()
+        for name in self.bottleneck.on_edge:
+            yield from self.bottleneck.get_submodule(name).parameters()
 
     @property
     def _device(self) -> torch.device:
@@ -159,18 +159,18 @@ class SplitModel(nn.Module):
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
         if self._tables_are_old:
-            self.make_tables()
+            self.update()
         self._calibration = calibration
         self._codec = None
 
     def _coder(self) -> Coder:
-        return self._calibration.coder() if self._calibration else self.coder.coder()
+        return self._calibration.coder() if self._calibration else self.bottleneck.entropy_coder()
 
     @property
     def codec(self) -> Codec:
         """Coder and stream id of the present weights; made anew after training."""
         if self._tables_are_old:
-            self.make_tables()
+            self.update()
         if self._codec is None or self.training:
             coder = self._coder()
             # Of no memory: a coder looks at the shapes alone.
@@ -189,9 +189,9 @@ class SplitModel(nn.Module):
             content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         return content.digest()
 
-    def make_tables(self) -> None:
+    def update(self) -> None:
         """Make the integer tables from the present weights."""
-        self.coder.make_tables()
+        self.bottleneck.update()
         self._calibration = None
         self._codec = None
         self._tables_are_old = self.training

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .split_model import SplitModel
 
 _CALIBRATED = "calibrated."
-"""Of the names of tables that were fitted to photographs."""
+"""Of the names of tables that were fitted to images."""
 
 
 def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -> Path:
@@ -101,14 +101,14 @@ def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "Sp
         else tensor
         for name, tensor in state.items()
     }
-    _refuse_other_tensors(path, expected, state)
+    _check_tensors(path, expected, state)
     model.load_state_dict(state)
     model.random_seed = config.random_seed
     model.origin = config.origin
     model.training_record = config.training
     if config.calibration is not None:
         model.calibration = Calibration(calibrated, config.calibration)
-        _refuse_other_coder(path, model)
+        _check_coder(path, model)
     # Hostile tables are refused now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
@@ -128,9 +128,9 @@ def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
     return {name.removeprefix(_CALIBRATED): state.pop(name).numpy() for name in names}
 
 
-def _refuse_other_coder(path: Path, model: "SplitModel") -> None:
+def _check_coder(path: Path, model: "SplitModel") -> None:
     """Refuse fitted tables that are not for what this model sends."""
-    own, found = model.coder.coder(), model.codec.coder
+    own, found = model.bottleneck.entropy_coder(), model.codec.coder
     same = all(getattr(own, one) == getattr(found, one) for one in ("takes", "gives", "channels"))
     latent = getattr(getattr(found, "tables", None), "channels", None)
     wanted = model.spec.latent_shape[0]
@@ -159,9 +159,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     return half
 
 
-def _refuse_other_tensors(
-    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> None:
+def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     # Entropy tables are as long as they are; their contents are checked when read.
     def fits(name: str) -> bool:
         have, want = found[name], expected[name]

@@ -65,5 +65,5 @@ def copy_weights(part: nn.Module, state: Mapping[str, Tensor], ours: str, theirs
 
 
 def whole_spec(spec: ModelSpec) -> bool:
-    """Say whether a model is a whole network with a codec of pictures in front of it."""
+    """Say whether a model is a whole network with a codec of images in front of it."""
     return spec.cut is None and spec.method == "input-compression"

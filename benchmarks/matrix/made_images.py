@@ -1,4 +1,4 @@
-"""Made pictures as files, for commands that take a folder of photographs where there is none."""
+"""Made images as files, for commands that take a folder of images where there is none."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 from splitrun.preprocessing import Preprocessing
-from splitzoo.export.recording import picture
+from splitzoo.export.recording import seeded_image
 
 _FIRST = 1 << 16
-"""Seed of the first: those of the pictures that parity is checked on are smaller."""
+"""Seed of the first: those of the images that parity is checked on are smaller."""
 
 
-def write_pictures(preprocessing: Preprocessing, folder: Path, count: int) -> None:
-    """Write PNG files of pictures with the spectrum of photographs, as large as a model's input.
+def write_images(preprocessing: Preprocessing, folder: Path, count: int) -> None:
+    """Write PNG files of images with the spectrum of images, as large as a model's input.
 
     Args:
         preprocessing: Of the model.
@@ -22,6 +22,6 @@ def write_pictures(preprocessing: Preprocessing, folder: Path, count: int) -> No
     """
     mean, std = (np.reshape(one, (3, 1, 1)) for one in (preprocessing.mean, preprocessing.std))
     for number in range(count):
-        values = picture(preprocessing, _FIRST + number)[0] * std + mean
+        values = seeded_image(preprocessing, _FIRST + number)[0] * std + mean
         pixels = np.rint(255 * values).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{number:03}.png")

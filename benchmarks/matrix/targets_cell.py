@@ -53,12 +53,12 @@ class Cell:
         state: Refused is what this project says of a model and a target; failed is what another
             library says, and parity that does not hold.
         reason: Where it is not exported.
-        symbols: Integers compared with PyTorch's, over the pictures of parity; 0 where floats are
+        symbols: Integers compared with PyTorch's, over the images of parity; 0 where floats are
             sent.
         symbols_differing: Of these.
         sent_tolerance: Of floats that are sent, relative to the largest.
         output_error: Largest of the edge's, relative.
-        flips: Below fp32, share of the symbols that differ, on pictures held out.
+        flips: Below fp32, share of the symbols that differ, on images held out.
         largest_difference: Likewise, of a symbol.
         rate_inflation: Likewise, share by which the payload grows.
         beyond: Limits that this is beyond; it was exported with ``--accept``.
@@ -81,25 +81,25 @@ class Cell:
     seconds: float = 0.0
 
 
-def measure_cell(model: SplitModel, column: Column, pictures: Path) -> Cell:
+def measure_cell(model: SplitModel, column: Column, images: Path) -> Cell:
     """Export a model, and note how it compares with PyTorch.
 
     Args:
         model: In evaluation mode.
         column: To export to.
-        pictures: Folder, for what is below fp32.
+        images: Folder, for what is below fp32.
     """
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
         try:
-            cell = _export(model, column, pictures, folder)
+            cell = _export(model, column, images, folder)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is what the table is for
             cell = Cell(column.title, _state(error), _words(error, model.spec.name, temporary))
     return replace(cell, seconds=round(time.perf_counter() - begun, 1))
 
 
-def _export(model: SplitModel, column: Column, pictures: Path, folder: Path) -> Cell:
+def _export(model: SplitModel, column: Column, images: Path, folder: Path) -> Cell:
     lower = column.precision != "fp32"
     manifest = export_split(
         model,
@@ -107,7 +107,7 @@ def _export(model: SplitModel, column: Column, pictures: Path, folder: Path) -> 
         target=column.target,
         precision=column.precision,
         aot=column.aot,
-        calibration=pictures if lower else None,
+        calibration=images if lower else None,
         keep_tables=True,
         accept=lower,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix.made_images import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
 from benchmarks.matrix.tensorrt_rtx import rtx_version
@@ -65,7 +65,7 @@ ON_A_GPU = "torch-tensorrt"
 """It compiles on an NVIDIA GPU alone."""
 
 _DENSE_INPUT = {"resize": 256, "crop": (256, 320), "longest": 0}
-_PICTURES = 16
+_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Row:
         model: Its name.
         bottleneck: Its kind, in words.
         task: Of the model.
-        input: Height and width of the pictures that it was exported for, pixels.
+        input: Height and width of the images that it was exported for, pixels.
         trained: Its weights are not random.
         cells: One for each column.
     """
@@ -96,14 +96,14 @@ class Matrix:
     Attributes:
         columns: Titles.
         rows: In the order of the models that were asked for.
-        photographs: Pictures held out were photographs, not made.
+        images: Images held out were images, not made.
         tensorrt_rtx: Version; empty where it is not installed.
         seconds: That all of it took.
     """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    photographs: bool
+    images: bool
     tensorrt_rtx: str
     seconds: float
 
@@ -115,7 +115,7 @@ class Job:
     Attributes:
         name: Of the model.
         columns: To export to.
-        photographs: Folder of them; None makes pictures.
+        images: Folder of them; None makes images.
         aot: Compile ahead of time, though it takes long.
         folder: For what the process makes; whoever gave it removes it.
         threads: For PyTorch in the process.
@@ -123,7 +123,7 @@ class Job:
 
     name: str
     columns: tuple[Column, ...]
-    photographs: Path | None = None
+    images: Path | None = None
     aot: bool = False
     folder: Path = Path()
     threads: int = 1
@@ -175,7 +175,7 @@ def measure_matrix(
     names: Sequence[str],
     columns: Sequence[Column],
     *,
-    photographs: Path | None = None,
+    images: Path | None = None,
     aot: bool = False,
     jobs: int = 1,
     done: Callable[[str], None] = lambda name: None,
@@ -185,7 +185,7 @@ def measure_matrix(
     Args:
         names: Of models.
         columns: To export to.
-        photographs: Folder, for what is below fp32; None makes pictures.
+        images: Folder, for what is below fp32; None makes images.
         aot: Compile every model ahead of time.
         jobs: Models at a time.
         done: Called with the name of each model that is done.
@@ -193,16 +193,14 @@ def measure_matrix(
     begun, rows = time.perf_counter(), {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with tempfile.TemporaryDirectory() as folder:
-        work = [
-            Job(name, tuple(columns), photographs, aot, Path(folder), threads) for name in names
-        ]
+        work = [Job(name, tuple(columns), images, aot, Path(folder), threads) for name in names]
         for number, row in run_apart(_measure_apart, work, jobs=jobs, crashed=_crashed):
             rows[number] = row
             done(names[number])
     return Matrix(
         columns=tuple(one.title for one in columns),
         rows=tuple(rows[number] for number in sorted(rows)),
-        photographs=photographs is not None,
+        images=images is not None,
         tensorrt_rtx=rtx_version(),
         seconds=round(time.perf_counter() - begun),
     )
@@ -225,8 +223,8 @@ def measure_row(job: Job) -> Row:
         else catalog.build(matrix_spec(job.name))
     )
     with tempfile.TemporaryDirectory() as made:
-        if job.photographs is None:
-            write_pictures(model.spec.preprocessing, Path(made), _PICTURES)
+        if job.images is None:
+            write_images(model.spec.preprocessing, Path(made), _IMAGES)
         cells = []
         for column in job.columns:
             gc.collect()
@@ -234,7 +232,7 @@ def measure_row(job: Job) -> Row:
             cells.append(
                 Cell(column.title, "not tried", NOT_TRIED)
                 if left_out
-                else measure_cell(model, column, job.photographs or Path(made))
+                else measure_cell(model, column, job.images or Path(made))
             )
     return _row(model.spec, cells, trained=model.random_seed is None)
 

@@ -66,12 +66,12 @@ def _head(matrix: Matrix) -> Iterable[str]:
     exact = [cell for cell in cells if cell.flips is None]
     differing, count = (sum(getattr(cell, name) for cell in exact) for name in _SYMBOLS)
     farthest = max((cell.output_error for cell in cells), default=0.0)
-    pictures = "photographs" if matrix.photographs else "made pictures"
+    images = "images" if matrix.images else "made images"
     yield f"{counted(matrix)}."
     yield ""
     yield (
         "Each cell is a whole export with `splitzoo export split`, checked against PyTorch on "
-        "three test pictures. In fp32 it says how many of the integers that the device sends "
+        "three test images. In fp32 it says how many of the integers that the device sends "
         "differ; those that do lay within 1e-4 of a rounding boundary, or the export would have "
         f"failed. Over all cells in fp32, {differing:,} of {count:,} differ, and no edge's output "
         f"is farther from PyTorch's than {farthest:.0e} of the largest. Where floats are sent, it "
@@ -80,11 +80,11 @@ def _head(matrix: Matrix) -> Iterable[str]:
     yield ""
     yield (
         "Below fp32, it is the device graph that computes less precisely; the edge stays in fp32. "
-        f"The cell says which share of the symbols differs from fp32's on {pictures} that no "
+        f"The cell says which share of the symbols differs from fp32's on {images} that no "
         "ranges were taken from, by how much at most where that is more than 1, and how much more "
         "is sent. The 8-bit values of channel reduction have a range of their own in each image: "
         "where an extreme moves, all of them do. With means from a hyperprior, y is compared on "
-        f"pictures whose z is the same. {_kept()} {_BEYOND} marks what is beyond the "
+        f"images whose z is the same. {_kept()} {_BEYOND} marks what is beyond the "
         f"exporter's limits: it takes `--accept`. {_weights(matrix)}"
     )
     yield ""
@@ -98,7 +98,7 @@ def _head(matrix: Matrix) -> Iterable[str]:
     if any(row.task != "image-classification" for row in matrix.rows):
         yield ""
         yield (
-            "Detectors and segmentation take smaller pictures here than in the zoo, for time: "
+            "Detectors and segmentation take smaller images here than in the zoo, for time: "
             "their graphs are the same. Of detectors, the graphs are the dense parts; proposals "
             "and the choice of boxes run between and after them."
         )

@@ -8,7 +8,7 @@ from types import ModuleType
 from splitrun.bundle import Bundle
 from splitrun.errors import BundleError
 from splitrun.tensorrt.builder import build
-from splitzoo.export.tensorrt_operators import refuse_unsupported
+from splitzoo.export.tensorrt_operators import check_supported
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def build_graphs(bundle: Bundle, names: Sequence[str] = ()) -> tuple[Built, ...]
         try:
             build(module, path)
             # Those of the edge were written for ONNX Runtime, and not checked yet.
-            refuse_unsupported(path)
+            check_supported(path)
         except BundleError as error:
             built.append(Built(name, error.message))
         else:

@@ -50,7 +50,7 @@ def compare(spec: ModelSpec) -> str:
     model = build(spec)
     mapped, _ = map_tensors(spec, tensors, model.state_dict())
     model.load_state_dict(model.state_dict() | mapped)
-    model.make_tables()
+    model.update()
     parity = check_parity(model, tensors)
     if parity.not_checked:
         return parity.not_checked
@@ -74,17 +74,17 @@ def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
         parts = build_codec(sizes, (_SIDE, _SIDE))
         peer: Any = model_architectures[sizes.architecture](*sizes.sizes).eval()
     encoder, bottleneck, decoder = parts
-    bottleneck.make_tables()
-    coder = bottleneck.coder()
+    bottleneck.update()
+    coder = bottleneck.entropy_coder()
     whole = nn.ModuleDict({"encoder": encoder, "bottleneck": bottleneck, "decoder": decoder})
     whole.eval()
     peer.load_state_dict({name.partition(".")[2]: one for name, one in whole.state_dict().items()})
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
-    picture = nn.functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
+    image = nn.functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
     quantised = _record_symbols(peer)
-    expected = peer.decompress(**peer.compress(picture))["x_hat"]
-    sent = dict(zip(bottleneck.sends, bottleneck.send(encoder(picture)), strict=True))
+    expected = peer.decompress(**peer.compress(image))["x_hat"]
+    sent = dict(zip(bottleneck.wire_names, bottleneck.send(encoder(image)), strict=True))
     wire = [one[0].numpy() for one in sent.values()]
 
     def hyper(symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
@@ -95,7 +95,7 @@ def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
     found = decoder(bottleneck.receive(*(torch.from_numpy(np.stack([one])) for one in received)))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= _TOLERANCE:
-        raise ParityError(f"the picture differs from CompressAI's by {error:.0e} of its range")
+        raise ParityError(f"the image differs from CompressAI's by {error:.0e} of its range")
     # The joint codec rounds y position by position: of its symbols, those of z can be compared.
     integers = [sent[name] for name in ("hyper_symbols", "symbols") if name in sent]
     pairs = list(zip(integers, quantised, strict=False))
@@ -103,7 +103,7 @@ def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
     equal = sum(int((ours == theirs).sum()) for ours, theirs in pairs)
     return (
         f"compressai {version('compressai')}: {equal:,} of {count:,} symbols equal, "
-        f"decoded picture {_within(error)}"
+        f"decoded image {_within(error)}"
     )
 
 

@@ -98,10 +98,10 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "architecture differ in β, quality, or, for CR + BQ, the number of channels. Elements are "
         "those of the main tensor that the device gives for one image of the model's input size, "
         "before coding; encoder bits are those of Eq. 1 of the SC2 paper. The last column says "
-        "what the same random weights and pictures gave in sc2bench's own model: all integers "
+        "what the same random weights and images gave in sc2bench's own model: all integers "
         "that are sent, and the outputs; of CR + BQ the outputs alone, without the quantiser. "
         "Learned image codecs are held against CompressAI's, by their symbols (of mbt2018 those of "
-        "z) and by the picture of 128×128 pixels that comes back through the bytes of each. Other "
+        "z) and by the image of 128×128 pixels that comes back through the bytes of each. Other "
         "image codecs have no reference. MACs include those of mbt2018's context network, which "
         "runs in the coder.",
         "",

@@ -82,7 +82,7 @@ def missing_packages(*formats: Format) -> tuple[str, ...]:
     return tuple(name for name in needed if importlib.util.find_spec(name) is None)
 
 
-def refuse_missing(format: Format, target: str) -> None:
+def check_packages(format: Format, target: str) -> None:
     """Refuse a format whose packages are not installed.
 
     Raises:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..precision.integers import SYMMETRIC
-from ..tensorrt_operators import refuse_unsupported
+from ..tensorrt_operators import check_supported
 from .base import Source
 from .onnx_file import OnnxFormat
 
@@ -27,9 +27,9 @@ class TensorRTFormat(OnnxFormat):
             BundleError: TensorRT documents no support for one of its operators or types.
         """
         super().write(source, path)
-        refuse_unsupported(path)
+        check_supported(path)
 
     def check(self, path: Path) -> None:
         """Check the file with onnx and against the operators that TensorRT documents."""
         super().check(path)
-        refuse_unsupported(path)
+        check_supported(path)

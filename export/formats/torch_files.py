@@ -45,7 +45,7 @@ class TorchScriptFormat(_TorchFormat):
 
     def check(self, path: Path) -> None:
         """Check that the file is an archive with code."""
-        _refuse_without(path, "code/")
+        _check_part(path, "code/")
 
 
 class ExportedFormat(_TorchFormat):
@@ -67,7 +67,7 @@ class ExportedFormat(_TorchFormat):
 
     def check(self, path: Path) -> None:
         """Check that the file is an archive with a graph."""
-        _refuse_without(path, "models/")
+        _check_part(path, "models/")
 
 
 class AotInductorFormat(_TorchFormat):
@@ -93,7 +93,7 @@ class AotInductorFormat(_TorchFormat):
 
     def check(self, path: Path) -> None:
         """Check that the file is an archive with a library."""
-        _refuse_without(path, "data/aotinductor/")
+        _check_part(path, "data/aotinductor/")
 
 
 def _release() -> str:
@@ -130,7 +130,7 @@ def _told_as(path: Path) -> Iterator[None]:
         raise BundleError(f"PyTorch cannot write {path.name}: {error}") from error
 
 
-def _refuse_without(path: Path, part: str) -> None:
+def _check_part(path: Path, part: str) -> None:
     """Refuse a file that is no archive, or lacks a folder below its root."""
     try:
         with zipfile.ZipFile(path) as archive:

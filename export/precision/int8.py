@@ -1,4 +1,4 @@
-"""int8 by explicit QuantizeLinear and DequantizeLinear, of ranges seen on photographs."""
+"""int8 by explicit QuantizeLinear and DequantizeLinear, of ranges seen on images."""
 
 import contextlib
 import logging

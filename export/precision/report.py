@@ -19,32 +19,32 @@ from splitrun.record import Record
 from splitrun.selftest import Compared, compare_symbols, incomparable
 from splitrun.signals import check_stopped
 
-from ...zoo.calibration.photographs import choose, parted, refuse_few
+from ...zoo.calibration.images import check_enough, choose, parted
 from ...zoo.datasets import read_dataset
 from ...zoo.labels import labels_of
 from ...zoo.split_model import SplitModel
-from ..manifest import Effect
-from ..recording import picture
+from ..manifest import PrecisionReport
+from ..recording import seeded_image
 
 MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
 """Share by which the payload may change: a graph that loses its signal sends less."""
 
 MOST_POINTS = 0.5
-"""Of top-1 that may be lost, beside one photograph: a hundred of them tell no more."""
+"""Of top-1 that may be lost, beside one image: a hundred of them tell no more."""
 
 _MADE = 16
-"""Pictures that are made where no photographs are given."""
+"""Images that are made where no images are given."""
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """A folder of photographs, parted.
+class Images:
+    """A folder of images, parted.
 
     Attributes:
         fitted: To be calibrated with.
         held_out: To be compared on.
         classes: Index of the class of the model, of those that lie in a folder of its name.
-        skipped: Pictures that could not be read.
+        skipped: Images that could not be read.
     """
 
     fitted: list[Path]
@@ -53,8 +53,8 @@ class Photographs:
     skipped: int
 
 
-def read_photographs(model: SplitModel, folder: Path) -> Photographs:
-    """Find the photographs of a folder that can be read, and part them.
+def read_images(model: SplitModel, folder: Path) -> Images:
+    """Find the images of a folder that can be read, and part them.
 
     Raises:
         CalibrationError: There are fewer than 8, or there is no such folder.
@@ -63,7 +63,7 @@ def read_photographs(model: SplitModel, folder: Path) -> Photographs:
         chosen = choose(folder)
     except ImageError as error:
         raise CalibrationError(
-            f"There are no photographs to calibrate with: {folder}: {error.reason}.",
+            f"There are no images to calibrate with: {folder}: {error.reason}.",
             next_step="Give a folder with at least 8: --calibration DIR",
         ) from error
     usable = []
@@ -74,16 +74,16 @@ def read_photographs(model: SplitModel, folder: Path) -> Photographs:
         except ImageError:
             continue
         usable.append(path)
-    refuse_few(folder, len(chosen), len(usable))
+    check_enough(folder, len(chosen), len(usable))
     fitted, held_out = parted(usable)
-    return Photographs(fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable))
+    return Images(fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable))
 
 
 def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
     if model.spec.task != "image-classification":
         return {}
     labels = labels_of(model.spec)
-    # Folders of other names hold photographs too, which calibrate as well.
+    # Folders of other names hold images too, which calibrate as well.
     numbers = {label: number for number, label in enumerate(labels)}
     found = {path: numbers[path.parent.name] for path in usable if path.parent.name in numbers}
     with contextlib.suppress(DatasetError):
@@ -93,21 +93,21 @@ def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, 
 
 
 @torch.no_grad()
-def measure_effect(
+def measure_precision(
     model: SplitModel,
     bundle: Bundle,
-    photographs: Photographs | None,
+    images: Images | None,
     kept: list[str],
     records: Sequence[Record] = (),
-) -> Effect:
+) -> PrecisionReport:
     """Compare the device half of a bundle with the model in fp32.
 
     Args:
         model: In evaluation mode.
         bundle: Of it, with a device graph of a lower precision.
-        photographs: Those held out are compared; None compares made pictures.
+        images: Those held out are compared; None compares made images.
         kept: Names of the parts left in fp32.
-        records: Of the pictures that parity is checked on: the worst of them counts too.
+        records: Of the images that parity is checked on: the worst of them counts too.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     worst = _Worst()
@@ -115,26 +115,26 @@ def measure_effect(
         worst.see(bundle, device.tensors(record.image), record.sent)
     compared = Compared()
     payloads: list[tuple[int, int]] = []
-    right: list[tuple[bool, bool]] = []
-    for image, label in _pictures(model.spec.preprocessing, photographs):
+    correct: list[tuple[bool, bool]] = []
+    for image, label in _images(model.spec.preprocessing, images):
         check_stopped()
         exact = model.wire_tensors(torch.from_numpy(image))
         found = device.tensors(image)
-        sent = dict(zip(model.coder.sends, exact, strict=True))
+        sent = dict(zip(model.bottleneck.wire_names, exact, strict=True))
         compared += worst.see(bundle, found, sent)
         streams = [device.codec.compress(*(one[0] for one in both)) for both in (exact, found)]
         before, after = (len(device.codec.unframe(stream)[0]) for stream in streams)
         payloads.append((before, after))
         if label is not None:
             before = int(model(torch.from_numpy(image)).argmax())
-            right.append((before == label, _answer(edge, streams[1]) == label))
-    sums = np.sum(right, axis=0) if right else (None, None)
+            correct.append((before == label, _answer(edge, streams[1]) == label))
+    sums = np.sum(correct, axis=0) if correct else (None, None)
     means = np.mean(payloads, axis=0)
-    return Effect(
-        calibrated=len(photographs.fitted) if photographs else 0,
-        skipped=photographs.skipped if photographs else 0,
+    return PrecisionReport(
+        calibrated=len(images.fitted) if images else 0,
+        skipped=images.skipped if images else 0,
         held_out=len(payloads),
-        photographs=photographs is not None,
+        images=images is not None,
         symbols=compared.symbols,
         flips=compared.differing / max(compared.symbols, 1),
         changed=compared.changed,
@@ -143,23 +143,23 @@ def measure_effect(
         sent_error=worst.sent_error,
         payload_bytes_fp32=float(means[0]),
         payload_bytes=float(means[1]),
-        labelled=len(right),
-        right_fp32=None if sums[0] is None else int(sums[0]),
-        right=None if sums[1] is None else int(sums[1]),
+        labelled=len(correct),
+        correct_fp32=None if sums[0] is None else int(sums[0]),
+        correct=None if sums[1] is None else int(sums[1]),
         kept_fp32=kept,
     )
 
 
 @dataclass
 class _Worst:
-    """The most that a tensor of one picture differs by, as parity and self-tests judge it."""
+    """The most that a tensor of one image differs by, as parity and self-tests judge it."""
 
     changed: float = 0.0
     difference: int = 0
     sent_error: float = 0.0
 
     def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
-        """Take one picture in, and count its integers that can be compared."""
+        """Take one image in, and count its integers that can be compared."""
         anything = Limits(changed=1, difference=1 << 40)
         left_out, counted = incomparable(bundle, found, exact), Compared()
         for (name, before), after in zip(exact.items(), found, strict=True):
@@ -184,22 +184,22 @@ def _answer(edge: Edge, stream: bytes) -> int | None:
         return None
 
 
-def _pictures(
-    preprocessing: Preprocessing, photographs: Photographs | None
+def _images(
+    preprocessing: Preprocessing, images: Images | None
 ) -> Iterable[tuple[NDArray[np.float32], int | None]]:
-    if photographs is None:
-        yield from ((picture(preprocessing, number), None) for number in range(_MADE))
+    if images is None:
+        yield from ((seeded_image(preprocessing, number), None) for number in range(_MADE))
     else:
-        for path in photographs.held_out:
-            yield preprocessing.load(path), photographs.classes.get(path)
+        for path in images.held_out:
+            yield preprocessing.load(path), images.classes.get(path)
 
 
-def beyond(effect: Effect, limits: Limits, precision: str) -> list[str]:
+def beyond(effect: PrecisionReport, limits: Limits, precision: str) -> list[str]:
     """Return what is beyond the limits, in words."""
     found, most = [], MOST_INFLATION[precision]
     if effect.most_changed > limits.changed:
         found.append(
-            f"of the symbols that are not 0, {effect.changed:.2%} differ, in one picture up to "
+            f"of the symbols that are not 0, {effect.changed:.2%} differ, in one image up to "
             f"{effect.most_changed:.2%} ({limits.changed:.0%} may)"
         )
     if effect.sent_error > limits.sent_tolerance:
@@ -213,17 +213,17 @@ def beyond(effect: Effect, limits: Limits, precision: str) -> list[str]:
         )
     if abs(effect.rate_inflation) > most:
         found.append(f"the payload changes by {effect.rate_inflation:+.1%} ({most:.0%} is allowed)")
-    if effect.right is not None and effect.right_fp32 is not None:
-        lost = effect.right_fp32 - effect.right
+    if effect.correct is not None and effect.correct_fp32 is not None:
+        lost = effect.correct_fp32 - effect.correct
         if lost > 1 + MOST_POINTS / 100 * effect.labelled:
             found.append(
-                f"{lost} of {effect.labelled} photographs are no longer named right "
-                f"({MOST_POINTS} points and one photograph are allowed)"
+                f"{lost} of {effect.labelled} images are no longer named correctly "
+                f"({MOST_POINTS} points and one image are allowed)"
             )
     return found
 
 
-def refuse_beyond(effect: Effect, limits: Limits, precision: str) -> None:
+def check_limits(effect: PrecisionReport, limits: Limits, precision: str) -> None:
     """Refuse an effect that is beyond the limits.
 
     Raises:
@@ -233,5 +233,5 @@ def refuse_beyond(effect: Effect, limits: Limits, precision: str) -> None:
         raise ParityError(
             f"In {precision}, {'; '.join(found)}.",
             next_step="Keep more in fp32 (--keep-fp32 last --keep-fp32 gdn), give other "
-            "photographs, or take it as it is with --accept.",
+            "images, or take it as it is with --accept.",
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from splitrun.errors import BundleError, UnknownNameError
 
-from ..formats.base import Format, missing_packages, refuse_missing
+from ..formats.base import Format, check_packages, missing_packages
 from ..formats.onnx_file import OnnxFormat
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Target:
         device = self.aot if aot and self.aot else self.device
         chosen = Halves(device, edges[edge] if edge else next(iter(edges.values())))
         for one in (chosen.device, chosen.edge):
-            refuse_missing(one, self.name)
+            check_packages(one, self.name)
         return chosen
 
     def missing(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class Target:
         every = (self.device, *self.edges, *((self.aot,) if self.aot else ()))
         return {one.engine: one for one in every}
 
-    def refuse_precision(self, precision: Precision) -> None:
+    def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the target does not have.
 
         Raises:

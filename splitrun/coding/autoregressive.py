@@ -26,7 +26,7 @@ from .ans import Stack
 from .codec import MAX_SYMBOLS
 from .coder import Array, Hyper, Setting
 from .context_network import ContextNetwork, Float64, Places, finite_float32
-from .gaussian import SAME_ENGINE, refuse_other_indexes
+from .gaussian import SAME_ENGINE, check_indexes
 from .hyperprior import HierarchicalCoder
 from .tables import FactorizedTables
 
@@ -104,7 +104,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
                 result from them.
         """
         latent, hyper_symbols, params = tensors
-        self._refuse(params, TablesError)
+        self._check_latent(params, TablesError)
         if latent.shape != (self.network.channels, *params.shape[1:]):
             raise TablesError(f"y has shape {latent.shape}, its parameters {params.shape}.")
         latent = np.moveaxis(latent, 0, -1).astype(np.float64)
@@ -145,7 +145,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
                 is read with them is no symbol.
         """
         check, stack, (params, *rest) = self._begin(payload, height, width, hyper)
-        self._refuse(params, BitstreamError)
+        self._check_latent(params, BitstreamError)
         steps: list[NDArray[np.uint8]] = []
 
         def read(_: Places, scales: Float64, means: Float64) -> Float64:
@@ -161,7 +161,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
                 "that the device computed from the same hyperprior.",
                 next_step=SAME_ENGINE,
             ) from error
-        refuse_other_indexes(_joined(steps), check)
+        check_indexes(_joined(steps), check)
         stack.close()
         with np.errstate(over="ignore"):
             y_hat = y_hat.astype(np.float32, order="C")
@@ -169,7 +169,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
             raise BitstreamError("The payload holds a latent beyond float32.")
         return y_hat, *rest
 
-    def _refuse(self, params: Array, error: type[SplitzooError]) -> None:
+    def _check_latent(self, params: Array, error: type[SplitzooError]) -> None:
         """Check what the hyper-decoder gives."""
         doubled = 2 * self.network.channels
         if (

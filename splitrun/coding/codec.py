@@ -28,7 +28,7 @@ class Codec:
 
     def frame(self, payload: bytes, shape: tuple[int, int]) -> bytes:
         """Frame a payload; another shape than the model's is sent along."""
-        self._refuse_absurd(*shape)
+        self._check_size(*shape)
         return write_stream(payload, self.model_id, None if shape == self.shape else shape)
 
     def unframe(self, stream: bytes) -> tuple[bytes, int, int]:
@@ -44,10 +44,10 @@ class Codec:
                 next_step="Decode it with the bundle or model that wrote it.",
             )
         height, width = frame.shape or self.shape
-        self._refuse_absurd(height, width)
+        self._check_size(height, width)
         return frame.payload, height, width
 
-    def _refuse_absurd(self, height: int, width: int) -> None:
+    def _check_size(self, height: int, width: int) -> None:
         channels = self.coder.channels
         possible = 0 < channels * height * width <= MAX_SYMBOLS
         if not possible or max(height, width) > MAX_SIDE:

@@ -7,7 +7,7 @@ from .features import FeaturesCoder
 from .hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from .pixels import PixelsCoder
 from .quantised import ContextQuantisedCoder, QuantisedCoder
-from .relu_range import LiveQuantisedCoder
+from .relu_range import ReluQuantisedCoder
 
 CODERS: dict[str, type[Coder]] = {
     coder.kind: coder
@@ -19,7 +19,7 @@ CODERS: dict[str, type[Coder]] = {
         ContextCoder,
         ContextHyperpriorCoder,
         ContextQuantisedCoder,
-        LiveQuantisedCoder,
+        ReluQuantisedCoder,
         FeaturesCoder,
         PixelsCoder,
     )

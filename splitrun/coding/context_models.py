@@ -208,7 +208,7 @@ class SideModels:
     """
 
     def __init__(self, tables: ContextTables) -> None:
-        tables.refuse_side(expected=True)
+        tables.check_side(expected=True)
         self.channels = tables.channels
         self.indexes = tables.side.size
         self._models = ContextModels(tables)

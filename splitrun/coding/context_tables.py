@@ -115,7 +115,7 @@ class ContextTables:
         """Of the pyramid."""
         return (len(self.weights) - 1) // 3
 
-    def refuse_side(self, *, expected: bool) -> None:
+    def check_side(self, *, expected: bool) -> None:
         """Refuse tables that know indexes from elsewhere, or that do not.
 
         Raises:

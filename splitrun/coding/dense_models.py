@@ -153,7 +153,7 @@ class DenseModels:
             raise BitstreamError(
                 f"{'×'.join(map(str, shape))} values are more than the {MAX_SYMBOLS} that context "
                 "coding takes.",
-                next_step="Send smaller pictures, or the values as they are: without calibration.",
+                next_step="Send smaller images, or the values as they are: without calibration.",
             )
         return Planes((1, *shape), self.tables.levels, self.tables.border)
 

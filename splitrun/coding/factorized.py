@@ -160,5 +160,5 @@ class ContextCoder(SymbolCoder[ContextTables]):
     models_type: ClassVar[Any] = ContextModels
 
     def __init__(self, tables: ContextTables) -> None:
-        tables.refuse_side(expected=False)
+        tables.check_side(expected=False)
         super().__init__(tables)

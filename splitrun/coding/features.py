@@ -1,16 +1,16 @@
-"""Feature compression: the planes of a layer's output as one grey picture, through an image codec.
+"""Feature compression: the planes of a layer's output as one grey image, through an image codec.
 
-The payload is a raw deflate stream (RFC 1951) of the ranges, and behind it the picture.
+The payload is a raw deflate stream (RFC 1951) of the ranges, and behind it the image.
 
 A *range* turns features into grey levels 0 to 255: ``level = (feature - minimum) / step``. Each
 plane has its own; planes of fewer than 32 elements share one among as many as have 256 together.
 The ranges are all minima, float32, then all steps, the upper 16 bits of float32, both
 little-endian.
 
-In the picture the planes lie in rows, side by side without gaps, as near to a square as its limits
+In the image the planes lie in rows, side by side without gaps, as near to a square as its limits
 allow; the places after the last plane are black.
 
-Why so: from photographs through a ResNet-50 with random weights and spread scales, ReLU features of
+Why so: from images through a ResNet-50 with random weights and spread scales, ReLU features of
 layer1 to layer4, qualities 5 to 100, differences at equal size. Against one range for the whole
 tensor, planes padded to whole 8×8 blocks, the squared error of the tensor differs by -3 to +5 dB,
 while the mean of the planes' own errors, each relative to its variance, is as a rule lower, by up
@@ -34,7 +34,7 @@ from ..images.codecs import codec_of
 from .coder import Array, Coder, Hyper, Setting
 
 FEATURE_CODECS = ("jpeg", "webp")
-"""Names in ``IMAGE_CODECS`` of those that code the grey picture."""
+"""Names in ``IMAGE_CODECS`` of those that code the grey image."""
 
 _MAX_CHANNELS = 1 << 16
 _SMALL_PLANE = 32
@@ -45,7 +45,7 @@ _FLOAT32 = np.finfo(np.float32)
 
 
 class FeaturesCoder(Coder):
-    """Codes features of any sign and scale as 8-bit planes in one picture.
+    """Codes features of any sign and scale as 8-bit planes in one image.
 
     A plane that is constant, zeros among them, comes back exactly where it has a range of its own.
 
@@ -102,7 +102,7 @@ class FeaturesCoder(Coder):
         features = features.astype(np.float32, copy=False)
         if not np.isfinite(features).all():
             raise SplitzooError(
-                "The features hold NaN or infinity, which no picture can.",
+                "The features hold NaN or infinity, which no image can.",
                 next_step="Look for the layer that overflows; half precision is a likely cause.",
             )
         _, height, width = features.shape
@@ -113,8 +113,8 @@ class FeaturesCoder(Coder):
         levels = _levels(features, minima, _widened(steps))
         header = minima.astype("<f4").tobytes() + steps.astype("<u2").tobytes()
         deflate = zlib.compressobj(9, zlib.DEFLATED, _DEFLATE)
-        picture = self.codec.encode(_laid_out(levels, grid), self.quality)
-        return deflate.compress(header) + deflate.flush() + picture
+        image = self.codec.encode(_laid_out(levels, grid), self.quality)
+        return deflate.compress(header) + deflate.flush() + image
 
     def decode(
         self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
@@ -134,19 +134,19 @@ class FeaturesCoder(Coder):
         if grid is None:
             raise BitstreamError(self._too_large(height, width))
         count = math.ceil(self.channels / _planes_of_a_range(height, width))
-        header, picture = _inflated(payload, _RANGE_BYTES * count)
+        header, image = _inflated(payload, _RANGE_BYTES * count)
         minima = np.frombuffer(header, "<f4", count)
         steps = _widened(np.frombuffer(header, "<u2", offset=4 * count))
         if not (np.isfinite(minima).all() and np.isfinite(steps).all() and steps.min() >= 0):
             raise BitstreamError("The payload holds a range that is not finite.")
         rows, columns = grid
-        pixels = self.codec.decode(picture, rows * height, columns * width, 1)
+        pixels = self.codec.decode(image, rows * height, columns * width, 1)
         levels = pixels.reshape(rows, height, columns, width).swapaxes(1, 2)
         levels = levels.reshape(-1, height, width)[: self.channels]
         return (_features(levels, minima, steps),)
 
     def _grid(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return rows and columns of planes in the picture; None where a side gets too long."""
+        """Return rows and columns of planes in the image; None where a side gets too long."""
         most_rows, most_columns = self.codec.max_side // height, self.codec.max_side // width
         if not most_rows or not most_columns:
             return None
@@ -158,7 +158,7 @@ class FeaturesCoder(Coder):
     def _too_large(self, height: int, width: int) -> str:
         return (
             f"Features of {self.channels}×{height}×{width} do not fit into a {self.codec.name} "
-            f"picture, whose sides end at {self.codec.max_side}."
+            f"image, whose sides end at {self.codec.max_side}."
         )
 
     def digest(self) -> bytes:
@@ -245,7 +245,7 @@ def _features(
 
 
 def _laid_out(levels: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
-    """Lay planes (C, h, w) out as one picture (rows·h, columns·w)."""
+    """Lay planes (C, h, w) out as one image (rows·h, columns·w)."""
     rows, columns = grid
     channels, height, width = levels.shape
     places = np.zeros((rows * columns, height, width), np.uint8)

@@ -110,7 +110,7 @@ def index_check(indexes: NDArray[np.uint8]) -> bytes:
 SAME_ENGINE = "Run the hyper-decoder with the same engine, precision and version on both."
 
 
-def refuse_other_indexes(indexes: NDArray[np.uint8], check: bytes) -> None:
+def check_indexes(indexes: NDArray[np.uint8], check: bytes) -> None:
     """Check that the edge's scale indexes are the device's.
 
     Args:

@@ -27,8 +27,8 @@ from .factorized import AnyCoder
 from .gaussian import (
     CHECK_BYTES,
     ConditionalModels,
+    check_indexes,
     index_check,
-    refuse_other_indexes,
     valid_indexes,
 )
 from .tables import FactorizedTables
@@ -179,7 +179,7 @@ class HierarchicalCoder(Coder, Generic[Tables]):
         """
         check, stack, (indexes, *rest) = self._begin(payload, height, width, hyper)
         indexes = self._valid(indexes, BitstreamError)
-        refuse_other_indexes(indexes, check)
+        check_indexes(indexes, check)
         symbols = self._models.pop(stack, indexes)
         stack.close()
         return symbols, *rest
@@ -228,5 +228,5 @@ class ContextHyperpriorCoder(HierarchicalCoder[ContextTables]):
     models_type: ClassVar[Any] = SideModels
 
     def __init__(self, hyper_tables: ContextTables, tables: ContextTables) -> None:
-        hyper_tables.refuse_side(expected=False)
+        hyper_tables.check_side(expected=False)
         super().__init__(hyper_tables, tables)

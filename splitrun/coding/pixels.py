@@ -1,4 +1,4 @@
-"""Input compression: the picture itself on the wire, through an image codec."""
+"""Input compression: the image itself on the wire, through an image codec."""
 
 import hashlib
 from collections.abc import Mapping
@@ -38,16 +38,16 @@ class PixelsCoder(Coder):
         return 3
 
     def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return the picture's height and width."""
+        """Return the image's height and width."""
         (pixels,) = tensors
         return pixels.shape[1], pixels.shape[2]
 
     def encode(self, *tensors: Array) -> bytes:
-        """Code one picture: pixels (3, h, w) uint8, RGB.
+        """Code one image: pixels (3, h, w) uint8, RGB.
 
         Raises:
             DependencyError: The codec is not available here.
-            SplitzooError: It cannot code the picture.
+            SplitzooError: It cannot code the image.
         """
         (pixels,) = tensors
         pixels = pixels.astype(np.uint8, casting="safe", copy=False)
@@ -56,11 +56,11 @@ class PixelsCoder(Coder):
     def decode(
         self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
     ) -> tuple[Array, ...]:
-        """Return the picture: pixels (3, height, width) uint8, RGB.
+        """Return the image: pixels (3, height, width) uint8, RGB.
 
         Args:
             payload: From :meth:`encode`.
-            height: Of the picture.
+            height: Of the image.
             width: Likewise.
             hyper: Not needed.
 

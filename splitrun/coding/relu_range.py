@@ -28,7 +28,7 @@ both weights of the batch norm are float16, and by little where sums are rounded
 """
 
 
-class LiveRange:
+class ReluRange:
     """Which values of each channel the edge can tell apart.
 
     Args:
@@ -75,7 +75,7 @@ class LiveRange:
         return origins + self._direction * distances.astype(np.int64)
 
 
-class LiveQuantisedCoder(SymbolCoder[DenseTables]):
+class ReluQuantisedCoder(SymbolCoder[DenseTables]):
     """Codes what the edge can tell apart of a quantiser's values, and that exactly.
 
     The payload is the scale (float32), the zero point (1 byte), each channel's origin (1 byte), and
@@ -89,13 +89,13 @@ class LiveQuantisedCoder(SymbolCoder[DenseTables]):
         TablesError: They do not fit together.
     """
 
-    kind: ClassVar[str] = "quantised-live"
+    kind: ClassVar[str] = "quantised-relu"
     tables_type: ClassVar[Any] = DenseTables
     models_type: ClassVar[Any] = DenseModels
     takes: ClassVar[int] = 3
     gives: ClassVar[int] = 3
 
-    def __init__(self, tables: DenseTables, live: LiveRange) -> None:
+    def __init__(self, tables: DenseTables, live: ReluRange) -> None:
         super().__init__(tables)
         if live.ends.shape[1] != self.channels:
             raise TablesError(
@@ -168,14 +168,14 @@ class LiveQuantisedCoder(SymbolCoder[DenseTables]):
     @classmethod
     def from_parts(
         cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "LiveQuantisedCoder":
+    ) -> "ReluQuantisedCoder":
         """Make a coder from what :meth:`arrays` gave, which may be hostile.
 
         Raises:
             TablesError: It is not valid.
         """
         ends = taken(arrays, (_LIVE,), "")[_LIVE]
-        return cls(DenseTables.of(arrays), LiveRange(ends))
+        return cls(DenseTables.of(arrays), ReluRange(ends))
 
     def _distances(
         self, values: Array, scale: Array, zero_point: Array

@@ -1,4 +1,4 @@
-"""The image codecs by name: for pictures, and for features laid out as pictures."""
+"""The image codecs by name: for images, and for features laid out as images."""
 
 from typing import Protocol
 
@@ -24,7 +24,7 @@ class ImageCodec(Protocol):
 
     @property
     def max_side(self) -> int:
-        """The longest side of a picture that it codes, pixels."""
+        """The longest side of an image that it codes, pixels."""
         ...
 
     @property
@@ -46,7 +46,7 @@ class ImageCodec(Protocol):
 
         Raises:
             DependencyError: The codec is not available.
-            SplitzooError: It cannot code the picture.
+            SplitzooError: It cannot code the image.
         """
         ...
 

@@ -43,7 +43,7 @@ class TimeLimit:
     """How long a program may take.
 
     Attributes:
-        seconds: For any picture.
+        seconds: For any image.
         seconds_per_megapixel: Beside that.
     """
 
@@ -51,10 +51,10 @@ class TimeLimit:
     seconds_per_megapixel: float
 
     def limits(self, height: int, width: int, *, decoding: bool = False) -> Limits:
-        """Return a program's limits for a picture."""
+        """Return a program's limits for an image."""
         return Limits(
             seconds=self.seconds + self.seconds_per_megapixel * height * width / 1e6,
-            # Four times the raw picture, for files that grow and for what a program prints.
+            # Four times the raw image, for files that grow and for what a program prints.
             file_bytes=12 * height * width + _SLACK_BYTES,
             # Encoders take address space for threads that they never use.
             memory_bytes=_DECODER_BYTES + _DECODER_BYTES_PER_PIXEL * height * width
@@ -120,7 +120,7 @@ class BpgCodec:
 class VtmCodec:
     """VVC intra coding by ``EncoderAppStatic`` and ``DecoderAppStatic`` of VTM.
 
-    The encoder takes whole units of 8 pixels; a picture of other sides has its last row and column
+    The encoder takes whole units of 8 pixels; an image of other sides has its last row and column
     repeated, and is cut back.
 
     Attributes:
@@ -247,9 +247,9 @@ def _folder(name: str, *, decoding: bool = False) -> Iterator[Path]:
     except ProgramError as error:
         if decoding:
             raise BitstreamError(
-                f"The payload's {name} picture cannot be decoded: {error}."
+                f"The payload's {name} image cannot be decoded: {error}."
             ) from error
-        raise SplitzooError(f"The picture could not be coded as {name}: {error}.") from error
+        raise SplitzooError(f"The image could not be coded as {name}: {error}.") from error
     except OSError as error:
         raise SplitzooError(
             f"The temporary folder for {name} cannot be used: "

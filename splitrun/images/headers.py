@@ -1,9 +1,9 @@
-"""The outer form of coded pictures, read before a decoder sees them: JPEG, WebP, PNG,
+"""The outer form of coded images, read before a decoder sees them: JPEG, WebP, PNG,
 BPG.
 
-A decoder allocates what a picture's header claims, and spends time on each scan or frame that the
-picture holds. So a payload must have the form in which the encoders here write it, one picture in
-one pass, and claim the expected size. What passes costs a decoder no more than a picture of that
+A decoder allocates what an image's header claims, and spends time on each scan or frame that the
+image holds. So a payload must have the form in which the encoders here write it, one image in
+one pass, and claim the expected size. What passes costs a decoder no more than an image of that
 size does; whether its content is sound is for the decoder to say.
 """
 
@@ -39,7 +39,7 @@ def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
             bits, *size, components = unpack("JPEG", ">BHHB", content, 0)
             if (bits, components) != (8, channels):
                 raise other_form("JPEG", f"has {components} channels of {bits} bits")
-            refuse_other_size("JPEG", tuple(size), (height, width))
+            check_size("JPEG", tuple(size), (height, width))
         elif kind == _JPEG_SCAN and framed:
             break
         elif kind not in (_JPEG_APP0, _JPEG_HUFFMAN, _JPEG_QUANTISER):
@@ -53,7 +53,7 @@ def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a single lossy WebP picture of this size, without metadata.
+    """Refuse all but a single lossy WebP image of this size, without metadata.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -66,13 +66,13 @@ def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
     tag, start_code, claimed_width, claimed_height = unpack("WebP", "<B2x3sHH", data, 20)
     if tag & 1 or start_code != b"\x9d\x01\x2a":
         raise other_form("WebP")
-    # The upper two bits ask a viewer to enlarge the picture; a decoder leaves it as it is.
+    # The upper two bits ask a viewer to enlarge the image; a decoder leaves it as it is.
     claimed = (claimed_height & 0x3FFF, claimed_width & 0x3FFF)
-    refuse_other_size("WebP", claimed, (height, width))
+    check_size("WebP", claimed, (height, width))
 
 
 def check_png(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but an 8-bit PNG picture of this size that is not interlaced, without metadata.
+    """Refuse all but an 8-bit PNG image of this size that is not interlaced, without metadata.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -88,7 +88,7 @@ def check_png(data: bytes, height: int, width: int, channels: int) -> None:
             claimed_width, claimed_height, *form = unpack("PNG", ">IIBBBBB", data, position + 8)
             if form != [8, 2 if channels == 3 else 0, 0, 0, 0]:
                 raise other_form("PNG")
-            refuse_other_size("PNG", (claimed_height, claimed_width), (height, width))
+            check_size("PNG", (claimed_height, claimed_width), (height, width))
         if kind != b"IDAT" or kinds[-1:] != [kind]:
             kinds.append(kind)
         position += 12 + length
@@ -97,7 +97,7 @@ def check_png(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_bpg(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a BPG picture of 4:4:4 YCbCr, 8 bits, and this size, without extensions.
+    """Refuse all but a BPG image of 4:4:4 YCbCr, 8 bits, and this size, without extensions.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -110,7 +110,7 @@ def check_bpg(data: bytes, height: int, width: int, channels: int) -> None:
     claimed_width, position = _ue7(data, 6)
     claimed_height, position = _ue7(data, position)
     length, position = _ue7(data, position)
-    refuse_other_size("BPG", (claimed_height, claimed_width), (height, width))
+    check_size("BPG", (claimed_height, claimed_width), (height, width))
     # 0: up to the end of the file.
     if length not in (0, len(data) - position):
         raise other_form("BPG", "is cut short, or has something behind it")
@@ -140,13 +140,13 @@ def unpack(name: str, form: str, data: bytes, position: int) -> tuple[Any, ...]:
 
 
 def other_form(name: str, what: str = "") -> BitstreamError:
-    """Return the error that a payload is no picture as the encoder writes it."""
+    """Return the error that a payload is no image as the encoder writes it."""
     if what:
-        return BitstreamError(f"The payload's {name} picture {what}.")
-    return BitstreamError(f"The payload is no {name} picture as this package writes it.")
+        return BitstreamError(f"The payload's {name} image {what}.")
+    return BitstreamError(f"The payload is no {name} image as this package writes it.")
 
 
-def refuse_other_size(name: str, claimed: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def check_size(name: str, claimed: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Compare height and width with those expected.
 
     Raises:
@@ -154,6 +154,6 @@ def refuse_other_size(name: str, claimed: tuple[int, ...], expected: tuple[int, 
     """
     if claimed != expected:
         raise BitstreamError(
-            f"The payload's {name} picture claims {claimed[0]}×{claimed[1]} pixels (height×width); "
+            f"The payload's {name} image claims {claimed[0]}×{claimed[1]} pixels (height×width); "
             f"{expected[0]}×{expected[1]} are expected."
         )

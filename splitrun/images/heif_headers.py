@@ -1,15 +1,15 @@
-"""The outer form of AVIF and HEIC pictures, read before a decoder sees them.
+"""The outer form of AVIF and HEIC images, read before a decoder sees them.
 
 Both are ISO base media files (ISO/IEC 14496-12) in the manner of HEIF (ISO/IEC 23008-12): nested
 boxes that describe items. The size stands twice, in the container and in the AV1 or HEVC data, and
 a decoder allocates the second before it can notice that they differ. As in
-:mod:`.picture_headers`, what the encoders here write passes: one item, without transparency, grids,
+:mod:`.image_headers`, what the encoders here write passes: one item, without transparency, grids,
 sequences or metadata.
 """
 
 from dataclasses import dataclass
 
-from .headers import other_form, refuse_other_size, unpack
+from .headers import check_size, other_form, unpack
 
 _META = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iprp"}
 _AVIF_PROPERTIES = {b"ispe", b"pixi", b"colr", b"av1C"}
@@ -18,17 +18,17 @@ _HEIC_PROPERTIES = {b"ispe", b"pixi", b"colr", b"hvcC", b"clap"}
 _AV1_SEQUENCE, _AV1_DELIMITER, _AV1_FRAME = 1, 2, 6
 _HEVC_LAST_SLICE, _HEVC_SEQUENCE, _HEVC_SEI = 31, 33, (39, 40)
 _HEVC_FILL = 64
-"""Encoders fill a picture up by less than this, pixels, to whole coding units or a least size."""
+"""Encoders fill an image up by less than this, pixels, to whole coding units or a least size."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """The only picture of a file.
+    """The only image of a file.
 
     Attributes:
         size: Height and width that the container claims, pixels.
         configuration: Content of the codec's configuration box.
-        data: The coded picture.
+        data: The coded image.
     """
 
     size: tuple[int, int]
@@ -37,26 +37,26 @@ class _Item:
 
 
 def check_avif(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but an AVIF file of one still picture of this size.
+    """Refuse all but an AVIF file of one still image of this size.
 
     Raises:
         BitstreamError: It has another form or size.
     """
     item = _only_item("AVIF", data, b"av01", b"av1C", _AVIF_PROPERTIES)
-    refuse_other_size("AVIF", item.size, (height, width))
+    check_size("AVIF", item.size, (height, width))
     kinds, position = [], 0
     while position < len(item.data):
         kind, content, position = _av1_unit(item.data, position)
         if kind == _AV1_SEQUENCE:
-            refuse_other_size("AVIF", _av1_size(content), (height, width))
+            check_size("AVIF", _av1_size(content), (height, width))
         if kind != _AV1_DELIMITER:
             kinds.append(kind)
     if kinds != [_AV1_SEQUENCE, _AV1_FRAME]:
-        raise other_form("AVIF", "is not one still picture")
+        raise other_form("AVIF", "is not one still image")
 
 
 def check_heic(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a HEIC file of one HEVC picture in one slice, of this size.
+    """Refuse all but a HEIC file of one HEVC image in one slice, of this size.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -68,7 +68,7 @@ def check_heic(data: bytes, height: int, width: int, channels: int) -> None:
     for claimed in (item.size, *sequences):
         fill = (claimed[0] - height, claimed[1] - width)
         if not 0 <= min(fill) <= max(fill) < _HEVC_FILL:
-            refuse_other_size("HEIC", claimed, (height, width))
+            check_size("HEIC", claimed, (height, width))
     slices, position = 0, 0
     while position < len(item.data):
         (length,) = unpack("HEIC", ">I", item.data, position)
@@ -188,7 +188,7 @@ def _av1_size(sequence: bytes) -> tuple[int, int]:
     bits.read(3)
     still, reduced = bits.read(1), bits.read(1)
     if not (still and reduced):
-        raise other_form("AVIF", "is not one still picture")
+        raise other_form("AVIF", "is not one still image")
     bits.read(5)
     width_bits, height_bits = bits.read(4) + 1, bits.read(4) + 1
     width = bits.read(width_bits) + 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import BitstreamError, DependencyError, SplitzooError
-from .headers import refuse_other_size
+from .headers import check_size
 from .heif_headers import check_heic
 
 Check = Callable[[bytes, int, int, int], None]
@@ -47,7 +47,7 @@ class PillowCodec:
     Attributes:
         name: In ``IMAGE_CODECS``.
         format: As Pillow calls it.
-        max_side: Of the pictures that it codes, pixels.
+        max_side: Of the images that it codes, pixels.
         check: Of what is to be decoded.
     """
 
@@ -68,7 +68,7 @@ class PillowCodec:
 
         Raises:
             DependencyError: Pillow was built without the codec.
-            SplitzooError: The picture is larger than the format allows.
+            SplitzooError: The image is larger than the format allows.
         """
         self._require()
         return save(self.name, pixels, self.max_side, self._save, quality)
@@ -125,7 +125,7 @@ class HeicCodec:
 
         Raises:
             DependencyError: pillow-heif is missing, or has no HEVC encoder.
-            SplitzooError: The encoder refuses the picture's size.
+            SplitzooError: The encoder refuses the image's size.
         """
         library = self._library()
         if reason := self.available():
@@ -148,9 +148,9 @@ class HeicCodec:
         with _damage(self.name):
             file = library.open_heif(io.BytesIO(data))
             if len(file) != 1:
-                raise ValueError(f"it shows {len(file)} pictures")
+                raise ValueError(f"it shows {len(file)} images")
             # Before its pixels are decoded.
-            refuse_other_size("HEIC", file.size[::-1], (height, width))
+            check_size("HEIC", file.size[::-1], (height, width))
             return as_pixels(file.to_pillow(), (height, width), channels)
 
 
@@ -164,7 +164,7 @@ def save(
     """Write pixels (H, W, 3) or (H, W) uint8 with an encoder of Pillow's kind.
 
     Raises:
-        SplitzooError: A side is 0 or above ``max_side``, or the encoder refused the picture.
+        SplitzooError: A side is 0 or above ``max_side``, or the encoder refused the image.
     """
     height, width = sides(name, pixels, max_side)
     file = io.BytesIO()
@@ -172,7 +172,7 @@ def save(
         write(Image.fromarray(pixels), file, quality)
     except (OSError, RuntimeError, ValueError) as error:
         raise SplitzooError(
-            f"A picture of {height}×{width} pixels could not be coded as {name}: {_said(error)}."
+            f"An image of {height}×{width} pixels could not be coded as {name}: {_said(error)}."
         ) from error
     return file.getvalue()
 
@@ -186,7 +186,7 @@ def sides(name: str, pixels: NDArray[np.uint8], max_side: int) -> tuple[int, int
     height, width = pixels.shape[:2]
     if not 0 < min(height, width) <= max(height, width) <= max_side:
         raise SplitzooError(
-            f"A picture of {height}×{width} pixels cannot be coded as {name}: sides of 1 to "
+            f"An image of {height}×{width} pixels cannot be coded as {name}: sides of 1 to "
             f"{max_side} can."
         )
     return height, width
@@ -195,13 +195,13 @@ def sides(name: str, pixels: NDArray[np.uint8], max_side: int) -> tuple[int, int
 def load(
     name: str, data: bytes, pillow_format: str, size: tuple[int, int], channels: int
 ) -> NDArray[np.uint8]:
-    """Decode one picture with one of Pillow's readers.
+    """Decode one image with one of Pillow's readers.
 
     Args:
         name: Of the codec, for messages.
-        data: The coded picture.
+        data: The coded image.
         pillow_format: The only one to be read.
-        size: Height and width that the picture must have.
+        size: Height and width that the image must have.
         channels: 3 or 1.
 
     Returns:
@@ -211,12 +211,12 @@ def load(
         BitstreamError: The data is damaged, of another format or size.
     """
     with _damage(name), Image.open(io.BytesIO(data), formats=[pillow_format]) as image:
-        refuse_other_size(pillow_format, image.size[::-1], size)
+        check_size(pillow_format, image.size[::-1], size)
         return as_pixels(image, size, channels)
 
 
 def as_pixels(image: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Return a decoded picture's pixels, grey from colours or the reverse where need be.
+    """Return a decoded image's pixels, grey from colours or the reverse where need be.
 
     Raises:
         ValueError: It has another size or kind of pixels.
@@ -237,7 +237,7 @@ def _damage(name: str) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise BitstreamError(
-            f"The payload's {name} picture cannot be decoded: {_said(error)}."
+            f"The payload's {name} image cannot be decoded: {_said(error)}."
         ) from error
 
 

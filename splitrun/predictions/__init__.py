@@ -29,10 +29,10 @@ class Answer:
 
     Attributes:
         top: The most probable classes, best first.
-        detections: Objects, best first; boxes in pixels of the picture where its size is known,
+        detections: Objects, best first; boxes in pixels of the image where its size is known,
             else of the model's input.
-        shares: Classes and how much of the picture they cover, largest first; of the whole input,
-            padding included, where the picture's size is not known.
+        shares: Classes and how much of the image they cover, largest first; of the whole input,
+            padding included, where the image's size is not known.
     """
 
     top: list[Prediction] = field(default_factory=list)
@@ -61,7 +61,7 @@ def answer(
     labels: list[str],
     *,
     count: int = 5,
-    picture: tuple[int, int] | None = None,
+    image: tuple[int, int] | None = None,
 ) -> Answer:
     """Turn the edge graph's outputs for one image into an answer.
 
@@ -71,35 +71,35 @@ def answer(
         outputs: Each (1, …).
         labels: Of the bundle.
         count: Of classes or objects, at most.
-        picture: Width and height of the picture, upright, pixels; a stream does not say.
+        image: Width and height of the image, upright, pixels; a stream does not say.
 
     Raises:
         BundleError: The outputs do not fit labels or settings.
     """
     area = None
-    if picture and bundle.preprocessing.fit == "pad":
-        width, height = bundle.preprocessing.scaled_size(*picture)
+    if image and bundle.preprocessing.fit == "pad":
+        width, height = bundle.preprocessing.scaled_size(*image)
         area = height, width
     if bundle.task == "object-detection":
         try:
             settings = DetectionSettings.from_dict(bundle.postprocessing)
         except ValueError as error:
             raise BundleError(f"The bundle's detection settings are damaged: {error}.") from error
-        _refuse_few_labels(labels, settings.num_classes)
+        _check_labels(labels, settings.num_classes)
         found = detect(outputs, edge.boxes, settings, area)
-        if picture:
-            boxes = bundle.preprocessing.to_picture(found.boxes, *picture)
+        if image:
+            boxes = bundle.preprocessing.to_image(found.boxes, *image)
             found = replace(found, boxes=boxes)
         return Answer(detections=name_detections(found, labels)[:count])
     (logits,) = outputs
     if bundle.task == "semantic-segmentation":
         classes = class_map(logits, area)
-        _refuse_few_labels(labels, logits.shape[1])
+        _check_labels(labels, logits.shape[1])
         return Answer(shares=class_shares(classes, labels)[:count])
     return Answer(top=top_predictions(logits, labels, count))
 
 
-def _refuse_few_labels(labels: list[str], classes: int) -> None:
+def _check_labels(labels: list[str], classes: int) -> None:
     if len(labels) < classes:
         raise BundleError(
             f"The bundle has {len(labels)} labels for {classes} classes.",

@@ -6,7 +6,7 @@
                                                                                       │
     detections ◄─ select_boxes ◄─ class_logits, box_deltas ◄──────────────────────────┘
 
-These steps give as many boxes as a picture has; the graphs have one shape. All of it is for one
+These steps give as many boxes as an image has; the graphs have one shape. All of it is for one
 image, in float32 and in torchvision's order of operations, so that both keep the same boxes.
 
 Ren et al. 2015, "Faster R-CNN" (https://arxiv.org/abs/1506.01497); Lin et al. 2017, "Feature
@@ -166,7 +166,7 @@ def detect(
         run_boxes: The boxes graph: the levels, proposals (P, 4) float32 and their levels (P,)
             int32, to class logits (P, classes) and box deltas (P, 4 · classes).
         settings: Of the model.
-        area: Height and width of the part of the input, from its top left, that is the picture;
+        area: Height and width of the part of the input, from its top left, that is the image;
             by default the whole input.
 
     Raises:
@@ -179,7 +179,7 @@ def detect(
     rows = np.zeros((settings.proposals, 4), np.float32)
     rows[: len(proposals)] = proposals
     class_logits, box_deltas = run_boxes([*levels, rows, box_levels(rows, settings)])
-    _refuse_other_shape("class_logits", class_logits, (settings.proposals, settings.num_classes))
+    _check_shape("class_logits", class_logits, (settings.proposals, settings.num_classes))
     found = slice(len(proposals))
     return select_boxes(class_logits[found], box_deltas[found], proposals, settings, area)
 
@@ -205,8 +205,8 @@ def propose(
     Raises:
         BundleError: There are not as many as the settings say.
     """
-    _refuse_other_shape("objectness", objectness, (settings.anchors,))
-    _refuse_other_shape("deltas", deltas, (settings.anchors, 4))
+    _check_shape("objectness", objectness, (settings.anchors,))
+    _check_shape("deltas", deltas, (settings.anchors, 4))
     candidates, scores, groups, start = [], [], [], 0
     with np.errstate(over="ignore", invalid="ignore"):
         for level, (height, width) in enumerate(settings.grids):
@@ -257,8 +257,8 @@ def select_boxes(
         BundleError: A shape is another than the settings say.
     """
     rows, classes = len(proposals), settings.num_classes
-    _refuse_other_shape("class_logits", class_logits, (rows, classes))
-    _refuse_other_shape("box_deltas", box_deltas, (rows, 4 * classes))
+    _check_shape("class_logits", class_logits, (rows, classes))
+    _check_shape("box_deltas", box_deltas, (rows, 4 * classes))
     with np.errstate(over="ignore", invalid="ignore"):
         shares = np.exp(class_logits - class_logits.max(axis=1, keepdims=True, initial=-np.inf))
         shares /= shares.sum(axis=1, keepdims=True)
@@ -361,7 +361,7 @@ def _has_sides(boxes: Floats, least: float) -> NDArray[np.bool_]:
     return np.all(boxes[:, 2:] - boxes[:, :2] >= np.float32(least), axis=1)
 
 
-def _refuse_other_shape(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise BundleError(
             f"The graph gave {name} of shape {tensor.shape}; the detector's settings say {shape}.",

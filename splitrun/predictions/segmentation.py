@@ -13,7 +13,7 @@ _MAX_CLASSES = 1 << 16
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class, and the part of the picture that it covers, from 0 to 1."""
+    """A class, and the part of the image that it covers, from 0 to 1."""
 
     index: int
     label: str
@@ -28,7 +28,7 @@ def class_map(
     Args:
         logits: (1, classes, H, W) float32, of at most 65,536 classes.
         area: Height and width of the part of the model's input, from its top left, that is the
-            picture; by default the whole input.
+            image; by default the whole input.
 
     Returns:
         (H, W) uint8, above 256 classes uint16, or of the area's size.

@@ -31,7 +31,7 @@ class EngineKey:
     jetpack: str
     onnx_sha256: str
 
-    def refuse_other(self, other: "EngineKey", name: str) -> None:
+    def check_same(self, other: "EngineKey", name: str) -> None:
         """Refuse an engine of another key.
 
         Args:

@@ -155,5 +155,5 @@ def find_plan(onnx: Path, key: EngineKey) -> Path:
             f"{ENGINES_FOLDER}/{RECORD_NAME} does not describe an engine of {name}: {said}.",
             next_step=f"Build it again: {BUILD} --force",
         ) from error
-    key.refuse_other(found, name)
+    key.check_same(found, name)
     return plan

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_models import small_spec
 
-from benchmarks.matrix import crossing, targets_cell, targets_matrix
-from benchmarks.matrix.crossing import Crossing, Difference, Runtime, cross_runtimes
-from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix import comparison, targets_cell, targets_matrix
+from benchmarks.matrix.comparison import Difference, Runtime, RuntimeComparison, compare_runtimes
+from benchmarks.matrix.made_images import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
@@ -36,7 +36,7 @@ from splitrun.errors import (
     UnknownNameError,
 )
 from splitzoo import zoo
-from splitzoo.export.recording import picture
+from splitzoo.export.recording import seeded_image
 
 TINY = ("splittable_test_resnet-fp", "test_resnet-jpeg-q90")
 COMMAND = "splitzoo cards targets -o targets.md"
@@ -89,7 +89,7 @@ def test_models_are_chosen_by_a_part_of_their_names_or_named() -> None:
         matching_models("no-such-model")
 
 
-def test_dense_tasks_take_smaller_pictures() -> None:
+def test_dense_tasks_take_smaller_images() -> None:
     spec = matrix_spec("faster_rcnn_splittable_resnet50-fp-beta0.16")
     assert spec.preprocessing.crop == (256, 320)
     assert spec.name == "faster_rcnn_splittable_resnet50-fp-beta0.16"
@@ -148,12 +148,12 @@ def test_what_another_library_refuses_has_failed(tiny_model, monkeypatch, tmp_pa
     )
 
 
-def test_made_pictures_are_read_as_they_were_made(tmp_path) -> None:
+def test_made_images_are_read_as_they_were_made(tmp_path) -> None:
     preprocessing = small_spec("semantic-segmentation", "fp").preprocessing
-    write_pictures(preprocessing, tmp_path, 2)
+    write_images(preprocessing, tmp_path, 2)
     first, second = sorted(tmp_path.iterdir())
     assert first.read_bytes() != second.read_bytes()
-    expected = picture(preprocessing, 1 << 16)
+    expected = seeded_image(preprocessing, 1 << 16)
     assert np.allclose(preprocessing.load(first), expected, atol=1e-6)
 
 
@@ -282,19 +282,19 @@ def test_the_command_writes_the_page(splitzoo, monkeypatch, tmp_path) -> None:
 @pytest.fixture
 def few(monkeypatch):
     """TorchScript alone beside torch: it takes least."""
-    monkeypatch.setattr(crossing, "_EXPORTS", {("torchscript", "fp32"): "TorchScript"})
+    monkeypatch.setattr(comparison, "_EXPORTS", {("torchscript", "fp32"): "TorchScript"})
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(small_spec("image-classification", "mshp").preprocessing, folder, 2)
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_images(small_spec("image-classification", "mshp").preprocessing, folder, 2)
     return sorted(folder.iterdir())
 
 
-def test_runtimes_are_held_against_each_other(few, pictures, tmp_path) -> None:
+def test_runtimes_are_held_against_each_other(few, images, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "mshp"))
-    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     assert [one.name for one in found.runtimes] == ["torch, eager", "TorchScript"]
     (y, z), (n, m) = found.symbols, (2 * 4 * 15 * 15, 2 * 4 * 4 * 4)
     assert (y.tensor, z.tensor) == ("symbols", "hyper_symbols")
@@ -306,11 +306,13 @@ def test_runtimes_are_held_against_each_other(few, pictures, tmp_path) -> None:
     assert not found.trained
 
 
-def test_another_hyper_decoder_loses_images(few, pictures, tmp_path, monkeypatch) -> None:
+def test_another_hyper_decoder_loses_images(few, images, tmp_path, monkeypatch) -> None:
     model = zoo.build(small_spec("image-classification", "mshp"))
     other = zoo.build(model.spec, seed=1)
-    monkeypatch.setattr(crossing._Exported, "indexes", lambda _self, z: other.hyper(z[0])[0][None])
-    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    monkeypatch.setattr(
+        comparison._Exported, "indexes", lambda _self, z: other.hyper(z[0])[0][None]
+    )
+    found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     lost = {(one.first, one.second): one.images for one in found.scales}
     torch, script = "torch, eager", "TorchScript"
     assert lost == {(torch, torch): 0, (torch, script): 2, (script, torch): 0, (script, script): 2}
@@ -320,25 +322,25 @@ def test_another_hyper_decoder_loses_images(few, pictures, tmp_path, monkeypatch
     assert "a runtime with itself loses 2;" in said
 
 
-def test_what_cannot_be_compared_is_said(monkeypatch, pictures, tmp_path) -> None:
-    monkeypatch.setattr(crossing, "_EXPORTS", {("openvino", "bf16"): "OpenVINO"})
+def test_what_cannot_be_compared_is_said(monkeypatch, images, tmp_path) -> None:
+    monkeypatch.setattr(comparison, "_EXPORTS", {("openvino", "bf16"): "OpenVINO"})
     model = zoo.build(small_spec("image-classification", "mshp"))
-    found = cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+    found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     assert list(found.not_compared) == ["OpenVINO bf16"]
-    text = render_runtimes([found], photographs=False, command=COMMAND)
+    text = render_runtimes([found], photos=False, command=COMMAND)
     assert "- `small-mshp`: no other runtime could be compared." in text
     assert "OpenVINO bf16 is not compared. The model cannot be computed in bf16" in text
 
 
-def test_scales_that_follow_symbol_by_symbol_are_not_counted(pictures, tmp_path) -> None:
+def test_scales_that_follow_symbol_by_symbol_are_not_counted(images, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "mbt2018"))
     with pytest.raises(BundleError, match="follow symbol by symbol from floats"):
-        cross_runtimes(model, pictures, tmp_path, calibration=tmp_path)
+        compare_runtimes(model, images, tmp_path, calibration=tmp_path)
 
 
-def crossed(scales: list[Difference]) -> Crossing:
+def crossed(scales: list[Difference]) -> RuntimeComparison:
     names = ("A", "B")
-    return Crossing(
+    return RuntimeComparison(
         model="m",
         bottleneck="mean-scale-hyperprior",
         trained=True,
@@ -392,7 +394,7 @@ def test_the_conclusion_follows_from_the_figures(scales, said) -> None:
 
 
 def test_the_tables_hold_every_pair() -> None:
-    text = render_runtimes([crossed(SAME)], photographs=True, command=COMMAND)
+    text = render_runtimes([crossed(SAME)], photos=True, command=COMMAND)
     assert table_of(text) == [
         ["", "B", "B int8"],
         ["---", "---:", "---:"],
@@ -404,7 +406,7 @@ def test_the_tables_hold_every_pair() -> None:
         ["B", "0", "0"],
         ["B int8", "0", "0"],
     ]
-    assert "mean-scale-hyperprior, trained weights, 90 photographs." in text
+    assert "mean-scale-hyperprior, trained weights, 90 photos." in text
     assert ", A 1, B 1, on " in text
 
 

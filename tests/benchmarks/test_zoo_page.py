@@ -13,7 +13,7 @@ from benchmarks.matrix.zoo_table import measure_zoo, render_zoo
 from splitrun.coding import FactorizedCoder
 from splitrun.errors import ParityError
 from splitzoo import zoo
-from splitzoo.cards import diagram as picture
+from splitzoo.cards import diagram as image
 from splitzoo.cards.card import CardFacts, build_card, gather_facts, render_card
 from splitzoo.zoo.config import ModelConfig
 
@@ -88,14 +88,14 @@ def test_a_learned_codec_is_compared_with_compressai(architecture, symbols) -> N
     content["bottleneck"] |= {"architecture": architecture, "quality": 1, "channels": (6, 8)}
     said = compare(zoo.ModelSpec.model_validate(content))
     assert said.startswith(f"compressai {version('compressai')}: {symbols} of {symbols} symbols ")
-    assert re.search(r" symbols equal, decoded picture (equal|within 1e-0\d)$", said)
+    assert re.search(r" symbols equal, decoded image (equal|within 1e-0\d)$", said)
 
 
-def test_a_codec_that_decodes_another_picture_is_an_error(monkeypatch) -> None:
+def test_a_codec_that_decodes_another_image_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(FactorizedCoder, "decode", _decode_other)
     content = zoo.get_spec("resnet50-factorized_prior-q8").model_dump()
     content["bottleneck"] |= {"quality": 1, "channels": (6, 8)}
-    with pytest.raises(ParityError, match="the picture differs from CompressAI's by"):
+    with pytest.raises(ParityError, match="the image differs from CompressAI's by"):
         compare(zoo.ModelSpec.model_validate(content))
 
 
@@ -130,8 +130,8 @@ def test_the_older_channel_reduction_names_its_reference() -> None:
 )
 def test_only_entropy_coders_are_drawn_as_such(monkeypatch, tmp_path, name, coder) -> None:
     drawn = []
-    monkeypatch.setattr(picture, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
-    picture.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
+    monkeypatch.setattr(image, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
+    image.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
     assert drawn == ["image", "encoder", coder, coder, "decoder", "answer"]
 
 

@@ -23,19 +23,19 @@ LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
 
 
 @pytest.fixture(scope="module")
-def report(tiny_bundle, photographs, tmp_path_factory):
+def report(tiny_bundle, photos, tmp_path_factory):
     """The file of a profile of the tiny bundle."""
     path = tmp_path_factory.mktemp("reports") / "report.json"
     command = "splitzoo profile encoder bundle --images photos -o report.json"
     profile_bundle(
-        tiny_bundle, images=photographs[:3], threads=1, warmup=1, iterations=3, command=command
+        tiny_bundle, images=photos[:3], threads=1, warmup=1, iterations=3, command=command
     ).save(path)
     return path
 
 
 @pytest.fixture(scope="module")
 def model_report(tiny_model, tmp_path_factory):
-    """The file of a profile of the tiny model in PyTorch, without photographs."""
+    """The file of a profile of the tiny model in PyTorch, without photos."""
     path = tmp_path_factory.mktemp("reports") / "model.json"
     profile_model(tiny_model, warmup=0, iterations=1, command="splitzoo …").save(path)
     return path
@@ -342,20 +342,20 @@ def test_a_taken_folder_is_left_alone(tmp_path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-# The picture
+# The image
 
 
-def test_the_picture_is_one_and_the_card_shows_it(card_path, card) -> None:
+def test_the_image_is_one_and_the_card_shows_it(card_path, card) -> None:
     assert sorted(path.name for path in card_path.parent.iterdir()) == ["README.md", "split.png"]
     assert "](split.png)" in card.text
-    with Image.open(card_path.parent / "split.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert picture.size == (1760, 464)
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+    with Image.open(card_path.parent / "split.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == (1760, 464)
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 10
 
 
-def test_the_picture_without_measurements_differs(card_path, tiny_bundle, tmp_path) -> None:
+def test_the_image_without_measurements_differs(card_path, tiny_bundle, tmp_path) -> None:
     plain = cards.build_card(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
     assert plain.read_bytes() != card_path.with_name("split.png").read_bytes()
 

@@ -235,11 +235,9 @@ def test_a_disk_that_fills_at_the_report_leaves_nothing_behind(
 # profile
 
 
-def test_profile_of_a_model_as_tables_and_report(
-    splitzoo, tiny_folder, photographs, tmp_path
-) -> None:
+def test_profile_of_a_model_as_tables_and_report(splitzoo, tiny_folder, photos, tmp_path) -> None:
     report = tmp_path / "new" / "report.json"
-    images = photographs[0].parent
+    images = photos[0].parent
     code, out, err = splitzoo(
         *("profile", "encoder", tiny_folder, "--random-weights", "--seed", 4),
         *(*QUICK, "--images", images, "-o", report),
@@ -286,7 +284,7 @@ def test_profile_tells_how_it_was_called_so_that_a_shell_repeats_it(
 ) -> None:
     import shlex
 
-    folder = tmp_path / "my photographs"
+    folder = tmp_path / "my photos"
     folder.mkdir()
     shutil.copyfile(photo, folder / "one.jpg")
     words = ["profile", "encoder", str(tiny_folder), "--random-weights", *QUICK]
@@ -342,11 +340,11 @@ def test_cards_show_of_a_damaged_card(splitzoo, tmp_path, content) -> None:
 
 @pytest.mark.slow
 def test_demo_goes_from_model_to_card(tmp_path) -> None:
-    picture = tmp_path / "noise.png"
+    image = tmp_path / "noise.png"
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    Image.fromarray(pixels).save(picture)
+    Image.fromarray(pixels).save(image)
     folder = tmp_path / "out"
-    code, out, err = finish("demo", "--random-weights", "--image", picture, "-o", folder)
+    code, out, err = finish("demo", "--random-weights", "--image", image, "-o", folder)
     assert code == 0, err
     for row in ("model", "stream bytes", "device ms", "edge ms", "encoder bits", "MACs", "parity"):
         assert re.search(rf"^ *{row} +\S", out, re.MULTILINE)
@@ -357,7 +355,7 @@ def test_demo_goes_from_model_to_card(tmp_path) -> None:
 
     profile = EncoderProfile.model_validate_json((folder / "profile.json").read_text())
     assert profile.rate is not None
-    # The card says by which command its numbers were measured: on photographs, as they were.
+    # The card says by which command its numbers were measured: on photos, as they were.
     assert "--images" in profile.command
     verified = finish("export", "verify", folder / "bundle")
     assert verified[0] == 0, verified[2]

@@ -120,8 +120,8 @@ def test_a_folder_that_is_no_bundle(splitzoo, tmp_path, photo, command) -> None:
     )
 
 
-def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photographs) -> None:
-    code, out, err = splitzoo("export", "run", tiny_bundle, photo, photographs[0])
+def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photos) -> None:
+    code, out, err = splitzoo("export", "run", tiny_bundle, photo, photos[0])
     assert code == 0
     # A long path wraps the line that it stands in.
     assert len(re.findall(r"[\d,]+ bytes sent", " ".join(out.split()))) == 2

@@ -24,7 +24,7 @@ from splitzoo.export.graphs import GDN1, DeviceGraph, FoldedGDN1, fold_gdn
 from splitzoo.export.manifest import Graph, Manifest, Tensor
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
-from splitzoo.export.recording import picture, record_run
+from splitzoo.export.recording import record_run, seeded_image
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ("device/encoder.onnx", "edge/decoder.onnx")
@@ -291,7 +291,7 @@ def test_random_weights_are_called_random_whoever_exports_them(unnamed_export) -
 
 
 def test_dynamic_batch_gives_the_streams_of_one_by_one(dynamic_bundle, tiny_model) -> None:
-    images = [picture(tiny_model.spec.preprocessing, seed) for seed in range(3)]
+    images = [seeded_image(tiny_model.spec.preprocessing, seed) for seed in range(3)]
     device = Device(open_bundle(dynamic_bundle))
     together = device.encode(np.concatenate(images))
     assert len(set(together)) == 3
@@ -318,7 +318,9 @@ def test_dynamic_batch_is_open_in_graph_and_manifest(dynamic_bundle) -> None:
 
 
 def test_fixed_batch_refuses_another(tiny_bundle, tiny_model) -> None:
-    images = np.concatenate([picture(tiny_model.spec.preprocessing, seed) for seed in range(3)])
+    images = np.concatenate(
+        [seeded_image(tiny_model.spec.preprocessing, seed) for seed in range(3)]
+    )
     with pytest.raises(BundleError, match="ONNX Runtime failed"):
         Device(open_bundle(tiny_bundle)).encode(images)
 
@@ -364,11 +366,9 @@ def test_parity_refuses_a_change_of_one_symbol(tiny_bundle, tiny_model) -> None:
         check_parity(open_bundle(tiny_bundle), changed(), dynamic_batch=False)
 
 
-def test_parity_refuses_symbols_that_do_not_change_with_the_picture(
-    tiny_bundle, tiny_model
-) -> None:
+def test_parity_refuses_symbols_that_do_not_change_with_the_image(tiny_bundle, tiny_model) -> None:
     same = (record_run(tiny_model, 0) for _ in range(3))
-    with pytest.raises(ParityError, match="the same symbols for different pictures"):
+    with pytest.raises(ParityError, match="the same symbols for different images"):
         check_parity(open_bundle(tiny_bundle), same, dynamic_batch=False)
 
 

@@ -20,23 +20,23 @@ from splitzoo.export.precision.fp16 import to_half
 from splitzoo.export.precision.int8 import quantise
 from splitzoo.export.precision.integers import Integers
 from splitzoo.export.precision.onnx_nodes import Places, is_convolution, read_named
-from splitzoo.export.recording import picture
+from splitzoo.export.recording import seeded_image
 
 TASK = "image-classification"
 
 
-def pictures(model, count: int = 4) -> list[np.ndarray]:
-    return [picture(model.spec.preprocessing, number) for number in range(count)]
+def images(model, count: int = 4) -> list[np.ndarray]:
+    return [seeded_image(model.spec.preprocessing, number) for number in range(count)]
 
 
 def device_graph(model, path):
     """Write a model's fp32 device graph."""
     write_onnx(
         DeviceGraph(model).eval(),
-        [torch.from_numpy(pictures(model, 1)[0])],
+        [torch.from_numpy(images(model, 1)[0])],
         path,
         input_names=["image"],
-        output_names=list(model.coder.sends),
+        output_names=list(model.bottleneck.wire_names),
         dynamic_batch=False,
         opset=20,
     )
@@ -59,7 +59,7 @@ def mshp_graph(mshp, tmp_path_factory):
 
 
 def inputs(model):
-    return ({"image": one} for one in pictures(model))
+    return ({"image": one} for one in images(model))
 
 
 def run(path, image):
@@ -187,7 +187,7 @@ def test_weights_are_int8_per_channel_and_zero_points_as_they_must_be(
             assert values[node.input[0]].dtype == np.int8
     assert weights == 5  # both norms begin alike, and yet have their own
     assert not any(one.data_type == TensorProto.INT32 for one in model.graph.initializer)
-    image = pictures(tiny_model)[0]
+    image = images(tiny_model)[0]
     (before,), (after,) = run(tiny_graph, image), run(tmp_path / "q.onnx", image)
     assert after.dtype == np.int32
     assert 0 < np.mean(before != after) < 0.2
@@ -213,7 +213,7 @@ def test_int8_of_seven_bits_gives_openvinos_symbols_on_any_processor(
     compiled = core.compile_model(
         core.read_model(tmp_path / "q.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    image = pictures(tiny_model)[0]
+    image = images(tiny_model)[0]
     (found,) = compiled([image]).values()
     (expected,) = run(tmp_path / "q.onnx", image)
     assert np.mean(found != expected) < 0.02
@@ -260,7 +260,7 @@ def test_fp16_is_between_fp32_input_and_integers(tiny_model, tiny_graph, tmp_pat
     convolutions = [node for node in model.graph.node if is_convolution(node)]
     values = constants(model)
     assert all(values[node.input[1]].dtype == np.float16 for node in convolutions)
-    image = pictures(tiny_model)[0]
+    image = images(tiny_model)[0]
     (before,), (after,) = run(tiny_graph, image), run(tmp_path / "h.onnx", image)
     assert np.mean(before != after) < 0.02
     assert np.abs(before - after).max() <= 1
@@ -271,14 +271,14 @@ def test_fp16_is_between_fp32_input_and_integers(tiny_model, tiny_graph, tmp_pat
 
 @pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("jetson", "fp16")])
 def test_the_edge_follows_a_hyperprior_of_lower_precision(
-    mshp, photographs, tmp_path, target, precision
+    mshp, photos, tmp_path, target, precision
 ) -> None:
     options = {"target": target, "precision": precision, "accept": True, "keep_tables": True}
-    folder = photographs[0].parent if precision == "int8" else None
+    folder = photos[0].parent if precision == "int8" else None
     export.export_split(mshp, tmp_path / "b", calibration=folder, **options)
     bundle = open_bundle(tmp_path / "b")
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
-    for image in pictures(mshp):
+    for image in images(mshp):
         symbols, hyper_symbols, *_ = device.tensors(image)
         (stream,) = device.encode(image)
         received = dict(zip([one.name for one in bundle.edge.inputs], edge.tensors(stream)))  # noqa: B905
@@ -287,9 +287,9 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_a_device_that_computes_nothing_is_refused(tmp_path, photographs, precision) -> None:
+def test_a_device_that_computes_nothing_is_refused(tmp_path, photos, precision) -> None:
     model = zoo.build(small_spec(TASK, "jpeg"))
-    options = {"target": "jetson", "precision": precision, "calibration": photographs[0].parent}
+    options = {"target": "jetson", "precision": precision, "calibration": photos[0].parent}
     with pytest.raises(BundleError, match=f"nothing to compute in {precision}"):
         export.export_split(model, tmp_path / "b", **options)
     assert list(tmp_path.iterdir()) == []

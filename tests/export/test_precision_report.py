@@ -18,14 +18,14 @@ from splitrun.limits import LIMITS, Limits, limits_of
 from splitrun.selftest import Compared, compare_symbols
 from splitzoo import export, zoo
 from splitzoo.export import split as splitting
-from splitzoo.export.manifest import Effect
-from splitzoo.export.options import Wanted, has_hyperprior
+from splitzoo.export.manifest import PrecisionReport
+from splitzoo.export.options import ExportOptions, has_hyperprior
 from splitzoo.export.precision.report import (
-    Photographs,
+    Images,
     beyond,
-    measure_effect,
-    read_photographs,
-    refuse_beyond,
+    check_limits,
+    measure_precision,
+    read_images,
 )
 from splitzoo.export.verify import verify_bundle
 from splitzoo.zoo import get_spec
@@ -33,15 +33,15 @@ from splitzoo.zoo import get_spec
 INT8 = LIMITS["int8"]
 
 
-def effect(**changes) -> Effect:
+def effect(**changes) -> PrecisionReport:
     facts = {
-        **{"calibrated": 30, "skipped": 0, "held_out": 200, "photographs": True},
+        **{"calibrated": 30, "skipped": 0, "held_out": 200, "photos": True},
         **{"flips": 0.001, "changed": 0.05, "most_changed": 0.08, "largest_difference": 1},
         **{"symbols": 1000, "sent_error": 0.0},
         **{"payload_bytes_fp32": 1000.0, "payload_bytes": 1010.0},
-        **{"labelled": 200, "right_fp32": 150, "right": 149},
+        **{"labelled": 200, "correct_fp32": 150, "right": 149},
     }
-    return Effect(**facts | changes)
+    return PrecisionReport(**facts | changes)
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def effect(**changes) -> Effect:
     [
         (
             {"most_changed": INT8.changed + 0.01},
-            r"symbols that are not 0, 5\.00% differ, in one picture up to 21\.00% \(20% may\)",
+            r"symbols that are not 0, 5\.00% differ, in one image up to 21\.00% \(20% may\)",
         ),
         ({"sent_error": 0.21}, r"what is sent differs by 21\.0% of the largest \(20% is allowed\)"),
         ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
         ({"payload_bytes": 1051.0}, r"the payload changes by \+5\.1% \(5% is allowed\)"),
         ({"payload_bytes": 620.0}, r"the payload changes by -38\.0%"),
-        ({"right": 147}, "3 of 200 photographs are no longer named right"),
+        ({"right": 147}, "3 of 200 photos are no longer named right"),
     ],
 )
 def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) -> None:
     assert beyond(effect(), INT8, "int8") == []
     with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
-        refuse_beyond(effect(**changes), INT8, "int8")
+        check_limits(effect(**changes), INT8, "int8")
     assert "--accept" in caught.value.next_step
 
 
@@ -71,9 +71,9 @@ def test_fp16_may_change_the_payload_less_than_int8() -> None:
     assert beyond(fp16, LIMITS["fp16"], "fp16") == ["the payload changes by +1.1% (1% is allowed)"]
 
 
-def test_one_photograph_more_or_less_is_no_loss() -> None:
+def test_one_image_more_or_less_is_no_loss() -> None:
     assert beyond(effect(right=148), INT8, "int8") == []
-    assert beyond(effect(labelled=0, right=None, right_fp32=None), INT8, "int8") == []
+    assert beyond(effect(labelled=0, right=None, correct_fp32=None), INT8, "int8") == []
     assert beyond(effect(right=200), INT8, "int8") == []
 
 
@@ -112,47 +112,47 @@ def test_values_with_a_range_of_their_own_may_all_differ_below_fp32() -> None:
     assert limits_of("int8", "factorized") == INT8
 
 
-# Photographs
+# Images
 
 
 @pytest.fixture
-def folder(photographs, tmp_path) -> Path:
-    """Eight photographs in folders of two of the tiny model's classes, and a broken one."""
-    for number, photo in enumerate([*photographs, *photographs][:12]):
-        place = tmp_path / "photographs" / f"class {number % 2}"
+def folder(photos, tmp_path) -> Path:
+    """Eight photos in folders of two of the tiny model's classes, and a broken one."""
+    for number, photo in enumerate([*photos, *photos][:12]):
+        place = tmp_path / "photos" / f"class {number % 2}"
         place.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photo, place / f"{number}{photo.suffix}")
-    (tmp_path / "photographs" / "class 0" / "broken.jpg").write_bytes(b"\xff\xd8nothing")
-    return tmp_path / "photographs"
+    (tmp_path / "photos" / "class 0" / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    return tmp_path / "photos"
 
 
-def test_photographs_are_parted_and_broken_ones_counted(tiny_model, folder) -> None:
-    found = read_photographs(tiny_model, folder)
+def test_images_are_parted_and_broken_ones_counted(tiny_model, folder) -> None:
+    found = read_images(tiny_model, folder)
     assert (len(found.fitted), len(found.held_out), found.skipped) == (9, 3, 1)
     assert not set(found.fitted) & set(found.held_out)
 
 
-def test_photographs_in_folders_of_the_models_classes_are_labelled(tiny_model, folder) -> None:
-    found = read_photographs(tiny_model, folder)
+def test_images_in_folders_of_the_models_classes_are_labelled(tiny_model, folder) -> None:
+    found = read_images(tiny_model, folder)
     assert {found.classes[path] for path in found.fitted + found.held_out} == {0, 1}
     assert all(path.parent.name == f"class {label}" for path, label in found.classes.items())
     (folder / "class 1").rename(folder / "somewhere")
-    assert set(read_photographs(tiny_model, folder).classes.values()) == {0}
+    assert set(read_images(tiny_model, folder).classes.values()) == {0}
     (folder / "class 0").rename(folder / "elsewhere")
-    assert read_photographs(tiny_model, folder).classes == {}
+    assert read_images(tiny_model, folder).classes == {}
 
 
-def test_too_few_photographs_are_refused(tiny_model, folder) -> None:
+def test_too_few_images_are_refused(tiny_model, folder) -> None:
     shutil.rmtree(folder / "class 1")
     for number in (0, 2, 4):
         next(folder.rglob(f"{number}.*")).unlink()
     with pytest.raises(CalibrationError, match="has 4 images, 1 of them unusable"):
-        read_photographs(tiny_model, folder)
+        read_images(tiny_model, folder)
 
 
 def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -> None:
-    photographs = read_photographs(tiny_model, folder)
-    found = measure_effect(tiny_model, open_bundle(tiny_bundle), photographs, [])
+    photos = read_images(tiny_model, folder)
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), photos, [])
     assert (found.calibrated, found.held_out, found.skipped) == (9, 3, 1)
     assert found.flips < 1e-3
     assert found.rate_inflation == pytest.approx(0, abs=1e-3)
@@ -168,8 +168,8 @@ def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) ->
         return (symbols,)
 
     monkeypatch.setattr(Device, "tensors", shifted)
-    found = measure_effect(tiny_model, open_bundle(tiny_bundle), None, [])
-    assert (found.photographs, found.largest_difference) == (False, 2)
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, [])
+    assert (found.photos, found.largest_difference) == (False, 2)
     assert found.flips == pytest.approx(0.25, abs=1e-3)
 
 
@@ -181,7 +181,7 @@ def changed(monkeypatch):
     """Exports find that a precision changes much."""
 
     def change(**changes) -> None:
-        monkeypatch.setattr(splitting, "measure_effect", lambda *_: effect(**changes))
+        monkeypatch.setattr(splitting, "measure_precision", lambda *_: effect(**changes))
 
     return change
 
@@ -226,7 +226,7 @@ def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, t
         verify_bundle(tmp_path / "b")
 
 
-def test_int8_without_photographs_is_refused_before_anything_is_loaded(
+def test_int8_without_images_is_refused_before_anything_is_loaded(
     splitzoo, tiny_folder, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
@@ -238,12 +238,12 @@ def test_both_sides_of_a_hyperprior_run_the_same_engine() -> None:
     """The other would compute other scales for some images, and lose them."""
     mshp, prior = (get_spec(f"splittable_resnet50-{one}-beta0.08") for one in ("mshp", "fp"))
     for target, engine in (("jetson", "tensorrt"), ("openvino", "openvino")):
-        wanted = Wanted(target=target, precision="fp32")
+        wanted = ExportOptions(target=target, precision="fp32")
         assert (wanted.engine_of_edge(mshp), wanted.engine_of_edge(prior)) == (engine, None)
-        wanted = Wanted(target=target, precision="fp32", edge="onnxruntime")
-        wanted.refuse_impossible(prior)
+        wanted = ExportOptions(target=target, precision="fp32", edge="onnxruntime")
+        wanted.check_possible(prior)
         with pytest.raises(BundleError, match=f"others than {engine}") as caught:
-            wanted.refuse_impossible(mshp)
+            wanted.check_possible(mshp)
         assert caught.value.next_step == f"Leave --edge out: both sides then run {engine}."
 
 
@@ -263,13 +263,13 @@ def test_a_factorized_learned_codec_has_no_hyperprior() -> None:
 )
 def test_words_that_would_do_nothing_are_refused(changes, saying) -> None:
     with pytest.raises(BundleError, match=saying):
-        Wanted(target="jetson", **changes).refuse_impossible(get_spec("resnet50-jpeg-q90"))
+        ExportOptions(target="jetson", **changes).check_possible(get_spec("resnet50-jpeg-q90"))
 
 
-def test_photographs_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
+def test_images_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
     splitzoo, tiny_folder, tmp_path
 ) -> None:
-    """Ranges of darkness saturate on the made pictures that parity is checked on."""
+    """Ranges of darkness saturate on the made images that parity is checked on."""
     for number in range(8):
         night = Image.fromarray(np.full((64, 64, 3), number % 2, np.uint8))
         (tmp_path / "night").mkdir(exist_ok=True)
@@ -277,7 +277,7 @@ def test_photographs_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
     words = ("--random-weights", "--precision", "int8", "--calibration", tmp_path / "night")
     words = (tiny_folder, *words, "--keep-tables", "-o", tmp_path / "b")
     result = splitzoo("export", "split", *words)
-    refused(result, "in one picture up to", "give other photographs", code=3)
+    refused(result, "in one image up to", "give other photos", code=3)
     assert not (tmp_path / "b").exists()
     assert splitzoo("export", "split", *words, "--accept")[0] == 0
     found = verify_bundle(tmp_path / "b").manifest
@@ -286,9 +286,9 @@ def test_photographs_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
 
 
 def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
-    tiny_model, photographs, tmp_path
+    tiny_model, photos, tmp_path
 ) -> None:
-    options = {"precision": "int8", "accept": True, "calibration": photographs[0].parent}
+    options = {"precision": "int8", "accept": True, "calibration": photos[0].parent}
     manifest = export.export_split(tiny_model, tmp_path / "b", **options, keep_tables=True)
     assert manifest.effect is not None
     assert manifest.effect.accepted == []
@@ -296,9 +296,9 @@ def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
     verify_bundle(tmp_path / "b")
 
 
-def test_features_that_are_sent_as_floats_are_compared_too(photographs, tmp_path) -> None:
+def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "feature-jpeg"))
-    options = {"precision": "int8", "calibration": photographs[0].parent, "accept": True}
+    options = {"precision": "int8", "calibration": photos[0].parent, "accept": True}
     manifest = export.export_split(model, tmp_path / "b", **options)
     assert manifest.effect is not None
     assert (manifest.effect.symbols, manifest.effect.flips) == (0, 0)
@@ -310,9 +310,7 @@ def test_features_that_are_sent_as_floats_are_compared_too(photographs, tmp_path
     )
 
 
-def test_a_picture_whose_scales_differ_is_not_named_right(
-    photographs, monkeypatch, tmp_path
-) -> None:
+def test_a_image_whose_scales_differ_is_not_named_right(photos, monkeypatch, tmp_path) -> None:
     """PyTorch's own answer is what it is held against: its stream may be beyond the edge too."""
     model = zoo.build(small_spec("image-classification", "shp")).eval()
     export.export_split(model, tmp_path / "b")
@@ -321,23 +319,23 @@ def test_a_picture_whose_scales_differ_is_not_named_right(
         raise DesyncError("other scales")
 
     monkeypatch.setattr(Edge, "decode", lost)
-    classes = dict.fromkeys(photographs, 0)
-    given = Photographs([], list(photographs), classes, 0)
-    found = measure_effect(model, open_bundle(tmp_path / "b"), given, [])
-    assert (found.labelled, found.right) == (len(photographs), 0)
+    classes = dict.fromkeys(photos, 0)
+    given = Images([], list(photos), classes, 0)
+    found = measure_precision(model, open_bundle(tmp_path / "b"), given, [])
+    assert (found.labelled, found.right) == (len(photos), 0)
 
 
 def test_tables_that_cannot_be_fitted_are_an_error_where_nothing_else_is_asked(
-    splitzoo, photographs, tmp_path
+    splitzoo, photos, tmp_path
 ) -> None:
-    words = ("resnet50-jpeg-q90", "--random-weights", "--calibration", photographs[0].parent)
+    words = ("resnet50-jpeg-q90", "--random-weights", "--calibration", photos[0].parent)
     result = splitzoo("export", "split", *words, "-o", tmp_path / "b")
     refused(result, "no tables to fit")
 
 
 def test_an_engines_own_precision_is_refused_where_scale_indexes_must_agree() -> None:
-    wanted = Wanted(target="openvino", precision="bf16")
-    wanted.refuse_impossible(get_spec("splittable_resnet50-fp-beta0.08"))
+    wanted = ExportOptions(target="openvino", precision="bf16")
+    wanted.check_possible(get_spec("splittable_resnet50-fp-beta0.08"))
     with pytest.raises(BundleError, match="the same scale indexes") as caught:
-        wanted.refuse_impossible(get_spec("splittable_resnet50-mshp-beta0.08"))
+        wanted.check_possible(get_spec("splittable_resnet50-mshp-beta0.08"))
     assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"

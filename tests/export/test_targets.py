@@ -21,7 +21,7 @@ from splitrun.errors import BundleError, DependencyError, UnknownNameError
 from splitrun.halves import Device
 from splitrun.record import Record
 from splitzoo import export
-from splitzoo.export.formats.base import Source, refuse_missing
+from splitzoo.export.formats.base import Source, check_packages
 from splitzoo.export.formats.openvino_ir import OpenVinoFormat
 from splitzoo.export.formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
 from splitzoo.export.formats.torch_tensorrt import TorchTensorRTFormat
@@ -285,7 +285,7 @@ def test_torch_tensorrt_without_it_is_told_with_its_command() -> None:
     if importlib.util.find_spec("torch_tensorrt"):
         pytest.skip("Torch-TensorRT is installed")
     with pytest.raises(DependencyError, match="torch_tensorrt is not installed") as caught:
-        refuse_missing(TorchTensorRTFormat(), "torch-tensorrt")
+        check_packages(TorchTensorRTFormat(), "torch-tensorrt")
     assert caught.value.next_step == "pip install 'splitzoo[torch-tensorrt]'"
 
 

@@ -47,12 +47,12 @@ def accuracy(splitzoo, *words):
     return json.loads(out)
 
 
-def test_a_model_is_scored_picture_by_picture(splitzoo, labelled, data, tmp_path):
-    report_file, table = tmp_path / "report.json", tmp_path / "pictures.csv"
+def test_a_model_is_scored_image_by_image(splitzoo, labelled, data, tmp_path):
+    report_file, table = tmp_path / "report.json", tmp_path / "images.csv"
     words = ("--data", data, "-o", report_file, "-o", table)
     report = accuracy(splitzoo, labelled, *words, "--threads", torch.get_num_threads())
     assert read_accuracy(report_file).model_dump(mode="json") == report
-    assert report["data"]["pictures"] == 9
+    assert report["data"]["images"] == 9
     model = zoo.load(labelled)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["image"] for row in rows] == [
@@ -84,8 +84,8 @@ def test_model_bundle_and_answers_agree(splitzoo, labelled, labelled_bundle, dat
     answers = tmp_path / "answers"
     answers.mkdir()
     runtime = [sys.executable, "-m", "splitrun"]
-    pictures = [str(one) for one in sorted(data.rglob("*.png"))]
-    subprocess.run([*runtime, "encode", "-o", answers, *pictures], cwd=labelled_bundle, check=True)
+    images = [str(one) for one in sorted(data.rglob("*.png"))]
+    subprocess.run([*runtime, "encode", "-o", answers, *images], cwd=labelled_bundle, check=True)
     streams = [str(one) for one in sorted(answers.glob("*.sz"))]
     done = subprocess.run(
         [*runtime, "decode", "--json", *streams],
@@ -123,7 +123,7 @@ def test_an_interrupted_evaluation_goes_on(labelled, data, tmp_path):
     dataset = read_dataset("image-classification", data, "val", CLASSES)
     keep = tmp_path / "kept"
     subject = ModelSubject(zoo.load(labelled))
-    whole, pictures = evaluate(subject, dataset, data, workers=0)
+    whole, images = evaluate(subject, dataset, data, workers=0)
     measured = []
     measure = subject.measure
 
@@ -142,7 +142,7 @@ def test_an_interrupted_evaluation_goes_on(labelled, data, tmp_path):
     again, same = evaluate(subject, dataset, data, workers=0, keep=keep)
     assert len(measured) == 5 + 5
     assert again == whole
-    assert same == pictures
+    assert same == images
 
 
 def test_what_another_model_left_is_not_taken_up(labelled, data, tmp_path):
@@ -150,17 +150,17 @@ def test_what_another_model_left_is_not_taken_up(labelled, data, tmp_path):
     keep = tmp_path / "kept"
     keep.write_text('{"of": "another"}\n{"rate": 1}\n')
     report, _ = evaluate(ModelSubject(zoo.load(labelled)), dataset, data, keep=keep)
-    assert report.data.pictures == 9
+    assert report.data.images == 9
 
 
-def test_broken_pictures_are_counted_and_named(splitzoo, labelled, data, tmp_path):
+def test_broken_images_are_counted_and_named(splitzoo, labelled, data, tmp_path):
     folder = tmp_path / "val"
     for kind in CLASSES:
         (folder / kind).mkdir(parents=True)
         (folder / kind / "good.png").write_bytes((data / kind / f"{kind}0.png").read_bytes())
-    (folder / "bars" / "bad.png").write_bytes(b"no picture")
+    (folder / "bars" / "bad.png").write_bytes(b"no image")
     report = accuracy(splitzoo, labelled, "--data", folder)
-    assert report["data"]["pictures"] == 3
+    assert report["data"]["images"] == 3
     assert [one["image"] for one in report["skipped"]] == ["bars/bad.png"]
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_evaluated_is_said(splitzoo, labelled, labelled_bundle, d
 
 def test_parquet_holds_the_same_rows(splitzoo, labelled, data, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    table, sheet = tmp_path / "pictures.parquet", tmp_path / "pictures.csv"
+    table, sheet = tmp_path / "images.parquet", tmp_path / "images.csv"
     accuracy(splitzoo, labelled, "--data", data, "-o", table, "-o", sheet)
     rows = parquet.read_table(table).to_pylist()
     assert [{k: str("" if v is None else v) for k, v in row.items()} for row in rows] == list(
@@ -246,7 +246,7 @@ def test_coco_and_voc_are_read(tmp_path):
     assert len(read_dataset("semantic-segmentation", make_voc(inner).parents[1], "train").samples)
 
 
-def test_hostile_lists_of_pictures_do_not_leave_the_folder(tmp_path):
+def test_hostile_lists_of_images_do_not_leave_the_folder(tmp_path):
     coco = make_coco(tmp_path / "coco")
     path = coco / "annotations" / "instances_val2017.json"
     path.write_text(path.read_text().replace("000000000000.jpg", "../../secret.jpg"))
@@ -274,8 +274,8 @@ def test_dense_models_are_scored_through_the_bitstream(name, make, tmp_path):
     model = zoo.build(spec.model_validate({**spec.model_dump(), "preprocessing": small}))
     folder = make(tmp_path / "data")
     dataset = read_dataset(spec.task, folder, "val")
-    report, pictures = evaluate(ModelSubject(model), dataset, folder)
-    assert len(pictures) == len(dataset.samples)
+    report, images = evaluate(ModelSubject(model), dataset, folder)
+    assert len(images) == len(dataset.samples)
     assert all(0 <= one <= 1 for one in report.scores.values())
     # A right answer is worth 1, whatever the model says.
     sample = dataset.samples[0]

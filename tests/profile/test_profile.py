@@ -29,24 +29,24 @@ NEVER_MEASURED = [
 
 
 @pytest.fixture(scope="module")
-def report(model, photographs):
-    """A profile of the default model on real photographs."""
+def report(model, photos):
+    """A profile of the default model on real photos."""
     return profile_model(
-        model, images=photographs, threads=2, warmup=1, iterations=4, command="splitzoo …"
+        model, images=photos, threads=2, warmup=1, iterations=4, command="splitzoo …"
     )
 
 
 @pytest.fixture(scope="module")
-def bundle_report(tiny_bundle, photographs):
-    return profile_bundle(tiny_bundle, images=photographs[:2], threads=1, warmup=1, iterations=4)
+def bundle_report(tiny_bundle, photos):
+    return profile_bundle(tiny_bundle, images=photos[:2], threads=1, warmup=1, iterations=4)
 
 
 @pytest.fixture(scope="module")
-def photo_bytes(report, model, photographs):
-    """The first photograph's latent, symbols and payload, made here."""
+def photo_bytes(report, model, photos):
+    """The first image's latent, symbols and payload, made here."""
     with torch.no_grad():
-        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(photographs[0])))
-        (symbols,) = model.coder.send(latent)
+        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(photos[0])))
+        (symbols,) = model.bottleneck.send(latent)
     return latent, model.codec.coder.encode(symbols[0].numpy())
 
 
@@ -89,7 +89,7 @@ def without_network(name: str, **sizes) -> SplitModel:
     spec = zoo.ModelSpec.model_validate(content)
     encoder, coder, _ = BOTTLENECKS[spec.bottleneck.kind](spec, spec.bottleneck)
     model = SplitModel(spec, encoder, coder, nn.Identity()).eval()
-    model.make_tables()
+    model.update()
     return model
 
 
@@ -99,12 +99,12 @@ def test_a_context_network_is_counted_at_each_position() -> None:
     _, height, width = model.spec.latent_shape
     compute = count_flops(model)
     counted = []
-    for layer in model.coder.entropy_parameters[::2]:
+    for layer in model.bottleneck.entropy_parameters[::2]:
         layer.register_forward_hook(
             lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel())
         )
-    model.coder.entropy_parameters(torch.zeros(1, 4 * 8, height, width))
-    taps = int(model.coder.context_prediction.mask.sum())
+    model.bottleneck.entropy_parameters(torch.zeros(1, 4 * 8, height, width))
+    taps = int(model.bottleneck.context_prediction.mask.sum())
     assert (len(counted), taps) == (3, 2 * 8 * 8 * 12)
     expected = taps * height * width + sum(counted)
     found = {one.operator: (one.macs, one.flops) for one in compute.operators}
@@ -118,7 +118,7 @@ def test_pooling_is_counted_by_the_elements_that_it_looks_at(tiny_model) -> None
     pooling = nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d((2, 4)), nn.AdaptiveAvgPool2d(1)
     encoder = nn.Sequential(*pooling, nn.ZeroPad2d((0, width - 1, 0, height - 1)))
     encoder.extend(tiny_model.encoder)
-    model = SplitModel(tiny_model.spec, encoder, tiny_model.coder, tiny_model.decoder).eval()
+    model = SplitModel(tiny_model.spec, encoder, tiny_model.bottleneck, tiny_model.decoder).eval()
     found = {one.operator: one.flops for one in count_flops(model).operators}
     of_max = 3 * (height // 2) * (width // 2)
     of_average = 3 * (height // 4) * (width // 8)
@@ -153,7 +153,7 @@ class Odd(nn.Module):
 
 def test_an_operator_without_a_rule_is_listed_as_uncounted(tiny_model) -> None:
     encoder = nn.Sequential(*tiny_model.encoder, Odd(), Odd())
-    model = SplitModel(tiny_model.spec, encoder, tiny_model.coder, tiny_model.decoder).eval()
+    model = SplitModel(tiny_model.spec, encoder, tiny_model.bottleneck, tiny_model.decoder).eval()
     compute = count_flops(model)
     assert compute.uncounted == {"aten::erf": 2}
     assert compute.macs == count_flops(tiny_model).macs
@@ -224,7 +224,7 @@ def test_distribution_of_known_values() -> None:
 # A model's profile
 
 
-def test_profile_of_a_model_holds_every_measure(report, model, photographs) -> None:
+def test_profile_of_a_model_holds_every_measure(report, model, photos) -> None:
     assert (report.subject, report.device, report.date[:2]) == ("model", "cpu", "20")
     assert report.spec == model.spec
     assert report.model_id == model.codec.model_id.hex()
@@ -238,7 +238,7 @@ def test_profile_of_a_model_holds_every_measure(report, model, photographs) -> N
         assert 0 < one.p50_ms <= one.p90_ms <= one.p99_ms
     assert report.peak_memory_bytes > 100e6
     assert {"cpu", "cores", "system", "python", "torch", "splitzoo"} <= report.environment.keys()
-    assert len(report.rate.images) == len(photographs)
+    assert len(report.rate.images) == len(photos)
 
 
 def test_profile_of_a_model_says_what_it_did_not_measure(report) -> None:
@@ -281,8 +281,8 @@ def test_profile_of_a_bundle_agrees_with_that_of_its_model(bundle_report, tiny_m
     assert bundle_report.size.sc2bench_encoder_bits == sc2bench_encoder_bits(tiny_model)
 
 
-def test_a_bundle_sends_what_its_model_sends(bundle_report, tiny_model, photographs) -> None:
-    rate = model_rates(tiny_model, photographs[:2])
+def test_a_bundle_sends_what_its_model_sends(bundle_report, tiny_model, photos) -> None:
+    rate = model_rates(tiny_model, photos[:2])
     found = [one.stream_bytes for one in bundle_report.rate.images]
     assert found == [one.stream_bytes for one in rate.images]
     assert bundle_report.rate.estimated_bits is None
@@ -302,10 +302,10 @@ def test_a_stream_is_the_payload_and_12_bytes(report) -> None:
         assert 0 < one.payload_bytes < one.stream_bytes == one.payload_bytes + 12
 
 
-def test_bytes_are_those_of_the_real_stream(report, model, photographs) -> None:
-    image = torch.from_numpy(model.spec.preprocessing.load(photographs[0]))
+def test_bytes_are_those_of_the_real_stream(report, model, photos) -> None:
+    image = torch.from_numpy(model.spec.preprocessing.load(photos[0]))
     (stream,) = model.compress(image)
-    assert report.rate.images[0].image == photographs[0].name
+    assert report.rate.images[0].image == photos[0].name
     assert report.rate.images[0].stream_bytes == len(stream)
 
 
@@ -316,8 +316,8 @@ def test_sc2bench_bytes_are_the_size_of_the_pickle(report, photo_bytes) -> None:
     assert report.rate.images[0].payload_bytes == len(payload)
 
 
-def test_an_image_codec_s_file_is_what_sc2bench_counts(photographs) -> None:
-    (one,) = model_rates(without_network("resnet50-jpeg-q90"), photographs[:1]).images
+def test_an_image_codec_s_file_is_what_sc2bench_counts(photos) -> None:
+    (one,) = model_rates(without_network("resnet50-jpeg-q90"), photos[:1]).images
     assert one.sc2bench_bytes == one.payload_bytes
 
 
@@ -329,10 +329,10 @@ def test_an_image_codec_s_file_is_what_sc2bench_counts(photographs) -> None:
         "resnet50-layer1-jpeg-q90",
     ],
 )
-def test_what_sc2bench_sends_in_another_form_has_no_size_of_its(name, photographs) -> None:
+def test_what_sc2bench_sends_in_another_form_has_no_size_of_its(name, photos) -> None:
     model = without_network(name)
-    assert model_rates(model, photographs[:1]).sc2bench_bytes is None
-    profile = profile_model(model, images=photographs[:1], warmup=0, iterations=1)
+    assert model_rates(model, photos[:1]).sc2bench_bytes is None
+    profile = profile_model(model, images=photos[:1], warmup=0, iterations=1)
     assert any(one.startswith("bytes as sc2bench counts") for one in profile.not_measured)
 
 
@@ -349,12 +349,12 @@ def test_rates_are_summarised_over_the_images(report) -> None:
     assert report.rate.skipped == []
 
 
-def test_a_broken_image_is_skipped_and_named(tiny_model, photographs, tmp_path) -> None:
+def test_a_broken_image_is_skipped_and_named(tiny_model, photos, tmp_path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(photographs[0].read_bytes()[:500])
-    rate = model_rates(tiny_model, [photographs[0], broken, photographs[1]])
+    broken.write_bytes(photos[0].read_bytes()[:500])
+    rate = model_rates(tiny_model, [photos[0], broken, photos[1]])
     assert rate.count == 2
-    assert [one.image for one in rate.images] == [photographs[0].name, photographs[1].name]
+    assert [one.image for one in rate.images] == [photos[0].name, photos[1].name]
     (skipped,) = rate.skipped
     assert skipped.image == "broken.jpg"
     assert skipped.reason

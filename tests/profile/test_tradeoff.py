@@ -1,4 +1,4 @@
-"""The three tradeoffs: fronts, BD-rate, the CSV, the pictures; and maps of bits."""
+"""The three tradeoffs: fronts, BD-rate, the CSV, the images; and maps of bits."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def report_of(name: str, size: float, score: float, bits: int = 1000, **changes)
         "weights": "trained",
         "seed": None,
         "model_id": "00000000",
-        "data": DataFacts(folder="val", pictures=4, classes=2, sha256="0" * 64),
+        "data": DataFacts(folder="val", images=4, classes=2, sha256="0" * 64),
         "scores": {"top1": score, "top5": 1.0},
         "payload_bytes": Distribution.of([size]),
         "stream_bytes": Distribution.of([size]),
@@ -97,8 +97,8 @@ def test_bd_rate_needs_a_common_range():
 
 
 def test_what_cannot_be_compared_is_refused():
-    other = DataFacts(folder="val", pictures=4, classes=2, sha256="1" * 64)
-    with pytest.raises(ReportError, match="on other pictures"):
+    other = DataFacts(folder="val", images=4, classes=2, sha256="1" * 64)
+    with pytest.raises(ReportError, match="on other images"):
         collect([STUDENT[0], report_of("resnet50-jpeg-q90", 1, 0.5, data=other)])
     boxes = report_of("faster_rcnn_resnet50-jpeg-q90", 1, 0.5, scores={"map": 0.5, "map50": 0.6})
     with pytest.raises(ReportError, match="they make no tradeoff"):
@@ -183,7 +183,7 @@ def test_a_map_holds_all_bits_of_the_density(kind, tiny_model, photo):
     import torch
 
     with torch.no_grad():
-        likelihoods = model.coder.likelihoods(model.encoder(torch.from_numpy(image)))
+        likelihoods = model.bottleneck.likelihoods(model.encoder(torch.from_numpy(image)))
     expected = -sum(float(one.log2().sum()) for one in likelihoods)
     assert found.total_bits == pytest.approx(expected, rel=1e-4)
     assert np.isfinite(found.bits).all()

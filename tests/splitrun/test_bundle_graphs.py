@@ -25,7 +25,7 @@ from splitzoo import export, zoo
 from splitzoo.export import split as splitting
 from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.manifest import Allowed, Parity
-from splitzoo.export.options import Wanted
+from splitzoo.export.options import ExportOptions
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run
@@ -311,9 +311,9 @@ def test_a_detector_that_finds_nothing_says_so(changed, tmp_path, capsys) -> Non
 
 
 @pytest.mark.parametrize("size", ["x", "640", "640x", "x480", "0x480", "640x0", "axb", "1x2x3"])
-def test_a_picture_of_no_size_is_refused(tiny_bundle, capsys, size) -> None:
+def test_a_image_of_no_size_is_refused(tiny_bundle, capsys, size) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["--bundle", str(tiny_bundle), "decode", "a.sz", "--picture", size])
+        main(["--bundle", str(tiny_bundle), "decode", "a.sz", "--image-size", size])
     assert caught.value.code == 2
     assert f"{size!r} is not of the form 640x480" in capsys.readouterr().err
 
@@ -327,11 +327,11 @@ def test_a_detector_of_any_batch_is_refused_before_its_weights(
     assert code == 1
     assert "takes one image" in err
     assert "Leave --dynamic-batch out." in err
-    wanted = Wanted(target="cpu", precision="fp32", dynamic_batch=True)
-    wanted.refuse_impossible(small_spec(CLASSIFIER, "fp"))
+    wanted = ExportOptions(target="cpu", precision="fp32", dynamic_batch=True)
+    wanted.check_possible(small_spec(CLASSIFIER, "fp"))
 
 
-def test_an_export_records_each_picture_once(tiny_model, copied_graphs, tmp_path, monkeypatch):
+def test_an_export_records_each_image_once(tiny_model, copied_graphs, tmp_path, monkeypatch):
     seeds = []
 
     def counted(model, seed):

@@ -20,14 +20,14 @@ from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder
 from splitrun.coding.pyramid import passes_of, walk
 from splitrun.coding.quantised import ContextQuantisedCoder
-from splitrun.coding.relu_range import LiveQuantisedCoder, LiveRange
+from splitrun.coding.relu_range import ReluQuantisedCoder, ReluRange
 from splitrun.errors import BitstreamError, TablesError
 from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.dense import fit_dense
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "context"
 MODEL_ID = b"test"
-KINDS = ("context", "hyperprior-context", "quantised-context", "quantised-live")
+KINDS = ("context", "hyperprior-context", "quantised-context", "quantised-relu")
 ENDS = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
 """Of the live ranges of two channels: dead below −2, and above 3."""
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 19), st.integers(1, 19))
@@ -132,7 +132,7 @@ def test_both_sides_pick_the_same_rows_pass_by_pass(monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (8, 8), (17, 30)])
 @pytest.mark.parametrize("levels", [0, 1, 3, 6])
 def test_each_place_is_coded_once_and_knows_neighbours_that_are(size, levels):
-    """Against the places themselves: the picture in the docstring of ``pyramid``, counted out."""
+    """Against the places themselves: the image in the docstring of ``pyramid``, counted out."""
     image = np.random.default_rng(0).integers(-9, 9, (2, 1, *size)).astype(np.int32)
     coded = np.zeros(size, int)
     near = {
@@ -209,7 +209,7 @@ def coders():
             fit_context(symbols, limit=15, side=indexes, sides=7),
         ),
         "quantised-context": ContextQuantisedCoder(fit_context(values, limit=255)),
-        "quantised-live": LiveQuantisedCoder(fit_dense(values.clip(0)), LiveRange(ENDS)),
+        "quantised-relu": ReluQuantisedCoder(fit_dense(values.clip(0)), ReluRange(ENDS)),
     }
 
 

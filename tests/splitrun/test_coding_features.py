@@ -37,12 +37,12 @@ def read_from_documentation(payload, codec, shape):
     halves = np.frombuffer(header[4 * count :], "<u2").astype("<u4")
     steps = (halves << 16).astype("<u4").view("<f4").astype(float)
     with Image.open(io.BytesIO(unpacked.unused_data), formats=[codec.upper()]) as opened:
-        picture = np.asarray(opened.convert("L")).astype(float)
-    rows, columns = picture.shape[0] // height, picture.shape[1] // width
+        image = np.asarray(opened.convert("L")).astype(float)
+    rows, columns = image.shape[0] // height, image.shape[1] // width
     features = np.empty(shape)
     for place in range(channels):
         row, column = divmod(place, columns)
-        cut = picture[row * height :, column * width :][:height, :width]
+        cut = image[row * height :, column * width :][:height, :width]
         features[place] = minima[place // planes] + cut * steps[place // planes]
     assert (rows - 1) * columns < channels <= rows * columns
     return features, steps[np.arange(channels) // planes][:, None, None]
@@ -180,7 +180,7 @@ def test_features_of_another_shape_are_refused(shape):
 @given(
     st.sampled_from(FEATURE_CODECS), st.integers(1, 4096), st.integers(1, 300), st.integers(1, 300)
 )
-def test_the_picture_holds_every_plane_and_little_else(codec, channels, height, width):
+def test_the_image_holds_every_plane_and_little_else(codec, channels, height, width):
     grid = FeaturesCoder(codec, 50, channels)._grid(height, width)
     most = IMAGE_CODECS.get(codec).max_side
     area = channels * height * width
@@ -266,10 +266,10 @@ def test_damaged_payloads_are_refused_or_features(coded):
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=60))
-def test_any_bytes_are_refused(header, picture):
+def test_any_bytes_are_refused(header, image):
     coder = FeaturesCoder("webp", 50, 3)
     assert decoded_or_refused(coder, header, 4, 4) is None
-    assert decoded_or_refused(coder, deflated(header) + picture, 4, 4) is None
+    assert decoded_or_refused(coder, deflated(header) + image, 4, 4) is None
 
 
 def deflated(header):
@@ -282,8 +282,8 @@ def with_ranges(minimum, step_bits):
     steps = np.full(6, 0x3F80, "<u2")
     steps[0] = step_bits
     minima = np.array([minimum, 0, 0, 0, 0, 0], "<f4")
-    picture = IMAGE_CODECS.get("jpeg").encode(np.full((21, 18), 255, np.uint8), 50)
-    return deflated(minima.tobytes() + steps.tobytes()) + picture
+    image = IMAGE_CODECS.get("jpeg").encode(np.full((21, 18), 255, np.uint8), 50)
+    return deflated(minima.tobytes() + steps.tobytes()) + image
 
 
 @pytest.mark.parametrize(
@@ -313,13 +313,13 @@ def test_ranges_that_unpack_to_too_much_take_no_memory():
         tracemalloc.stop()
 
 
-def test_a_picture_that_claims_too_much_never_reaches_a_decoder(monkeypatch, coded):
+def test_a_image_that_claims_too_much_never_reaches_a_decoder(monkeypatch, coded):
     coder, payload = coded
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a decoder was called"))
     large = FeaturesCoder(coder.codec.name, 50, 6).encode(np.zeros((6, 700, 900), np.float32))
-    for picture in (large[-2000:], large):
+    for image in (large[-2000:], large):
         with pytest.raises(BitstreamError):
-            coder.decode(picture, 7, 9)
+            coder.decode(image, 7, 9)
     unpacked = zlib.decompressobj(-15)
     ranges = payload[: len(payload) - len(unpacked.decompress(payload) and unpacked.unused_data)]
     unpacked = zlib.decompressobj(-15)

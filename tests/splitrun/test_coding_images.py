@@ -1,4 +1,4 @@
-"""Pictures to payloads and back, through the image codecs that this machine has."""
+"""Images to payloads and back, through the image codecs that this machine has."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ from splitrun.images.codecs import IMAGE_CODECS
 GOLDEN = Path(__file__).parents[1] / "golden" / "pixels"
 LIBRARIES = ("jpeg", "webp", "avif", "heic")
 LOSSY = [name for name in IMAGE_CODECS.names() if name != "png"]
-# Good qualities: the picture below loses less than this, root mean square, grey levels.
+# Good qualities: the image below loses less than this, root mean square, grey levels.
 GOOD = {"jpeg": 90, "webp": 90, "avif": 90, "heic": 90, "bpg": 20, "vtm": 20}
 GOOD_ERROR = 5
 # libjpeg, libwebp, dav1d and libde265 decode to the last bit, but for the upsampling of colours.
@@ -36,7 +36,7 @@ def here(names=LIBRARIES):
     ]
 
 
-def picture(height, width):
+def made_image(height, width):
     """Smooth colours with a few edges: (height, width, 3)."""
     y, x = np.mgrid[:height, :width]
     red = 128 + 90 * np.sin(x / 9) * np.cos(y / 13)
@@ -47,7 +47,7 @@ def picture(height, width):
 
 
 def planes(height, width):
-    return np.ascontiguousarray(picture(height, width).transpose(2, 0, 1))
+    return np.ascontiguousarray(made_image(height, width).transpose(2, 0, 1))
 
 
 def rms(a, b):
@@ -78,7 +78,7 @@ def test_the_codecs_are_those_of_the_specs():
 
 
 @pytest.mark.parametrize("name", here(LOSSY))
-def test_a_picture_comes_back_within_its_error(name):
+def test_a_image_comes_back_within_its_error(name):
     pixels = planes(96, 120)
     coder = PixelsCoder(name, GOOD[name])
     payload = coder.encode(pixels)
@@ -115,9 +115,9 @@ def test_odd_shapes_come_back(name, shape):
 
 
 @pytest.mark.parametrize("name", here(LOSSY))
-def test_grey_pictures_come_back_grey(name):
+def test_grey_images_come_back_grey(name):
     codec = IMAGE_CODECS.get(name)
-    grey = picture(64, 80)[..., 0]
+    grey = made_image(64, 80)[..., 0]
     decoded = codec.decode(codec.encode(grey, GOOD[name]), 64, 80, 1)
     assert (decoded.dtype, decoded.shape) == (np.uint8, (64, 80))
     assert rms(decoded, grey) < GOOD_ERROR
@@ -128,7 +128,7 @@ def test_grey_pictures_come_back_grey(name):
 def test_files_and_pixels_are_those_of_plain_pillow(name, pillow, quality):
     # sc2bench's PILImageModule(format=…, quality=…) is this call of save.
     for shape in [(64, 80), (37, 51)]:
-        pixels = picture(*shape)
+        pixels = made_image(*shape)
         expected = saved(pixels, format=pillow, quality=quality)
         codec = IMAGE_CODECS.get(name)
         assert codec.encode(pixels, quality) == expected
@@ -140,14 +140,14 @@ def test_files_and_pixels_are_those_of_plain_pillow(name, pillow, quality):
 @pytest.mark.parametrize(
     ("name", "shape"), [("jpeg", (1, 65_501)), ("webp", (16_384, 1)), ("avif", (1, 32_769))]
 )
-def test_pictures_beyond_a_format_are_refused(name, shape, capfd):
+def test_images_beyond_a_format_are_refused(name, shape, capfd):
     with pytest.raises(SplitzooError, match=f"cannot be coded as {name}: sides of 1 to"):
         PixelsCoder(name, 50).encode(np.zeros((3, *shape), np.uint8))
     assert capfd.readouterr() == ("", "")  # libjpeg would print its own complaint
 
 
 @pytest.mark.parametrize("name", here(["heic"]))
-def test_a_picture_that_an_encoder_refuses_is_an_error_of_ours(name):
+def test_a_image_that_an_encoder_refuses_is_an_error_of_ours(name):
     with pytest.raises(SplitzooError, match="could not be coded as heic"):
         PixelsCoder(name, 50).encode(np.zeros((3, 1, 8192), np.uint8))
 
@@ -176,7 +176,7 @@ def test_bytes_after_the_end_are_refused(name):
 
 
 @pytest.mark.parametrize("name", here())
-def test_damaged_payloads_are_refused_or_pictures(name):
+def test_damaged_payloads_are_refused_or_images(name):
     coder = PixelsCoder(name, 30)
     payload = coder.encode(planes(24, 40))
     rng = np.random.default_rng(0)
@@ -191,7 +191,7 @@ def test_damaged_payloads_are_refused_or_pictures(name):
 @pytest.mark.parametrize("name", here())
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_any_bytes_are_refused_or_pictures(name, data):
+def test_any_bytes_are_refused_or_images(name, data):
     coder = PixelsCoder(name, 30)
     payload = coder.encode(planes(8, 8))
     start = data.draw(st.integers(0, len(payload)))
@@ -202,7 +202,7 @@ def test_any_bytes_are_refused_or_pictures(name, data):
 
 
 @pytest.mark.parametrize("name", here())
-def test_pictures_of_other_shape_are_refused(name):
+def test_images_of_other_shape_are_refused(name):
     coder = PixelsCoder(name, 30)
     payload = coder.encode(planes(64, 64))
     for shape in [(63, 64), (64, 65), (1, 1), (128, 128)]:
@@ -211,8 +211,8 @@ def test_pictures_of_other_shape_are_refused(name):
 
 
 @pytest.mark.parametrize("name", here())
-def test_pictures_of_other_formats_are_refused(name):
-    pixels = picture(24, 40)
+def test_images_of_other_formats_are_refused(name):
+    pixels = made_image(24, 40)
     others = [IMAGE_CODECS.get(other.values[0]).encode(pixels, 50) for other in here()]
     others += [saved(pixels, format=form) for form in ("PNG", "BMP", "TIFF", "GIF", "PPM", "TGA")]
     coder = PixelsCoder(name, 50)
@@ -233,7 +233,7 @@ def png_header(width, height):
 
 
 def claiming(name, height, width):
-    """A small picture whose header claims another size."""
+    """A small image whose header claims another size."""
     payload = PixelsCoder(name, 30).encode(planes(64, 64))
     sides = {
         "jpeg": (b"\xff\xc0\0\x11\x08", ">HH", (64, 64), (height, width)),
@@ -278,8 +278,8 @@ def test_a_container_that_claims_less_than_its_data_never_reaches_a_decoder(no_d
 
 
 def test_a_jpeg_of_several_scans_never_reaches_a_decoder(no_decoder):
-    # Each scan costs a decoder one pass over the picture, and a scan may have a few bytes.
-    pixels = picture(64, 64)
+    # Each scan costs a decoder one pass over the image, and a scan may have a few bytes.
+    pixels = made_image(64, 64)
     baseline = saved(pixels, format="JPEG")
     scan = baseline[baseline.index(b"\xff\xda") : -2]
     for payload in (
@@ -294,9 +294,12 @@ def test_a_jpeg_of_several_scans_never_reaches_a_decoder(no_decoder):
 
 def test_jpegs_of_other_channels_and_depths_are_refused():
     codec = IMAGE_CODECS.get("jpeg")
-    colour, grey = codec.encode(picture(24, 40), 50), codec.encode(picture(24, 40)[..., 0], 50)
+    colour, grey = (
+        codec.encode(made_image(24, 40), 50),
+        codec.encode(made_image(24, 40)[..., 0], 50),
+    )
     cmyk = io.BytesIO()
-    Image.fromarray(picture(24, 40)).convert("CMYK").save(cmyk, format="JPEG")
+    Image.fromarray(made_image(24, 40)).convert("CMYK").save(cmyk, format="JPEG")
     deep = colour.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
     for payload, channels in [(colour, 1), (grey, 3), (cmyk.getvalue(), 3), (deep, 3)]:
         with pytest.raises(BitstreamError):
@@ -311,14 +314,14 @@ def test_jpegs_of_other_channels_and_depths_are_refused():
 def test_webps_of_other_forms_never_reach_a_decoder(no_decoder, options):
     if options.get("save_all"):
         options = {**options, "append_images": [Image.new("RGB", (40, 24))]}
-    payload = saved(picture(24, 40), format="WEBP", **options)
+    payload = saved(made_image(24, 40), format="WEBP", **options)
     with pytest.raises(BitstreamError):
         PixelsCoder("webp", 50).decode(payload, 24, 40)
 
 
 @pytest.mark.parametrize("name", here(["avif"]))
 def test_avifs_of_other_forms_never_reach_a_decoder(no_decoder, name):
-    pixels = picture(64, 64)
+    pixels = made_image(64, 64)
     see_through = np.dstack((pixels, pixels[..., 0]))
     for payload in (
         saved(see_through, format="AVIF"),
@@ -333,7 +336,7 @@ def test_avifs_of_other_forms_never_reach_a_decoder(no_decoder, name):
 def test_heics_of_other_forms_never_reach_a_decoder(no_decoder, name):
     import pillow_heif
 
-    pixels = picture(64, 64)
+    pixels = made_image(64, 64)
     see_through = pillow_heif.from_pillow(Image.fromarray(np.dstack((pixels, pixels[..., 0]))))
     two = pillow_heif.from_pillow(Image.fromarray(pixels))
     two.add_from_pillow(Image.new("RGB", (64, 64)))
@@ -363,11 +366,11 @@ def parts_of(payload, name):
 
 
 @pytest.mark.parametrize("name", here(["avif", "heic"]))
-def test_items_of_several_pictures_never_reach_a_decoder(no_decoder, name):
+def test_items_of_several_images_never_reach_a_decoder(no_decoder, name):
     payload = PixelsCoder(name, 30).encode(planes(64, 64))
     parts = parts_of(payload, name)
     assert with_item(payload, b"".join(parts)) == payload
-    foreign = b"\0\0\0\3" + bytes([33 << 1, 1, 0])  # parameters beside the picture
+    foreign = b"\0\0\0\3" + bytes([33 << 1, 1, 0])  # parameters beside the image
     for data in (
         [*parts, parts[-1]],
         [*parts[:-1], parts[-1] * 3],
@@ -398,7 +401,7 @@ def test_heic_without_its_package_says_what_to_install(monkeypatch):
     codec = IMAGE_CODECS.get("heic")
     assert codec.available() == "HEIC needs the package pillow-heif, which is not installed."
     for use in (
-        lambda: codec.encode(picture(8, 8), 50),
+        lambda: codec.encode(made_image(8, 8), 50),
         lambda: codec.decode(b"", 8, 8, 3),
     ):
         with pytest.raises(DependencyError) as caught:
@@ -411,7 +414,7 @@ def test_a_pillow_without_avif_says_so(monkeypatch):
     monkeypatch.delitem(Image.SAVE, "AVIF", raising=False)
     codec = IMAGE_CODECS.get("avif")
     assert codec.available() == "This Pillow was built without AVIF."
-    for use in (lambda: codec.encode(picture(8, 8), 50), lambda: codec.decode(b"", 8, 8, 3)):
+    for use in (lambda: codec.encode(made_image(8, 8), 50), lambda: codec.decode(b"", 8, 8, 3)):
         with pytest.raises(DependencyError) as caught:
             use()
         assert "pip install" in caught.value.next_step
@@ -467,7 +470,7 @@ def test_tables_that_nobody_asked_for_are_refused():
 
 
 @pytest.mark.parametrize("name", here())
-def test_a_picture_goes_through_a_stream(name):
+def test_a_image_goes_through_a_stream(name):
     pixels = planes(24, 40)
     codec = Codec(PixelsCoder(name, 80), b"\1\2\3\4", (224, 224))
     stream = codec.compress(pixels)

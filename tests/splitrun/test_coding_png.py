@@ -13,13 +13,13 @@ from splitrun.errors import BitstreamError, TablesError
 from splitrun.images.codecs import IMAGE_CODECS
 
 
-def picture(height, width):
+def made_image(height, width):
     """Noise: (height, width, 3) uint8."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 def planes(height, width):
-    return np.ascontiguousarray(picture(height, width).transpose(2, 0, 1))
+    return np.ascontiguousarray(made_image(height, width).transpose(2, 0, 1))
 
 
 def saved(pixels, **options):
@@ -51,8 +51,8 @@ def test_png_of_another_form_is_refused_before_it_is_decoded():
         good + b"\0",
         good[: header + 4] + struct.pack(">I", 1 << 30) + good[header + 8 :],
         good[: header + 16] + b"\x01" + good[header + 17 :],  # interlaced, or of other colours
-        saved(picture(16, 24), format="PNG", pnginfo=_text()),
-        saved(picture(16, 24)[..., 0], format="PNG"),
+        saved(made_image(16, 24), format="PNG", pnginfo=_text()),
+        saved(made_image(16, 24)[..., 0], format="PNG"),
     ):
         with pytest.raises(BitstreamError):
             coder.decode(change, 16, 24)

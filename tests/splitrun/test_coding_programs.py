@@ -320,7 +320,7 @@ def test_a_wait_that_is_interrupted_leaves_nothing_running(programs):
     assert all(map(ended, found))
 
 
-def test_time_limits_grow_with_the_picture():
+def test_time_limits_grow_with_the_image():
     limits = TimeLimit(10, 100).limits(1000, 2000)
     assert limits.seconds == 210
     assert limits.memory_bytes == 0
@@ -382,10 +382,10 @@ def bpg(width, height, *, form=b"\x60\0", length=b"\0", rest=b"x"):
     [
         pytest.param(b"", "is cut short", id="nothing"),
         pytest.param(b"BPG\xfb\x60", "is cut short", id="five bytes"),
-        pytest.param(b"\x89PNG\r\n\x1a\n", "no BPG picture", id="another format"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", "no BPG image", id="another format"),
         pytest.param(bpg(b"\x08", b"\x09"), "claims 9×8 pixels", id="another size"),
         pytest.param(bpg(b"\x83\xd4\x60", b"\x83\xd4\x60"), "claims 60000×60000", id="huge"),
-        pytest.param(bpg(b"\xff" * 6, b"\x08"), "no BPG picture", id="endless number"),
+        pytest.param(bpg(b"\xff" * 6, b"\x08"), "no BPG image", id="endless number"),
         pytest.param(bpg(b"\x08", b"\x88"), "is cut short|claims", id="number cut short"),
         pytest.param(bpg(b"\x08", b"\x08", form=b"\x20\0"), "is not 4:4:4", id="4:2:0"),
         pytest.param(bpg(b"\x08", b"\x08", form=b"\x70\0"), "is not 4:4:4", id="transparency"),
@@ -403,14 +403,14 @@ def test_headers_of_other_form_never_reach_bpgdec(programs, payload, message):
 
 def test_a_bpg_whose_length_is_given_is_read(programs):
     payload = PixelsCoder("bpg", 30).encode(planes(8, 8))
-    head, picture = payload[:8], payload[9:]
-    length = bytes([0x80 | len(picture) >> 7, len(picture) & 0x7F])
-    (decoded,) = PixelsCoder("bpg", 30).decode(head + length + picture, 8, 8)
+    head, image = payload[:8], payload[9:]
+    length = bytes([0x80 | len(image) >> 7, len(image) & 0x7F])
+    (decoded,) = PixelsCoder("bpg", 30).decode(head + length + image, 8, 8)
     np.testing.assert_array_equal(decoded, planes(8, 8))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_pictures_beyond_the_programs_are_refused(programs, name):
+def test_images_beyond_the_programs_are_refused(programs, name):
     with pytest.raises(SplitzooError, match=f"cannot be coded as {name}: sides of 1 to 8192"):
         PixelsCoder(name, 30).encode(np.zeros((3, 1, 8193), np.uint8))
 

@@ -17,9 +17,9 @@ from splitrun.coding.ans import Stack
 from splitrun.coding.dense_models import MAX_SYMBOLS, DenseModels
 from splitrun.coding.dense_tables import GROUP, MAX_WEIGHT, DenseTables, features
 from splitrun.coding.neighbours import passes
-from splitrun.coding.relu_range import LiveQuantisedCoder, LiveRange
+from splitrun.coding.relu_range import ReluQuantisedCoder, ReluRange
 from splitrun.errors import BitstreamError, TablesError
-from splitzoo.zoo.bottlenecks.channel_reduction import layers, live_range
+from splitzoo.zoo.bottlenecks.channel_reduction import layers, relu_range
 from splitzoo.zoo.calibration.dense import fit_dense
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17))
@@ -89,7 +89,7 @@ def test_live_values_come_back_and_dead_ones_are_the_origin(data, shape, scale, 
     for channel in range(shape[0]):
         ends[data.draw(st.integers(0, 1)), channel] = data.draw(end)
     sent = values, np.full((1, 1, 1), scale, np.float32), np.full((1, 1, 1), zero_point, np.int32)
-    coder = LiveQuantisedCoder(data.draw(tables(shape[0])), LiveRange(ends))
+    coder = ReluQuantisedCoder(data.draw(tables(shape[0])), ReluRange(ends))
     payload = coder.encode(*sent)
     decoded = coder.decode(payload, *shape[1:])
     for one, other in zip(decoded, coder.received(*sent), strict=True):
@@ -239,20 +239,20 @@ HOSTILE = {
 
 def test_hostile_tables_are_refused(tmp_path):
     ends = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
-    coder = LiveQuantisedCoder(fit_dense(smooth(9, 8, 2)), LiveRange(ends))
+    coder = ReluQuantisedCoder(fit_dense(smooth(9, 8, 2)), ReluRange(ends))
     for name, changes in HOSTILE.items():
         for change in changes:
             arrays = coder.arrays()
             arrays[name] = change(arrays[name])
             np.savez(tmp_path / "tables.npz", **arrays)
             with pytest.raises(TablesError, match=r"tables|Live range"):
-                load_coder("quantised-live", {}, tmp_path / "tables.npz")
+                load_coder("quantised-relu", {}, tmp_path / "tables.npz")
 
 
 def example(end=-2.0, values=None):
     """A coder of one channel, and what a quantiser gives."""
-    coder = LiveQuantisedCoder(
-        fit_dense(smooth(9, 8, 1)), LiveRange(np.array([[end], [np.inf]], np.float32))
+    coder = ReluQuantisedCoder(
+        fit_dense(smooth(9, 8, 1)), ReluRange(np.array([[end], [np.inf]], np.float32))
     )
     values = smooth(0, 1, 1)[0].astype(np.uint8) if values is None else values
     return coder, (values, np.full((1, 1, 1), 0.1, np.float32), np.full((1, 1, 1), 120, np.int32))
@@ -271,7 +271,7 @@ def test_the_id_covers_all_that_coding_depends_on():
     for name, change in changes.items():
         arrays = coder.arrays()
         arrays[name] = change(arrays[name])
-        digests.add(LiveQuantisedCoder.from_parts({}, arrays).digest())
+        digests.add(ReluQuantisedCoder.from_parts({}, arrays).digest())
     assert len(digests) == 1 + len(changes)
 
 
@@ -323,7 +323,7 @@ def some_decoder(network="resnet-24"):
 @pytest.mark.parametrize("network", ["resnet-24", "resnet-20", "densenet", "inception"])
 def test_the_decoder_computes_the_same_bit_for_bit(network):
     decoder = some_decoder(network)
-    coder = LiveQuantisedCoder(fit_dense(smooth(0, 8, 3)), live_range(decoder))
+    coder = ReluQuantisedCoder(fit_dense(smooth(0, 8, 3)), relu_range(decoder))
     rng = np.random.default_rng(1)
     values = rng.integers(0, 256, (3, 33, 34)).astype(np.uint8)
     sent = values, np.full((1, 1, 1), 0.02, np.float32), np.full((1, 1, 1), 117, np.int32)
@@ -340,10 +340,10 @@ def test_the_decoder_computes_the_same_bit_for_bit(network):
 
 def test_thresholds_are_where_the_batch_norm_is_0():
     decoder = some_decoder()
-    live = live_range(decoder)
+    live = relu_range(decoder)
     low, high = torch.from_numpy(live.ends.copy())
     first = next(decoder.children())
     at = torch.tensor([low[0], high[1], 0.0]).reshape(1, 3, 1, 1)
     np.testing.assert_allclose(first(at).flatten()[:2].detach(), 0, atol=1e-6)
     assert (low[1], high[0], low[2], high[2]) == (-np.inf, np.inf, np.inf, np.inf)
-    np.testing.assert_array_equal(live_range(some_decoder("densenet")).ends[0], np.zeros(3))
+    np.testing.assert_array_equal(relu_range(some_decoder("densenet")).ends[0], np.zeros(3))

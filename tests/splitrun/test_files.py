@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from splitrun.errors import OutputError
-from splitrun.files import new_file, new_folder, refuse_taken, sha256_file
+from splitrun.files import check_free, new_file, new_folder, sha256_file
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077], ids=["umask 022", "umask 027", "umask 077"])
@@ -93,7 +93,7 @@ def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path):
 def test_a_link_to_nowhere_in_the_way_of_a_folder_is_refused(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="a file of that name exists"):
-        refuse_taken(tmp_path / "out")
+        check_free(tmp_path / "out")
 
 
 # Root may write anywhere, so a path below a regular file stands for one that cannot be written.

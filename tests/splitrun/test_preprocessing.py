@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from preprocessings import COCO, IMAGENET, ONE_GREY_LEVEL, picture
+from preprocessings import COCO, IMAGENET, ONE_GREY_LEVEL, made_image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
@@ -82,11 +82,11 @@ def png(width, height, data=b""):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-# torchvision resizes the whole picture and crops it, we resize the part that is kept. Both round
+# torchvision resizes the whole image and crops it, we resize the part that is kept. Both round
 # to whole grey levels between the horizontal and the vertical pass, from coordinates whose last
 # bits differ: where a value lies on the boundary, the rounding may go the other way.
-def test_photographs_are_within_one_grey_level_of_torchvision(photographs):
-    for path in photographs:
+def test_images_are_within_one_grey_level_of_torchvision(photos):
+    for path in photos:
         with Image.open(path) as opened:
             expected = normalised(torchvision_of(IMAGENET)(opened.convert("RGB")))
         loaded = IMAGENET.load(path)
@@ -99,7 +99,7 @@ def test_photographs_are_within_one_grey_level_of_torchvision(photographs):
 @pytest.mark.parametrize("changes", ODD_CROPS)
 def test_odd_sizes_are_within_one_grey_level_of_torchvision(changes, width, height):
     preprocessing = replace(IMAGENET, **changes)
-    image = picture(width, height)
+    image = made_image(width, height)
     pixels = preprocessing.pixels(image)
     expected = levels(torchvision_of(preprocessing)(image))
     assert pixels.dtype == np.uint8
@@ -109,12 +109,12 @@ def test_odd_sizes_are_within_one_grey_level_of_torchvision(changes, width, heig
 
 # Bicubic weights reach 1.25 in sum, so that roundings grow from pass to pass. Beyond that, values
 # that overshoot are clipped between the passes, whose order Pillow takes from the output's size:
-# the pictures here keep away from black and white.
+# the images here keep away from black and white.
 @pytest.mark.parametrize(("width", "height"), ODD_SIZES)
 @pytest.mark.parametrize("changes", ODD_CROPS)
 def test_bicubic_is_within_two_grey_levels_of_torchvision(changes, width, height):
     preprocessing = replace(IMAGENET, interpolation="bicubic", **changes)
-    image = picture(width, height).point(lambda level: 64 + level // 2)
+    image = made_image(width, height).point(lambda level: 64 + level // 2)
     expected = levels(torchvision_of(preprocessing)(image))
     assert np.abs(levels(preprocessing.pixels(image)) - expected).max() <= 2
 
@@ -142,8 +142,8 @@ def test_equal_pixels_are_normalised_as_torchvision_does():
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "I;16"])
-def test_a_picture_is_turned_as_its_exif_tag_says(tmp_path, mode, orientation, stored_as):
-    upright = picture(40, 30)
+def test_a_image_is_turned_as_its_exif_tag_says(tmp_path, mode, orientation, stored_as):
+    upright = made_image(40, 30)
     if mode == "I;16":
         upright = Image.fromarray(np.asarray(upright.convert("L")).astype(np.uint16) * 257)
     upright.save(tmp_path / "upright.png")
@@ -156,7 +156,7 @@ def test_a_picture_is_turned_as_its_exif_tag_says(tmp_path, mode, orientation, s
 
 
 def test_a_jpeg_is_turned_as_its_exif_tag_says(tmp_path):
-    upright = ImageOps.pad(picture(320, 240), (320, 480), color=(200, 0, 0), centering=(0, 0))
+    upright = ImageOps.pad(made_image(320, 240), (320, 480), color=(200, 0, 0), centering=(0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=100)
@@ -165,7 +165,7 @@ def test_a_jpeg_is_turned_as_its_exif_tag_says(tmp_path):
 
 
 def test_alpha_is_dropped(tmp_path):
-    plain = picture(60, 50)
+    plain = made_image(60, 50)
     plain.save(tmp_path / "plain.png")
     see_through = plain.convert("RGBA")
     see_through.putalpha(Image.linear_gradient("L").resize(plain.size))
@@ -214,9 +214,9 @@ def test_one_pixel_is_enough(tmp_path):
     assert colours(tmp_path / "pixel.png") == {(1, 2, 3)}
 
 
-def test_a_very_wide_picture_shows_its_middle(tmp_path):
+def test_a_very_wide_image_shows_its_middle(tmp_path):
     image = Image.new("RGB", (20_000, 3), (255, 0, 0))
-    # The crop keeps 224 of 256 / 3 · 20,000 columns: 2.6 of the picture's.
+    # The crop keeps 224 of 256 / 3 · 20,000 columns: 2.6 of the image's.
     image.paste((0, 0, 255), (9_990, 0, 10_010, 3))
     image.save(tmp_path / "wide.png")
     assert colours(tmp_path / "wide.png") == {(0, 0, 255)}
@@ -224,7 +224,7 @@ def test_a_very_wide_picture_shows_its_middle(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("preprocessing", [IMAGENET, COCO], ids=["crop", "pad"])
-def test_a_very_wide_picture_costs_little_memory(tmp_path, preprocessing):
+def test_a_very_wide_image_costs_little_memory(tmp_path, preprocessing):
     Image.new("RGB", (20_000, 3)).save(tmp_path / "wide.png")
     program = f"""
 import resource, sys
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path, content):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tiff", "ppm"])
 def test_a_truncated_image_is_refused(tmp_path, suffix):
     path = tmp_path / f"image.{suffix}"
-    picture(120, 90).save(path)
+    made_image(120, 90).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ImageError) as caught:
@@ -295,7 +295,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
         pytest.param("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", id="EPS"),
     ],
 )
-def test_formats_beside_photographs_are_refused(tmp_path, suffix, content):
+def test_formats_beside_images_are_refused(tmp_path, suffix, content):
     path = tmp_path / f"image.{suffix}"
     path.write_bytes(content)
     with pytest.raises(ImageError):
@@ -306,7 +306,7 @@ def test_formats_beside_photographs_are_refused(tmp_path, suffix, content):
 def test_a_damaged_image_is_refused_or_gives_an_input(tmp_path_factory, suffix):
     path = tmp_path_factory.mktemp("damaged") / f"image.{suffix}"
     try:
-        picture(24, 18).save(path)
+        made_image(24, 18).save(path)
     except KeyError:
         pytest.skip(f"this Pillow was built without {suffix}")
     whole = path.read_bytes()

@@ -1,11 +1,11 @@
-"""Pictures that are scaled as a whole and padded, as detectors take them, and boxes on them."""
+"""Images that are scaled as a whole and padded, as detectors take them, and boxes on them."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from preprocessings import COCO, IMAGENET, ONE_GREY_LEVEL, picture
+from preprocessings import COCO, IMAGENET, ONE_GREY_LEVEL, made_image
 from torchvision import transforms
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -26,13 +26,13 @@ from splitzoo.zoo import Preprocessing
         (1, 1, (800, 800)),
     ],
 )
-def test_a_picture_is_as_large_as_the_canvas_allows(width, height, scaled):
+def test_a_image_is_as_large_as_the_canvas_allows(width, height, scaled):
     assert COCO.scaled_size(width, height) == scaled
     assert COCO.pixels(Image.new("RGB", (width, height))).shape == (*reversed(scaled), 3)
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
-def test_scaled_pictures_fit_and_touch_a_bound(width, height):
+def test_scaled_images_fit_and_touch_a_bound(width, height):
     new_width, new_height = COCO.scaled_size(width, height)
     assert 1 <= new_width <= 1333
     assert 1 <= new_height <= 800
@@ -40,9 +40,9 @@ def test_scaled_pictures_fit_and_touch_a_bound(width, height):
     assert new_width >= 1332 or new_height >= 799
 
 
-def torchvision_detector_input(picture):
+def torchvision_detector_input(image):
     transform = GeneralizedRCNNTransform(800, 1333, IMAGENET.mean, IMAGENET.std).eval()
-    given, _ = transform([transforms.ToTensor()(picture)])
+    given, _ = transform([transforms.ToTensor()(image)])
     return given.tensors.numpy(), given.image_sizes[0]
 
 
@@ -50,12 +50,12 @@ def torchvision_detector_input(picture):
 @pytest.mark.parametrize(
     ("width", "height"), [(640, 480), (500, 375), (640, 427), (97, 97), (600, 337), (640, 300)]
 )
-def test_landscape_pictures_are_torchvisions_detectors(width, height, tmp_path):
-    # Both interpolate from at most four neighbours where a picture grows; smaller pictures are
+def test_landscape_images_are_torchvisions_detectors(width, height, tmp_path):
+    # Both interpolate from at most four neighbours where an image grows; smaller images are
     # antialiased here, and not there.
-    path = tmp_path / "picture.png"
-    picture(width, height).save(path)
-    expected, size = torchvision_detector_input(picture(width, height))
+    path = tmp_path / "image.png"
+    made_image(width, height).save(path)
+    expected, size = torchvision_detector_input(made_image(width, height))
     found = COCO.load(path)
     assert (found.shape, found.dtype) == ((1, 3, 800, 1344), np.float32)
     assert COCO.scaled_size(width, height) == size[::-1]
@@ -66,7 +66,7 @@ def test_landscape_pictures_are_torchvisions_detectors(width, height, tmp_path):
 
 
 def test_padding_has_its_colour(tmp_path):
-    Image.new("RGB", (40, 60), (255, 0, 51)).save(tmp_path / "picture.png")
+    Image.new("RGB", (40, 60), (255, 0, 51)).save(tmp_path / "image.png")
     plain = Preprocessing(
         resize=64,
         crop=(64, 96),
@@ -76,7 +76,7 @@ def test_padding_has_its_colour(tmp_path):
         fit="pad",
         padding=(0.25, 0.5, 1.0),
     )
-    loaded = plain.load(tmp_path / "picture.png")
+    loaded = plain.load(tmp_path / "image.png")
     assert plain.scaled_size(40, 60) == (42, 64)
     assert (loaded[0, :, :, :42] == np.float32([1, 0, 0.2])[:, None, None]).all()
     assert (loaded[0, :, :, 42:] == np.float32([0.25, 0.5, 1])[:, None, None]).all()
@@ -84,7 +84,7 @@ def test_padding_has_its_colour(tmp_path):
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (2000, 100), (31, 57)])
 @pytest.mark.parametrize("preprocessing", [IMAGENET, COCO], ids=["crop", "pad"])
-def test_a_box_on_the_input_is_where_it_was_in_the_picture(preprocessing, width, height):
+def test_a_box_on_the_input_is_where_it_was_in_the_image(preprocessing, width, height):
     # A bright block, found again in the input.
     x0, y0, x1, y1 = width * 0.4, height * 0.3, width * 0.6, height * 0.7
     levels = np.zeros((height, width, 3), np.uint8)
@@ -93,7 +93,7 @@ def test_a_box_on_the_input_is_where_it_was_in_the_picture(preprocessing, width,
     bright = preprocessing.pixels(Image.fromarray(levels))[:, :, 0] > 127
     (top, *_, bottom), (left, *_, right) = (np.flatnonzero(bright.any(axis=a)) for a in (1, 0))
     box = np.array([[left, top, right + 1, bottom + 1]], np.float32)
-    found = preprocessing.to_picture(box, width, height)
+    found = preprocessing.to_image(box, width, height)
     assert found.dtype == np.float32
     new_width, new_height = preprocessing.scaled_size(width, height)
     pixel = max(width / new_width, height / new_height, 1.0)
@@ -101,14 +101,14 @@ def test_a_box_on_the_input_is_where_it_was_in_the_picture(preprocessing, width,
     if preprocessing.fit == "crop":
         # The block may reach beyond the crop.
         every = np.array([[0, 0, *preprocessing.crop[::-1]]], np.float32)
-        low = preprocessing.to_picture(every, width, height)[0]
+        low = preprocessing.to_image(every, width, height)[0]
         expected = np.clip(expected, np.tile(low[:2], 2), np.tile(low[2:], 2))
     assert np.abs(found[0] - expected).max() <= pixel
 
 
-def test_boxes_are_clipped_to_the_picture():
+def test_boxes_are_clipped_to_the_image():
     boxes = np.array([[-5, -5, 2000, 2000], [1000, 700, 1100, 790]], np.float32)
-    found = COCO.to_picture(boxes, 640, 480)
+    found = COCO.to_image(boxes, 640, 480)
     assert found[0].tolist() == [0, 0, 640, 480]
     assert found[1, 2:].tolist() == [640, pytest.approx(474)]
-    assert COCO.to_picture(np.empty((0, 4), np.float32), 640, 480).shape == (0, 4)
+    assert COCO.to_image(np.empty((0, 4), np.float32), 640, 480).shape == (0, 4)

@@ -176,8 +176,8 @@ def test_encode_writes_beside_the_image_by_default(splitrun, photo, tmp_path) ->
     assert out == f"{tmp_path / 'pic.sz'}: {size:,} bytes\n"
 
 
-def test_encode_writes_several_images_to_a_folder(splitrun, photographs, tmp_path) -> None:
-    images = photographs[:3]
+def test_encode_writes_several_images_to_a_folder(splitrun, photos, tmp_path) -> None:
+    images = photos[:3]
     code, out, _ = splitrun("encode", *images, "-o", tmp_path / "streams", "--json")
     assert code == 0
     sent = json.loads(out)
@@ -303,7 +303,7 @@ def test_a_stream_with_another_payload_is_refused(splitrun, stream, payload) -> 
     refused(splitrun("decode", stream), "payload")
 
 
-def test_a_photograph_is_no_stream(splitrun, photo) -> None:
+def test_a_image_is_no_stream(splitrun, photo) -> None:
     refused(splitrun("decode", photo), "This is not a splitzoo stream")
 
 

@@ -33,7 +33,7 @@ from splitrun.tensorrt.session import find_plan
 from splitzoo import export
 from splitzoo.export.jetson_files import trtexec
 from splitzoo.export.manifest import Graph, Tensor
-from splitzoo.export.tensorrt_operators import refuse_unsupported, unsupported
+from splitzoo.export.tensorrt_operators import check_supported, unsupported
 from splitzoo.export.verify import verify_bundle
 
 SOURCES = Path(__file__).parents[2] / "splitrun" / "tensorrt"
@@ -266,7 +266,7 @@ def test_what_the_parser_does_not_document_is_refused(
     ]
     path = graph_of(tmp_path / "g.onnx", *made, outputs=("y", output), opset=opset)
     with pytest.raises(BundleError, match=rf"documents no support for .*{saying}"):
-        refuse_unsupported(path)
+        check_supported(path)
 
 
 def test_bytes_may_leave_a_graph(tmp_path) -> None:
@@ -397,12 +397,10 @@ def test_both_graphs_parse_and_build(rtx, jetson, graph) -> None:
 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_parse_and_build(
-    rtx, tiny_model, photographs, tmp_path, precision
-) -> None:
+def test_lower_precisions_parse_and_build(rtx, tiny_model, photos, tmp_path, precision) -> None:
     folder = tmp_path / "b"
     options = {"target": "jetson", "precision": precision, "keep_tables": True, "accept": True}
-    export.export_split(tiny_model, folder, calibration=photographs[0].parent, **options)
+    export.export_split(tiny_model, folder, calibration=photos[0].parent, **options)
     path = open_bundle(folder).device.path
     assert unsupported(path) == []
     assert len(build(rtx, path).plan) > 10_000

@@ -9,7 +9,7 @@ from splitrun.coding import CODERS, read_stream
 from splitrun.coding.ans_engine import ENGINE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# What picture codecs wrote has no stack.
+# What image codecs wrote has no stack.
 FOLDERS = sorted({path.name for path in GOLDEN.iterdir()} - {"features", "pixels"})
 SENT = {
     "autoregressive": ("latent", "hyper_symbols", "params"),
@@ -18,7 +18,7 @@ SENT = {
     "hyperprior": ("symbols", "hyper_symbols", "indexes"),
     "hyperprior-context": ("sent_0", "sent_1", "sent_2"),
     "quantised-context": ("sent_0", "sent_1", "sent_2"),
-    "quantised-live": ("sent_0", "sent_1", "sent_2"),
+    "quantised-relu": ("sent_0", "sent_1", "sent_2"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Small data sets that tests make: pictures of shapes, as folders of classes, COCO and VOC."""
+"""Small data sets that tests make: files of shapes, as folders of classes, COCO and VOC."""
 
 import json
 
@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 CLASSES = ("bars", "discs", "plain")
 
 
-def picture(kind: str, seed: int, size: int = 64) -> Image.Image:
-    """A noisy picture that shows a class."""
+def made_image(kind: str, seed: int, size: int = 64) -> Image.Image:
+    """A noisy image that shows a class."""
     random = np.random.default_rng((seed, len(kind), ord(kind[0])))
     ground = random.integers(0, 90, (size, size, 3)).astype(np.uint8)
     image = Image.fromarray(ground)
@@ -31,20 +31,20 @@ def make_folders(folder, *, train: int = 8, val: int = 4):
             place = folder / split / kind
             place.mkdir(parents=True)
             for number in range(count):
-                picture(kind, first + number).save(place / f"{kind}{number}.png")
+                made_image(kind, first + number).save(place / f"{kind}{number}.png")
     return folder
 
 
 def make_coco(folder, *, count: int = 4, size: int = 64):
-    """COCO 2017 with one disc in each picture, and a crowd in the last."""
+    """COCO 2017 with one disc in each image, and a crowd in the last."""
     (folder / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
-        pictures = folder / f"{split}2017"
-        pictures.mkdir()
+        files = folder / f"{split}2017"
+        files.mkdir()
         images, annotations = [], []
         for number in range(count):
             name = f"{number:012d}.jpg"
-            picture("discs", number, size).save(pictures / name, quality=95)
+            made_image("discs", number, size).save(files / name, quality=95)
             images.append({"id": number, "file_name": name, "width": size, "height": size})
             box = [8.0 + number, 10.0, 26.0, 28.0]
             annotations.append(
@@ -68,14 +68,14 @@ def make_coco(folder, *, count: int = 4, size: int = 64):
 
 
 def make_voc(folder, *, count: int = 3, size: int = 64):
-    """PASCAL VOC 2012: class 5 in each picture, and a border where nothing is said."""
+    """PASCAL VOC 2012: class 5 in each image, and a border where nothing is said."""
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     for split, first in (("train", 0), ("val", 100)):
         names = [f"{split}_{number}" for number in range(count)]
         (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for number, name in enumerate(names):
-            picture("discs", first + number, size).save(folder / "JPEGImages" / f"{name}.jpg")
+            made_image("discs", first + number, size).save(folder / "JPEGImages" / f"{name}.jpg")
             classes = np.zeros((size, size), np.uint8)
             classes[20:44, 20:44] = 5
             classes[18:20] = 255

@@ -1,4 +1,4 @@
-"""Preprocessing that several files test, and pictures for it."""
+"""Preprocessing that several files test, and images for it."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ COCO = replace(IMAGENET, resize=800, crop=(800, 1344), longest=1333, fit="pad")
 ONE_GREY_LEVEL = 1 / 255 / min(IMAGENET.std)
 
 
-def picture(width, height, seed=0):
+def made_image(width, height, seed=0):
     """Half noise, the hardest for an interpolation, half a gradient."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
     slope = np.linspace(0, 255, width)[None, :, None]

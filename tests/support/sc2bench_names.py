@@ -9,20 +9,20 @@ COUNTERS = "counters of batches: the model's batch norms are frozen and count no
 # Our names to sc2bench's; the first match wins.
 FACTORIZED = {
     "encoder.": "bottleneck_layer.encoder.",
-    "coder.entropy_bottleneck.": "bottleneck_layer.entropy_bottleneck.",
+    "bottleneck.entropy_bottleneck.": "bottleneck_layer.entropy_bottleneck.",
     "decoder.g_s.": "bottleneck_layer.decoder.",
 }
 HYPERPRIOR = {
     "encoder.": "bottleneck_layer.g_a.",
-    "coder.h_a.": "bottleneck_layer.h_a.",
-    "coder.h_s.": "bottleneck_layer.h_s.",
-    "coder.entropy_bottleneck.": "bottleneck_layer.entropy_bottleneck.",
-    "coder.gaussian_conditional.": "bottleneck_layer.gaussian_conditional.",
+    "bottleneck.h_a.": "bottleneck_layer.h_a.",
+    "bottleneck.h_s.": "bottleneck_layer.h_s.",
+    "bottleneck.entropy_bottleneck.": "bottleneck_layer.entropy_bottleneck.",
+    "bottleneck.gaussian_conditional.": "bottleneck_layer.gaussian_conditional.",
     "decoder.g_s.": "bottleneck_layer.g_s.",
 }
 LAYER = {
     "encoder.": "encoder.",
-    "coder.entropy_bottleneck.": "entropy_bottleneck.entropy_bottleneck.",
+    "bottleneck.entropy_bottleneck.": "entropy_bottleneck.entropy_bottleneck.",
     "decoder.tail.fc.": "classifier.fc.",
     "decoder.tail.": "decoder.",
 }

@@ -49,7 +49,7 @@ def build(name, *, seed=0, **options):
         return backbones.build_whole(name, **options).eval()
 
 
-def picture(*size, seed=1):
+def made_image(*size, seed=1):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -61,7 +61,7 @@ def test_head_then_tail_is_the_whole(small):
     layer, channels = SMALL[name]
     assert (entry.layer, entry.channels) == (layer, channels)
     head, tail = backbones.head(whole, layer), backbones.tail(whole, layer)
-    image = picture(2, 3, *entry.preprocessing.crop)
+    image = made_image(2, 3, *entry.preprocessing.crop)
     with torch.no_grad():
         expected = whole(image)
         features = head(image)
@@ -99,7 +99,7 @@ def test_every_cut_point_divides_exactly(data):
     points = backbones.cut_points(whole, [near])
     assert points
     layer = data.draw(st.sampled_from(points))
-    image = picture(1, 3, 64, 64, seed=data.draw(st.integers(0, 99)))
+    image = made_image(1, 3, 64, 64, seed=data.draw(st.integers(0, 99)))
     with torch.no_grad():
         logits = backbones.tail(whole, layer)(backbones.head(whole, layer)(image))
         assert torch.equal(logits, whole(image))
@@ -108,7 +108,7 @@ def test_every_cut_point_divides_exactly(data):
 def test_layers_are_cut_points_or_refused():
     whole = build("test_resnet")
     points = backbones.cut_points(whole, ["layer1.0.conv1"])
-    image = picture(1, 3, 32, 32)
+    image = made_image(1, 3, 32, 32)
     within = [name for name, _ in whole.layer1[0].named_children() if name != "downsample"]
     assert within
     for name in within:
@@ -229,7 +229,7 @@ def test_the_models_mode_is_left_as_it_was():
 def test_parts_are_copied_and_trained_like_any_module():
     tail = backbones.build_tail("test_resnet", "layer1", num_classes=7)
     twin = copy.deepcopy(tail)
-    features = picture(2, 32, 8, 8)
+    features = made_image(2, 32, 8, 8)
     tail.eval()
     twin.eval()
     assert torch.equal(tail(features), twin(features))
@@ -254,7 +254,7 @@ def test_features_of_several_layers():
         torch.manual_seed(0)
         part = backbones.build_features("test_resnet", "layer1", layers).eval()
     whole = build("test_resnet")
-    image = picture(1, 3, 96, 64)
+    image = made_image(1, 3, 96, 64)
     with torch.no_grad():
         expected = backbones.features(whole, layers)(image)
         given = part(expected["layer1"])
@@ -288,7 +288,7 @@ def test_features_equal_torchvisions(dilated):
     ).eval()
     weights = theirs.state_dict()
     part.load_state_dict({key: weights[key] for key in part.state_dict()})
-    features = picture(1, 256, 17, 17)
+    features = made_image(1, 256, 17, 17)
     with torch.no_grad():
         third = theirs.layer3(theirs.layer2(features))
         fourth = theirs.layer4(third)
@@ -315,7 +315,7 @@ def test_parts_export_to_onnx(name, tmp_path):
         backbones.head(whole, entry.layer).eval(),
         backbones.tail(whole, entry.layer).eval(),
     )
-    image = picture(1, 3, *size)
+    image = made_image(1, 3, *size)
     with torch.no_grad():
         features = head(image)
         logits = tail(features)

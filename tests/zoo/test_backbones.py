@@ -39,7 +39,7 @@ def build(name, *, seed=0, **options):
         return backbones.build_whole(name, **options).eval()
 
 
-def picture(*size, seed=1):
+def made_image(*size, seed=1):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -219,7 +219,7 @@ def test_random_weights_are_timms_own():
 def test_no_layer_means_the_whole_network():
     tail = backbones.build_tail("test_resnet", None, num_classes=6).eval()
     with torch.no_grad():
-        assert tail(picture(1, 3, 64, 64)).shape == (1, 6)
+        assert tail(made_image(1, 3, 64, 64)).shape == (1, 6)
 
 
 def test_networks_of_one_input_size_are_built_for_another():
@@ -227,7 +227,7 @@ def test_networks_of_one_input_size_are_built_for_another():
     tail = backbones.build_tail("vit_tiny_r_s16_p8_224", layer, 10, (64, 64))
     head = backbones.build_head("vit_tiny_r_s16_p8_224", layer, (64, 64))
     with torch.no_grad():
-        assert tail.eval()(head.eval()(picture(1, 3, 64, 64))).shape == (1, 10)
+        assert tail.eval()(head.eval()(made_image(1, 3, 64, 64))).shape == (1, 10)
 
 
 def test_what_timm_does_not_build_is_a_spec_error():
@@ -251,7 +251,7 @@ def trained(tmp_path_factory):
 
 def test_pretrained_weights_load_into_parts(trained):
     whole, file = trained
-    image = picture(1, 3, 64, 64)
+    image = made_image(1, 3, 64, 64)
     head = backbones.build_head("test_resnet", "layer2").eval()
     tail = backbones.build_tail("test_resnet", "layer2").eval()
     for part in (head, tail):

@@ -56,13 +56,13 @@ def build(kind, seed=0):
         if "entropy_bottleneck.quantiles" in bottleneck.state_dict():
             bottleneck.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
     bottleneck.eval()
-    bottleneck.make_tables()
+    bottleneck.update()
     return bottleneck, 2 * torch.randn(2, 6, height, width, generator=generator)
 
 
 def through_the_coder(bottleneck, latent):
     """Each image's tensors as they come out of the coder, with and without a batch dimension."""
-    coder = bottleneck.coder()
+    coder = bottleneck.entropy_coder()
 
     def hyper(hyper_symbols):
         batch = torch.from_numpy(hyper_symbols)[None]
@@ -80,7 +80,7 @@ def test_what_is_received_is_what_forward_gives(kind):
     with torch.no_grad():
         expected = bottleneck(latent)
         for image, received in enumerate(through_the_coder(bottleneck, latent)):
-            assert len(received) == len(bottleneck.receives)
+            assert len(received) == len(bottleneck.edge_inputs)
             batch = [torch.from_numpy(tensor)[None] for tensor in received]
             latent_hat = bottleneck.receive(*batch)
             assert latent_hat.dtype == torch.float32
@@ -106,7 +106,7 @@ def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
         sent, unrounded = bottleneck.send(latent), bottleneck.unrounded(latent)
-    assert len(sent) == len(unrounded) == len(bottleneck.sends)
+    assert len(sent) == len(unrounded) == len(bottleneck.wire_names)
     for one, exact in zip(sent, unrounded, strict=True):
         assert exact.dtype == torch.float32
         expected = exact if one.dtype == torch.float32 else torch.round(exact).to(one.dtype)
@@ -117,12 +117,12 @@ def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
 def test_the_edge_computes_from_one_image_what_the_device_did_in_a_batch(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
-        sent = dict(zip(bottleneck.sends, bottleneck.send(latent), strict=True))
+        sent = dict(zip(bottleneck.wire_names, bottleneck.send(latent), strict=True))
         whole = bottleneck.hyper(sent["hyper_symbols"])
-        assert len(whole) == len(bottleneck.hyper_gives)
+        assert len(whole) == len(bottleneck.hyper_outputs)
         for image in range(2):
             parts = bottleneck.hyper(sent["hyper_symbols"][image : image + 1])
-            for name, one, of_batch in zip(bottleneck.hyper_gives, parts, whole, strict=True):
+            for name, one, of_batch in zip(bottleneck.hyper_outputs, parts, whole, strict=True):
                 assert torch.equal(one[0], of_batch[image])
                 if name in sent:
                     assert torch.equal(one[0], sent[name][image])
@@ -162,7 +162,7 @@ def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes():
     bottleneck, latent = build("mbt2018")
     # Scales at which a table's smallest count does not matter.
     bottleneck.entropy_parameters[-1].bias.data[:6] += 2
-    coder = bottleneck.coder()
+    coder = bottleneck.entropy_coder()
     with torch.no_grad():
         estimate = [-one.log2().sum().item() / 8 for one in bottleneck.likelihoods(latent[:1])]
         payload = coder.encode(*(one[0].numpy() for one in bottleneck.send(latent[:1])))
@@ -180,10 +180,10 @@ def test_tables_come_with_the_weights(kind):
             owner, _, buffer = name.partition(".")
             setattr(without_tables.get_submodule(owner), buffer, tensor.new_empty(0))
     with pytest.raises(TablesError):
-        without_tables.coder()
+        without_tables.entropy_coder()
     for other in (stranger, without_tables):
         other.load_state_dict(bottleneck.state_dict())
-        assert other.coder().digest() == bottleneck.coder().digest()
+        assert other.entropy_coder().digest() == bottleneck.entropy_coder().digest()
 
 
 @pytest.mark.parametrize("kind", WITH_HYPER)
@@ -193,9 +193,9 @@ def test_tables_of_other_scales_are_refused(kind):
     other, _ = build(kind)
     other.load_state_dict(bottleneck.state_dict())
     with pytest.raises(TablesError, match=r"64 scales from 0\.11 to 256"):
-        other.coder()
-    other.make_tables()
-    other.coder()
+        other.entropy_coder()
+    other.update()
+    other.entropy_coder()
 
 
 @pytest.mark.parametrize("kind", ENTROPIC)
@@ -311,7 +311,9 @@ def test_send_hyper_and_receive_export(kind):
     arguments = [latent, received]
     if kind in WITH_HYPER:
         # Not those of the latent: what is computed twice would be computed once.
-        arguments.append(-dict(zip(bottleneck.sends, bottleneck.send(latent)))["hyper_symbols"])  # noqa: B905
+        arguments.append(
+            -dict(zip(bottleneck.wire_names, bottleneck.send(latent), strict=True))["hyper_symbols"]
+        )
     halves = Halves(bottleneck).eval()
     with torch.no_grad():
         expected = halves(*arguments)
@@ -343,10 +345,10 @@ def test_settling_moves_what_tables_reach_and_leaves_the_medians():
     model = bottleneck.entropy_bottleneck
     with torch.no_grad():
         model.quantiles[:, 0] = torch.tensor([-5000.0, 0.25, 5000.0])
-    bottleneck.make_tables()
-    before = bottleneck.coder().tables.length.max()
-    bottleneck.settle()
+    bottleneck.update()
+    before = bottleneck.entropy_coder().tables.length.max()
+    bottleneck.fit_quantiles()
     assert bottleneck.medians.flatten().tolist() == [0.25] * 3
-    assert bottleneck.coder().tables.length.max() < before / 4
+    assert bottleneck.entropy_coder().tables.length.max() < before / 4
     latent = torch.randn(1, 3, 4, 4)
     assert torch.equal(bottleneck(latent), torch.round(latent - 0.25) + 0.25)

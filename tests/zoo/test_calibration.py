@@ -1,4 +1,4 @@
-"""Calibration: entropy tables fitted to photographs; the same answers in fewer bytes."""
+"""Calibration: entropy tables fitted to photos; the same answers in fewer bytes."""
 
 import json
 import shutil
@@ -33,16 +33,16 @@ IMAGES = 24
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return make_folders(tmp_path_factory.mktemp("pictures"), train=IMAGES // 3) / "train"
+def images(tmp_path_factory):
+    return make_folders(tmp_path_factory.mktemp("images"), train=IMAGES // 3) / "train"
 
 
 @pytest.fixture(scope="module")
-def calibrated(pictures, tmp_path_factory):
+def calibrated(images, tmp_path_factory):
     """A calibrated copy of the default model, saved: its folder."""
     model = zoo.load(MODEL)
     model.calibration = None
-    zoo.calibrate(model, pictures)
+    zoo.calibrate(model, images)
     return zoo.save(model, tmp_path_factory.mktemp("calibrated") / "model")
 
 
@@ -52,15 +52,15 @@ def static():
     return model
 
 
-def streams_of(model, pictures):
-    loaded = (model.spec.preprocessing.load(path) for path in list_images(pictures))
+def streams_of(model, images):
+    loaded = (model.spec.preprocessing.load(path) for path in list_images(images))
     return [model.compress(torch.from_numpy(image))[0] for image in loaded]
 
 
-def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, pictures):
+def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, images):
     before, after = static(), zoo.load(calibrated)
     assert after.calibration.record.fitted == IMAGES - IMAGES // 4
-    old, new = streams_of(before, pictures), streams_of(after, pictures)
+    old, new = streams_of(before, images), streams_of(after, images)
     assert sum(map(len, new)) < 0.8 * sum(map(len, old))
     for one, other in zip(old, new, strict=True):
         assert torch.equal(before.decompress([one]), after.decompress([other]))
@@ -74,22 +74,22 @@ def test_what_is_kept_is_the_least_on_average(calibrated):
     assert record.kept == min(record.payload_bytes, key=record.payload_bytes.get)
 
 
-def test_the_command_says_what_it_compared(splitzoo, pictures, tmp_path):
-    code, out, err = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
+def test_the_command_says_what_it_compared(splitzoo, images, tmp_path):
+    code, out, err = splitzoo("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "m")
     assert code == 0
     assert "context coding, kept" in out
     assert "Next: splitzoo export split" in err
-    taken = splitzoo("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "m")
+    taken = splitzoo("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "m")
     refused(taken, "exists and is not empty")
-    words = ("zoo", "calibrate", MODEL, "--data", pictures, "-o", tmp_path / "n", "--json")
+    words = ("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "n", "--json")
     record = json.loads(splitzoo(*words, "--images", 12)[1])
     assert (record["fitted"], record["held_out"]) == (9, 3)
     assert zoo.load(tmp_path / "n").calibration.record.model_dump(mode="json") == record
 
 
-def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp_path):
+def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, images, tmp_path):
     bundle = tmp_path / "bundle"
-    words = ("export", "split", MODEL, "--calibration", pictures, "-o", bundle, "--json")
+    words = ("export", "split", MODEL, "--calibration", images, "-o", bundle, "--json")
     code, out, err = splitzoo(*words)
     assert code == 0, err
     manifest = json.loads(out)
@@ -99,7 +99,7 @@ def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp
     assert manifest["coding"]["calibration"]["kept"] == "context coding"
     assert "--calibration" in manifest["provenance"]["command"]
 
-    photo = list_images(pictures)[0]
+    photo = list_images(images)[0]
     for words in (("selftest",), ("encode", photo, "-o", tmp_path / "photo.sz")):
         done = on_board(bundle, *words)
         assert done.returncode == 0, done.stderr
@@ -113,17 +113,17 @@ def test_a_bundle_of_calibrated_tables_runs_on_the_board(splitzoo, pictures, tmp
 
 
 @pytest.mark.parametrize("name", ["splittable_resnet50-bq1ch", "splittable_resnet50-mshp-beta0.08"])
-def test_models_of_other_kinds_are_calibrated(name, pictures):
+def test_models_of_other_kinds_are_calibrated(name, images):
     model = zoo.load(name, pretrained=False)
-    done = zoo.calibrate(model, pictures, most=8)
+    done = zoo.calibrate(model, images, most=8)
     first, *_ = done.record.payload_bytes.values()
     assert done.record.payload_bytes["context coding"] < first
-    image = model.spec.preprocessing.load(list_images(pictures)[0])
+    image = model.spec.preprocessing.load(list_images(images)[0])
     tensors = (one[0] for one in model.wire_tensors(torch.from_numpy(image)))
-    sent = dict(zip(model.coder.sends, model.codec.coder.received(*tensors), strict=True))
+    sent = dict(zip(model.bottleneck.wire_names, model.codec.coder.received(*tensors), strict=True))
     (stream,) = model.compress(torch.from_numpy(image))
     decoded = model.codec.decompress(stream, model.hyper)
-    for name, one in zip(model.coder.receives, decoded, strict=True):
+    for name, one in zip(model.bottleneck.edge_inputs, decoded, strict=True):
         if name in sent:
             np.testing.assert_array_equal(one, sent[name], strict=True)
     answer = model.decompress([stream])
@@ -131,25 +131,25 @@ def test_models_of_other_kinds_are_calibrated(name, pictures):
     assert torch.equal(answer, model.decompress(model.compress(torch.from_numpy(image))))
 
 
-def test_a_calibrated_model_keeps_what_is_better(calibrated, pictures):
-    """Tables fitted to few photographs are worse than those fitted to these among many."""
+def test_a_calibrated_model_keeps_what_is_better(calibrated, images):
+    """Tables fitted to few photos are worse than those fitted to these among many."""
     model = zoo.load(calibrated)
     before = model.codec.model_id
-    done = zoo.calibrate(model, pictures, most=8)
+    done = zoo.calibrate(model, images, most=8)
     if done is None:
         assert model.codec.model_id == before
     else:
         assert done.record.after < done.record.payload_bytes["present tables"]
 
 
-def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, pictures, tmp_path):
+def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, images, tmp_path):
     def worse(symbols, **_):
         return fit_context(np.full_like(symbols, 9), limit=15)
 
     monkeypatch.setattr(calibrating, "fit_context", worse)
     monkeypatch.setattr(calibrating, "tables_from_counts", lambda counts: flat(len(counts)))
     plain = zoo.save(static(), tmp_path / "plain")
-    words = ("zoo", "calibrate", plain, "--data", pictures, "-o", tmp_path / "m")
+    words = ("zoo", "calibrate", plain, "--data", images, "-o", tmp_path / "m")
     code, out, err = splitzoo(*words)
     assert (code, out) == (0, "")
     assert "No new tables send less" in err
@@ -162,7 +162,7 @@ def flat(channels):
     return FactorizedTables(cdf, np.full(channels, 65), np.full(channels, -32), 16)
 
 
-def test_no_coding_is_kept_that_makes_a_photograph_grow(monkeypatch, pictures):
+def test_no_coding_is_kept_that_makes_a_image_grow(monkeypatch, images):
     """One whose symbols nothing foretells, neither counts nor neighbours."""
     sent = calibrating.sent_tensors
     odd = np.random.default_rng(0).integers(-60, 60, static().spec.latent_shape).astype(np.int32)
@@ -171,16 +171,16 @@ def test_no_coding_is_kept_that_makes_a_photograph_grow(monkeypatch, pictures):
     monkeypatch.setattr(calibrating, "sent_tensors", changed)
     model = static()
     before = len(model.codec.coder.encode(odd))
-    zoo.calibrate(model, pictures)
+    zoo.calibrate(model, images)
     assert len(model.codec.coder.encode(odd)) <= 1.02 * before + 16
 
 
-def test_models_without_tables_are_refused(splitzoo, pictures, tmp_path):
-    words = ("zoo", "calibrate", "flowers-regnetx_002-jpeg-q50", "--data", pictures)
+def test_models_without_tables_are_refused(splitzoo, images, tmp_path):
+    words = ("zoo", "calibrate", "flowers-regnetx_002-jpeg-q50", "--data", images)
     refused(splitzoo(*words, "-o", tmp_path / "m"), "has no tables to fit")
 
 
-def test_folders_without_enough_pictures_are_refused(splitzoo, pictures, tmp_path):
+def test_folders_without_enough_images_are_refused(splitzoo, images, tmp_path):
     def run(folder):
         return splitzoo("zoo", "calibrate", MODEL, "--data", folder, "-o", tmp_path / "m")
 
@@ -189,10 +189,10 @@ def test_folders_without_enough_pictures_are_refused(splitzoo, pictures, tmp_pat
     refused(run(tmp_path / "empty"), "no file in it has the name of an image")
     few = tmp_path / "few"
     few.mkdir()
-    for number, path in enumerate(list_images(pictures)[:9]):
+    for number, path in enumerate(list_images(images)[:9]):
         shutil.copyfile(path, few / f"{number}.png")
     for number in (0, 1):
-        (few / f"{number}.png").write_bytes(b"no picture")
+        (few / f"{number}.png").write_bytes(b"no image")
     refused(run(few), "9 images, 2 of them unusable", "8 at least")
     assert not (tmp_path / "m").exists()
 
@@ -259,9 +259,9 @@ def test_tables_of_any_symbols_code_them(symbols, limit):
         np.testing.assert_array_equal(decoded, one, strict=True)
 
 
-def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated, pictures):
+def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated, images):
     model = zoo.load(calibrated)
-    rate = model_rates(model, list_images(pictures)[:4])
+    rate = model_rates(model, list_images(images)[:4])
     assert rate.estimated_by == "calibrated tables"
     for one in rate.images:
         assert one.estimated_bits / 8 - 1 <= one.payload_bytes <= one.estimated_bits / 8 * 1.01 + 16
@@ -284,11 +284,11 @@ def test_rows_have_what_was_seen_and_more():
     assert frequencies[-1] > 0.05 * (1 << 16)  # one in seven was beyond
 
 
-def test_a_live_range_of_other_weights_is_not_exported(pictures, tmp_path):
+def test_a_live_range_of_other_weights_is_not_exported(images, tmp_path):
     """What is left out of the stream must be what the edge makes 0 of."""
     model = zoo.load("splittable_resnet50-bq1ch", pretrained=False)
-    done = zoo.calibrate(model, pictures, most=8)
-    assert done.record.kind == "quantised-live"
+    done = zoo.calibrate(model, images, most=8)
+    assert done.record.kind == "quantised-relu"
     arrays = done.arrays | {"live": np.array([[1e9], [np.inf]], np.float32)}
     model.calibration = Calibration(arrays, done.record)
     with pytest.raises(ParityError, match="fitted to other weights"):

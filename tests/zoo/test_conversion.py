@@ -114,8 +114,8 @@ def test_tables_are_those_of_the_densities_whatever_the_checkpoint_has(tiny, tmp
             checkpoint[name] = torch.full((3, 9), 12345, dtype=torch.int32)
     torch.save(checkpoint, tmp_path / "some.pt")
     convert(tmp_path / "some.pt", tmp_path / "out", name=TINY)
-    tables = zoo.load(tmp_path / "out").coder.coder().digest()
-    assert tables == tiny.coder.coder().digest()
+    tables = zoo.load(tmp_path / "out").bottleneck.entropy_coder().digest()
+    assert tables == tiny.bottleneck.entropy_coder().digest()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e6])

@@ -59,10 +59,10 @@ def converted(name, tmp_path):
 
 
 def assert_parity(parity, model):
-    pictures = parity.pictures
+    images = parity.images
     assert parity.reference.startswith("sc2bench 0.1.1")
     assert parity.not_checked == ""
-    assert pictures == (2 if model.spec.task == "image-classification" else 1)
+    assert images == (2 if model.spec.task == "image-classification" else 1)
     assert 0 <= parity.output_max_relative_error <= 1e-4
     assert parity.symbols_differing <= parity.symbols / 10_000
 
@@ -119,13 +119,13 @@ def test_a_detector_that_sc2bench_wrote_gives_sc2benchs_outputs(sc2bench, tmp_pa
     assert {one.reason for one in conversion.left_out} == {TABLES, COUNTERS}
     image = torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(9))
     expected = list(peer.backbone(image).values())
-    levels = model.decoder.tail.dense(model.decoder.g_s(model.coder(model.encoder(image))))
+    levels = model.decoder.tail.dense(model.decoder.g_s(model.bottleneck(model.encoder(image))))
     for level, want in zip(levels[:3], expected, strict=False):
         assert (level - want).abs().max() <= 1e-4 * want.abs().max()
 
 
 def small(models, name):
-    """Register a model for small pictures, and return its name."""
+    """Register a model for small images, and return its name."""
     spec = zoo.get_spec(name)
     preprocessing = dataclasses.replace(spec.preprocessing, crop=(128, 160))
     update = {"name": f"small_{name}", "preprocessing": preprocessing}
@@ -149,8 +149,8 @@ def test_a_segmentation_that_sc2bench_wrote_gives_sc2benchs_outputs(
     ("changed", "saying"),
     [
         ("encoder.4.weight", "other symbols"),
-        ("coder.entropy_bottleneck.quantiles", "other hyper_symbols"),
-        ("coder.h_s.0.weight", "other symbols"),
+        ("bottleneck.entropy_bottleneck.quantiles", "other hyper_symbols"),
+        ("bottleneck.h_s.0.weight", "other symbols"),
         ("decoder.g_s.0.weight", "other outputs"),
         ("decoder.tail.head.fc.bias", "other outputs"),
     ],
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_version_003_gives_its_outputs(sc2bench, models, tmp_pat
     assert conversion.beside == tuple(sorted((*BESIDE, "config")))
     model = zoo.load(tmp_path / "out")
     assert_parity(conversion.parity, model)
-    features = model.decoder.g_s(model.coder(model.encoder(image)))
+    features = model.decoder.g_s(model.bottleneck(model.encoder(image)))
     tail = model.decoder.tail
     if spec.task == "object-detection":
         found = dict(zip("123", tail.dense(features), strict=False))

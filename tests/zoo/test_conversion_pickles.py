@@ -101,7 +101,7 @@ def test_everything_that_it_asks_for_is_named(path):
 )  # which torch allows
 def test_torch_refuses_it_too(path, asked, zipped, monkeypatch):
     # Two readers may see two things in one file: the second says no on its own.
-    monkeypatch.setattr(reading, "_refuse_more", lambda *_: None)
+    monkeypatch.setattr(reading, "_check_names", lambda *_: None)
     trace = path.with_name("trace")
     content = {"model": STATE, "x": armed(EVIL[asked], str(trace))}
     write(path, content, zipped=zipped)

@@ -199,7 +199,7 @@ def test_proposals_are_torchvisions(tail, numbers):
 
 
 @torch.no_grad()
-def test_boxes_are_clipped_to_the_picture_where_it_is_known(tail, numbers):
+def test_boxes_are_clipped_to_the_image_where_it_is_known(tail, numbers):
     features, area = some_features(6), (100, 280)
     (expected,) = tail(features, [area])
     assert len(expected["boxes"]) >= 50
@@ -211,7 +211,7 @@ def test_boxes_are_clipped_to_the_picture_where_it_is_known(tail, numbers):
 
 
 @torch.no_grad()
-def test_a_small_first_picture_does_not_change_the_next(tail):
+def test_a_small_first_image_does_not_change_the_next(tail):
     features = some_features(7)
     (expected,) = tiny_detector(pooled_levels=4)(features)
     fresh = tiny_detector(pooled_levels=4)

@@ -37,8 +37,8 @@ def folder(family, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory, photo):
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+def photo_tensor(tmp_path_factory, photo):
+    path = tmp_path_factory.mktemp("images") / "photo_tensor.png"
     with Image.open(photo) as whole:
         whole.convert("RGB").crop((100, 50, 400, 350)).resize((150, 120)).save(path)
     return path
@@ -55,8 +55,8 @@ def flat(output) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def test_a_photograph_goes_through_the_bytes(family, picture) -> None:
-    image = load(family, picture)
+def test_a_image_goes_through_the_bytes(family, photo_tensor) -> None:
+    image = load(family, photo_tensor)
     (stream,) = family.compress(image)
     through, around = flat(family.decompress([stream])), flat(family(image))
     assert len(stream) > 16
@@ -64,11 +64,11 @@ def test_a_photograph_goes_through_the_bytes(family, picture) -> None:
 
 
 @torch.no_grad()
-def test_the_wire_is_what_the_spec_says(family, picture) -> None:
-    tensors = family.wire_tensors(load(family, picture))
+def test_the_wire_is_what_the_spec_says(family, photo_tensor) -> None:
+    tensors = family.wire_tensors(load(family, photo_tensor))
     said = [(one.dtype, (1, *one.shape)) for one in family.spec.wire]
     assert [(str(one.dtype), one.shape) for one in tensors] == said
-    assert [one.name for one in family.spec.wire] == list(family.coder.sends)
+    assert [one.name for one in family.spec.wire] == list(family.bottleneck.wire_names)
     # A device that sent the same whatever it saw would pass everything else.
     assert np.unique(tensors[0]).size >= 3
 
@@ -78,8 +78,8 @@ def sends_floats(model) -> bool:
     return any(one.dtype == "float32" for one in model.spec.wire)
 
 
-def test_a_batch_is_coded_image_by_image(family, picture) -> None:
-    image = load(family, picture)
+def test_a_batch_is_coded_image_by_image(family, photo_tensor) -> None:
+    image = load(family, photo_tensor)
     batch, alone = family.compress(torch.cat([image, image.flip(3)]))[0], family.compress(image)[0]
     if sends_floats(family):
         # The last bits of a batch's features may differ, and with them what rounds to a grey level.
@@ -88,9 +88,9 @@ def test_a_batch_is_coded_image_by_image(family, picture) -> None:
         assert batch == alone
 
 
-def test_it_is_saved_and_loaded_with_its_streams(family, picture, tmp_path) -> None:
+def test_it_is_saved_and_loaded_with_its_streams(family, photo_tensor, tmp_path) -> None:
     again = zoo.load(zoo.save(family, tmp_path / "saved"))
-    image = load(family, picture)
+    image = load(family, photo_tensor)
     assert again.compress(image) == family.compress(image)
     assert again.digest() == family.digest()
 
@@ -103,9 +103,9 @@ def test_the_bundle_passes_every_check(folder) -> None:
 
 
 @torch.no_grad()
-def test_both_halves_give_what_the_model_gives(family, folder, picture) -> None:
+def test_both_halves_give_what_the_model_gives(family, folder, photo_tensor) -> None:
     bundle = open_bundle(folder)
-    image = family.spec.preprocessing.load(picture)
+    image = family.spec.preprocessing.load(photo_tensor)
     (stream,) = Device(bundle).encode(image)
     if not sends_floats(family):
         assert stream == family.compress(torch.from_numpy(image))[0]
@@ -115,8 +115,8 @@ def test_both_halves_give_what_the_model_gives(family, folder, picture) -> None:
         assert np.abs(outputs[0] - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_a_photograph_is_answered_in_two_processes(family, folder, picture) -> None:
-    (run,) = run_bundle(folder, [picture])
+def test_a_image_is_answered_in_two_processes(family, folder, photo_tensor) -> None:
+    (run,) = run_bundle(folder, [photo_tensor])
     filled = {
         "image-classification": run.top,
         "object-detection": run.detections,
@@ -130,8 +130,8 @@ def test_a_photograph_is_answered_in_two_processes(family, folder, picture) -> N
         assert 0 <= top < bottom <= 120
 
 
-def test_model_and_bundle_have_the_same_profile(family, folder, picture) -> None:
-    quick = {"images": [picture], "warmup": 1, "iterations": 2}
+def test_model_and_bundle_have_the_same_profile(family, folder, photo_tensor) -> None:
+    quick = {"images": [photo_tensor], "warmup": 1, "iterations": 2}
     model, bundle = profile_model(family, **quick), profile_bundle(folder, **quick)
     assert bundle.size.model_dump(exclude={"graph_bytes", "tables_bytes"}) == model.size.model_dump(
         exclude={"graph_bytes", "tables_bytes"}
@@ -142,12 +142,12 @@ def test_model_and_bundle_have_the_same_profile(family, folder, picture) -> None
     assert bundle.rate.stream_bytes == model.rate.stream_bytes
 
 
-def test_an_edge_that_computes_other_scales_says_so(tmp_path, picture) -> None:
+def test_an_edge_that_computes_other_scales_says_so(tmp_path, photo_tensor) -> None:
     model = zoo.build(small_spec("image-classification", "mshp"))
     other = zoo.build(model.spec, seed=1)
-    (stream,) = model.compress(load(model, picture))
+    (stream,) = model.compress(load(model, photo_tensor))
     # The same tables and id, another hyper-decoder: what a different machine may come to.
-    model.coder.h_s = other.coder.h_s
+    model.bottleneck.h_s = other.bottleneck.h_s
     with pytest.raises(DesyncError, match="scale indexes"):
         model.decompress([stream])
 
@@ -162,9 +162,9 @@ def test_a_bundle_whose_hyper_graph_is_missing_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["splittable_convnext_atto-fp", "splittable_lcnet_050-mshp"])
-def test_a_network_that_the_paper_lacks_is_split_by_its_name(name, picture) -> None:
+def test_a_network_that_the_paper_lacks_is_split_by_its_name(name, photo_tensor) -> None:
     model = zoo.build(name)
-    image = load(model, picture)
+    image = load(model, photo_tensor)
     (stream,) = model.compress(image)
     assert model.decompress([stream]).shape == (1, 1000)
 

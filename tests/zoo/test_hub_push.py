@@ -17,7 +17,7 @@ from splitzoo.zoo.hub_push import push_model
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NAME = "org/tiny"
 CARD = b"---\nlicense: mit\n---\n# tiny\n![](split.png)\n"
-PICTURE = b"\x89PNG and so on"
+IMAGE = b"\x89PNG and so on"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def refused(saying, folder, repo_id=NAME, *, next_step="", error=HubError, **opt
 
 def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
     (folder / "README.md").write_bytes(CARD)
-    (folder / "split.png").write_bytes(PICTURE)
+    (folder / "split.png").write_bytes(IMAGE)
     sent = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert push_model(folder, NAME, token=WRITER) == f"{hub.url}/org/tiny"
     repository = hub.repositories[NAME]
@@ -64,16 +64,16 @@ def test_nothing_else_that_lies_in_the_folder_is_sent(hub, folder):
 
 
 @pytest.mark.parametrize("given", ["the file", "its folder"])
-def test_a_card_from_elsewhere_comes_with_its_picture(hub, folder, tmp_path, given):
+def test_a_card_from_elsewhere_comes_with_its_image(hub, folder, tmp_path, given):
     (folder / "README.md").write_text("of the folder")
     card = tmp_path / "card" / "README.md"
     card.parent.mkdir()
     card.write_bytes(CARD)
-    (card.parent / "split.png").write_bytes(PICTURE)
+    (card.parent / "split.png").write_bytes(IMAGE)
     place = card if given == "the file" else card.parent
     push_model(folder, NAME, token=WRITER, card=place, message="with a card")
     files = hub.repositories[NAME].files()
-    assert (files["README.md"], files["split.png"]) == (CARD, PICTURE)
+    assert (files["README.md"], files["split.png"]) == (CARD, IMAGE)
     assert hub.repositories[NAME].messages == ["with a card"]
 
 

@@ -1,4 +1,4 @@
-"""Specs whose parts do not fit: refused when they are read or built, not at the first picture."""
+"""Specs whose parts do not fit: refused when they are read or built, not at the first image."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from splitzoo.zoo.bottleneck_specs import (
     NeuralCodecBottleneck,
 )
 from splitzoo.zoo.description import describe
-from splitzoo.zoo.parts import build_model, refuse_misfit
+from splitzoo.zoo.parts import build_model, check_fit
 
 BACKBONE = find_backbone("test_resnet")
 LAYER1, LAYER2 = BACKBONE.stages[:2]
@@ -47,7 +47,7 @@ def layer(channels=LAYER2.channels, stride=8):
 FITTING = {
     "factorized prior": spec(FactorizedPriorBottleneck(**SIZES), LAYER1.layer),
     "layer": spec(layer(), LAYER2.layer),
-    "picture codec": spec(InputCodecBottleneck(codec="jpeg", quality=80)),
+    "image codec": spec(InputCodecBottleneck(codec="jpeg", quality=80)),
     "learned codec, cropped": spec(NeuralCodecBottleneck(**NEURAL, crop=(48, 40))),
     "detector": spec(
         FactorizedPriorBottleneck(**SIZES), LAYER1.layer, size=(64, 32), task="object-detection"
@@ -62,7 +62,7 @@ FITTING = {
 def test_parts_that_fit_are_built_and_left_as_they_are(fitting) -> None:
     model = build_model(fitting).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    refuse_misfit(model)
+    check_fit(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     model = zoo.build(fitting)
     with torch.no_grad():
@@ -73,13 +73,13 @@ def test_a_network_that_keeps_what_it_computed_keeps_nothing_of_the_check() -> N
     class Keeping(torch.nn.Module):
         kept = None
 
-        def forward(self, picture):
-            self.kept = picture
-            return picture
+        def forward(self, image):
+            self.kept = image
+            return image
 
-    model = build_model(FITTING["picture codec"]).eval()
+    model = build_model(FITTING["image codec"]).eval()
     model.encoder = Keeping()
-    refuse_misfit(model)
+    check_fit(model)
     assert model.encoder.kept is None
 
 
@@ -182,7 +182,7 @@ def test_widths_that_would_take_all_memory_are_refused(kind, given) -> None:
         kind(**given)
 
 
-def test_pictures_that_leave_no_latent_are_refused(tiny_model) -> None:
+def test_images_that_leave_no_latent_are_refused(tiny_model) -> None:
     with pytest.raises(SpecError, match="4×64 pixels leaves no latent") as caught:
         tiny_model.compress(torch.zeros(1, 3, 4, 64))
     assert "224×224" in caught.value.next_step

@@ -107,7 +107,7 @@ def test_published_weights_of_the_old_layout_are_read(published, architecture, w
     model.update(force=True)
     held = bottleneck.entropy_bottleneck.quantized_cdf
     assert torch.equal(held, model.entropy_bottleneck.quantized_cdf)
-    bottleneck.coder()
+    bottleneck.entropy_coder()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from splitrun.errors import ModelFolderError, SpecError, UnknownNameError
 from splitrun.files import sha256_file
 from splitzoo import zoo
-from splitzoo.demo import PHOTOGRAPH
+from splitzoo.demo import IMAGE
 from splitzoo.zoo.config import read_config
 from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
 from splitzoo.zoo.train.recipe import find_recipe
@@ -33,7 +33,7 @@ def test_a_packaged_model_loads_without_a_request(name, hub):
     assert model.random_seed is None
     record = model.training_record
     assert record is not None
-    assert (record.training_pictures, record.validation_pictures) == (2934, 736)
+    assert (record.training_images, record.validation_images) == (2934, 736)
     assert find_recipe(name)[0] == record.recipe
     config = read_config(FOLDER / name)
     assert config.spec.name == name
@@ -44,7 +44,7 @@ def test_a_packaged_model_loads_without_a_request(name, hub):
 def test_the_default_model_names_the_flower():
     assert zoo.DEFAULT_MODEL in packaged()
     model = zoo.load(zoo.DEFAULT_MODEL)
-    image = torch.from_numpy(model.spec.preprocessing.load(PHOTOGRAPH))
+    image = torch.from_numpy(model.spec.preprocessing.load(IMAGE))
     (stream,) = model.compress(image)
     assert FLOWERS[int(model.decompress([stream]).argmax())] == "dandelion"
     assert len(stream) < 4096
@@ -62,7 +62,7 @@ def test_another_codec_in_front_of_a_whole_network():
     whole, coded = zoo.load(WHOLE), zoo.load("flowers-regnetx_002-jpeg-q40")
     assert coded.spec.name == "flowers-regnetx_002-jpeg-q40"
     assert coded.spec.labels == FLOWERS
-    image = torch.from_numpy(whole.spec.preprocessing.load(PHOTOGRAPH))
+    image = torch.from_numpy(whole.spec.preprocessing.load(IMAGE))
     (small,), (large,) = coded.compress(image), whole.compress(image)
     assert len(small) < len(large) / 4
     pixels = whole.codec.decompress(large, None)[0]
@@ -77,7 +77,7 @@ def test_another_codec_in_front_of_a_whole_network():
 def test_a_codec_over_the_features_of_a_whole_network():
     whole, cut = zoo.load(WHOLE), zoo.load("flowers-regnetx_002-s1-jpeg-q95")
     assert (cut.spec.cut, cut.spec.method) == ("s1", "feature-compression")
-    image = cut.spec.preprocessing.load(PHOTOGRAPH)
+    image = cut.spec.preprocessing.load(IMAGE)
     with torch.no_grad():
         features = cut.encoder(torch.from_numpy(image))
         uncoded = cut.decoder(features)

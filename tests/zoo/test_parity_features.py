@@ -34,7 +34,7 @@ def through_sc2bench(features, codec, quality):
     return decoded.numpy(), size, 2 * file_util.get_binary_object_size(maxima, unit_size=1)
 
 
-# It puts three planes into one colour picture, whose colours JPEG and WebP keep at a quarter of the
+# It puts three planes into one colour image, whose colours JPEG and WebP keep at a quarter of the
 # resolution, and counts the pickles of its ranges, 9 KB here.
 @pytest.mark.parametrize("codec", FEATURE_CODECS)
 @pytest.mark.parametrize("shape", [(256, 56, 56), (512, 28, 28)], ids=["layer1", "layer2"])

@@ -1,4 +1,4 @@
-"""The same weights in sc2-benchmark's own model and in ours, on the same photographs."""
+"""The same weights in sc2-benchmark's own model and in ours, on the same photos."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 BOTTLENECK = "bottleneck_layer."
 OUR_NAMES = {
     "bottleneck_layer.encoder.": "encoder.",
-    "bottleneck_layer.entropy_bottleneck.": "coder.entropy_bottleneck.",
+    "bottleneck_layer.entropy_bottleneck.": "bottleneck.entropy_bottleneck.",
     "bottleneck_layer.decoder.": "decoder.g_s.",
     "layer2.": "decoder.tail.layer2.",
     "layer3.": "decoder.tail.layer3.",
@@ -32,9 +32,9 @@ def our_name(name):
 
 
 @pytest.fixture(scope="module")
-def images(photographs):
+def images(photos):
     preprocessing = zoo.get_spec(RESNET).preprocessing
-    return [torch.from_numpy(preprocessing.load(path)) for path in photographs]
+    return [torch.from_numpy(preprocessing.load(path)) for path in photos]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def ours(peer):
 
 
 class Comparison(NamedTuple):
-    """One photograph on both sides, up to the decoders."""
+    """One image on both sides, up to the decoders."""
 
     image: torch.Tensor
     peer_symbols: np.ndarray
@@ -132,7 +132,7 @@ def test_what_the_peer_decodes_is_what_we_decode(ours, comparisons):
     for compared in comparisons:
         (symbols,) = ours.codec.decompress(compared.stream)
         np.testing.assert_array_equal(symbols[None], compared.peer_symbols, strict=True)
-        dequantised = ours.coder.receive(torch.from_numpy(symbols[None]))
+        dequantised = ours.bottleneck.receive(torch.from_numpy(symbols[None]))
         assert torch.equal(dequantised, compared.peer_dequantised)
 
 

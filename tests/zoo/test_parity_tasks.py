@@ -39,7 +39,7 @@ def splittable(**options):
     }
 
 
-def some_picture(seed=0):
+def some_image(seed=0):
     coarse = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, size=SIZE, mode="bicubic").clamp(0, 1)
 
@@ -151,8 +151,8 @@ def detections(ours, features):
 @torch.no_grad()
 def test_detection_is_sc2benchs(sc2bench_detector):
     peer = sc2bench_detector
-    picture = some_picture()
-    images, _ = peer.transform([picture[0]])
+    image = some_image()
+    images, _ = peer.transform([image[0]])
     assert images.tensors.shape == (1, 3, *SIZE)
     features = peer.backbone.body.bottleneck_layer(images.tensors)
     ours = copy_detector(peer, DetectionTail("resnet50", "layer1", 91, SIZE))
@@ -163,7 +163,7 @@ def test_detection_is_sc2benchs(sc2bench_detector):
         assert_close(dense[name], level)
     assert_close(dense["objectness"], objectness)
     assert_close(dense["deltas"], deltas)
-    (expected,) = peer([picture[0]])
+    (expected,) = peer([image[0]])
     for found in detections(ours, features):
         compare_detections(found, expected)
     # The peer's names of levels, "1" to "4", meet torchvision's "0" to "3" in three.
@@ -180,15 +180,15 @@ def test_sc2benchs_batch_norms_are_not_frozen_though_it_means_them_to_be(sc2benc
 @torch.no_grad()
 def test_detection_without_a_cut_is_torchvisions(torchvision_detector):
     peer = torchvision_detector
-    picture = some_picture(1)
-    images, _ = peer.transform([picture[0]])
+    image = some_image(1)
+    images, _ = peer.transform([image[0]])
     ours = copy_detector(peer, DetectionTail("resnet50", None, 91, SIZE))
     levels, objectness, deltas = dense_of(peer, peer.backbone.body(images.tensors))
     for found, wanted in zip(
         ours.dense(images.tensors), (*levels, objectness, deltas), strict=True
     ):
         assert_close(found, wanted)
-    (expected,) = peer([picture[0]])
+    (expected,) = peer([image[0]])
     for found in detections(ours, images.tensors):
         compare_detections(found, expected)
     assert peer.roi_heads.box_roi_pool.scales == ours.roi_heads.box_roi_pool.scales
@@ -200,7 +200,7 @@ def test_losses_are_torchvisions(torchvision_detector):
     peer = torchvision_detector
     ours = copy_detector(peer, DetectionTail("resnet50", None, 91, SIZE))
     targets = [{"boxes": torch.tensor([[10.0, 10, 90, 80]]), "labels": torch.tensor([17])}]
-    images, _ = peer.transform([some_picture(2)[0]])
+    images, _ = peer.transform([some_image(2)[0]])
     pyramid = peer.backbone(images.tensors)
     for part in (peer.rpn, peer.roi_heads, ours):
         part.train()

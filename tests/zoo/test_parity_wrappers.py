@@ -36,8 +36,8 @@ NORMALISE = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.fixture(scope="module")
-def pixels(photographs):
-    with Image.open(photographs[0]) as opened:
+def pixels(photos):
+    with Image.open(photos[0]) as opened:
         return np.array(opened.convert("RGB").resize(SIZE))
 
 
@@ -56,7 +56,7 @@ def classifier():
     return network.eval()
 
 
-def as_picture(pixels):
+def as_image(pixels):
     """(1, 3, H, W) float32 in [0, 1], from which our models make the same pixels again."""
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(torch.float32) / 255
 
@@ -111,20 +111,20 @@ def assert_close(ours, theirs):
     assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
-# Image codecs over the picture
+# Image codecs over the image
 
 
 @pytest.fixture(params=["jpeg", "webp"])
 def input_codecs(request, classifier):
-    """sc2bench's wrapper, its pictures after the codec, and our model."""
+    """sc2bench's wrapper, its images after the codec, and our model."""
     from sc2bench.models.wrapper import CodecInputCompressionClassifier
     from sc2bench.transforms.codec import PILImageModule
 
-    pictures = []
+    images = []
 
-    def post_transform(picture):
-        pictures.append(np.array(picture))
-        return NORMALISE(transforms.functional.to_tensor(picture))
+    def post_transform(image):
+        images.append(np.array(image))
+        return NORMALISE(transforms.functional.to_tensor(image))
 
     peer = CodecInputCompressionClassifier(
         classifier,
@@ -133,26 +133,26 @@ def input_codecs(request, classifier):
         post_transform,
     ).eval()
     bottleneck = InputCodecBottleneck(codec=request.param, quality=50)
-    return peer, pictures, copy_weights(classifier, build("resnet50-jpeg-q90", bottleneck))
+    return peer, images, copy_weights(classifier, build("resnet50-jpeg-q90", bottleneck))
 
 
 @torch.no_grad()
 def test_an_input_codec_equals_sc2bench(input_codecs, pixels):
-    peer, pictures, ours = input_codecs
+    peer, images, ours = input_codecs
     file_sizes = watched(peer)
     expected = peer([Image.fromarray(pixels)])
-    (stream,) = ours.compress(as_picture(pixels))
+    (stream,) = ours.compress(as_image(pixels))
     assert [len(payload_of(ours, stream))] == file_sizes
     (decoded,) = ours.codec.decompress(stream)
-    np.testing.assert_array_equal(decoded.transpose(1, 2, 0), pictures[0], strict=True)
-    assert not np.array_equal(pictures[0], pixels)
+    np.testing.assert_array_equal(decoded.transpose(1, 2, 0), images[0], strict=True)
+    assert not np.array_equal(images[0], pixels)
     assert_close(ours.decompress([stream]), expected)
-    assert_close(ours(as_picture(pixels)), expected)
+    assert_close(ours(as_image(pixels)), expected)
 
 
 @pytest.mark.parametrize("input_codecs", ["jpeg"], indirect=True)
 @torch.no_grad()
-def test_sc2bench_joins_the_pictures_of_a_batch_along_the_channels_and_we_do_not(
+def test_sc2bench_joins_the_images_of_a_batch_along_the_channels_and_we_do_not(
     input_codecs, pixels
 ):
     peer, _, ours = input_codecs
@@ -160,11 +160,11 @@ def test_sc2bench_joins_the_pictures_of_a_batch_along_the_channels_and_we_do_not
     with pytest.raises(RuntimeError, match="3 channels, but got 6"):
         peer([Image.fromarray(one) for one in both])
     expected = torch.cat([peer([Image.fromarray(one)]) for one in both])
-    streams = ours.compress(torch.cat([as_picture(one) for one in both]))
+    streams = ours.compress(torch.cat([as_image(one) for one in both]))
     assert_close(ours.decompress(streams), expected)
 
 
-# Learned codecs over the picture
+# Learned codecs over the image
 
 
 @pytest.fixture(params=["bmshj2018-factorized", "mbt2018-mean"])
@@ -194,17 +194,17 @@ def neural_codecs(request, classifier):
     return peer, make
 
 
-def assert_same_as_wrapper(ours, peer, picture, theirs, strings):
-    """Compare picture, payload and logits; ``theirs`` and ``strings`` are filled by the peer."""
-    expected = peer(picture)
-    (stream,) = ours.compress(picture)
+def assert_same_as_wrapper(ours, peer, image, theirs, strings):
+    """Compare image, payload and logits; ``theirs`` and ``strings`` are filled by the peer."""
+    expected = peer(image)
+    (stream,) = ours.compress(image)
     size = sum(len(of_images[0]) for of_images in strings())
     assert len(payload_of(ours, stream)) <= size
-    pictures = outputs(ours.decoder.g_s[0])
+    images = outputs(ours.decoder.g_s[0])
     logits = ours.decompress([stream])
-    assert_close(pictures[0], theirs[0])
+    assert_close(images[0], theirs[0])
     assert_close(logits, expected)
-    assert_close(ours(picture), expected)
+    assert_close(ours(image), expected)
 
 
 @torch.no_grad()
@@ -214,9 +214,9 @@ def test_a_learned_codec_equals_sc2bench(neural_codecs, classifier, pixels):
     codec, make = neural_codecs
     decoded = []
 
-    def post_transform(picture):
-        decoded.append(picture)
-        return NORMALISE(transforms.functional.center_crop(picture, [109, 96]))
+    def post_transform(image):
+        decoded.append(image)
+        return NORMALISE(transforms.functional.center_crop(image, [109, 96]))
 
     peer = NeuralInputCompressionClassifier(
         classifier,
@@ -226,9 +226,7 @@ def test_a_learned_codec_equals_sc2bench(neural_codecs, classifier, pixels):
     ).eval()
     compressed = watched(peer)
     ours = make(SIZE, crop=(109, 96))
-    assert_same_as_wrapper(
-        ours, peer, as_picture(pixels), decoded, lambda: compressed[0]["strings"]
-    )
+    assert_same_as_wrapper(ours, peer, as_image(pixels), decoded, lambda: compressed[0]["strings"])
 
 
 @torch.no_grad()
@@ -239,9 +237,9 @@ def test_a_learned_codec_pads_as_in_sc2bench_segmentation(neural_codecs, classif
     codec, make = neural_codecs
     decoded = []
 
-    def post_transform(picture):
-        decoded.append(picture)
-        return NORMALISE(picture)
+    def post_transform(image):
+        decoded.append(image)
+        return NORMALISE(image)
 
     peer = NeuralInputCompressionSegmentationModel(
         classifier,
@@ -255,7 +253,7 @@ def test_a_learned_codec_pads_as_in_sc2bench_segmentation(neural_codecs, classif
     compressed = watched(peer)
     cut = np.ascontiguousarray(pixels[:100, :77])
     assert_same_as_wrapper(
-        make((100, 77)), peer, as_picture(cut), decoded, lambda: compressed[0][0]["strings"]
+        make((100, 77)), peer, as_image(cut), decoded, lambda: compressed[0][0]["strings"]
     )
     assert tuple(compressed[0][1]) == (100, 77)
 
@@ -289,7 +287,7 @@ def test_around_a_feature_codec_all_equals_sc2bench(feature_codecs, pixels):
 
     wrap, ours = feature_codecs
     peer = wrap(None)
-    image = NORMALISE(as_picture(pixels))
+    image = NORMALISE(as_image(pixels))
     features = ours.encoder(image)
     assert_close(features, peer.encoder(image))
     assert_close(ours.decoder(features), peer(image))
@@ -302,7 +300,7 @@ def test_around_a_feature_codec_all_equals_sc2bench(feature_codecs, pixels):
 def test_a_feature_codec_loses_less_than_sc2bench_in_fewer_bytes(feature_codecs, pixels):
     wrap, ours = feature_codecs
     peer = wrap(ours.spec.bottleneck.codec)
-    image = NORMALISE(as_picture(pixels))
+    image = NORMALISE(as_image(pixels))
     features = ours.encoder(image)
     exact = wrap(None)(image)
     file_sizes = watched(peer)
@@ -312,7 +310,7 @@ def test_a_feature_codec_loses_less_than_sc2bench_in_fewer_bytes(feature_codecs,
     (stream,) = ours.compress(image)
     decoded = torch.from_numpy(ours.codec.decompress(stream)[0])[None]
     logits = ours.decompress([stream])
-    # One picture has three of sc2bench's planes as its colours, and each three planes have their
+    # One image has three of sc2bench's planes as its colours, and each three planes have their
     # ranges pickled: about 17 KB against 58 KB in JPEG, 14 KB against 34 KB in WebP.
     assert len(payload_of(ours, stream)) < file_sizes[0] / 2
     # What the codec does to the features: 2 to 5 thousandths against 0.2, of a variance of 5.
@@ -341,7 +339,8 @@ def layers(classifier):
     peer.update()
     model = build("resnet50-eb_after_layer2-beta0.08", LayerBottleneck(**LAYER))
     weights = {
-        f"coder.{name}": tensor for name, tensor in peer.entropy_bottleneck.state_dict().items()
+        f"bottleneck.{name}": tensor
+        for name, tensor in peer.entropy_bottleneck.state_dict().items()
     }
     return peer, copy_weights(classifier, model, weights)
 
@@ -349,13 +348,13 @@ def layers(classifier):
 @torch.no_grad()
 def test_an_entropy_bottleneck_after_a_layer_equals_sc2bench(layers, pixels):
     peer, ours = layers
-    image = NORMALISE(as_picture(pixels))
+    image = NORMALISE(as_image(pixels))
     compressed = watched(peer)
     received = []
     peer.decoder.register_forward_pre_hook(lambda _, given: received.append(given[0]))
     expected = peer(image)
     (symbols,) = ours.wire_tensors(image)
-    assert torch.equal(torch.from_numpy(symbols) + ours.coder.medians, received[0])
+    assert torch.equal(torch.from_numpy(symbols) + ours.bottleneck.medians, received[0])
     assert np.unique(symbols).size > 10
     (stream,) = ours.compress(image)
     ((string,),) = compressed[0]["strings"]

@@ -94,7 +94,7 @@ def test_the_training_recipe_is_that_of_the_configurations(pattern):
             assert stage.optimizer.kind == optimizer.lower()
             assert batch in (0, stage.batch_size)
             if encoder_is_frozen is not None:
-                assert (stage.frozen[:2] == ("encoder", "coder")) == encoder_is_frozen
+                assert (stage.frozen[:2] == ("encoder", "bottleneck")) == encoder_is_frozen
 
 
 def test_what_is_not_trained_has_no_recipe():

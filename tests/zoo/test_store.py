@@ -14,7 +14,7 @@ from splitrun.errors import ModelFolderError, OutputError, SplitzooError, Tables
 from splitrun.files import sha256_file
 from splitzoo import zoo
 
-BOTTLENECK = "coder.entropy_bottleneck."
+BOTTLENECK = "bottleneck.entropy_bottleneck."
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_a_saved_model_comes_back(tiny_model, saved):
 def test_the_entropy_tables_travel_with_the_weights(tiny_model, tmp_path):
     trained = zoo.build(tiny_model.spec)
     # A narrower density makes tables of another length than a fresh model has.
-    trained.coder.entropy_bottleneck.quantiles.data[:, 0] = torch.tensor([-4.0, 0.25, 6.0])
-    trained.make_tables()
+    trained.bottleneck.entropy_bottleneck.quantiles.data[:, 0] = torch.tensor([-4.0, 0.25, 6.0])
+    trained.update()
     loaded = zoo.load(zoo.save(trained, tmp_path / "trained"))
     assert loaded.codec.coder.digest() == trained.codec.coder.digest()
     assert loaded.codec.coder.digest() != tiny_model.codec.coder.digest()

@@ -20,7 +20,7 @@ from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
 from splitzoo.export.verify import verify_bundle
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
-from splitzoo.zoo.train.data import Order, TrainingPictures
+from splitzoo.zoo.train.data import Order, TrainingImages
 from splitzoo.zoo.train.plan import Plan, with_epochs
 from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
 from splitzoo.zoo.train.run import train
@@ -44,14 +44,14 @@ class Quiet:
     def epoch(self, line):
         self.lines.append(line)
 
-    def pictures(self, samples):
+    def images(self, samples):
         if self.in_validation:
             raise KeyboardInterrupt
         return iter(samples)
 
 
 STEPS = 8
-"""In an epoch: 48 pictures, six at a time."""
+"""In an epoch: 48 images, six at a time."""
 
 
 def changed_recipe(recipe: str, path: Path, **changes) -> str:
@@ -87,7 +87,7 @@ def test_a_teacher_is_a_whole_network_with_the_folders_classes(teacher, data):
     record = model.training_record
     assert record is not None
     assert (record.recipe, record.teacher) == ("teacher", "")
-    assert (record.training_pictures, record.validation_pictures) == (48, 12)
+    assert (record.training_images, record.validation_images) == (48, 12)
     assert model.random_seed is None
 
 
@@ -133,7 +133,7 @@ def test_a_frozen_part_stays_as_it_is(teacher, data, tmp_path):
     whole = zoo.load(teacher).decoder.get_submodule("tail").state_dict()
     folder = train(plan_of(recipe, data, run), Quiet(), resume=True)
     trained = zoo.load(folder).state_dict()
-    device = [name for name in trained if name.startswith(("encoder.", "coder."))]
+    device = [name for name in trained if name.startswith(("encoder.", "bottleneck."))]
     assert device
     for name in device:
         assert torch.equal(trained[name], state[name]), name
@@ -158,7 +158,7 @@ def uninterrupted(teacher, data, tmp_path_factory):
     return recipe, folder / "run"
 
 
-# In the first step, in the middle of an epoch, after its last step, while pictures are validated,
+# In the first step, in the middle of an epoch, after its last step, while images are validated,
 # and in the second stage.
 @pytest.mark.parametrize("where", [1, 3, STEPS, "validation", STEPS * 2 + 3])
 def test_an_interrupted_run_goes_on_bit_for_bit(where, uninterrupted, data, tmp_path):
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(where, uninterrupted, data, tmp_
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_ctrl_c_says_one_thing_and_the_run_goes_on(data, tmp_path) -> None:
-    """A terminal sends it to every process: to those that read pictures too."""
+    """A terminal sends it to every process: to those that read images too."""
     recipe, run = write_recipe(tmp_path, "teacher"), tmp_path / "run"
     words = ("zoo", "train", recipe, "--data", data, "-o", run, "--epochs", 2000, "--workers", 2)
     process = start(*words, start_new_session=True)
@@ -283,9 +283,9 @@ def test_a_recipe_for_several_models_trains_the_one_that_is_named(data, tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_photograph_is_named(workers, data, tmp_path, splitzoo):
+def test_a_broken_image_is_named(workers, data, tmp_path, splitzoo):
     broken = make_folders(tmp_path / "data", train=3, val=1)
-    (broken / "train" / "bars" / "bars1.png").write_bytes(b"no picture")
+    (broken / "train" / "bars" / "bars1.png").write_bytes(b"no image")
     words = ("--data", broken, "-o", tmp_path / "run", "--workers", workers)
     code, out, err = splitzoo("zoo", "train", write_recipe(tmp_path, "teacher"), *words)
     assert (code, out) == (1, "")
@@ -351,17 +351,17 @@ def test_order_and_variation_hang_on_the_seed_alone():
     assert Order(3, 4, 0).steps == 1
 
 
-def test_a_picture_is_varied_alike_by_any_worker(data):
+def test_a_image_is_varied_alike_by_any_worker(data):
     spec = zoo.get_spec("splittable_test_resnet-fp")
     from splitzoo.zoo.datasets import read_dataset
 
     samples = read_dataset("image-classification", data, "train").samples
-    pictures = TrainingPictures(samples, spec, Augmentation(size=32, jitter=0.3))
+    images = TrainingImages(samples, spec, Augmentation(size=32, jitter=0.3))
     torch.manual_seed(5)
-    one = pictures[(2, 77)][0]
+    one = images[(2, 77)][0]
     torch.manual_seed(6)
-    assert torch.equal(pictures[(2, 77)][0], one)
-    assert not torch.equal(pictures[(2, 78)][0], one)
+    assert torch.equal(images[(2, 77)][0], one)
+    assert not torch.equal(images[(2, 78)][0], one)
     assert tuple(one.shape) == (3, 32, 32)
 
 
@@ -459,9 +459,9 @@ def test_several_processes_train_one_model(teacher, data, tmp_path):
     assert zoo.load(tmp_path / "run" / "model").training_record is not None
 
 
-def test_a_data_set_needs_pictures(tmp_path):
+def test_a_data_set_needs_images(tmp_path):
     from splitzoo.zoo.datasets import read_dataset
 
     (tmp_path / "train" / "a").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="holds no pictures"):
+    with pytest.raises(DatasetError, match="holds no images"):
         read_dataset("image-classification", tmp_path, "train")

@@ -13,7 +13,7 @@ from splitzoo.zoo.bottleneck_specs import FactorizedPriorBottleneck
 from splitzoo.zoo.bottlenecks.factorized_prior import analysis
 
 
-def pictures(count, height, width, seed=0):
+def random_images(count, height, width, seed=0):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -84,15 +84,15 @@ def test_a_stream_of_the_models_input_shape_sends_no_shape(model, photo):
 
 
 def test_a_batch_gives_the_streams_of_its_images(tiny_model):
-    # Small pictures: a convolution that added in another order for a batch could turn a tie.
-    images = pictures(3, 64, 64)
+    # Small random_images: a convolution that added in another order for a batch could turn a tie.
+    images = random_images(3, 64, 64)
     streams = tiny_model.compress(images)
     assert streams == [tiny_model.compress(image[None])[0] for image in images]
     assert len(set(streams)) == 3
 
 
 def test_a_batch_of_streams_gives_a_batch_of_outputs(tiny_model):
-    images = pictures(3, 64, 64)
+    images = random_images(3, 64, 64)
     streams = tiny_model.compress(images)
     outputs = tiny_model.decompress(streams)
     assert outputs.shape == (3, 10)
@@ -104,7 +104,7 @@ def test_a_batch_of_streams_gives_a_batch_of_outputs(tiny_model):
 
 
 def test_another_input_size_sends_its_shape_and_comes_back(model):
-    image = pictures(1, 256, 320)
+    image = random_images(1, 256, 320)
     stream = model.compress(image)[0]
     frame = read_stream(stream)
     assert frame.shape == (63, 79)
@@ -116,7 +116,9 @@ def test_another_input_size_sends_its_shape_and_comes_back(model):
 
 
 def test_streams_of_different_shapes_make_no_batch(tiny_model):
-    streams = tiny_model.compress(pictures(1, 64, 64)) + tiny_model.compress(pictures(1, 64, 96))
+    streams = tiny_model.compress(random_images(1, 64, 64)) + tiny_model.compress(
+        random_images(1, 64, 96)
+    )
     with pytest.raises(BitstreamError, match="cannot make one batch"):
         tiny_model.decompress(streams)
 
@@ -129,7 +131,7 @@ def test_no_streams_make_no_batch(tiny_model):
 def test_a_stream_of_other_weights_is_refused(tiny_model):
     other = zoo.build(tiny_model.spec, seed=1)
     with pytest.raises(BitstreamError) as caught:
-        tiny_model.decompress(other.compress(pictures(1, 64, 64)))
+        tiny_model.decompress(other.compress(random_images(1, 64, 64)))
     assert other.codec.model_id.hex() in caught.value.message
     assert tiny_model.codec.model_id.hex() in caught.value.message
 
@@ -182,7 +184,7 @@ def test_tables_follow_the_weights_that_were_trained(tiny_model, tmp_path):
     before = model.codec.coder.digest(), model.codec.model_id
     model.train()
     with torch.no_grad():
-        model.coder.entropy_bottleneck.quantiles[:, 0, 2] += 5
+        model.bottleneck.entropy_bottleneck.quantiles[:, 0, 2] += 5
     model.eval()
     zoo.save(model, tmp_path / "model")
     after = model.codec.coder.digest(), model.codec.model_id

@@ -58,7 +58,7 @@ def find_backbone(name: str) -> Backbone:
 
     Raises:
         UnknownNameError: Neither knows the name; it carries close ones.
-        SpecError: The network does not take pictures of three channels.
+        SpecError: The network does not take images of three channels.
     """
     if name in BACKBONES:
         return BACKBONES.get(name)

@@ -42,7 +42,7 @@ def build_whole(
         timm_name: timm's name of the architecture; a tag, as in ``resnet50.tv_in1k``, has no
             effect but on the input size.
         num_classes: Of the classifier.
-        input_size: Height and width of the pictures, pixels, for networks that are built for one
+        input_size: Height and width of the images, pixels, for networks that are built for one
             size; None for the size of the pretrained weights.
         output_stride: Pixels per feature of the last layers, whose convolutions are dilated
             instead of strided beyond it; None for timm's default.
@@ -107,7 +107,7 @@ def build_tail(
         timm_name: As in ``build_whole``.
         layer: timm's path of a module; None for the whole network.
         num_classes: Of the classifier.
-        input_size: Of the pictures that the features come from, as in ``build_whole``.
+        input_size: Of the images that the features come from, as in ``build_whole``.
 
     Returns:
         Features (N, C, h, w) float32 to logits (N, num_classes) float32.

@@ -170,7 +170,7 @@ class _Steps:
             )
         if not any(start in (end, *end.all_input_nodes) for end in (*needed, *ends.values())):
             raise SpecError(f"What {self._name} gives does not depend on {start.target}.")
-        self._refuse_side_effects(start, needed)
+        self._check_side_effects(start, needed)
 
         graph = fx.Graph()
         features = graph.placeholder("image" if start is self.image else "features")
@@ -227,7 +227,7 @@ class _Steps:
                 constant.add(node)
         return constant
 
-    def _refuse_side_effects(self, start: fx.Node, needed: set[fx.Node]) -> None:
+    def _check_side_effects(self, start: fx.Node, needed: set[fx.Node]) -> None:
         # A step whose result nobody takes is left out of a part, and with it what it writes.
         for node in self._nodes:
             if node.users or not self._writes(node):

@@ -36,7 +36,7 @@ def any_timm(name: str) -> Backbone:
 
     Raises:
         UnknownNameError: timm has no such network; it carries close names.
-        SpecError: It does not classify pictures of three channels.
+        SpecError: It does not classify images of three channels.
     """
     architecture = check_name(name)
     with torch.device("meta"):
@@ -61,7 +61,7 @@ def find_stages(model: nn.Module, input_size: tuple[int, int]) -> tuple[Stage, .
 
     Args:
         model: On the meta device or another.
-        input_size: Height and width of the picture, pixels.
+        input_size: Height and width of the image, pixels.
     """
     shapes = output_shapes(model, input_size)
     named = {

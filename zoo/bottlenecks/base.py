@@ -28,17 +28,17 @@ class Bottleneck(nn.Module, ABC):
     path without bytes.
 
     Attributes:
-        sends: Names of the wire tensors, the device graph's outputs; the first is the main one.
-        receives: Names of the edge graph's inputs.
-        hyper_gives: Names of the hyper graph's outputs; empty where there is no hyper graph.
+        wire_names: Names of the device graph's outputs; the first is the main one.
+        edge_inputs: Names of the edge graph's inputs.
+        hyper_outputs: Names of the hyper graph's outputs; empty where there is no hyper graph.
         on_device: Submodules whose parameters the device holds, beside the encoder's.
         on_edge: Submodules whose parameters the edge holds, beside the decoder's.
         exact: Wire tensors that others are computed from: one that differs changes those entirely.
     """
 
-    sends: ClassVar[tuple[str, ...]]
-    receives: ClassVar[tuple[str, ...]]
-    hyper_gives: ClassVar[tuple[str, ...]] = ()
+    wire_names: ClassVar[tuple[str, ...]]
+    edge_inputs: ClassVar[tuple[str, ...]]
+    hyper_outputs: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[tuple[str, ...]] = ()
     on_device: ClassVar[tuple[str, ...]] = ()
     on_edge: ClassVar[tuple[str, ...]] = ()
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module, ABC):
         """Return the probabilities of all quantised elements; empty without a learned density."""
         return ()
 
-    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return ``forward`` and ``likelihoods`` of one and the same noise, for training."""
         return self(latent), self.likelihoods(latent)
 
@@ -63,7 +63,7 @@ class Bottleneck(nn.Module, ABC):
         models = [one for one in self.modules() if isinstance(one, EntropyBottleneck)]
         return sum((one.loss() for one in models[1:]), models[0].loss()) if models else None
 
-    def settle(self) -> None:
+    def fit_quantiles(self) -> None:
         """Put the outer quantiles, from which tables reach, where the densities now have them.
 
         Medians stay: latents are rounded around them, and what comes after was validated so.
@@ -95,11 +95,11 @@ class Bottleneck(nn.Module, ABC):
     def receive(self, *tensors: Tensor) -> Tensor:
         """Turn the received tensors, each (N, …), into latent_hat float32."""
 
-    def make_tables(self) -> None:
+    def update(self) -> None:
         """Quantise the learned densities into integer tables, in place of older ones."""
 
     @abstractmethod
-    def coder(self) -> Coder:
+    def entropy_coder(self) -> Coder:
         """Return the torch-free coder of the present tables.
 
         Raises:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from splitrun.coding.relu_range import LiveRange
+from splitrun.coding.relu_range import ReluRange
 
 from .initialisation import keep_variance
 
@@ -115,7 +115,7 @@ def layers(
     return keep_variance(encoder), keep_variance(decoder)
 
 
-def live_range(decoder: nn.Module) -> LiveRange:
+def relu_range(decoder: nn.Module) -> ReluRange:
     """Return which values of a latent a decoder that :func:`layers` built can tell apart.
 
     It begins with a ReLU, or with a batch norm γ·(x − μ) / √(σ² + ε) + β and a ReLU, which make 0
@@ -124,14 +124,14 @@ def live_range(decoder: nn.Module) -> LiveRange:
     first = next(decoder.children())
     if not isinstance(first, nn.BatchNorm2d):
         channels = next(one for one in decoder.children() if isinstance(one, nn.Conv2d)).in_channels
-        return LiveRange(np.array([[0.0], [np.inf]], np.float32).repeat(channels, 1))
+        return ReluRange(np.array([[0.0], [np.inf]], np.float32).repeat(channels, 1))
     of = {name: value.double() for name, value in first.state_dict().items()}
     slope = of["weight"] / torch.sqrt(of["running_var"] + first.eps)
     end = of["running_mean"] - of["bias"] / slope
     # Without a slope, all of it is alike.
     low = torch.where(slope > 0, end, torch.where(slope < 0, -torch.inf, torch.inf))
     high = torch.where(slope < 0, end, torch.inf)
-    return LiveRange(torch.stack((low, high)).float().cpu().numpy())
+    return ReluRange(torch.stack((low, high)).float().cpu().numpy())
 
 
 def _add(

@@ -78,8 +78,8 @@ class FactorizedPrior(Bottleneck):
         channels: C, of the latent.
     """
 
-    sends = ("symbols",)
-    receives = ("symbols",)
+    wire_names = ("symbols",)
+    edge_inputs = ("symbols",)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class FactorizedPrior(Bottleneck):
         """Return the probability of each quantised element of y, shaped like y."""
         return (self.entropy_bottleneck(latent)[1],)
 
-    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the quantised latent and the probability of each of its elements."""
         quantised, likelihoods = self.entropy_bottleneck(latent)
         return quantised, (likelihoods,)
@@ -117,11 +117,11 @@ class FactorizedPrior(Bottleneck):
         (symbols,) = tensors
         return symbols.to(self.medians.dtype) + self.medians
 
-    def make_tables(self) -> None:
+    def update(self) -> None:
         """Quantise the learned densities into integer tables, in place of older ones."""
         self.entropy_bottleneck.update(force=True)
 
-    def coder(self) -> FactorizedCoder:
+    def entropy_coder(self) -> FactorizedCoder:
         """Return the coder of the present tables.
 
         Raises:

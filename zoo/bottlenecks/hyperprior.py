@@ -96,7 +96,7 @@ class Hyperprior(Bottleneck):
             return self.h_s(z_hat)
         return torch.cat([self.h_s(one) for one in z_hat.split(1)])
 
-    def make_tables(self) -> None:
+    def update(self) -> None:
         """Quantise the density of z and the Gaussians into integer tables."""
         self.entropy_bottleneck.update(force=True)
         self.gaussian_conditional.update_scale_table(get_scale_table(), force=True)
@@ -114,7 +114,7 @@ class Hyperprior(Bottleneck):
             raise TablesError(
                 f"Entropy tables: not of {SCALES_LEVELS} scales from {SCALES_MIN} to {SCALES_MAX} "
                 "in equal ratios.",
-                next_step="Make them anew: model.make_tables()",
+                next_step="Make them anew: model.update()",
             )
         return tables_of(self.entropy_bottleneck), tables_of(self.gaussian_conditional)
 
@@ -138,9 +138,9 @@ class ScaleHyperprior(Hyperprior):
         hyper_channels: D, of z.
     """
 
-    sends = ("symbols", "hyper_symbols", "indexes")
-    receives: ClassVar[tuple[str, ...]] = ("symbols",)
-    hyper_gives: ClassVar[tuple[str, ...]] = ("indexes",)
+    wire_names = ("symbols", "hyper_symbols", "indexes")
+    edge_inputs: ClassVar[tuple[str, ...]] = ("symbols",)
+    hyper_outputs: ClassVar[tuple[str, ...]] = ("indexes",)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Quantise the latent y (N, C, h, w): additive noise in training, rounding otherwise."""
@@ -150,7 +150,7 @@ class ScaleHyperprior(Hyperprior):
         """Return the probabilities of the elements of y and of z, each shaped like them."""
         return self._model(latent)[1:]
 
-    def rated(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the quantised latent, and the probabilities of the elements of y and of z."""
         quantised, *likelihoods = self._model(latent)
         return quantised, tuple(likelihoods)
@@ -207,7 +207,7 @@ class ScaleHyperprior(Hyperprior):
         (symbols,) = tensors
         return symbols.to(torch.float32)
 
-    def coder(self) -> HyperpriorCoder:
+    def entropy_coder(self) -> HyperpriorCoder:
         """Return the coder of the present tables.
 
         Raises:
@@ -225,8 +225,8 @@ class MeanScaleHyperprior(ScaleHyperprior):
         hyper_channels: D, of z.
     """
 
-    receives = ("symbols", "means")
-    hyper_gives = ("indexes", "means")
+    edge_inputs = ("symbols", "means")
+    hyper_outputs = ("indexes", "means")
 
     def _analyse(self, latent: Tensor) -> Tensor:
         return self.h_a(latent)

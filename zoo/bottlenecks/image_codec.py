@@ -1,4 +1,4 @@
-"""Image codecs as bottlenecks: over the picture itself, or over the features of a layer.
+"""Image codecs as bottlenecks: over the image itself, or over the features of a layer.
 
 ::
 
@@ -29,7 +29,7 @@ class _Coded(Bottleneck):
         """Code and decode the latent (N, C, h, w); in training, return it as it is."""
         if self.training:
             return latent
-        coder = self.coder()
+        coder = self.entropy_coder()
         (sent,) = self.send(latent.detach())
         if coder.codec.lossless:
             return self.receive(sent)
@@ -38,39 +38,39 @@ class _Coded(Bottleneck):
         return self.receive(torch.from_numpy(np.stack(received)).to(latent.device))
 
     @abstractmethod
-    def coder(self) -> PixelsCoder | FeaturesCoder:
+    def entropy_coder(self) -> PixelsCoder | FeaturesCoder:
         """Return the codec."""
 
 
 class InputCodec(_Coded):
-    """An image codec over the picture.
+    """An image codec over the image.
 
     Args:
         codec: Its name in ``IMAGE_CODECS``.
         quality: In the codec's own units.
     """
 
-    sends = ("pixels",)
-    receives = ("pixels",)
+    wire_names = ("pixels",)
+    edge_inputs = ("pixels",)
 
     def __init__(self, codec: str, quality: int) -> None:
         super().__init__()
         self.codec, self.quality = codec, quality
 
     def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the picture (N, 3, H, W), from [0, 1] to [0, 255]."""
+        """Return the image (N, 3, H, W), from [0, 1] to [0, 255]."""
         return (latent.clamp(0, 1) * 255,)
 
     def send(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Turn the picture (N, 3, H, W) float32 in [0, 1] into pixels uint8."""
+        """Turn the image (N, 3, H, W) float32 in [0, 1] into pixels uint8."""
         return (torch.round(latent.clamp(0, 1) * 255).to(torch.uint8),)
 
     def receive(self, *tensors: Tensor) -> Tensor:
-        """Turn pixels (N, 3, H, W) uint8 into the picture float32 in [0, 1]."""
+        """Turn pixels (N, 3, H, W) uint8 into the image float32 in [0, 1]."""
         (pixels,) = tensors
         return pixels.to(torch.float32) / 255
 
-    def coder(self) -> PixelsCoder:
+    def entropy_coder(self) -> PixelsCoder:
         """Return the codec.
 
         Raises:
@@ -88,8 +88,8 @@ class FeatureCodec(_Coded):
         channels: Of the features.
     """
 
-    sends = ("features",)
-    receives = ("features",)
+    wire_names = ("features",)
+    edge_inputs = ("features",)
 
     def __init__(self, codec: str, quality: int, channels: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class FeatureCodec(_Coded):
         (features,) = tensors
         return features
 
-    def coder(self) -> FeaturesCoder:
+    def entropy_coder(self) -> FeaturesCoder:
         """Return the codec.
 
         Raises:
@@ -118,7 +118,7 @@ class FeatureCodec(_Coded):
 
 
 class Normalise(nn.Module):
-    """A decoded picture in [0, 1] as a backbone takes it: cropped to the centre, normalised.
+    """A decoded image in [0, 1] as a backbone takes it: cropped to the centre, normalised.
 
     Args:
         spec: With the crop, mean and standard deviation.
@@ -134,13 +134,13 @@ class Normalise(nn.Module):
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Normalise the picture (N, 3, H, W) float32."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise the image (N, 3, H, W) float32."""
         if self.crop:
             height, width = self.crop
             # torchvision's rule for an odd difference.
             # Traced, sizes are tensors.
-            top = round((int(picture.shape[-2]) - height) / 2)
-            left = round((int(picture.shape[-1]) - width) / 2)
-            picture = picture[..., top : top + height, left : left + width]
-        return (picture - self.mean) / self.std
+            top = round((int(image.shape[-2]) - height) / 2)
+            left = round((int(image.shape[-1]) - width) / 2)
+            image = image[..., top : top + height, left : left + width]
+        return (image - self.mean) / self.std

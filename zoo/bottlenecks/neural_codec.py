@@ -97,9 +97,9 @@ class JointAutoregressive(Hyperprior):
             context (N, 4M, h, w) to scales and, after them, means.
     """
 
-    sends = ("latent", "hyper_symbols", "params")
-    receives = ("latent_hat",)
-    hyper_gives = ("params",)
+    wire_names = ("latent", "hyper_symbols", "params")
+    edge_inputs = ("latent_hat",)
+    hyper_outputs = ("params",)
     on_device = ("h_a", "h_s", "context_prediction", "entropy_parameters")
     on_edge = ("h_s", "context_prediction", "entropy_parameters")
 
@@ -151,7 +151,7 @@ class JointAutoregressive(Hyperprior):
         (latent_hat,) = tensors
         return latent_hat
 
-    def coder(self) -> AutoregressiveCoder:
+    def entropy_coder(self) -> AutoregressiveCoder:
         """Return the coder of the present tables and context network.
 
         Raises:
@@ -299,4 +299,4 @@ def load_compressai_weights(
             next_step=f"Remove it from {torch.hub.get_dir()}/checkpoints and try again.",
         ) from error
     if parts[1].state_dict()["entropy_bottleneck._offset"].numel() == 0:
-        parts[1].make_tables()
+        parts[1].update()

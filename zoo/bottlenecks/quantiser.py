@@ -34,8 +34,8 @@ class UniformQuantiser(Bottleneck):
         channels: C, of the latent.
     """
 
-    sends = ("values", "scale", "zero_point")
-    receives = ("values", "scale", "zero_point")
+    wire_names = ("values", "scale", "zero_point")
+    edge_inputs = ("values", "scale", "zero_point")
     exact = ("zero_point",)
 
     def __init__(self, channels: int) -> None:
@@ -79,6 +79,6 @@ class UniformQuantiser(Bottleneck):
         values, scale, zero_point = tensors
         return scale * (values.to(torch.float32) - zero_point.to(torch.float32))
 
-    def coder(self) -> QuantisedCoder:
+    def entropy_coder(self) -> QuantisedCoder:
         """Return the coder: it packs the bytes."""
         return QuantisedCoder(self.channels)

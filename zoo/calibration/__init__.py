@@ -1,6 +1,6 @@
-"""Fitting an entropy coder's integer tables to photographs; weights stay as they are.
+"""Fitting an entropy coder's integer tables to images; weights stay as they are.
 
 ::
 
-    photographs ─► device half ─► symbols ─► counts, least squares ─► tables ─► coder of fewer bytes
+    images ─► device half ─► symbols ─► counts, least squares ─► tables ─► coder of fewer bytes
 """

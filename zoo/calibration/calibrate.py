@@ -1,4 +1,4 @@
-"""Calibrating a model: its symbols of photographs, codings of them, and the one that is kept."""
+"""Calibrating a model: its symbols of images, codings of them, and the one that is kept."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from splitrun.coding.dense_tables import MAX_CHANNELS
 from splitrun.coding.factorized import ContextCoder, FactorizedCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from splitrun.coding.quantised import QuantisedCoder
-from splitrun.coding.relu_range import LiveQuantisedCoder
+from splitrun.coding.relu_range import ReluQuantisedCoder
 from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import CalibrationError, ImageError
 from splitrun.signals import check_stopped
 
-from ..bottlenecks.channel_reduction import live_range
+from ..bottlenecks.channel_reduction import relu_range
 from ..split_model import SplitModel
 from .context import fit_context
 from .dense import fit_dense
-from .photographs import LEAST_IMAGES, MOST_IMAGES, choose, parted, refuse_few
+from .images import LEAST_IMAGES, MOST_IMAGES, check_enough, choose, parted
 from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
 
@@ -48,32 +48,32 @@ def calibrate(
     command: str = "",
     track: Track = iter,
 ) -> Calibration | None:
-    """Fit a model's entropy tables to photographs, and give the model those that send fewest bytes.
+    """Fit a model's entropy tables to images, and give the model those that send fewest bytes.
 
     Weights and answers stay as they are, bit for bit, and so do symbols, but for those of CR + BQ
-    of which the edge makes 0 (see ``coding.live``). Three quarters of the photographs are fitted
+    of which the edge makes 0 (see ``coding.live``). Three quarters of the images are fitted
     to; on the others, codings are compared: the learned tables; tables counted channel by channel;
     tables that the symbols before pick (see ``coding.context_models``). One is kept only where it
-    sends less on average, and of no photograph 2% + 16 bytes more than the learned tables do.
+    sends less on average, and of no image 2% + 16 bytes more than the learned tables do.
 
     Args:
         model: To be calibrated, in place.
-        folder: Of photographs, like those that the model will see.
-        most: Photographs to use, drawn at random with a fixed seed.
+        folder: Of images, like those that the model will see.
+        most: Images to use, drawn at random with a fixed seed.
         command: For the record.
-        track: Goes over the photographs and shows it.
+        track: Goes over the images and shows it.
 
     Returns:
         What the model has now; None where no new tables send less.
 
     Raises:
-        CalibrationError: There are fewer than 8 usable photographs, or the model's coder has
-            nothing to fit: codecs of pictures and autoregressive coders.
+        CalibrationError: There are fewer than 8 usable images, or the model's coder has
+            nothing to fit: codecs of images and autoregressive coders.
         ImageError: The folder does not exist, or holds no image.
     """
     model.eval()
     _ = model.codec  # makes the tables of a model that was just trained
-    learned = model.coder.coder()
+    learned = model.bottleneck.entropy_coder()
     if type(learned) not in _MAKERS:
         raise CalibrationError(
             f"{model.spec.name} sends what a coder of kind {learned.kind} writes, and that has no "
@@ -113,7 +113,7 @@ def calibrate(
 
 def can_be_calibrated(model: SplitModel) -> bool:
     """Say whether a model's coder has tables to fit."""
-    return type(model.coder.coder()) in _MAKERS
+    return type(model.bottleneck.entropy_coder()) in _MAKERS
 
 
 def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
@@ -126,7 +126,7 @@ def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
     Returns:
         Coders by name, the one that the model was trained with first.
     """
-    learned = model.coder.coder()
+    learned = model.bottleneck.entropy_coder()
     first = "raw values" if isinstance(learned, QuantisedCoder) else "learned tables"
     return {first: learned} | _MAKERS[type(learned)](images, model)
 
@@ -134,7 +134,7 @@ def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
 def sent_tensors(
     model: SplitModel, folder: Path, *, most: int, track: Track = iter
 ) -> list[Tensors]:
-    """Run the device half: the wire tensors of each usable photograph, each (C, h, w).
+    """Run the device half: the wire tensors of each usable image, each (C, h, w).
 
     Raises:
         CalibrationError: There are fewer than 8.
@@ -149,7 +149,7 @@ def sent_tensors(
             continue
         tensors = model.wire_tensors(torch.from_numpy(image))
         sent.append(tuple(tensor[0] for tensor in tensors))
-    refuse_few(folder, len(chosen), len(sent))
+    check_enough(folder, len(chosen), len(sent))
     return sent
 
 
@@ -169,7 +169,7 @@ def _counted(symbols: Array, rows: Array, number: int) -> FactorizedTables:
 
 
 def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
-    learned = model.coder.coder()
+    learned = model.bottleneck.entropy_coder()
     symbols, hyper_symbols, indexes = (np.stack(tensors) for tensors in zip(*images, strict=True))
     assert isinstance(learned, HyperpriorCoder)
     scales = learned.tables.channels
@@ -186,13 +186,13 @@ def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
 def _quantised(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
     if images[0][0].size > MAX_SYMBOLS or images[0][0].shape[0] > MAX_CHANNELS:
         return {}
-    live = live_range(model.decoder.get_submodule("g_s"))
+    live = relu_range(model.decoder.get_submodule("g_s"))
     distances = [
         live.distances(values, live.origins(scale.item(), zero_point.item()))
         for values, scale, zero_point in images
     ]
     tables = fit_dense(np.stack(distances))
-    return {"context coding": LiveQuantisedCoder(tables, live)}
+    return {"context coding": ReluQuantisedCoder(tables, live)}
 
 
 _MAKERS: dict[type, Callable[[list[Tensors], SplitModel], dict[str, Coder]]] = {

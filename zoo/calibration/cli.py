@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def calibrate(
     model: ModelArgument,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Of photographs like those that the model will see.")
+        Path, typer.Option(metavar="DIR", help="Of images like those that the model will see.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     images: Annotated[
@@ -28,15 +28,15 @@ def calibrate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fit a model's entropy tables to photographs: fewer bytes, the same answers."""
-    from splitrun.files import refuse_taken
+    """Fit a model's entropy tables to images: fewer bytes, the same answers."""
+    from splitrun.files import check_free
 
     from ..catalog import load, save
     from .calibrate import calibrate as run
-    from .photographs import MOST_IMAGES
+    from .images import MOST_IMAGES
 
     console = Console(json)
-    refuse_taken(output)
+    check_free(output)
     with console.steps() as step:
         step("loading")
         found = load(model)
@@ -45,7 +45,7 @@ def calibrate(
         data,
         most=images or MOST_IMAGES,
         command=command_line(),
-        track=lambda paths: console.track(paths, "photographs"),
+        track=lambda paths: console.track(paths, "images"),
     )
     save(found, output)
     if done is None:
@@ -67,7 +67,7 @@ def show(console: Console, title: str, record: "CalibrationRecord") -> None:
         for name, mean in record.payload_bytes.items()
     ]
     console.table(
-        f"{title}: payload of {record.held_out} photographs, fitted to {record.fitted} others",
+        f"{title}: payload of {record.held_out} images, fitted to {record.fitted} others",
         ("coding", "bytes per image>", "of the first>"),
         rows,
     )

@@ -1,4 +1,4 @@
-"""Fitting context tables to the symbols of photographs: linear prediction, least squares."""
+"""Fitting context tables to the symbols of images: linear prediction, least squares."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Fitting dense tables to the planes of photographs: least squares, zone by zone."""
+"""Fitting dense tables to the planes of images: least squares, zone by zone."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 CALIBRATED = (
     *("factorized", "context", "hyperprior", "hyperprior-context"),
     "quantised-context",
-    "quantised-live",
+    "quantised-relu",
 )
 """Kinds of coders that calibration makes."""
 
 
 class CalibrationRecord(BaseModel):
-    """How a coder was fitted, and what it saves on photographs that it was not fitted to.
+    """How a coder was fitted, and what it saves on images that it was not fitted to.
 
     Attributes:
         kind: Of the coder that was kept.
-        fitted: Photographs that it was fitted to.
+        fitted: Images that it was fitted to.
         held_out: Others, on which the codings were compared.
         payload_bytes: Mean over these, by coding: as the model was trained, and others.
         kept: The coding that was kept, a key of these.

@@ -91,13 +91,13 @@ def read_checkpoint(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> Checkpoint
                 f"{path} has {size:,} bytes; checkpoints of up to {limit_bytes:,} are read."
             )
         zipped = zipfile.is_zipfile(path)
-        _refuse_more(path, _names_in_zip(path, size) if zipped else _names_in_old(path))
+        _check_names(path, _names_in_zip(path, size) if zipped else _names_in_old(path))
         # Mapped, tensors take no memory until they are copied into a model.
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # torch's own use of its old storages
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
         tensors, beside = _state_dict(path, loaded)
-        _refuse_unreal(path, tensors, size)
+        _check_tensors(path, tensors, size)
     parallel = bool(tensors) and all(name.startswith(_PARALLEL) for name in tensors)
     if parallel:
         tensors = {name.removeprefix(_PARALLEL): one for name, one in tensors.items()}
@@ -157,7 +157,7 @@ def _names_in_old(path: Path) -> set[str]:
             return set().union(*(names_in(stream) for _ in range(_OLD_PICKLES)))  # pyright: ignore[reportArgumentType]
 
 
-def _refuse_more(path: Path, names: set[str]) -> None:
+def _check_names(path: Path, names: set[str]) -> None:
     more = sorted(names - ALLOWED)
     if more:
         raise CheckpointError(
@@ -191,7 +191,7 @@ def _is_tensor(name: Any, one: Any) -> bool:
     return isinstance(name, str) and plain
 
 
-def _refuse_unreal(path: Path, tensors: dict[str, Tensor], size: int) -> None:
+def _check_tensors(path: Path, tensors: dict[str, Tensor], size: int) -> None:
     """Refuse tensors that are larger than what the file has of them."""
     for name, one in tensors.items():
         if one.untyped_storage().nbytes() > size:

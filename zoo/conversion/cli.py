@@ -62,7 +62,7 @@ def _in_words(parity: Parity) -> str:
         else ""
     )
     return (
-        f"{parity.reference}, {parity.pictures} pictures: {symbols}outputs within "
+        f"{parity.reference}, {parity.images} images: {symbols}outputs within "
         f"{parity.output_max_relative_error:.1e} of the largest"
     )
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from splitrun.errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
-from splitrun.files import refuse_taken, sha256_file
+from splitrun.files import check_free, sha256_file
 
 from ..catalog import build, save
 from ..config import CONFIG_NAME, read_config
@@ -116,7 +116,7 @@ def convert(
         ParityError: The converted model differs from sc2bench's own.
         OutputError: The folder is taken or cannot be written; nothing is left behind.
     """
-    refuse_taken(folder)
+    check_free(folder)
     require_file(path)
     spec = recognise(path, name)
     progress("reading")
@@ -205,7 +205,7 @@ def _fill(model: SplitModel, mapped: dict[str, torch.Tensor], checkpoint: Checkp
             )
     model.load_state_dict(model.state_dict() | mapped)
     try:
-        model.make_tables()
+        model.update()
         _ = model.codec
     except (SplitzooError, RuntimeError, ValueError) as error:
         raise CheckpointError(

@@ -41,8 +41,8 @@ _LEFT_OUT = {
 }
 """Reason to last words of names, which are left out where our model has no such tensor."""
 
-_CODER = "coder.entropy_bottleneck."
-_HYPERPRIOR = {"g_a.": "encoder.", "g_s.": "decoder.g_s.", "": "coder."}
+_CODER = "bottleneck.entropy_bottleneck."
+_HYPERPRIOR = {"g_a.": "encoder.", "g_s.": "decoder.g_s.", "": "bottleneck."}
 _BOTTLENECKS = {
     "factorized-prior": {
         "encoder.": "encoder.",
@@ -174,7 +174,10 @@ def map_tensors(
 
 
 def _is_table(name: str) -> bool:
-    return name.startswith("coder.") and name.rpartition(".")[2] in (*TABLE_BUFFERS, SCALE_TABLE)
+    return name.startswith("bottleneck.") and name.rpartition(".")[2] in (
+        *TABLE_BUFFERS,
+        SCALE_TABLE,
+    )
 
 
 def _reason(name: str) -> str:

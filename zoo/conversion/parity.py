@@ -1,4 +1,4 @@
-"""A converted model beside sc2bench's own with the same checkpoint, on the same pictures."""
+"""A converted model beside sc2bench's own with the same checkpoint, on the same images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ TOLERANCE = 1e-4
 TIE = 1e-3
 """So near to a half, two sums that should be equal may be rounded apart."""
 
-_DETECTION_SIZE = (256, 320)  # what is compared does not depend on the size of the picture
+_DETECTION_SIZE = (256, 320)  # what is compared does not depend on the size of the image
 _BOXES = 8
 
 
@@ -41,8 +41,8 @@ class Parity:
 
     Attributes:
         reference: Such as ``"sc2bench 0.1.1"``; empty where nothing was compared.
-        pictures: So many were compared, made by a random generator.
-        symbols: Integers on the wire, of all pictures.
+        images: So many were compared, made by a random generator.
+        symbols: Integers on the wire, of all images.
         symbols_differing: So many of them, all within rounding of a half.
         output_max_relative_error: Of the largest output, at the reference's symbols; None where
             nothing was compared.
@@ -50,7 +50,7 @@ class Parity:
     """
 
     reference: str = ""
-    pictures: int = 0
+    images: int = 0
     symbols: int = 0
     symbols_differing: int = 0
     output_max_relative_error: float | None = None
@@ -85,11 +85,11 @@ def check_parity(model: SplitModel, tensors: Mapping[str, Tensor]) -> Parity:
         raise ParityError(
             f"sc2bench's {spec.name} does not take the checkpoint: {error}"
         ) from error
-    pictures = _pictures(spec)
+    images = _images(spec)
     symbols = differing = 0
     worst = 0.0
-    for picture in pictures:
-        count, unequal, error = _compare(model, reference, picture)
+    for image in images:
+        count, unequal, error = _compare(model, reference, image)
         symbols, differing, worst = symbols + count, differing + unequal, max(worst, error)
     if not worst <= TOLERANCE:
         raise ParityError(
@@ -97,32 +97,34 @@ def check_parity(model: SplitModel, tensors: Mapping[str, Tensor]) -> Parity:
             f"they differ by {worst:.1e} of the largest one; {TOLERANCE:g} is allowed.",
             next_step="This is a defect of splitzoo, or the checkpoint is of another model.",
         )
-    return Parity(describe_reference(spec), len(pictures), symbols, differing, worst)
+    return Parity(describe_reference(spec), len(images), symbols, differing, worst)
 
 
-def _pictures(spec: ModelSpec) -> list[Tensor]:
+def _images(spec: ModelSpec) -> list[Tensor]:
     """Return soft shapes with some noise, (1, 3, H, W) each, as if normalised."""
     dense = spec.task != "image-classification"
     size = _DETECTION_SIZE if spec.task == "object-detection" else spec.preprocessing.crop
-    pictures = []
+    images = []
     for seed in range(1 if dense else 2):
         generator = torch.Generator().manual_seed(seed)
         coarse = torch.randn(1, 3, 9, 9, generator=generator)
         shapes = nn.functional.interpolate(coarse, size=size, mode="bicubic")
-        pictures.append(shapes + 0.2 * torch.randn(1, 3, *size, generator=generator))
-    return pictures
+        images.append(shapes + 0.2 * torch.randn(1, 3, *size, generator=generator))
+    return images
 
 
 @torch.no_grad()
-def _compare(model: SplitModel, reference: nn.Module, picture: Tensor) -> tuple[int, int, float]:
+def _compare(model: SplitModel, reference: nn.Module, image: Tensor) -> tuple[int, int, float]:
     """Return how many symbols there are and differ, and the error of the output."""
     bottleneck: Any = bottleneck_of(reference, model.spec)
-    latent = model.encoder(picture)
+    latent = model.encoder(image)
     if isinstance(model.spec.bottleneck, ChannelReductionBottleneck):
-        return 0, 0, _output_error(model, reference, picture, latent)
-    theirs = _wire(model.spec, bottleneck, picture)
+        return 0, 0, _output_error(model, reference, image, latent)
+    theirs = _wire(model.spec, bottleneck, image)
     count = differing = 0
-    for name, ours in zip(model.coder.sends, model.coder.unrounded(latent), strict=True):
+    for name, ours in zip(
+        model.bottleneck.wire_names, model.bottleneck.unrounded(latent), strict=True
+    ):
         far = (ours - theirs[name]).abs() > 0.5 + TIE
         if far.any():
             raise ParityError(
@@ -132,16 +134,16 @@ def _compare(model: SplitModel, reference: nn.Module, picture: Tensor) -> tuple[
             )
         count += far.numel()
         differing += int((torch.round(ours) != theirs[name]).sum())
-    latent_hat = model.coder.receive(*(theirs[name] for name in model.coder.receives))
-    return count, differing, _output_error(model, reference, picture, latent_hat)
+    latent_hat = model.bottleneck.receive(*(theirs[name] for name in model.bottleneck.edge_inputs))
+    return count, differing, _output_error(model, reference, image, latent_hat)
 
 
-def _wire(spec: ModelSpec, bottleneck: Any, picture: Tensor) -> dict[str, Tensor]:
+def _wire(spec: ModelSpec, bottleneck: Any, image: Tensor) -> dict[str, Tensor]:
     """Return what sc2bench's model sends, by our names: symbols int32, means float32."""
     if isinstance(spec.bottleneck, HyperpriorBottleneck):
         conditional = bottleneck.gaussian_conditional
         conditional.update_scale_table(get_scale_table())
-        y = bottleneck.g_a(picture)
+        y = bottleneck.g_a(image)
         mean_scale = spec.bottleneck.kind == "mean-scale-hyperprior"
         z = bottleneck.h_a(y if mean_scale else y.abs())
         hyper_symbols, z_hat = _quantised(bottleneck.entropy_bottleneck, z)
@@ -155,7 +157,7 @@ def _wire(spec: ModelSpec, bottleneck: Any, picture: Tensor) -> dict[str, Tensor
         }
     prior = bottleneck.entropy_bottleneck
     prior = getattr(prior, "entropy_bottleneck", prior)  # EntropicClassifier wraps it
-    return {"symbols": _quantised(prior, bottleneck.encoder(picture))[0]}
+    return {"symbols": _quantised(prior, bottleneck.encoder(image))[0]}
 
 
 def _quantised(prior: Any, latent: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +167,7 @@ def _quantised(prior: Any, latent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _output_error(
-    model: SplitModel, reference: nn.Module, picture: Tensor, latent_hat: Tensor
+    model: SplitModel, reference: nn.Module, image: Tensor, latent_hat: Tensor
 ) -> float:
     """Return the largest difference of outputs, relative to the largest output."""
     tail = model.decoder.get_submodule("tail")
@@ -174,13 +176,13 @@ def _output_error(
         if name != "tail":
             features = part(features)
     if isinstance(tail, DetectionTail):
-        expected = *dense_parts(reference, picture), *_boxes(reference)
+        expected = *dense_parts(reference, image), *_boxes(reference)
         found = *tail.dense(features), *_boxes(tail)
     elif isinstance(tail, SegmentationTail):
-        given = reference(picture)
+        given = reference(image)
         expected, found = (given["out"], given["aux"]), tail.forward_with_aux(features)
     else:
-        expected, found = (reference(picture),), (tail(features),)
+        expected, found = (reference(image),), (tail(features),)
     pairs = zip(found, expected, strict=True)
     errors = torch.stack([(one - want).abs().max() / want.abs().max() for one, want in pairs])
     return float(errors.nan_to_num(nan=torch.inf).max())

@@ -1,4 +1,4 @@
-"""A codec in front of a whole network: the picture itself is sent.
+"""A codec in front of a whole network: the image itself is sent.
 
 The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs of CompressAI
 (https://arxiv.org/abs/2011.03029); AVIF and HEIC beside them, as today's codecs.
@@ -62,7 +62,7 @@ def make_spec(
         )
     whole = task.input_of(backbone)
     neural = codec in ARCHITECTURES
-    # The learned codecs see the resized picture before it is cropped, as in sc2-benchmark.
+    # The learned codecs see the resized image before it is cropped, as in sc2-benchmark.
     uncropped = neural and task is CLASSIFICATION
     edge = {
         "mean": whole.mean,
@@ -149,7 +149,7 @@ _register_published(DETECTION, "resnet50", f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}"
 for _backbone in ("resnet50", "resnet101"):
     _register_published(SEGMENTATION, _backbone, f"{_IMAGE} bpg:50 {_NEURAL} {_JOINT}")
 
-# The whole network on the edge, and the picture as it is: what the others are compared with, and
+# The whole network on the edge, and the image as it is: what the others are compared with, and
 # learn from.
 for _task, _backbones in (
     (CLASSIFICATION, ("resnet50", "resnet101", "regnety6.4gf", "hybrid_vit_small_r26_s32_224")),

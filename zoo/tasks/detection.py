@@ -48,7 +48,7 @@ class DetectionTail(nn.Module):
         └──────────────────── dense ───────────────────┘               └─ boxes ─┘
 
     ``forward`` runs all of it. ``dense`` and ``boxes`` are the two parts whose shapes do not depend
-    on the picture, which graphs can be made of; what torchvision does between and after them, the
+    on the image, which graphs can be made of; what torchvision does between and after them, the
     runtime of a bundle does with ``settings()``.
 
     Inputs have one size and are scaled, padded and normalised already: torchvision's own transform
@@ -122,7 +122,7 @@ class DetectionTail(nn.Module):
         self.fpn = FeaturePyramidNetwork(channels, pyramid_channels, LastLevelMaxPool())
         self._pooled = _LEVEL_NAMES[: pooled_levels or (len(STRIDES) if cut is None else 3)]
         pool = MultiScaleRoIAlign(list(self._pooled), _ROI_SIZE, _SAMPLING_RATIO)
-        # It would guess them from the first pictures, whose areas may be much smaller than the
+        # It would guess them from the first images, whose areas may be much smaller than the
         # input.
         pool.scales = [1 / stride for stride in STRIDES[: len(self._pooled)]]
         finest, coarsest = (round(-math.log2(scale)) for scale in (pool.scales[0], pool.scales[-1]))
@@ -160,7 +160,7 @@ class DetectionTail(nn.Module):
         Args:
             features: (N, C, H / 4, W / 4) float32, or images where there is no cut.
             areas: Height and width of the part of each input, from its top left, that is the
-                picture, to which boxes are clipped; by default the whole input.
+                image, to which boxes are clipped; by default the whole input.
 
         Returns:
             For each image ``boxes`` (D, 4) float32, x0, y0, x1, y1 in pixels of the input,

@@ -81,7 +81,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=1 << 31)] = 0,
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that read pictures.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 1,
     mixed_precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="For a GPU that has it.")
     ] = "no",
@@ -127,7 +127,7 @@ class _Hidden:
     def epoch(self, line: dict[str, Any]) -> None:
         pass
 
-    def pictures(self, samples: Sequence[Any]) -> Iterator[Any]:
+    def images(self, samples: Sequence[Any]) -> Iterator[Any]:
         return iter(samples)
 
 
@@ -154,7 +154,7 @@ class _Shown(_Hidden):
         validation = f"; validation: {', '.join(scores)}" * bool(scores)
         self._console.hint(f"{place}: {_words(line)}{validation}; {line['seconds']:.0f} s")
 
-    def pictures(self, samples: Sequence[Any]) -> Iterator[Any]:
+    def images(self, samples: Sequence[Any]) -> Iterator[Any]:
         return self._console.track(samples, "validation")
 
 

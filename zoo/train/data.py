@@ -1,6 +1,6 @@
-"""Training pictures: varied at random, in a random order, and both the same each time.
+"""Training images: varied at random, in a random order, and both the same each time.
 
-The seed of each picture's variation is drawn with the order, so it depends neither on the number of
+The seed of each image's variation is drawn with the order, so it depends neither on the number of
 workers nor on what was interrupted.
 """
 
@@ -32,11 +32,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Order:
-    """Which pictures each step takes, shuffled anew in each epoch.
+    """Which images each step takes, shuffled anew in each epoch.
 
     Attributes:
-        count: Of pictures.
-        batch_size: Over all processes. The pictures that are left over at the end of an epoch are
+        count: Of images.
+        batch_size: Over all processes. The images that are left over at the end of an epoch are
             left out; each epoch leaves out others.
         seed: Of order and variation.
         rank: Of this process.
@@ -64,13 +64,13 @@ class Order:
             yield [(int(order[i]), int(seeds[i])) for i in places[self.rank :: self.processes]]
 
 
-class TrainingPictures(torch.utils.data.Dataset):
-    """Pictures and targets as the network is trained on them.
+class TrainingImages(torch.utils.data.Dataset):
+    """Images and targets as the network is trained on them.
 
     Args:
         samples: Of the data set.
         spec: Of the model: task and preprocessing.
-        augmentation: How pictures are varied.
+        augmentation: How images are varied.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrainingPictures(torch.utils.data.Dataset):
     ) -> None:
         self.samples, self.spec = samples, spec
         self._vary = {
-            "image-classification": _VaryPicture,
+            "image-classification": _VaryImage,
             "object-detection": _VaryBoxes,
             "semantic-segmentation": _VaryMask,
         }[spec.task](spec.preprocessing, augmentation)
@@ -89,7 +89,7 @@ class TrainingPictures(torch.utils.data.Dataset):
     def __getitem__(self, key: Key) -> tuple[Tensor | ImageError, Any]:
         """Return an image (3, H, W) float32 and its target; or the error that it cannot be read.
 
-        Raised in a process that reads pictures, it would arrive as another.
+        Raised in a process that reads images, it would arrive as another.
         """
         index, seed = key
         sample = self.samples[index]
@@ -102,14 +102,14 @@ class TrainingPictures(torch.utils.data.Dataset):
 
 
 def training_loader(
-    pictures: TrainingPictures, order: Order, epoch: int, begin: int, workers: int
+    images: TrainingImages, order: Order, epoch: int, begin: int, workers: int
 ) -> DataLoader:
     """Return the batches of one epoch, from step ``begin`` on.
 
     Each is images (N, 3, H, W) float32 and, by task, class indexes (N,) int64; a list of ``boxes``,
     ``labels`` and ``area``; or class maps (N, H, W) int64.
     """
-    return _Loader(pictures, workers, batch_sampler=list(order.batches(epoch, begin)))
+    return _Loader(images, workers, batch_sampler=list(order.batches(epoch, begin)))
 
 
 class _Loader(DataLoader):
@@ -118,9 +118,9 @@ class _Loader(DataLoader):
     A forked process has that one's handlers, and would print what interrupted it.
     """
 
-    def __init__(self, pictures: torch.utils.data.Dataset, workers: int, **batches: Any) -> None:
+    def __init__(self, images: torch.utils.data.Dataset, workers: int, **batches: Any) -> None:
         super().__init__(
-            pictures,
+            images,
             num_workers=workers,
             collate_fn=_collate,
             # Forked workers know this process's libraries; started anew, each would load torch.
@@ -151,8 +151,8 @@ def _leave_signals(_worker: int) -> None:
     _mask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-class EvaluationPictures(torch.utils.data.Dataset):
-    """Pictures as evaluation reads them: (3, H, W) float32."""
+class EvaluationImages(torch.utils.data.Dataset):
+    """Images as evaluation reads them: (3, H, W) float32."""
 
     def __init__(self, samples: Sequence[Sample], spec: ModelSpec) -> None:
         self.samples, self._preprocessing = samples, spec.preprocessing
@@ -168,9 +168,9 @@ class EvaluationPictures(torch.utils.data.Dataset):
             return error, index
 
 
-def evaluation_loader(pictures: EvaluationPictures, batch_size: int, workers: int) -> DataLoader:
+def evaluation_loader(images: EvaluationImages, batch_size: int, workers: int) -> DataLoader:
     """Return batches of images (N, 3, H, W) float32 and their indexes."""
-    return _Loader(pictures, workers, batch_size=batch_size)
+    return _Loader(images, workers, batch_size=batch_size)
 
 
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
@@ -183,8 +183,8 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return torch.stack(images), torch.as_tensor(np.stack(targets)).long()
 
 
-class _VaryPicture:
-    """A part of the picture, resized or as it is, perhaps mirrored, its colours changed."""
+class _VaryImage:
+    """A part of the image, resized or as it is, perhaps mirrored, its colours changed."""
 
     def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
         self._preprocessing, self._how = preprocessing, how
@@ -212,7 +212,7 @@ class _VaryPicture:
 
 
 class _VaryBoxes:
-    """The whole picture, as in evaluation, perhaps mirrored with its boxes."""
+    """The whole image, as in evaluation, perhaps mirrored with its boxes."""
 
     def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
         self._preprocessing, self._how = preprocessing, how
@@ -236,7 +236,7 @@ class _VaryBoxes:
 
 
 class _VaryMask:
-    """A part of the picture, scaled at random, perhaps mirrored, and its class map."""
+    """A part of the image, scaled at random, perhaps mirrored, and its class map."""
 
     def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
         self._preprocessing, self._how = preprocessing, how

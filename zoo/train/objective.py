@@ -60,10 +60,10 @@ class Objective(nn.Module):
         self._teacher = [teacher] if teacher is not None and taught else []
         self._layers = _feature_layers(student.spec, stage)
         if taught:
-            _refuse_untaught(student.spec, stage)
+            _check_teacher(student.spec, stage)
             self._student_places()
         if any(isinstance(one, RateLoss) for one in stage.losses):
-            _refuse_without_rate(student.spec, stage)
+            _check_rate(student.spec, stage)
 
     def forward(self, images: Tensor, targets: Any) -> Terms:
         """Compute the losses of a batch.
@@ -82,7 +82,9 @@ class Objective(nn.Module):
         with _captured(student.decoder, self._student_places()) as features:
             latent = student.encoder(images)
             with torch.autocast(images.device.type, enabled=False):
-                latent_hat, likelihoods = student.coder.rated(latent.float())
+                latent_hat, likelihoods = student.bottleneck.forward_with_likelihoods(
+                    latent.float()
+                )
             task, answer = self._answer(latent_hat, targets)
         terms = dict(task)
         taught, theirs = self._teach(images)
@@ -103,7 +105,10 @@ class Objective(nn.Module):
             terms["bits"] = _bits(likelihoods).detach() / len(images)
         if student.spec.task == "image-classification":
             terms["right"] = (answer.detach().argmax(1) == targets).float().mean()
-        if student.coder.training and (auxiliary := student.coder.auxiliary_loss()) is not None:
+        if (
+            student.bottleneck.training
+            and (auxiliary := student.bottleneck.auxiliary_loss()) is not None
+        ):
             terms["auxiliary"] = auxiliary
         return terms | {"loss": loss}
 
@@ -217,7 +222,7 @@ def _feature_layers(spec: ModelSpec, stage: Stage) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refuse_untaught(spec: ModelSpec, stage: Stage) -> None:
+def _check_teacher(spec: ModelSpec, stage: Stage) -> None:
     if spec.cut is None:
         raise RecipeError(f"{spec.name} is a whole network: it has no teacher.")
     distilled = any(isinstance(one, Distillation) for one in stage.losses)
@@ -225,7 +230,7 @@ def _refuse_untaught(spec: ModelSpec, stage: Stage) -> None:
         raise RecipeError(f"Distillation compares answers of classifiers; {spec.name} is none.")
 
 
-def _refuse_without_rate(spec: ModelSpec, stage: Stage) -> None:
+def _check_rate(spec: ModelSpec, stage: Stage) -> None:
     density = ("factorized-prior", "scale-hyperprior", "mean-scale-hyperprior")
     if spec.bottleneck.kind not in (*density, "entropy-bottleneck", "neural-input-codec"):
         raise RecipeError(f"A {spec.bottleneck.kind} bottleneck has no density, so no rate loss.")

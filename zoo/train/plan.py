@@ -39,7 +39,7 @@ class Plan:
         teacher: A name or folder in place of the recipe's.
         start: Likewise, of ``recipe.start.model``.
         seed: Of weights, order, variation and noise.
-        workers: Processes that read pictures, beside each training process.
+        workers: Processes that read images, beside each training process.
         mixed_precision: ``no``, ``fp16`` or ``bf16``.
         checkpoint_minutes: At most so long between checkpoints within an epoch.
         command: That was given, for the record.
@@ -96,8 +96,8 @@ class Watch(Protocol):
         """Show the line that is written to the log."""
         ...
 
-    def pictures(self, samples: Sequence[Sample]) -> Iterator[Sample]:
-        """Go through validation pictures."""
+    def images(self, samples: Sequence[Sample]) -> Iterator[Sample]:
+        """Go through validation images."""
         ...
 
 
@@ -111,7 +111,7 @@ def recipe_text(recipe: Recipe, spec: ModelSpec) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
-def refuse_other_data(plan: Plan) -> None:
+def check_same_data(plan: Plan) -> None:
     """Refuse a recipe for another kind of data set, and one folder for both parts.
 
     Raises:
@@ -129,21 +129,21 @@ def refuse_other_data(plan: Plan) -> None:
             if not (plan.data / name).is_dir():
                 raise DatasetError(
                     f"{plan.data} has no folder {name}.",
-                    next_step="Put the pictures to learn from into train/CLASS/, others into "
+                    next_step="Put the images to learn from into train/CLASS/, others into "
                     "val/CLASS/.",
                 )
 
 
-def refuse_small(recipe: Recipe, pictures: int, processes: int) -> None:
-    """Refuse more processes than there are pictures in a batch.
+def check_large_enough(recipe: Recipe, images: int, processes: int) -> None:
+    """Refuse more processes than there are images in a batch.
 
     Raises:
         TrainingError: There are.
     """
-    smallest = min(pictures, *(stage.batch_size for stage in recipe.stages))
+    smallest = min(images, *(stage.batch_size for stage in recipe.stages))
     if smallest < processes:
         raise TrainingError(
-            f"{processes} processes cannot share batches of {smallest} pictures.",
+            f"{processes} processes cannot share batches of {smallest} images.",
             next_step="Start fewer processes, or give larger batches.",
         )
 

@@ -2,7 +2,7 @@
 
 One file serves all models that differ in β or channels alone. The files of this package hold the
 training of the SC2 paper (TMLR 2023), Appendices C and D, as sc2-benchmark's configurations have
-it, and that of the small family trained on photographs of flowers.
+it, and that of the small family trained on images of flowers.
 """
 
 import functools
@@ -166,12 +166,12 @@ class Schedule(Part):
 
 
 class Augmentation(Part):
-    """How training pictures are varied.
+    """How training images are varied.
 
     Attributes:
         crop: ``resized``: a random part, of ``scale`` of the area, resized; ``patch``: a random
-            part of the picture as evaluation scales it; ``none``: as in evaluation.
-        size: Height and width of the pictures that the network is trained on, pixels; None for
+            part of the image as evaluation scales it; ``none``: as in evaluation.
+        size: Height and width of the images that the network is trained on, pixels; None for
             those of the model's input.
         scale: Smallest and largest share of the area; for segmentation, shortest and longest
             shorter side, pixels.
@@ -198,8 +198,8 @@ class Stage(Part):
         frozen: Parts, by their paths in the model, that stay as they are. They run as in
             evaluation: a frozen coder rounds, a frozen batch norm keeps its statistics.
         select: Whose weights are kept: those of the ``last`` epoch, or of the ``best`` on the
-            validation pictures.
-        validate_every: So many epochs are between two looks at the validation pictures; the last is
+            validation images.
+        validate_every: So many epochs are between two looks at the validation images; the last is
             always looked at.
         clip_norm: Bound of the gradient's norm.
     """
@@ -349,7 +349,7 @@ def _variant_spec(variant: Variant) -> ModelSpec:
                 "beta": like.beta if variant.beta is None else variant.beta,
                 "bottleneck": {**like.bottleneck.model_dump(), **variant.bottleneck},
                 "preprocessing": {**like.model_dump()["preprocessing"], **variant.preprocessing},
-                # The folder of a classifier's pictures says their classes.
+                # The folder of a classifier's images says their classes.
                 "dataset": "" if like.task == "image-classification" else like.dataset,
                 "reference": "",
                 "base_model": "",

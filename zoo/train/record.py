@@ -14,8 +14,8 @@ class StageRecord(_Part):
         objective: What was lowered, in words.
         learning: Optimiser and schedule, in words.
         kept_epoch: The epoch whose weights were kept, from 1.
-        scores: On the validation pictures, without coding, with those weights: shares in [0, 1].
-        bits: Per validation picture, by the learned density; None where there is none.
+        scores: On the validation images, without coding, with those weights: shares in [0, 1].
+        bits: Per validation image, by the learned density; None where there is none.
     """
 
     objective: str
@@ -36,8 +36,8 @@ class TrainingRecord(_Part):
         recipe: Its name.
         command: That trained the model.
         teacher: Name and id of its tensors; empty without one.
-        training_pictures: How many; likewise ``validation_pictures``.
-        data_sha256: Of the names and sizes of all pictures.
+        training_images: How many; likewise ``validation_images``.
+        data_sha256: Of the names and sizes of all images.
         date: When it ended.
         seconds: That it took.
         versions: Of the packages used.
@@ -48,8 +48,8 @@ class TrainingRecord(_Part):
     teacher: str
     seed: int
     stages: list[StageRecord]
-    training_pictures: int
-    validation_pictures: int
+    training_images: int
+    validation_images: int
     data_sha256: str
     date: str
     seconds: float

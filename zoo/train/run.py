@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from splitrun.errors import DependencyError, ImageError, TrainingError
-from splitrun.files import new_file, refuse_taken
+from splitrun.files import check_free, new_file
 from splitrun.machine import machine
 from splitrun.signals import check_stopped
 
@@ -31,7 +31,7 @@ from ..datasets import digest, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import load_checkpoint, other_run, save_checkpoint
-from .data import EvaluationPictures, Order, TrainingPictures, evaluation_loader, training_loader
+from .data import EvaluationImages, Order, TrainingImages, evaluation_loader, training_loader
 from .objective import Objective
 from .plan import (
     LOG_NAME,
@@ -39,10 +39,10 @@ from .plan import (
     RECIPE_NAME,
     Plan,
     Watch,
+    check_large_enough,
+    check_same_data,
     known_labels,
     recipe_text,
-    refuse_other_data,
-    refuse_small,
     with_classes,
 )
 from .recipe import Stage
@@ -100,20 +100,20 @@ class _Run:
         self.accelerator = _accelerator(plan.mixed_precision)
         self.main = self.accelerator.is_main_process
         known = known_labels(plan.spec)
-        refuse_other_data(plan)
+        check_same_data(plan)
         self.training = read_dataset(plan.spec.task, plan.data, "train", known)
         self.spec = with_classes(plan.spec, self.training)
         self.validation = read_dataset(
             self.spec.task, plan.data, "val", known or self.training.labels
         )
-        refuse_small(plan.recipe, len(self.training.samples), self.accelerator.num_processes)
+        check_large_enough(plan.recipe, len(self.training.samples), self.accelerator.num_processes)
         self.data_sha256 = digest(self.training.samples, self.validation.samples)
 
     def train(self, resume: bool) -> Path:
         plan = self.plan
         resume = resume and not _has_only_begun(plan.run)
         if not resume and self.main and not _has_only_begun(plan.run):
-            refuse_taken(plan.run)
+            check_free(plan.run)
         self.accelerator.wait_for_everyone()
         self.teacher = load_teacher(plan.recipe, plan.teacher)
         self.student = build_student(
@@ -190,7 +190,7 @@ class _Run:
         scaler = getattr(self.accelerator, "scaler", None)
         if state is not None and scaler is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        pictures = TrainingPictures(self.training.samples, self.spec, stage.augmentation)
+        dataset = TrainingImages(self.training.samples, self.spec, stage.augmentation)
 
         def keep() -> None:
             if self.main:
@@ -209,7 +209,7 @@ class _Run:
 
         began = time.monotonic() - position.seconds
         while position.epoch < stage.epochs:
-            self._epoch(position, stage, wrapped, optimizer, schedule, order, pictures, keep, began)
+            self._epoch(position, stage, wrapped, optimizer, schedule, order, dataset, keep, began)
             position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
             position.seconds = time.monotonic() - began
             keep()
@@ -223,19 +223,19 @@ class _Run:
         optimizer: Any,
         schedule: LambdaLR,
         order: Order,
-        pictures: TrainingPictures,
+        dataset: TrainingImages,
         keep: Callable[[], None],
         began: float,
     ) -> None:
         plan, accelerator = self.plan, self.accelerator
         set_modes(self.student, stage)
-        loader = training_loader(pictures, order, position.epoch, position.step, plan.workers)
+        loader = training_loader(dataset, order, position.epoch, position.step, plan.workers)
         title = f"stage {position.stage + 1}, epoch {position.epoch + 1}/{stage.epochs}"
         kept = time.monotonic()
         with self.watch.steps(title, order.steps, position.step) as show:
             for images, targets in loader:
                 check_stopped()
-                _refuse_broken(images)
+                _check_finite(images)
                 _seed_step(plan.seed, position, accelerator.process_index)
                 images = images.to(accelerator.device)
                 targets = _to(targets, accelerator.device)
@@ -291,8 +291,8 @@ class _Run:
     def _end_stage(self, position: _Position, stage: Stage) -> None:
         """Take the weights that are kept, and let the tables reach as far as the densities do."""
         self.student.load_state_dict(position.best["model"])
-        if not is_frozen("coder", stage):
-            self.student.coder.settle()
+        if not is_frozen("bottleneck", stage):
+            self.student.bottleneck.fit_quantiles()
         record = StageRecord(
             objective=stage.objective,
             learning=stage.learning,
@@ -309,20 +309,20 @@ class _Run:
 
     @torch.no_grad()
     def validate(self) -> tuple[Scores, float | None]:
-        """Score the student on the validation pictures without coding, and count its bits."""
+        """Score the student on the validation images without coding, and count its bits."""
         student, spec, accelerator = self.student.eval(), self.spec, self.accelerator
         results: list[Result] = []
         bits: list[float] = []
         share = self.validation.samples[accelerator.process_index :: accelerator.num_processes]
-        pictures = EvaluationPictures(share, spec)
+        dataset = EvaluationImages(share, spec)
         batch = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
-        shown = iter(self.watch.pictures(share))
-        for images, places in evaluation_loader(pictures, batch, self.plan.workers):
+        shown = iter(self.watch.images(share))
+        for images, places in evaluation_loader(dataset, batch, self.plan.workers):
             check_stopped()
-            _refuse_broken(images)
+            _check_finite(images)
             samples = [share[place] for place in places]
             latent = student.encoder(images.to(accelerator.device))
-            latent_hat, likelihoods = student.coder.rated(latent)
+            latent_hat, likelihoods = student.bottleneck.forward_with_likelihoods(latent)
             results += results_of(spec, student.decoder(latent_hat), samples)
             if likelihoods:
                 bits.append(-sum(float(one.log2().sum()) for one in likelihoods))
@@ -344,7 +344,7 @@ class _Run:
     def _finish(self, position: _Position) -> Path:
         plan, folder = self.plan, self.plan.run / MODEL_NAME
         student = self.student.cpu().eval()
-        student.make_tables()
+        student.update()
         teacher = self.teacher
         student.training_record = TrainingRecord(
             recipe=plan.name,
@@ -352,8 +352,8 @@ class _Run:
             teacher=f"{teacher.spec.name} {teacher.cpu().digest()[:4].hex()}" if teacher else "",
             seed=plan.seed,
             stages=[StageRecord.model_validate(one) for one in position.done],
-            training_pictures=len(self.training.samples),
-            validation_pictures=len(self.validation.samples),
+            training_images=len(self.training.samples),
+            validation_images=len(self.validation.samples),
             data_sha256=self.data_sha256,
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             seconds=round(position.seconds, 1),
@@ -398,7 +398,7 @@ def _accelerator(mixed_precision: str) -> Any:
         ) from error
 
 
-def _refuse_broken(images: Any) -> None:
+def _check_finite(images: Any) -> None:
     if isinstance(images, ImageError):
         raise images
 

@@ -28,7 +28,7 @@ def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
     if not whole_spec(found.spec):
         raise RecipeError(
             f"{found.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
-            next_step="A whole network is one in front of which the picture is coded, such as "
+            next_step="A whole network is one in front of which the image is coded, such as "
             "resnet50-png.",
         )
     for one in found.parameters():
@@ -58,11 +58,11 @@ def build_student(
 
     Raises:
         SpecError: Teacher and student are not of the same network.
-        TrainingError: They take pictures of another mean and deviation.
+        TrainingError: They take images of another mean and deviation.
     """
     student = build(spec, seed=seed)
     if teacher is not None:
-        _refuse_other_input(student, teacher)
+        _check_input(student, teacher)
         whole = teacher.decoder.get_submodule("tail").state_dict()
         if spec.cut is not None:
             copy_weights(student.decoder.get_submodule("tail"), whole, spec.name, teacher.spec.name)
@@ -88,19 +88,19 @@ def _start(student: SplitModel, start: Start, given: str | Path) -> None:
         copy_weights(part, state, student.spec.name, name)
 
 
-def _refuse_other_input(student: SplitModel, teacher: SplitModel) -> None:
-    """Refuse a teacher that takes pictures normalised otherwise than the student does."""
+def _check_input(student: SplitModel, teacher: SplitModel) -> None:
+    """Refuse a teacher that takes images normalised otherwise than the student does."""
     given, wanted = student.spec.preprocessing, teacher.spec.bottleneck
     ours, theirs = student.spec.labels, teacher.spec.labels
     if ours and theirs and ours != theirs:
         raise TrainingError(
             f"{teacher.spec.name} knows other classes ({', '.join(theirs[:4])} …) than the "
-            f"pictures have ({', '.join(ours[:4])} …)."
+            f"images have ({', '.join(ours[:4])} …)."
         )
     if student.spec.cut is None:
         return
     if (given.mean, given.std) != (getattr(wanted, "mean", None), getattr(wanted, "std", None)):
         raise TrainingError(
-            f"{teacher.spec.name} takes pictures of another mean and deviation than "
+            f"{teacher.spec.name} takes images of another mean and deviation than "
             f"{student.spec.name} does."
         )

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.matrix.made_images import write_pictures
+from benchmarks.matrix.made_images import write_images
 from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, SplitzooError
 from splitrun.halves import Device, Edge
 from splitrun.signals import check_stopped
-from splitzoo.export.precision.report import read_photographs
+from splitzoo.export.precision.report import read_images
 from splitzoo.export.split import export_split
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.split_model import SplitModel
 
-CROSSED = (catalog.DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
+COMPARED = (catalog.DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
 """A factorized prior, and a hyperprior with means."""
 
 TORCH = "torch, eager"
@@ -46,7 +46,7 @@ _EXPORTS = {
 """Runtimes beside torch itself, by target and precision of the bundle that they run."""
 
 _MADE = 32
-"""Pictures where there are no photographs."""
+"""Images where there are no images."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class RuntimeComparison:
     """Runtimes held against each other on one model.
 
     Attributes:
@@ -154,28 +154,28 @@ class _Exported:
         return self._edge.hyper(hyper_symbols[0])[0][None]
 
 
-def cross_runtimes(
+def compare_runtimes(
     model: SplitModel,
-    photographs: Sequence[Path],
+    images: Sequence[Path],
     folder: Path,
     *,
     calibration: Path,
     progress: Callable[[str], None] = lambda step: None,
-) -> Crossing:
+) -> RuntimeComparison:
     """Run a model's halves in every runtime here, and count what differs.
 
     Args:
         model: In evaluation mode.
-        photographs: To compare on.
+        images: To compare on.
         folder: That exists, for the bundles; whoever gave it removes it.
-        calibration: Folder of photographs, for int8's ranges.
+        calibration: Folder of images, for int8's ranges.
         progress: Called with the name of each step as it begins.
 
     Raises:
-        ImageError: A photograph cannot be read.
+        ImageError: An image cannot be read.
         BundleError: The model's scale indexes are not among what is sent.
     """
-    if model.coder.hyper_gives and _INDEXES not in model.coder.hyper_gives:
+    if model.bottleneck.hyper_outputs and _INDEXES not in model.bottleneck.hyper_outputs:
         raise BundleError(
             f"The scale indexes of {model.spec.name} follow symbol by symbol from floats, in its "
             "coder: they are not counted here.",
@@ -205,15 +205,15 @@ def cross_runtimes(
         else:
             runtimes.append(Runtime(engine, precision, made.version))
     counted = _Counted(model, runtimes)
-    for number, path in enumerate(photographs, 1):
+    for number, path in enumerate(images, 1):
         check_stopped()
-        progress(f"{model.spec.name}: photograph {number} of {len(photographs)}")
+        progress(f"{model.spec.name}: image {number} of {len(images)}")
         counted.add(model.spec.preprocessing.load(path), halves)
-    return Crossing(
+    return RuntimeComparison(
         model=model.spec.name,
         bottleneck=model.spec.bottleneck.kind,
         trained=model.random_seed is None,
-        images=len(photographs),
+        images=len(images),
         runtimes=runtimes,
         symbols=counted.of_tensors(),
         scales=counted.of_scales(),
@@ -221,51 +221,51 @@ def cross_runtimes(
     )
 
 
-def cross_models(
+def compare_models(
     names: Sequence[str],
     *,
-    photographs: Path | None = None,
+    images: Path | None = None,
     most: int = 96,
     progress: Callable[[str], None] = lambda step: None,
-) -> list[Crossing]:
-    """Cross the runtimes on several models, with the same photographs.
+) -> list[RuntimeComparison]:
+    """Cross the runtimes on several models, with the same images.
 
     Args:
         names: Of models, or folders. Those with no weights here get random ones.
-        photographs: Folder; None makes pictures.
-        most: Photographs to compare on.
+        images: Folder; None makes images_used.
+        most: Images to compare on.
         progress: Called with the name of each step as it begins.
 
     Raises:
         UnknownNameError: No model has that name.
-        ImageError: The folder does not exist, or a photograph of it cannot be read.
+        ImageError: The folder does not exist, or an image of it cannot be read.
         CalibrationError: It has fewer than 8.
     """
-    crossings = []
+    comparisons = []
     for name in names:
         trained = Path(name).is_dir() or packaged_folder(name) is not None
         model = catalog.load(name, pretrained=trained)
         with tempfile.TemporaryDirectory() as temporary:
-            pictures = photographs or Path(temporary) / "pictures"
-            if photographs is None:
-                pictures.mkdir()
-                write_pictures(model.spec.preprocessing, pictures, min(most, _MADE))
-            read = read_photographs(model, pictures)
+            images_used = images or Path(temporary) / "images_used"
+            if images is None:
+                images_used.mkdir()
+                write_images(model.spec.preprocessing, images_used, min(most, _MADE))
+            read = read_images(model, images_used)
             chosen = [*read.held_out, *read.fitted][:most]
             folder = Path(temporary)
-            crossings.append(
-                cross_runtimes(model, chosen, folder, calibration=pictures, progress=progress)
+            comparisons.append(
+                compare_runtimes(model, chosen, folder, calibration=images_used, progress=progress)
             )
-    return crossings
+    return comparisons
 
 
 class _Counted:
     """Sums over images, by pair of runtimes and tensor."""
 
     def __init__(self, model: SplitModel, runtimes: Sequence[Runtime]) -> None:
-        coder = model.coder
-        self._names = coder.sends
-        self._scales = _INDEXES in coder.hyper_gives
+        bottleneck = model.bottleneck
+        self._names = bottleneck.wire_names
+        self._scales = _INDEXES in bottleneck.hyper_outputs
         self._edges = [one.name for one in runtimes if one.precision == "fp32"]
         self._sums: dict[tuple[str, str, str], NDArray[np.int64]] = {}
 

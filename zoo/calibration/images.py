@@ -1,4 +1,4 @@
-"""Photographs to calibrate with: which are taken, which are held out, and how few are too few."""
+"""Images to calibrate with: which are taken, which are held out, and how few are too few."""
 
 import random
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ T = TypeVar("T")
 MOST_IMAGES = 384
 LEAST_IMAGES = 8
 _HELD_OUT = 4
-"""One photograph of so many is not fitted to."""
+"""One image of so many is not fitted to."""
 
 
 def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
-    """Draw photographs from a folder, with a fixed seed, in an order that follows from nothing.
+    """Draw images from a folder, with a fixed seed, in an order that follows from nothing.
 
     Raises:
         ImageError: The folder does not exist, or holds no image.
@@ -29,8 +29,8 @@ def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
     return chosen
 
 
-def refuse_few(folder: Path, chosen: int, usable: int) -> None:
-    """Refuse a folder of which too few pictures can be read.
+def check_enough(folder: Path, chosen: int, usable: int) -> None:
+    """Refuse a folder of which too few images can be read.
 
     Raises:
         CalibrationError: It is one.
@@ -43,11 +43,11 @@ def refuse_few(folder: Path, chosen: int, usable: int) -> None:
     raise CalibrationError(
         f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at "
         "least, and some hundred are better.",
-        next_step="Give photographs like those that the camera will see.",
+        next_step="Give images like those that the camera will see.",
     )
 
 
 def parted(images: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Return the photographs that are fitted to, and those that are held out to compare on."""
+    """Return the images that are fitted to, and those that are held out to compare on."""
     fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
     return fitted, list(images[::_HELD_OUT])
