@@ -64,7 +64,7 @@ def conclude(comparison: RuntimeComparison) -> str:
     if not lost:
         return (
             f"{who}: all {len(mixed)} pairs of two runtimes gave the same scale indexes on all "
-            f"of {comparison.images} images: they may be mixed (at 95% confidence, fewer than one image "
+            f"of {comparison.images} images: they may be mixed (95% confidence: fewer than one image "
             f"in {max(1, comparison.images // _CONFIDENT):,} would be lost); {itself}."
         )
     worst = max(lost, key=lambda one: one.images)
