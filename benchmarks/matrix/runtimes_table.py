@@ -63,8 +63,8 @@ def conclude(comparison: RuntimeComparison) -> str:
     itself = f"a runtime with itself loses {own or 'none'}; {symbols}"
     if not lost:
         return (
-            f"{who}: all {len(mixed)} pairs of two runtimes gave the same scale indexes on all "
-            f"of {comparison.images} images: they may be mixed (95% confidence: fewer than one image "
+            f"{who}: all {len(mixed)} pairs of two runtimes gave the same scale indexes on "
+            f"all {comparison.images} images. They may be mixed (95% confidence: under one image "
             f"in {max(1, comparison.images // _CONFIDENT):,} would be lost); {itself}."
         )
     worst = max(lost, key=lambda one: one.images)
