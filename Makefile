@@ -18,11 +18,14 @@ demo: .venv/.base
 	rm -rf demo-out
 	$(BIN)/splitzoo demo -o demo-out
 
+# Two processes of one thread each: the small networks of the tests gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: .venv/.dev
 	$(BIN)/ruff check .
