@@ -178,7 +178,6 @@ def runtimes(
 ) -> None:
     """Write the tables of what may be mixed between device and edge. Takes minutes."""
     from benchmarks.matrix.comparison import COMPARED, compare_models
-
     from benchmarks.matrix.page import write_page
     from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
