@@ -156,7 +156,7 @@ def measure_bytes(source: str, data: Path) -> dict:
 def _answer(model: SplitModel, received: tuple) -> torch.Tensor:
     """Return the logits of one image."""
     batch = (torch.from_numpy(np.ascontiguousarray(one))[None] for one in received)
-    return model.decoder(model.bottleneck.receive(*batch))
+    return model.decoder(model.bottleneck.from_wire(*batch))
 
 
 def _indexes(indexes: tuple, _hyper_symbols: np.ndarray) -> tuple:

@@ -76,7 +76,7 @@ class DeviceGraph(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the wire tensors of a batch of images."""
         (image,) = tensors
-        return self.bottleneck.send(self.encoder(image))
+        return self.bottleneck.to_wire(self.encoder(image))
 
 
 class HyperGraph(nn.Module):
@@ -93,7 +93,7 @@ class HyperGraph(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the indexes, and the tensors that follow them."""
         (hyper_symbols,) = tensors
-        return self.bottleneck.hyper(hyper_symbols)
+        return self.bottleneck.hyper_decode(hyper_symbols)
 
 
 class EdgeGraph(nn.Module):
@@ -110,7 +110,7 @@ class EdgeGraph(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs: for detectors, of the dense first stage."""
-        features = self.bottleneck.receive(*tensors)
+        features = self.bottleneck.from_wire(*tensors)
         for part in self.decoder.children():
             # A detector's second stage depends on the data; it is a graph of its own.
             run = getattr(part, "dense", part)

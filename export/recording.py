@@ -50,7 +50,9 @@ def record_run(model: SplitModel, seed: int) -> Record:
     images, the one is taken whose values keep the farthest from such boundaries.
     """
     bottleneck = model.bottleneck
-    critical = {*bottleneck.exact, *bottleneck.hyper_outputs}.intersection(bottleneck.wire_names)
+    critical = {*bottleneck.side_information, *bottleneck.hyper_outputs}.intersection(
+        bottleneck.wire_names
+    )
     tried = range(seed * _IMAGES_TRIED, (seed + 1) * _IMAGES_TRIED)
     best: tuple[float, NDArray[np.float32]] | None = None
     for number in tried if critical else tried[:1]:
@@ -69,7 +71,7 @@ def _distance(model: SplitModel, image: NDArray[np.float32], critical: set[str])
     """Return how far the nearest critical value lies from a rounding boundary."""
     if not critical:
         return 0.0
-    before = model.bottleneck.unrounded(model.encoder(torch.from_numpy(image)))
+    before = model.bottleneck.unrounded_wire(model.encoder(torch.from_numpy(image)))
     named = zip(model.bottleneck.wire_names, before, strict=True)
     return min(
         float(_boundary_distance(values).min()) for name, values in named if name in critical
@@ -87,15 +89,18 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     sent: Named = {}
     ties: Named = {}
     pairs = zip(
-        bottleneck.wire_names, bottleneck.send(latent), bottleneck.unrounded(latent), strict=True
+        bottleneck.wire_names,
+        bottleneck.to_wire(latent),
+        bottleneck.unrounded_wire(latent),
+        strict=True,
     )
     for name, tensor, before in pairs:
         sent[name] = tensor.numpy()
         if sent[name].dtype.kind in "iu":
             near = _boundary_distance(before) < LIMITS["fp32"].tie_margin
-            ties[name] = (near & (name not in bottleneck.exact)).numpy()
+            ties[name] = (near & (name not in bottleneck.side_information)).numpy()
     stream = model.codec.compress(*(one[0] for one in sent.values()))
-    decoded = model.codec.decompress(stream, model.hyper)
+    decoded = model.codec.decompress(stream, model.hyper_decode)
     received = {name: one[None] for name, one in zip(bottleneck.edge_inputs, decoded, strict=True)}
     edge = EdgeGraph(model).eval()
     outputs = edge(*map(torch.from_numpy, received.values()))

@@ -255,7 +255,7 @@ def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
     }
     if model.bottleneck.hyper_outputs:
         hyper_symbols = record.sent["hyper_symbols"]
-        given = (one[None] for one in model.hyper(hyper_symbols[0]))
+        given = (one[None] for one in model.hyper_decode(hyper_symbols[0]))
         parts["hyper"] = _Part(
             HyperGraph(model),
             "edge/hyper",

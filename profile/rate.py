@@ -43,7 +43,7 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
 def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
     """Encode one image (1, 3, H, W) float32 in PyTorch; return its bytes, and the stream itself."""
     latent = model.encoder(torch.from_numpy(image))
-    tensors = [tensor[0].numpy() for tensor in model.bottleneck.send(latent)]
+    tensors = [tensor[0].numpy() for tensor in model.bottleneck.to_wire(latent)]
     coder = model.codec.coder
     payload = coder.encode(*tensors)
     stream = model.codec.frame(payload, coder.shape(*tensors))

@@ -91,7 +91,9 @@ class SplitModel(nn.Module):
                 next_step=f"{self.spec.name} is made for {self.spec.input_shape[1]}×"
                 f"{self.spec.input_shape[2]}: scale it up.",
             )
-        return tuple(tensor.cpu().numpy() for tensor in self.bottleneck.send(self.encoder(image)))
+        return tuple(
+            tensor.cpu().numpy() for tensor in self.bottleneck.to_wire(self.encoder(image))
+        )
 
     def compress(self, image: Tensor) -> list[bytes]:
         """Run the device half: images (N, 3, H, W) float32 to one stream each.
@@ -118,7 +120,7 @@ class SplitModel(nn.Module):
                 "No streams were given, and no batch has no images.",
                 next_step="Give at least one stream, as a sequence: decompress([stream])",
             )
-        received = [self.codec.decompress(stream, self.hyper) for stream in streams]
+        received = [self.codec.decompress(stream, self.hyper_decode) for stream in streams]
         shapes = {tuple(tensor.shape for tensor in tensors) for tensors in received}
         if len(shapes) != 1:
             raise BitstreamError(
@@ -127,24 +129,24 @@ class SplitModel(nn.Module):
                 next_step="Decompress streams of different shapes one by one.",
             )
         batch = [torch.from_numpy(np.stack(one)).to(self._device) for one in zip(*received)]  # noqa: B905  # of one shape, as checked
-        return self.decoder(self.bottleneck.receive(*batch))
+        return self.decoder(self.bottleneck.from_wire(*batch))
 
-    def hyper(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+    def hyper_decode(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         """Run the hyper-decoder for one image: z (C, h, w) to scale indexes and what follows."""
         batch = torch.from_numpy(np.ascontiguousarray(hyper_symbols))[None].to(self._device)
         with torch.no_grad():
-            return tuple(tensor[0].cpu().numpy() for tensor in self.bottleneck.hyper(batch))
+            return tuple(tensor[0].cpu().numpy() for tensor in self.bottleneck.hyper_decode(batch))
 
     def device_parameters(self) -> Iterator[nn.Parameter]:
         """Give the learned parameters on the device: of the encoder, and of h_a and h_s if any."""
         yield from self.encoder.parameters()
-        for name in self.bottleneck.on_device:
+        for name in self.bottleneck.device_modules:
             yield from self.bottleneck.get_submodule(name).parameters()
 
     def edge_parameters(self) -> Iterator[nn.Parameter]:
         """Give the learned parameters on the edge; those of h_s are on both sides."""
         yield from self.decoder.parameters()
-        for name in self.bottleneck.on_edge:
+        for name in self.bottleneck.edge_modules:
             yield from self.bottleneck.get_submodule(name).parameters()
 
     @property

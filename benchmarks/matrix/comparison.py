@@ -138,7 +138,7 @@ class _Eager:
         return self._model.wire_tensors(torch.from_numpy(image))
 
     def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
-        return self._model.hyper(hyper_symbols[0])[0][None]
+        return self._model.hyper_decode(hyper_symbols[0])[0][None]
 
 
 class _Exported:

@@ -84,15 +84,15 @@ def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
     image = nn.functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
     quantised = _record_symbols(peer)
     expected = peer.decompress(**peer.compress(image))["x_hat"]
-    sent = dict(zip(bottleneck.wire_names, bottleneck.send(encoder(image)), strict=True))
+    sent = dict(zip(bottleneck.wire_names, bottleneck.to_wire(encoder(image)), strict=True))
     wire = [one[0].numpy() for one in sent.values()]
 
     def hyper(symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
-        given = bottleneck.hyper(torch.from_numpy(np.stack([symbols])))
+        given = bottleneck.hyper_decode(torch.from_numpy(np.stack([symbols])))
         return tuple(one[0].numpy() for one in given)
 
     received = coder.decode(coder.encode(*wire), *coder.shape(*wire), hyper)
-    found = decoder(bottleneck.receive(*(torch.from_numpy(np.stack([one])) for one in received)))
+    found = decoder(bottleneck.from_wire(*(torch.from_numpy(np.stack([one])) for one in received)))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= _TOLERANCE:
         raise ParityError(f"the image differs from CompressAI's by {error:.0e} of its range")

@@ -310,7 +310,7 @@ def test_another_hyper_decoder_loses_images(few, images, tmp_path, monkeypatch) 
     model = zoo.build(small_spec("image-classification", "mshp"))
     other = zoo.build(model.spec, seed=1)
     monkeypatch.setattr(
-        comparison._Exported, "indexes", lambda _self, z: other.hyper(z[0])[0][None]
+        comparison._Exported, "indexes", lambda _self, z: other.hyper_decode(z[0])[0][None]
     )
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     lost = {(one.first, one.second): one.images for one in found.scales}

@@ -46,7 +46,7 @@ def photo_bytes(report, model, photos):
     """The first image's latent, symbols and payload, made here."""
     with torch.no_grad():
         latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(photos[0])))
-        (symbols,) = model.bottleneck.send(latent)
+        (symbols,) = model.bottleneck.to_wire(latent)
     return latent, model.codec.coder.encode(symbols[0].numpy())
 
 

@@ -8,7 +8,7 @@ import torch
 from dense_models import enliven
 from torch import nn
 
-from splitzoo.zoo.bottlenecks.initialisation import keep_variance, spread_scales
+from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
 from splitzoo.zoo.conversion.reference import bottleneck_of, build_reference
 
 BESIDE = ("args", "best_value", "lr_scheduler", "optimizer")
@@ -24,12 +24,12 @@ def lively_reference(spec, seed=0):
         bottleneck = bottleneck_of(model, spec)
         for name, part in bottleneck.named_children():
             if isinstance(part, nn.Sequential) and name in _PARTS:
-                keep_variance(part)
+                init_unit_variance(part)
         if spec.method in ("entropic-student", "end-to-end"):
             # Symbols of which not nearly all are 0.
             (bottleneck.g_a if hasattr(bottleneck, "g_a") else bottleneck.encoder)[4].weight *= 4
         if hasattr(bottleneck, "h_s"):
-            spread_scales(bottleneck.h_s, bottleneck.num_bottleneck_channels)
+            init_scales(bottleneck.h_s, bottleneck.num_bottleneck_channels)
         for name, tensor in bottleneck.named_parameters():
             if name.endswith("entropy_bottleneck.quantiles"):
                 tensor[:, 0, 1].uniform_(-0.45, 0.45)

@@ -23,7 +23,7 @@ from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottl
 from splitzoo.zoo.bottlenecks import neural_codec
 from splitzoo.zoo.bottlenecks.factorized_prior import FactorizedPrior, analysis
 from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior, scale_position
-from splitzoo.zoo.bottlenecks.initialisation import keep_variance, spread_scales
+from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
 from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
 
 ENTROPIC = {
@@ -66,10 +66,10 @@ def through_the_coder(bottleneck, latent):
 
     def hyper(hyper_symbols):
         batch = torch.from_numpy(hyper_symbols)[None]
-        return tuple(one[0].numpy() for one in bottleneck.hyper(batch))
+        return tuple(one[0].numpy() for one in bottleneck.hyper_decode(batch))
 
     with torch.no_grad():
-        sent = [one.numpy() for one in bottleneck.send(latent)]
+        sent = [one.numpy() for one in bottleneck.to_wire(latent)]
         images = list(zip(*sent, strict=True))
         return [coder.decode(coder.encode(*image), *coder.shape(*image), hyper) for image in images]
 
@@ -82,7 +82,7 @@ def test_what_is_received_is_what_forward_gives(kind):
         for image, received in enumerate(through_the_coder(bottleneck, latent)):
             assert len(received) == len(bottleneck.edge_inputs)
             batch = [torch.from_numpy(tensor)[None] for tensor in received]
-            latent_hat = bottleneck.receive(*batch)
+            latent_hat = bottleneck.from_wire(*batch)
             assert latent_hat.dtype == torch.float32
             assert latent_hat.shape == latent[:1].shape
             # Convolutions of a batch may round their sums in another way.
@@ -94,7 +94,7 @@ def test_forward_stays_within_half_a_step_of_the_latent(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
         error = (bottleneck(latent) - latent).abs()
-        step = bottleneck.send(latent)[1] if kind == "quantiser" else torch.ones(1)
+        step = bottleneck.to_wire(latent)[1] if kind == "quantiser" else torch.ones(1)
     # torchdistill cuts the zero point down, which may cost up to a step at the range's lower end.
     limit = 1 if kind == "quantiser" else 0.5
     assert (error <= limit * step * (1 + 1e-5)).all()
@@ -105,7 +105,7 @@ def test_forward_stays_within_half_a_step_of_the_latent(kind):
 def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
-        sent, unrounded = bottleneck.send(latent), bottleneck.unrounded(latent)
+        sent, unrounded = bottleneck.to_wire(latent), bottleneck.unrounded_wire(latent)
     assert len(sent) == len(unrounded) == len(bottleneck.wire_names)
     for one, exact in zip(sent, unrounded, strict=True):
         assert exact.dtype == torch.float32
@@ -117,11 +117,11 @@ def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
 def test_the_edge_computes_from_one_image_what_the_device_did_in_a_batch(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
-        sent = dict(zip(bottleneck.wire_names, bottleneck.send(latent), strict=True))
-        whole = bottleneck.hyper(sent["hyper_symbols"])
+        sent = dict(zip(bottleneck.wire_names, bottleneck.to_wire(latent), strict=True))
+        whole = bottleneck.hyper_decode(sent["hyper_symbols"])
         assert len(whole) == len(bottleneck.hyper_outputs)
         for image in range(2):
-            parts = bottleneck.hyper(sent["hyper_symbols"][image : image + 1])
+            parts = bottleneck.hyper_decode(sent["hyper_symbols"][image : image + 1])
             for name, one, of_batch in zip(bottleneck.hyper_outputs, parts, whole, strict=True):
                 assert torch.equal(one[0], of_batch[image])
                 if name in sent:
@@ -165,7 +165,7 @@ def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes():
     coder = bottleneck.entropy_coder()
     with torch.no_grad():
         estimate = [-one.log2().sum().item() / 8 for one in bottleneck.likelihoods(latent[:1])]
-        payload = coder.encode(*(one[0].numpy() for one in bottleneck.send(latent[:1])))
+        payload = coder.encode(*(one[0].numpy() for one in bottleneck.to_wire(latent[:1])))
     # Check, last word, and tables of the next larger scale.
     assert sum(estimate) < len(payload) < sum(estimate) + 8
 
@@ -202,7 +202,7 @@ def test_tables_of_other_scales_are_refused(kind):
 def test_a_latent_that_the_hyper_decoder_cannot_describe_is_refused(kind):
     bottleneck, _ = build(kind)
     with pytest.raises(SpecError, match=r"latent is \(15, 16\).*says of it is \(15, 15\)"):
-        bottleneck.send(torch.zeros(1, 6, 15, 16))
+        bottleneck.to_wire(torch.zeros(1, 6, 15, 16))
 
 
 @pytest.mark.parametrize("kind", ENTROPIC)
@@ -218,7 +218,7 @@ def test_wire_tensors_are_those_of_the_spec(kind):
 def test_an_untrained_hyperprior_says_something(kind):
     bottleneck, latent = build(kind)
     with torch.no_grad():
-        symbols, hyper_symbols, indexes = bottleneck.send(latent)
+        symbols, hyper_symbols, indexes = bottleneck.to_wire(latent)
     assert symbols.unique().numel() > 5
     assert hyper_symbols.unique().numel() > 1
     assert indexes.unique().numel() > 8
@@ -278,8 +278,8 @@ def test_random_weights_keep_the_variance():
         nn.Conv2d(48, 64, 3, stride=2, bias=False),
     )
     with torch.no_grad():
-        out = keep_variance(layers)(torch.randn(2, 16, 64, 64))
-        scales = spread_scales(layers, 32)(torch.randn(2, 16, 64, 64))
+        out = init_unit_variance(layers)(torch.randn(2, 16, 64, 64))
+        scales = init_scales(layers, 32)(torch.randn(2, 16, 64, 64))
     assert 0.8 < out.std() < 1.2
     assert 0.8 < scales[:, :32].mean() < 1.2
     assert 0.3 < scales[:, :32].std() < 0.7
@@ -297,9 +297,11 @@ class Halves(nn.Module):
         self.bottleneck = bottleneck
 
     def forward(self, latent, received, hyper_symbols=None):
-        outputs = (*self.bottleneck.send(latent), self.bottleneck.receive(*received))
+        outputs = (*self.bottleneck.to_wire(latent), self.bottleneck.from_wire(*received))
         return (
-            outputs if hyper_symbols is None else (*outputs, *self.bottleneck.hyper(hyper_symbols))
+            outputs
+            if hyper_symbols is None
+            else (*outputs, *self.bottleneck.hyper_decode(hyper_symbols))
         )
 
 
@@ -312,7 +314,9 @@ def test_send_hyper_and_receive_export(kind):
     if kind in WITH_HYPER:
         # Not those of the latent: what is computed twice would be computed once.
         arguments.append(
-            -dict(zip(bottleneck.wire_names, bottleneck.send(latent), strict=True))["hyper_symbols"]
+            -dict(zip(bottleneck.wire_names, bottleneck.to_wire(latent), strict=True))[
+                "hyper_symbols"
+            ]
         )
     halves = Halves(bottleneck).eval()
     with torch.no_grad():
@@ -347,7 +351,7 @@ def test_settling_moves_what_tables_reach_and_leaves_the_medians():
         model.quantiles[:, 0] = torch.tensor([-5000.0, 0.25, 5000.0])
     bottleneck.update()
     before = bottleneck.entropy_coder().tables.length.max()
-    bottleneck.fit_quantiles()
+    bottleneck.update_quantiles()
     assert bottleneck.medians.flatten().tolist() == [0.25] * 3
     assert bottleneck.entropy_coder().tables.length.max() < before / 4
     latent = torch.randn(1, 3, 4, 4)

@@ -122,7 +122,7 @@ def test_models_of_other_kinds_are_calibrated(name, images):
     tensors = (one[0] for one in model.wire_tensors(torch.from_numpy(image)))
     sent = dict(zip(model.bottleneck.wire_names, model.codec.coder.received(*tensors), strict=True))
     (stream,) = model.compress(torch.from_numpy(image))
-    decoded = model.codec.decompress(stream, model.hyper)
+    decoded = model.codec.decompress(stream, model.hyper_decode)
     for name, one in zip(model.bottleneck.edge_inputs, decoded, strict=True):
         if name in sent:
             np.testing.assert_array_equal(one, sent[name], strict=True)

@@ -21,7 +21,7 @@ LATENTS = numpy_strategies.arrays(np.float32, (2, 2, 3, 2), elements=FLOATS)
 def test_any_latent_is_quantised_within_a_step_and_zero_stays_zero(latent):
     quantiser = UniformQuantiser(2).eval()
     latent[0, 0, 0, 0] = 0
-    values, scale, zero_point = quantiser.send(torch.from_numpy(latent))
+    values, scale, zero_point = quantiser.to_wire(torch.from_numpy(latent))
     assert (values.dtype, scale.dtype, zero_point.dtype) == (
         torch.uint8,
         torch.float32,
@@ -34,7 +34,7 @@ def test_any_latent_is_quantised_within_a_step_and_zero_stays_zero(latent):
     assert restored[0, 0, 0, 0] == 0
     error = (restored - torch.from_numpy(latent)).abs()
     assert (error <= scale * (1 + 1e-4)).all()
-    exact_values, _, exact_zero_point = quantiser.unrounded(torch.from_numpy(latent))
+    exact_values, _, exact_zero_point = quantiser.unrounded_wire(torch.from_numpy(latent))
     assert torch.equal(torch.round(exact_values).to(torch.uint8), values)
     assert torch.equal(torch.round(exact_zero_point).to(torch.int32), zero_point)
 
@@ -46,16 +46,16 @@ def test_any_latent_is_quantised_within_a_step_and_zero_stays_zero(latent):
 def test_a_constant_latent_comes_back(value, zero_point):
     quantiser = UniformQuantiser(1).eval()
     latent = torch.full((1, 1, 4, 4), value)
-    assert quantiser.send(latent)[2].item() == zero_point
+    assert quantiser.to_wire(latent)[2].item() == zero_point
     torch.testing.assert_close(quantiser(latent), latent, rtol=1e-6, atol=2.0**-99)
 
 
 def test_each_image_has_its_own_range():
     quantiser = UniformQuantiser(1).eval()
     small, large = torch.rand(1, 1, 4, 4), 1000 * torch.rand(1, 1, 4, 4) - 500
-    both = quantiser.send(torch.cat([small, large]))
+    both = quantiser.to_wire(torch.cat([small, large]))
     for index, image in enumerate((small, large)):
-        for one, of_batch in zip(quantiser.send(image), both, strict=True):
+        for one, of_batch in zip(quantiser.to_wire(image), both, strict=True):
             assert torch.equal(one[0], of_batch[index])
 
 

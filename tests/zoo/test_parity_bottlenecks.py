@@ -11,7 +11,7 @@ from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottl
 from splitzoo.zoo.bottlenecks import channel_reduction, neural_codec
 from splitzoo.zoo.bottlenecks.factorized_prior import analysis, synthesis
 from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior
-from splitzoo.zoo.bottlenecks.initialisation import keep_variance, spread_scales
+from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
 from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
 
 pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
@@ -79,8 +79,8 @@ def hyperpriors(request):
         torch.manual_seed(0)
         peer = get_layer(CLASSES[request.param])
         for name in ("g_a", "g_s", "h_a", "h_s"):
-            keep_variance(getattr(peer, name))
-        spread_scales(peer.h_s, 24)
+            init_unit_variance(getattr(peer, name))
+        init_scales(peer.h_s, 24)
         peer.g_a[4].weight.data *= 3
         peer.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
     peer.eval()
@@ -113,7 +113,7 @@ def test_hyperprior_equals_sc2bench(hyperpriors, images):
         scales, means = parameters.chunk(2, 1) if with_means else (parameters, None)
 
         latent = ours["g_a"](image)
-        symbols, hyper_symbols, indexes = ours["bottleneck"].send(latent)
+        symbols, hyper_symbols, indexes = ours["bottleneck"].to_wire(latent)
         expected = peer.gaussian_conditional.quantize(peer.g_a(image), "symbols", means)
         assert torch.equal(symbols, expected)
         assert torch.equal(hyper_symbols + ours["bottleneck"].medians, z_hat)
@@ -125,7 +125,9 @@ def test_hyperprior_equals_sc2bench(hyperpriors, images):
         # Beside the strings, sc2bench sends the shape, and pickles it all.
         assert len(payload) <= len(y_strings[0]) + len(z_strings[0])
         received = coder.decode(payload, *coder.shape(*sent), hyper_of(ours["bottleneck"]))
-        latent_hat = ours["bottleneck"].receive(*(torch.from_numpy(one)[None] for one in received))
+        latent_hat = ours["bottleneck"].from_wire(
+            *(torch.from_numpy(one)[None] for one in received)
+        )
         expected = peer.decode(**encoded)
         assert_close(ours["g_s"](latent_hat), expected)
         assert_close(ours["g_s"](ours["bottleneck"](latent)), expected)
@@ -134,7 +136,7 @@ def test_hyperprior_equals_sc2bench(hyperpriors, images):
 def hyper_of(bottleneck):
     def hyper(hyper_symbols):
         batch = torch.from_numpy(hyper_symbols)[None]
-        return tuple(one[0].numpy() for one in bottleneck.hyper(batch))
+        return tuple(one[0].numpy() for one in bottleneck.hyper_decode(batch))
 
     return hyper
 
@@ -183,13 +185,13 @@ def assert_same_reduction(encoder, decoder, image, theirs):
     latent = encoder(image)
     assert_close(latent, theirs["z"])
     # What is quantised is the reference's: a last bit may decide how a value is rounded.
-    values, scale, zero_point = quantiser.send(theirs["z"])
+    values, scale, zero_point = quantiser.to_wire(theirs["z"])
     assert torch.equal(values, theirs["values"])
     assert torch.equal(scale.flatten(), theirs["scale"].flatten())
     assert zero_point.item() == theirs["zero_point"].item()
     assert 0 < zero_point < 255
     assert values.unique().numel() > 50
-    assert_close(decoder(quantiser.receive(values, scale, zero_point)), theirs["output"])
+    assert_close(decoder(quantiser.from_wire(values, scale, zero_point)), theirs["output"])
     sent = [one[0].numpy() for one in (values, scale, zero_point)]
     assert len(quantiser.entropy_coder().encode(*sent)) == theirs["values"].numel() + 4 + 1
 
@@ -363,13 +365,13 @@ def exchanged(codecs, small_image):
 def test_a_neural_codec_equals_compressai(codecs, small_image, exchanged):
     _, (encoder, bottleneck, decoder) = codecs
     strings, expected_latent, expected = exchanged
-    sent = bottleneck.send(encoder(small_image))
+    sent = bottleneck.to_wire(encoder(small_image))
     coder = bottleneck.entropy_coder()
     image = [one[0].numpy() for one in sent]
     payload = coder.encode(*image)
     hyper = hyper_of(bottleneck) if bottleneck.hyper_outputs else None
     received = coder.decode(payload, *coder.shape(*image), hyper)
-    latent_hat = bottleneck.receive(*(torch.from_numpy(one)[None] for one in received))
+    latent_hat = bottleneck.from_wire(*(torch.from_numpy(one)[None] for one in received))
     # y_hat is symbols and means: equal but for rounding, so are the symbols.
     assert (latent_hat - expected_latent).abs().max() < 1e-4
     assert torch.round(latent_hat).unique().numel() > 5
@@ -382,7 +384,7 @@ def test_a_neural_codec_equals_compressai(codecs, small_image, exchanged):
 @torch.no_grad()
 def test_what_a_neural_codec_sends_equals_compressai(codecs, small_image):
     peer, (encoder, bottleneck, _) = codecs
-    sent = dict(zip(bottleneck.wire_names, bottleneck.send(encoder(small_image)), strict=True))
+    sent = dict(zip(bottleneck.wire_names, bottleneck.to_wire(encoder(small_image)), strict=True))
     y = peer.g_a(small_image)
     means, scales = None, None
     if "hyper_symbols" in sent:

@@ -132,7 +132,7 @@ def test_what_the_peer_decodes_is_what_we_decode(ours, comparisons):
     for compared in comparisons:
         (symbols,) = ours.codec.decompress(compared.stream)
         np.testing.assert_array_equal(symbols[None], compared.peer_symbols, strict=True)
-        dequantised = ours.bottleneck.receive(torch.from_numpy(symbols[None]))
+        dequantised = ours.bottleneck.from_wire(torch.from_numpy(symbols[None]))
         assert torch.equal(dequantised, compared.peer_dequantised)
 
 

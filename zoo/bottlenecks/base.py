@@ -31,17 +31,17 @@ class Bottleneck(nn.Module, ABC):
         wire_names: Names of the device graph's outputs; the first is the main one.
         edge_inputs: Names of the edge graph's inputs.
         hyper_outputs: Names of the hyper graph's outputs; empty where there is no hyper graph.
-        on_device: Submodules whose parameters the device holds, beside the encoder's.
-        on_edge: Submodules whose parameters the edge holds, beside the decoder's.
+        device_modules: Submodules whose parameters the device holds, beside the encoder's.
+        edge_modules: Submodules whose parameters the edge holds, beside the decoder's.
         exact: Wire tensors that others are computed from: one that differs changes those entirely.
     """
 
     wire_names: ClassVar[tuple[str, ...]]
     edge_inputs: ClassVar[tuple[str, ...]]
     hyper_outputs: ClassVar[tuple[str, ...]] = ()
-    exact: ClassVar[tuple[str, ...]] = ()
-    on_device: ClassVar[tuple[str, ...]] = ()
-    on_edge: ClassVar[tuple[str, ...]] = ()
+    side_information: ClassVar[tuple[str, ...]] = ()
+    device_modules: ClassVar[tuple[str, ...]] = ()
+    edge_modules: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module, ABC):
         """Return ``forward`` and ``likelihoods`` of one and the same noise, for training."""
         return self(latent), self.likelihoods(latent)
 
-    def auxiliary_loss(self) -> Tensor | None:
+    def aux_loss(self) -> Tensor | None:
         """Return what draws the quantiles of learned densities to their places, if there are any.
 
         Its gradient reaches nothing else.
@@ -63,7 +63,7 @@ class Bottleneck(nn.Module, ABC):
         models = [one for one in self.modules() if isinstance(one, EntropyBottleneck)]
         return sum((one.loss() for one in models[1:]), models[0].loss()) if models else None
 
-    def fit_quantiles(self) -> None:
+    def update_quantiles(self) -> None:
         """Put the outer quantiles, from which tables reach, where the densities now have them.
 
         Medians stay: latents are rounded around them, and what comes after was validated so.
@@ -80,19 +80,19 @@ class Bottleneck(nn.Module, ABC):
             one.update(force=True)
 
     @abstractmethod
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the wire tensors before rounding: those that are floats as they are sent."""
 
     @abstractmethod
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Turn the latent (N, C, h, w) float32 into the wire tensors, each (N, …)."""
 
-    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
         """Compute the scale indexes int32, and what else ``receive`` takes, from z's symbols."""
         raise NotImplementedError(f"{type(self).__name__} has no hyperprior")
 
     @abstractmethod
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn the received tensors, each (N, …), into latent_hat float32."""
 
     def update(self) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from splitrun.coding.relu_range import ReluRange
 
-from .initialisation import keep_variance
+from .initialisation import init_unit_variance
 
 
 class _Conv(NamedTuple):
@@ -112,7 +112,7 @@ def layers(
     reached = _add(encoder, before, 3, latent=channels)
     _append(decoder, after_cut, reached, padding=0)
     _add(decoder, behind, reached, latent=channels)
-    return keep_variance(encoder), keep_variance(decoder)
+    return init_unit_variance(encoder), init_unit_variance(decoder)
 
 
 def relu_range(decoder: nn.Module) -> ReluRange:

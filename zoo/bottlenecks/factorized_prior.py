@@ -18,7 +18,7 @@ from splitrun.coding import FactorizedCoder, FactorizedTables
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
-from .initialisation import keep_variance
+from .initialisation import init_unit_variance
 
 with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck
@@ -31,9 +31,9 @@ __all__ = [
     "EntropyBottleneck",
     "FactorizedPrior",
     "analysis",
-    "fit_tables",
+    "read_tables",
+    "resize_tables",
     "synthesis",
-    "tables_of",
 ]
 
 TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
@@ -52,7 +52,7 @@ def analysis(sizes: Sizes) -> nn.Sequential:
         GDN1(b),
         nn.Conv2d(b, c, kernel_size=2, bias=False),
     )
-    return keep_variance(layers)
+    return init_unit_variance(layers)
 
 
 def synthesis(sizes: Sizes) -> nn.Sequential:
@@ -65,7 +65,7 @@ def synthesis(sizes: Sizes) -> nn.Sequential:
         GDN1(b, inverse=True),
         nn.Conv2d(b, c, kernel_size=2, padding=1, bias=False),
     )
-    return keep_variance(layers)
+    return init_unit_variance(layers)
 
 
 class FactorizedPrior(Bottleneck):
@@ -104,15 +104,15 @@ class FactorizedPrior(Bottleneck):
         quantiles: Tensor = self.entropy_bottleneck.quantiles
         return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the latent less the medians, float32."""
         return (latent - self.medians,)
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Round the latent y (N, C, H, W) float32 to symbols, int32."""
         return (torch.round(latent - self.medians).to(torch.int32),)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn symbols (N, C, H, W) int32 into y_hat float32."""
         (symbols,) = tensors
         return symbols.to(self.medians.dtype) + self.medians
@@ -127,14 +127,14 @@ class FactorizedPrior(Bottleneck):
         Raises:
             TablesError: They have not been made, or what was loaded is not valid.
         """
-        return FactorizedCoder(tables_of(self.entropy_bottleneck))
+        return FactorizedCoder(read_tables(self.entropy_bottleneck))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
-        fit_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
+        resize_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def tables_of(entropy_model: nn.Module) -> FactorizedTables:
+def read_tables(entropy_model: nn.Module) -> FactorizedTables:
     """Return the integer tables of one of CompressAI's entropy models.
 
     Raises:
@@ -151,7 +151,7 @@ def tables_of(entropy_model: nn.Module) -> FactorizedTables:
     )
 
 
-def fit_tables(entropy_model: nn.Module, state_dict: dict, prefix: str) -> None:
+def resize_tables(entropy_model: nn.Module, state_dict: dict, prefix: str) -> None:
     """Resize the table buffers to those stored: PyTorch insists on equal shapes."""
     for name in TABLE_BUFFERS:
         stored = state_dict.get(f"{prefix}{name}")

@@ -28,8 +28,8 @@ from splitrun.errors import SpecError, TablesError
 from ..bottleneck_specs import HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
-from .factorized_prior import fit_tables, tables_of
-from .initialisation import keep_variance, spread_scales
+from .factorized_prior import read_tables, resize_tables
+from .initialisation import init_scales, init_unit_variance
 
 with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -68,9 +68,9 @@ class Hyperprior(Bottleneck):
         hyper_channels: D, of z.
     """
 
-    exact = ("hyper_symbols",)
-    on_device: ClassVar[tuple[str, ...]] = ("h_a", "h_s")
-    on_edge: ClassVar[tuple[str, ...]] = ("h_s",)
+    side_information = ("hyper_symbols",)
+    device_modules: ClassVar[tuple[str, ...]] = ("h_a", "h_s")
+    edge_modules: ClassVar[tuple[str, ...]] = ("h_s",)
 
     def __init__(self, h_a: nn.Module, h_s: nn.Module, hyper_channels: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Hyperprior(Bottleneck):
         quantiles: Tensor = self.entropy_bottleneck.quantiles
         return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
 
-    def synthesise(self, hyper_symbols: Tensor) -> Tensor:
+    def gaussian_params(self, hyper_symbols: Tensor) -> Tensor:
         """Compute what h_s says of z (N, D, h', w') int32, image by image.
 
         The sums of a convolution may be rounded differently in a larger batch, and the edge
@@ -116,12 +116,12 @@ class Hyperprior(Bottleneck):
                 "in equal ratios.",
                 next_step="Make them anew: model.update()",
             )
-        return tables_of(self.entropy_bottleneck), tables_of(self.gaussian_conditional)
+        return read_tables(self.entropy_bottleneck), read_tables(self.gaussian_conditional)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         gaussian = f"{prefix}gaussian_conditional."
-        fit_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
-        fit_tables(self.gaussian_conditional, state_dict, gaussian)
+        resize_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
+        resize_tables(self.gaussian_conditional, state_dict, gaussian)
         scale_table = state_dict.get(f"{gaussian}scale_table")
         if scale_table is not None:
             held = self.gaussian_conditional.scale_table
@@ -168,14 +168,14 @@ class ScaleHyperprior(Hyperprior):
         """Return the scales of y, and its means where they are not zero."""
         return parameters, None
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y less its means, z less its medians, and :func:`scale_position`, float32.
 
         Raises:
             SpecError: h_s gives another size than the latent's.
         """
         z = self._analyse(latent) - self.medians
-        scales, means = self._split(self.synthesise(torch.round(z).to(torch.int32)))
+        scales, means = self._split(self.gaussian_params(torch.round(z).to(torch.int32)))
         if scales.shape[2:] != latent.shape[2:]:
             raise SpecError(
                 f"The latent is {tuple(latent.shape[2:])}, and what the hyper-decoder says of it "
@@ -184,25 +184,25 @@ class ScaleHyperprior(Hyperprior):
             )
         return latent if means is None else latent - means, z, scale_position(scales)
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Turn the latent y (N, C, h, w) float32 into its symbols, z's, and scale indexes, int32.
 
         Raises:
             SpecError: h_s gives another size than the latent's.
         """
-        return tuple(torch.round(one).to(torch.int32) for one in self.unrounded(latent))
+        return tuple(torch.round(one).to(torch.int32) for one in self.unrounded_wire(latent))
 
-    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
         """Compute the scale indexes (N, C, h, w) int32, and the means float32 where there are any.
 
         Args:
             hyper_symbols: Of z, (N, D, h', w') int32.
         """
-        scales, means = self._split(self.synthesise(hyper_symbols))
+        scales, means = self._split(self.gaussian_params(hyper_symbols))
         indexes = torch.round(scale_position(scales)).to(torch.int32)
         return (indexes,) if means is None else (indexes, means)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn symbols (N, C, h, w) int32 into y_hat float32."""
         (symbols,) = tensors
         return symbols.to(torch.float32)
@@ -235,7 +235,7 @@ class MeanScaleHyperprior(ScaleHyperprior):
         scales, means = parameters.chunk(2, 1)
         return scales, means
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn symbols (N, C, h, w) int32 and means float32 into y_hat float32."""
         symbols, means = tensors
         return symbols.to(torch.float32) + means
@@ -262,4 +262,4 @@ def entropic_hyperprior(sizes: HyperpriorBottleneck) -> ScaleHyperprior:
         nn.Conv2d(inner, parameters, kernel_size=5, bias=False),
     )
     build = MeanScaleHyperprior if with_means else ScaleHyperprior
-    return build(keep_variance(h_a), spread_scales(keep_variance(h_s), latent), z)
+    return build(init_unit_variance(h_a), init_scales(init_unit_variance(h_s), latent), z)

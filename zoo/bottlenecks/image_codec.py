@@ -30,12 +30,12 @@ class _Coded(Bottleneck):
         if self.training:
             return latent
         coder = self.entropy_coder()
-        (sent,) = self.send(latent.detach())
+        (sent,) = self.to_wire(latent.detach())
         if coder.codec.lossless:
-            return self.receive(sent)
+            return self.from_wire(sent)
         height, width = sent.shape[-2:]
         received = [coder.decode(coder.encode(one.cpu().numpy()), height, width)[0] for one in sent]
-        return self.receive(torch.from_numpy(np.stack(received)).to(latent.device))
+        return self.from_wire(torch.from_numpy(np.stack(received)).to(latent.device))
 
     @abstractmethod
     def entropy_coder(self) -> PixelsCoder | FeaturesCoder:
@@ -57,15 +57,15 @@ class InputCodec(_Coded):
         super().__init__()
         self.codec, self.quality = codec, quality
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the image (N, 3, H, W), from [0, 1] to [0, 255]."""
         return (latent.clamp(0, 1) * 255,)
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Turn the image (N, 3, H, W) float32 in [0, 1] into pixels uint8."""
         return (torch.round(latent.clamp(0, 1) * 255).to(torch.uint8),)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn pixels (N, 3, H, W) uint8 into the image float32 in [0, 1]."""
         (pixels,) = tensors
         return pixels.to(torch.float32) / 255
@@ -95,15 +95,15 @@ class FeatureCodec(_Coded):
         super().__init__()
         self.codec, self.quality, self.channels = codec, quality, channels
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the features."""
         return (latent,)
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the features (N, C, h, w) float32; the codec quantises them."""
         return (latent,)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Return the features (N, C, h, w) float32."""
         (features,) = tensors
         return features

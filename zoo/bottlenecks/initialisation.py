@@ -13,7 +13,7 @@ _MEAN_RECTIFIED = 1 / math.sqrt(2 * math.pi)  # of a standard normal variable
 _POWER_RECTIFIED = 0.5
 
 
-def keep_variance(layers: nn.Sequential) -> nn.Sequential:
+def init_unit_variance(layers: nn.Sequential) -> nn.Sequential:
     """Initialise the convolutions so that inputs of variance 1 give outputs of variance 1.
 
     A rectifier halves the power of what it passes on; the convolution after it makes up for that.
@@ -32,7 +32,7 @@ def keep_variance(layers: nn.Sequential) -> nn.Sequential:
     return layers
 
 
-def spread_scales(layers: nn.Sequential, scales: int) -> nn.Sequential:
+def init_scales(layers: nn.Sequential, scales: int) -> nn.Sequential:
     """Initialise the last convolution, after a rectifier, so that its outputs can be scales.
 
     Scales are positive; those of an untrained model shall not all lie below the smallest table.

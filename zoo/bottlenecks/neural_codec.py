@@ -26,7 +26,7 @@ from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .factorized_prior import FactorizedPrior
 from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior
-from .initialisation import keep_variance, spread_scales
+from .initialisation import init_scales, init_unit_variance
 
 with quiet_torchscript():
     from compressai.zoo.image import model_architectures, model_urls
@@ -100,8 +100,8 @@ class JointAutoregressive(Hyperprior):
     wire_names = ("latent", "hyper_symbols", "params")
     edge_inputs = ("latent_hat",)
     hyper_outputs = ("params",)
-    on_device = ("h_a", "h_s", "context_prediction", "entropy_parameters")
-    on_edge = ("h_s", "context_prediction", "entropy_parameters")
+    device_modules = ("h_a", "h_s", "context_prediction", "entropy_parameters")
+    edge_modules = ("h_s", "context_prediction", "entropy_parameters")
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class JointAutoregressive(Hyperprior):
         """Quantise y (N, M, h, w): additive noise in training, rounding to the means otherwise."""
         if self.training:
             return self.gaussian_conditional.quantize(latent, "noise")
-        _, _, params = self.send(latent)
+        _, _, params = self.to_wire(latent)
         network = self._context_network()
         each = zip(latent, params, strict=True)
         return torch.stack([_walk(network, y, parameters) for y, parameters in each])
@@ -132,21 +132,21 @@ class JointAutoregressive(Hyperprior):
         scales, means = gaussians.chunk(2, 1)
         return self.gaussian_conditional(latent, scales, means)[1], of_z
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y, z less its medians, and the parameters, float32."""
         z = self.h_a(latent) - self.medians
-        return latent, z, self.synthesise(torch.round(z).to(torch.int32))
+        return latent, z, self.gaussian_params(torch.round(z).to(torch.int32))
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y (N, M, h, w) float32, symbols of z int32, parameters (N, 2M, h, w) float32."""
-        latent, z, params = self.unrounded(latent)
+        latent, z, params = self.unrounded_wire(latent)
         return latent, torch.round(z).to(torch.int32), params
 
-    def hyper(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
         """Compute the parameters (N, 2M, h, w) float32 from z's symbols int32."""
-        return (self.synthesise(hyper_symbols),)
+        return (self.gaussian_params(hyper_symbols),)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Return y_hat (N, M, h, w) float32: the coder has done it all."""
         (latent_hat,) = tensors
         return latent_hat
@@ -200,12 +200,12 @@ def compressai_model(sizes: NeuralCodecBottleneck) -> Any:
     last = getattr(model, "entropy_parameters", None)
     for part in (*parts, last):
         if part is not None:
-            keep_variance(part)
+            init_unit_variance(part)
     # Grey, so that half of what an untrained decoder gives is not cut off as black.
     nn.init.constant_(model.g_s[-1].bias, 0.5)
     gives_scales = last if last is not None else parts[-1]
     if gives_scales is not None:
-        spread_scales(gives_scales, m)
+        init_scales(gives_scales, m)
     return model
 
 

@@ -36,7 +36,7 @@ class UniformQuantiser(Bottleneck):
 
     wire_names = ("values", "scale", "zero_point")
     edge_inputs = ("values", "scale", "zero_point")
-    exact = ("zero_point",)
+    side_information = ("zero_point",)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class UniformQuantiser(Bottleneck):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the latent (N, C, h, w), quantised and dequantised except in training."""
-        return latent if self.training else self.receive(*self.send(latent))
+        return latent if self.training else self.from_wire(*self.to_wire(latent))
 
     def _range(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scale and, rounded down, the zero point: each (N, 1, 1, 1) float32."""
@@ -53,7 +53,7 @@ class UniformQuantiser(Bottleneck):
         scale = ((largest - smallest) / _LARGEST).clamp(min=_SMALLEST_SCALE)
         return scale, _ROUNDING - smallest / scale
 
-    def unrounded(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return values, scale and zero point (rounded, it is the integer below), float32."""
         scale, position = self._range(latent)
         zero_point = torch.floor(position)
@@ -62,7 +62,7 @@ class UniformQuantiser(Bottleneck):
         unrounded = torch.where(position == zero_point, position, position - 0.5)
         return values, scale, unrounded
 
-    def send(self, latent: Tensor) -> tuple[Tensor, ...]:
+    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Quantise the latent (N, C, h, w) float32.
 
         Returns:
@@ -74,7 +74,7 @@ class UniformQuantiser(Bottleneck):
         values = torch.round((zero_point + latent / scale).clamp(0, _LARGEST))
         return values.to(torch.uint8), scale, zero_point.to(torch.int32)
 
-    def receive(self, *tensors: Tensor) -> Tensor:
+    def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn values uint8, scale float32 and zero point int32 into latent_hat float32."""
         values, scale, zero_point = tensors
         return scale * (values.to(torch.float32) - zero_point.to(torch.float32))

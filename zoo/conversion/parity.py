@@ -123,7 +123,7 @@ def _compare(model: SplitModel, reference: nn.Module, image: Tensor) -> tuple[in
     theirs = _wire(model.spec, bottleneck, image)
     count = differing = 0
     for name, ours in zip(
-        model.bottleneck.wire_names, model.bottleneck.unrounded(latent), strict=True
+        model.bottleneck.wire_names, model.bottleneck.unrounded_wire(latent), strict=True
     ):
         far = (ours - theirs[name]).abs() > 0.5 + TIE
         if far.any():
@@ -134,7 +134,9 @@ def _compare(model: SplitModel, reference: nn.Module, image: Tensor) -> tuple[in
             )
         count += far.numel()
         differing += int((torch.round(ours) != theirs[name]).sum())
-    latent_hat = model.bottleneck.receive(*(theirs[name] for name in model.bottleneck.edge_inputs))
+    latent_hat = model.bottleneck.from_wire(
+        *(theirs[name] for name in model.bottleneck.edge_inputs)
+    )
     return count, differing, _output_error(model, reference, image, latent_hat)
 
 

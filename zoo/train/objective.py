@@ -105,10 +105,7 @@ class Objective(nn.Module):
             terms["bits"] = _bits(likelihoods).detach() / len(images)
         if student.spec.task == "image-classification":
             terms["right"] = (answer.detach().argmax(1) == targets).float().mean()
-        if (
-            student.bottleneck.training
-            and (auxiliary := student.bottleneck.auxiliary_loss()) is not None
-        ):
+        if student.bottleneck.training and (auxiliary := student.bottleneck.aux_loss()) is not None:
             terms["auxiliary"] = auxiliary
         return terms | {"loss": loss}
 

@@ -292,7 +292,7 @@ class _Run:
         """Take the weights that are kept, and let the tables reach as far as the densities do."""
         self.student.load_state_dict(position.best["model"])
         if not is_frozen("bottleneck", stage):
-            self.student.bottleneck.fit_quantiles()
+            self.student.bottleneck.update_quantiles()
         record = StageRecord(
             objective=stage.objective,
             learning=stage.learning,
