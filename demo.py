@@ -12,7 +12,7 @@ from .console import Console, RandomWeights, Seed, seed_of
 
 if TYPE_CHECKING:
     from .export.manifest import Manifest
-    from .export.run import ImageRun
+    from .export.running import ImageRun
     from .profile.report import EncoderProfile
     from .zoo.split_model import SplitModel
 
@@ -45,18 +45,18 @@ def demo(
         step(f"loading {DEFAULT_MODEL}")
         model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
 
+        from . import export
         from .cards.card import build_card
-        from .export.run import bench_bundle, run_bundle
-        from .export.split import export_split
+        from .export.running import bench_bundle
         from .profile.encoder import profile_bundle
 
         with new_folder(output) as folder:
             bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
             source = image or IMAGE
             photo = photos / source.name
-            manifest = export_split(model, bundle, progress=step)
+            manifest = export.split(model, bundle, progress=step)
             step("running the image through both halves")
-            (run,) = run_bundle(bundle, [source])
+            (run,) = export.run(bundle, [source])
             photos.mkdir()
             shutil.copyfile(source, photo)
             step("looking for the smallest JPEG with the same answer")

@@ -20,8 +20,7 @@ from pathlib import Path
 from splitrun.errors import SplitzooError
 from splitrun.files import new_file
 from splitrun.machine import machine, short_name
-from splitzoo import zoo
-from splitzoo.export.split import export_split
+from splitzoo import export, zoo
 from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.accuracy_report import AccuracyReport, ImageResult
 from splitzoo.profile.subjects import BundleSubject
@@ -86,14 +85,14 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
     """Export a model for every target, and evaluate all bundles."""
     model = zoo.load(name)
     folder = work / "fp32"
-    export_split(model, folder)
+    export.split(model, folder)
     progress(f"{name}, fp32")
     full = run(folder, data)
     found = []
     for target in TARGETS:
         folder = work / target
         progress(f"{name}, int8 for {target}")
-        manifest = export_split(
+        manifest = export.split(
             model,
             folder,
             target=target,
@@ -102,7 +101,7 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
             keep_tables=True,
             accept=True,
         )
-        assert manifest.effect is not None  # of every precision below fp32
+        assert manifest.precision_report is not None  # of every precision below fp32
         report, images = run(folder, data)
         before, after = (
             [one.result.correct for one in both]  # pyright: ignore
@@ -116,7 +115,7 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
                 model=name,
                 target=target,
                 engine=report.runtime,
-                calibrated=manifest.effect.calibrated,
+                calibrated=manifest.precision_report.calibrated,
                 images=len(after),
                 correct_fp32=sum(before),
                 correct=sum(after),
@@ -124,9 +123,9 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
                 points=points,
                 payload_bytes_fp32=full[0].payload_bytes.mean,
                 payload_bytes=report.payload_bytes.mean,
-                flips=manifest.effect.flips,
-                changed=manifest.effect.changed,
-                kept_fp32=manifest.effect.kept_fp32,
+                flips=manifest.precision_report.flips,
+                changed=manifest.precision_report.changed,
+                kept_fp32=manifest.precision_report.kept_fp32,
                 met=points <= MOST_POINTS,
             )
         )

@@ -26,9 +26,8 @@ from torchvision.transforms import InterpolationMode
 from benchmarks.matrix.made_images import write_images
 from splitrun.errors import SplitzooError
 from splitrun.preprocessing import Preprocessing, read_rgb
-from splitzoo import zoo
+from splitzoo import export, zoo
 from splitzoo.export.manifest import Manifest
-from splitzoo.export.split import export_split
 from splitzoo.profile.flops import count_flops
 from splitzoo.zoo.split_model import SplitModel
 
@@ -106,7 +105,7 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
     """Export a bundle, or find out why it cannot be."""
     folder, start = work / kind.folder, time.perf_counter()
     try:
-        manifest = export_split(
+        manifest = export.split(
             model,
             folder,
             target=kind.target,
@@ -136,7 +135,7 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
 
 def effect_of(manifest: Manifest) -> PrecisionReport | None:
     """Return what a precision below fp32 changed."""
-    found = manifest.effect
+    found = manifest.precision_report
     if found is None:
         return None
     return PrecisionReport(

@@ -14,7 +14,7 @@ from splitrun.files import check_free, new_folder
 
 from ..export.manifest import Manifest
 from ..export.readme import target_words
-from ..export.verify import read_manifest
+from ..export.verification import read_manifest
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord

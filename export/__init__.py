@@ -2,7 +2,7 @@
 
 >>> from splitzoo import export, zoo
 >>> model = zoo.load("splittable_resnet50-fp-beta0.08", pretrained=False)
->>> export.export_split(model, "bundle", target="cpu")
+>>> export.split(model, "bundle", target="cpu")
 """
 
 from typing import TYPE_CHECKING
@@ -11,17 +11,17 @@ from splitrun.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .manifest import Manifest
-    from .run import run_bundle
-    from .split import export_split
-    from .verify import verify_bundle
+    from .running import run
+    from .splitting import split
+    from .verification import verify
 
 _HOME = {
     "Manifest": ".manifest",
-    "export_split": ".split",
-    "run_bundle": ".run",
-    "verify_bundle": ".verify",
+    "split": ".splitting",
+    "run": ".running",
+    "verify": ".verification",
 }
 
-__all__ = ["Manifest", "export_split", "run_bundle", "verify_bundle"]
+__all__ = ["Manifest", "run", "split", "verify"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -119,9 +119,9 @@ def split(
     with console.steps() as step:
         step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
-        from .split import export_split
+        from .. import export
 
-        manifest = export_split(built, folder, **options, progress=step)
+        manifest = export.split(built, folder, **options, progress=step)
 
     def show() -> None:
         parity = manifest.parity
@@ -134,7 +134,7 @@ def split(
             ),
             ("precision", manifest.precision),
             ("entropy coding", _coding(manifest.coding.calibration)),
-            *(_effect(manifest.effect) if manifest.effect else ()),
+            *(_report_rows(manifest.precision_report) if manifest.precision_report else ()),
             (
                 "symbols differing",
                 f"{parity.symbols_differing:,} of {parity.symbols:,}, on "
@@ -209,9 +209,9 @@ def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> 
     console = Console(json)
     with console.steps() as step:
         step("checking")
-        from .verify import verify_bundle
+        from .. import export
 
-        result = verify_bundle(bundle, trust=trust)
+        result = export.verify(bundle, trust=trust)
 
     def show() -> None:
         test = result.selftest
@@ -253,9 +253,9 @@ def run(
         step("running both halves")
         from splitrun.bundle import open_bundle
 
-        from .run import run_bundle
+        from .. import export
 
-        results = run_bundle(bundle, images, top=top, trust=trust)
+        results = export.run(bundle, images, top=top, trust=trust)
         opened = open_bundle(bundle)
 
     def show() -> None:
@@ -273,33 +273,33 @@ def run(
         console.hint("The weights are random: these answers mean nothing.")
 
 
-def _effect(effect: "PrecisionReport") -> list[tuple[str, str]]:
+def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
     """Say what a precision below fp32 changes."""
-    where = f"{effect.held_out} {'images' if effect.images else 'made images'}"
+    where = f"{report.held_out} {'images' if report.real_images else 'made images'}"
     changes = (
-        f"{effect.flips:.2%} of the symbols differ, by up to {effect.largest_difference}"
-        if effect.symbols
-        else f"what is sent differs by up to {effect.sent_error:.1%} of the largest"
+        f"{report.flips:.2%} of the symbols differ, by up to {report.largest_difference}"
+        if report.symbols
+        else f"what is sent differs by up to {report.sent_error:.1%} of the largest"
     )
     rows = [
         (
             "against fp32",
-            f"{changes}; payload {effect.rate_inflation:+.2%}; {where}",
+            f"{changes}; payload {report.rate_inflation:+.2%}; {where}",
         )
     ]
-    if effect.correct is not None and effect.correct_fp32 is not None:
+    if report.correct is not None and report.correct_fp32 is not None:
         rows.append(
             (
                 "named right",
-                f"{effect.correct} of {effect.labelled} images, in fp32 {effect.correct_fp32}",
+                f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}",
             )
         )
-    rows += [("accepted", what) for what in effect.accepted]
+    rows += [("accepted", what) for what in report.accepted]
     return rows
 
 
 def _runs_code(manifest: "Manifest", folder: Path) -> bool:
-    from .verify import can_hold_code
+    from .verification import can_hold_code
 
     return any(can_hold_code(folder, graph.engine) for graph in manifest.graphs.values())
 

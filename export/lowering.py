@@ -14,12 +14,12 @@ from .precision.integers import Integers
 from .precision.keep import KEPT, Keep
 
 if TYPE_CHECKING:
-    from .precision.report import Images
+    from .precision.report import CalibrationImages
 
 __all__ = ["KEPT", "Keep", "Lowering"]
 
 _MOST_CALIBRATED = 128
-"""Images whose ranges are taken; more change them little, and take as much longer."""
+"""CalibrationImages whose ranges are taken; more change them little, and take as much longer."""
 
 
 class Lowering:
@@ -40,7 +40,7 @@ class Lowering:
         model: SplitModel,
         precision: str,
         keep: tuple[Keep, ...],
-        images: "Images | None",
+        images: "CalibrationImages | None",
     ) -> None:
         self._preprocessing = model.spec.preprocessing
         self._precision, self._keep, self._images = precision, keep, images

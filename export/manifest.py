@@ -102,7 +102,7 @@ class PrecisionReport(_Part):
     calibrated: int = Field(description="images that ranges were taken from")
     skipped: int = Field(description="images of the folder that could not be read")
     held_out: int = Field(description="others, or made images, that were compared")
-    images: bool = Field(description="false where the images compared were made")
+    real_images: bool = Field(description="whether photographs were compared; else made images")
     symbols: int = Field(description="compared")
     flips: float = Field(description="share of the symbols that differ from fp32's")
     changed: float = Field(description="how many differ for each that is not 0")
@@ -152,6 +152,8 @@ class Manifest(_Part):
     selftest: str
     requirements: list[str]
     parity: Parity
-    effect: PrecisionReport | None = Field(default=None, description="of a precision below fp32")
+    precision_report: PrecisionReport | None = Field(
+        default=None, description="what a precision below fp32 changes"
+    )
     provenance: Provenance
     files: dict[str, Sha256] = Field(description="SHA-256 of every file but this one")

@@ -23,7 +23,7 @@ def has_hyperprior(spec: ModelSpec) -> bool:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What :func:`splitzoo.export.export_split` was asked for; see there."""
+    """What :func:`splitzoo.export.split` was asked for; see there."""
 
     target: str
     precision: str

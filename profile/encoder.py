@@ -12,8 +12,8 @@ from splitrun.measure import measure_steps, peak_memory_bytes
 
 from .. import __version__, zoo
 from ..export.recording import seeded_image
-from ..export.run import bench_bundle
-from ..export.verify import read_manifest
+from ..export.running import bench_bundle
+from ..export.verification import read_manifest
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops

@@ -16,7 +16,7 @@ from splitrun.errors import BitstreamError, DatasetError
 from splitrun.halves import Device, Edge
 from splitrun.predictions.detection import DetectionSettings, detect
 
-from ..export.verify import check_code, read_manifest
+from ..export.verification import check_code, read_manifest
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Sample
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result

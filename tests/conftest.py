@@ -49,7 +49,7 @@ def bundle(model, tmp_path_factory):
     from splitzoo import export
 
     folder = tmp_path_factory.mktemp("exported") / "bundle"
-    export.export_split(model, folder)
+    export.split(model, folder)
     return folder
 
 
@@ -59,7 +59,7 @@ def tiny_bundle(tiny_model, tmp_path_factory):
     from splitzoo import export
 
     folder = tmp_path_factory.mktemp("exported") / "tiny"
-    export.export_split(tiny_model, folder)
+    export.split(tiny_model, folder)
     return folder
 
 

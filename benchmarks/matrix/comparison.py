@@ -21,8 +21,8 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, SplitzooError
 from splitrun.halves import Device, Edge
 from splitrun.signals import check_stopped
+from splitzoo import export
 from splitzoo.export.precision.report import read_images
-from splitzoo.export.split import export_split
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.split_model import SplitModel
@@ -190,7 +190,7 @@ def compare_runtimes(
         progress(f"{model.spec.name}: {name}")
         try:
             bundle = folder / f"{model.spec.name}-{target}-{precision}"
-            export_split(
+            export.split(
                 model,
                 bundle,
                 target=target,

@@ -16,8 +16,8 @@ from splitrun.errors import (
     SplitzooError,
     UnknownNameError,
 )
+from splitzoo import export
 from splitzoo.export.manifest import Manifest
-from splitzoo.export.split import export_split
 from splitzoo.export.targets import TARGETS
 from splitzoo.zoo.split_model import SplitModel
 
@@ -101,7 +101,7 @@ def measure_cell(model: SplitModel, column: Column, images: Path) -> Cell:
 
 def _export(model: SplitModel, column: Column, images: Path, folder: Path) -> Cell:
     lower = column.precision != "fp32"
-    manifest = export_split(
+    manifest = export.split(
         model,
         folder,
         target=column.target,
@@ -119,7 +119,7 @@ def _export(model: SplitModel, column: Column, images: Path, folder: Path) -> Ce
 
 
 def _cell(column: Column, manifest: Manifest) -> Cell:
-    parity, effect = manifest.parity, manifest.effect
+    parity, effect = manifest.parity, manifest.precision_report
     return Cell(
         column=column.title,
         state="exported",

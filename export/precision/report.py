@@ -37,7 +37,7 @@ _MADE = 16
 
 
 @dataclass(frozen=True)
-class Images:
+class CalibrationImages:
     """A folder of images, parted.
 
     Attributes:
@@ -53,7 +53,7 @@ class Images:
     skipped: int
 
 
-def read_images(model: SplitModel, folder: Path) -> Images:
+def read_images(model: SplitModel, folder: Path) -> CalibrationImages:
     """Find the images of a folder that can be read, and part them.
 
     Raises:
@@ -76,7 +76,9 @@ def read_images(model: SplitModel, folder: Path) -> Images:
         usable.append(path)
     check_enough(folder, len(chosen), len(usable))
     fitted, held_out = parted(usable)
-    return Images(fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable))
+    return CalibrationImages(
+        fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable)
+    )
 
 
 def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
@@ -96,7 +98,7 @@ def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, 
 def measure_precision(
     model: SplitModel,
     bundle: Bundle,
-    images: Images | None,
+    images: CalibrationImages | None,
     kept: list[str],
     records: Sequence[Record] = (),
 ) -> PrecisionReport:
@@ -134,7 +136,7 @@ def measure_precision(
         calibrated=len(images.fitted) if images else 0,
         skipped=images.skipped if images else 0,
         held_out=len(payloads),
-        images=images is not None,
+        real_images=images is not None,
         symbols=compared.symbols,
         flips=compared.differing / max(compared.symbols, 1),
         changed=compared.changed,
@@ -185,7 +187,7 @@ def _answer(edge: Edge, stream: bytes) -> int | None:
 
 
 def _images(
-    preprocessing: Preprocessing, images: Images | None
+    preprocessing: Preprocessing, images: CalibrationImages | None
 ) -> Iterable[tuple[NDArray[np.float32], int | None]]:
     if images is None:
         yield from ((seeded_image(preprocessing, number), None) for number in range(_MADE))
@@ -194,42 +196,42 @@ def _images(
             yield preprocessing.load(path), images.classes.get(path)
 
 
-def beyond(effect: PrecisionReport, limits: Limits, precision: str) -> list[str]:
+def exceeded_limits(report: PrecisionReport, limits: Limits, precision: str) -> list[str]:
     """Return what is beyond the limits, in words."""
     found, most = [], MOST_INFLATION[precision]
-    if effect.most_changed > limits.changed:
+    if report.most_changed > limits.changed:
         found.append(
-            f"of the symbols that are not 0, {effect.changed:.2%} differ, in one image up to "
-            f"{effect.most_changed:.2%} ({limits.changed:.0%} may)"
+            f"of the symbols that are not 0, {report.changed:.2%} differ, in one image up to "
+            f"{report.most_changed:.2%} ({limits.changed:.0%} may)"
         )
-    if effect.sent_error > limits.sent_tolerance:
+    if report.sent_error > limits.sent_tolerance:
         found.append(
-            f"what is sent differs by {effect.sent_error:.1%} of the largest "
+            f"what is sent differs by {report.sent_error:.1%} of the largest "
             f"({limits.sent_tolerance:.0%} is allowed)"
         )
-    if effect.largest_difference > limits.difference:
+    if report.largest_difference > limits.difference:
         found.append(
-            f"a symbol differs by {effect.largest_difference} ({limits.difference} is allowed)"
+            f"a symbol differs by {report.largest_difference} ({limits.difference} is allowed)"
         )
-    if abs(effect.rate_inflation) > most:
-        found.append(f"the payload changes by {effect.rate_inflation:+.1%} ({most:.0%} is allowed)")
-    if effect.correct is not None and effect.correct_fp32 is not None:
-        lost = effect.correct_fp32 - effect.correct
-        if lost > 1 + MOST_POINTS / 100 * effect.labelled:
+    if abs(report.rate_inflation) > most:
+        found.append(f"the payload changes by {report.rate_inflation:+.1%} ({most:.0%} is allowed)")
+    if report.correct is not None and report.correct_fp32 is not None:
+        lost = report.correct_fp32 - report.correct
+        if lost > 1 + MOST_POINTS / 100 * report.labelled:
             found.append(
-                f"{lost} of {effect.labelled} images are no longer named correctly "
+                f"{lost} of {report.labelled} images are no longer named correctly "
                 f"({MOST_POINTS} points and one image are allowed)"
             )
     return found
 
 
-def check_limits(effect: PrecisionReport, limits: Limits, precision: str) -> None:
-    """Refuse an effect that is beyond the limits.
+def check_limits(report: PrecisionReport, limits: Limits, precision: str) -> None:
+    """Refuse a report that is beyond the limits.
 
     Raises:
         ParityError: It is, with all that is.
     """
-    if found := beyond(effect, limits, precision):
+    if found := exceeded_limits(report, limits, precision):
         raise ParityError(
             f"In {precision}, {'; '.join(found)}.",
             next_step="Keep more in fp32 (--keep-fp32 last --keep-fp32 gdn), give other "

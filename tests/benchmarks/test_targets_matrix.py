@@ -14,7 +14,6 @@ from splitrun.halves import Device, Edge
 from splitrun.record import Record
 from splitzoo import export, zoo
 from splitzoo.export.targets import TARGETS
-from splitzoo.export.verify import verify_bundle
 
 CLASSIFICATION, DETECTION, SEGMENTATION = TASKS
 HERE = ("cpu", "raspberrypi", "jetson", "openvino", "torchscript", "torch")
@@ -52,7 +51,7 @@ def bundles(model, tmp_path_factory):
         key = (task, kind, target, *sorted(options.items()))
         if key not in made:
             made[key] = folder / f"{len(made)}"
-            export.export_split(model(task, kind), made[key], target=target, **options)
+            export.split(model(task, kind), made[key], target=target, **options)
         return made[key]
 
     return bundle
@@ -60,7 +59,7 @@ def bundles(model, tmp_path_factory):
 
 @pytest.mark.parametrize(("task", "kind", "target"), CASES)
 def test_the_target_computes_what_pytorch_does(bundles, task, kind, target) -> None:
-    verified = verify_bundle(bundles(task, kind, target), trust=True)
+    verified = export.verify(bundles(task, kind, target), trust=True)
     manifest, selftest = verified.manifest, verified.selftest
     assert ("hyper" in manifest.graphs) == (kind in WITH_SCALES)
     assert ("boxes" in manifest.graphs) == (task == DETECTION)
@@ -123,9 +122,7 @@ def test_a_hyperprior_for_any_number_of_images(bundles, target) -> None:
 @pytest.mark.parametrize("target", [one for one in HERE if one != "raspberrypi"])
 def test_a_detector_takes_one_image_on_every_target(model, tmp_path, target) -> None:
     with pytest.raises(BundleError, match="a detector, takes one image"):
-        export.export_split(
-            model(DETECTION, "fp"), tmp_path / "bundle", target=target, dynamic_batch=True
-        )
+        export.split(model(DETECTION, "fp"), tmp_path / "bundle", target=target, dynamic_batch=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,7 +130,7 @@ def test_a_detector_takes_one_image_on_every_target(model, tmp_path, target) -> 
 def test_scales_are_not_left_to_an_engine_that_rounds(model, tmp_path, kind) -> None:
     pytest.importorskip("openvino", reason="the target openvino needs it")
     with pytest.raises(BundleError, match="must compute the same scale indexes") as caught:
-        export.export_split(
+        export.split(
             model(CLASSIFICATION, kind), tmp_path / "b", target="openvino", precision="bf16"
         )
     assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"

@@ -128,7 +128,7 @@ def test_what_is_not_exported_has_its_reason(
     def refuse(*_, **__) -> None:
         raise error
 
-    monkeypatch.setattr(targets_cell, "export_split", refuse)
+    monkeypatch.setattr(targets_cell.export, "split", refuse)
     cell = measure_cell(tiny_model, Column("cpu", "fp32"), tmp_path)
     assert (cell.column, cell.state, cell.reason) == ("cpu fp32", state, reason)
 
@@ -140,7 +140,7 @@ def test_what_another_library_refuses_has_failed(tiny_model, monkeypatch, tmp_pa
         except RuntimeError as error:
             raise BundleError(f"It cannot write {folder}: {error}") from error
 
-    monkeypatch.setattr(targets_cell, "export_split", refuse)
+    monkeypatch.setattr(targets_cell.export, "split", refuse)
     cell = measure_cell(tiny_model, Column("cpu", "fp32"), tmp_path)
     assert (cell.state, cell.reason) == (
         "failed",

@@ -44,7 +44,7 @@ def manifest(bundle):
 @pytest.fixture(scope="module")
 def dynamic_bundle(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dynamic") / "bundle"
-    export.export_split(tiny_model, folder, dynamic_batch=True)
+    export.split(tiny_model, folder, dynamic_batch=True)
     return folder
 
 
@@ -273,7 +273,7 @@ def test_requirements_are_what_the_runtime_imports(bundle) -> None:
 def unnamed_export(tiny_model, tmp_path_factory):
     """The tiny model exported once more, by a caller who says nothing about its weights."""
     folder = tmp_path_factory.mktemp("again") / "bundle"
-    return folder, export.export_split(tiny_model, folder)
+    return folder, export.split(tiny_model, folder)
 
 
 @pytest.mark.parametrize("file", [*GRAPHS, "tables.npz", "selftest.npz", "labels.json"])
@@ -384,7 +384,7 @@ def foreign_graphs(monkeypatch, tiny_bundle):
 
 def test_failed_parity_leaves_nothing_behind(foreign_graphs, other_model, tmp_path) -> None:
     with pytest.raises(ParityError):
-        export.export_split(other_model, tmp_path / "bundle")
+        export.split(other_model, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -394,7 +394,7 @@ def test_failed_parity_leaves_an_empty_folder_as_it_was(
     folder = tmp_path / "bundle"
     folder.mkdir()
     with pytest.raises(ParityError):
-        export.export_split(other_model, folder)
+        export.split(other_model, folder)
     assert [*tmp_path.iterdir(), *folder.iterdir()] == [folder]
 
 
@@ -415,7 +415,7 @@ def steps(monkeypatch):
 def test_a_taken_folder_is_refused_before_any_work(tiny_model, tmp_path, steps) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists and is not empty"):
-        export.export_split(tiny_model, tmp_path, progress=steps.append)
+        export.split(tiny_model, tmp_path, progress=steps.append)
     assert steps == []
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -424,14 +424,14 @@ def test_a_taken_file_name_is_refused_before_any_work(tiny_model, tmp_path, step
     taken = tmp_path / "bundle"
     taken.write_text("mine")
     with pytest.raises(OutputError, match="a file of that name exists"):
-        export.export_split(tiny_model, taken, progress=steps.append)
+        export.split(tiny_model, taken, progress=steps.append)
     assert steps == []
     assert taken.read_text() == "mine"
 
 
 def test_an_unknown_target_is_answered_with_the_right_one(tiny_model, tmp_path, steps) -> None:
     with pytest.raises(UnknownNameError) as caught:
-        export.export_split(tiny_model, tmp_path / "b", target="cpuu", progress=steps.append)
+        export.split(tiny_model, tmp_path / "b", target="cpuu", progress=steps.append)
     assert (caught.value.kind, caught.value.matches) == ("target", ("cpu",))
     assert steps == []
     assert not (tmp_path / "b").exists()

@@ -275,7 +275,7 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
 ) -> None:
     options = {"target": target, "precision": precision, "accept": True, "keep_tables": True}
     folder = photos[0].parent if precision == "int8" else None
-    export.export_split(mshp, tmp_path / "b", calibration=folder, **options)
+    export.split(mshp, tmp_path / "b", calibration=folder, **options)
     bundle = open_bundle(tmp_path / "b")
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     for image in images(mshp):
@@ -291,5 +291,5 @@ def test_a_device_that_computes_nothing_is_refused(tmp_path, photos, precision) 
     model = zoo.build(small_spec(TASK, "jpeg"))
     options = {"target": "jetson", "precision": precision, "calibration": photos[0].parent}
     with pytest.raises(BundleError, match=f"nothing to compute in {precision}"):
-        export.export_split(model, tmp_path / "b", **options)
+        export.split(model, tmp_path / "b", **options)
     assert list(tmp_path.iterdir()) == []

@@ -17,29 +17,28 @@ from splitrun.halves import Device, Edge
 from splitrun.limits import LIMITS, Limits, limits_of
 from splitrun.selftest import Compared, compare_symbols
 from splitzoo import export, zoo
-from splitzoo.export import split as splitting
+from splitzoo.export import splitting
 from splitzoo.export.manifest import PrecisionReport
 from splitzoo.export.options import ExportOptions, has_hyperprior
 from splitzoo.export.precision.report import (
-    Images,
-    beyond,
+    CalibrationImages,
     check_limits,
+    exceeded_limits,
     measure_precision,
     read_images,
 )
-from splitzoo.export.verify import verify_bundle
 from splitzoo.zoo import get_spec
 
 INT8 = LIMITS["int8"]
 
 
-def effect(**changes) -> PrecisionReport:
+def report(**changes) -> PrecisionReport:
     facts = {
-        **{"calibrated": 30, "skipped": 0, "held_out": 200, "photos": True},
+        **{"calibrated": 30, "skipped": 0, "held_out": 200, "real_images": True},
         **{"flips": 0.001, "changed": 0.05, "most_changed": 0.08, "largest_difference": 1},
         **{"symbols": 1000, "sent_error": 0.0},
         **{"payload_bytes_fp32": 1000.0, "payload_bytes": 1010.0},
-        **{"labelled": 200, "correct_fp32": 150, "right": 149},
+        **{"labelled": 200, "correct_fp32": 150, "correct": 149},
     }
     return PrecisionReport(**facts | changes)
 
@@ -55,30 +54,32 @@ def effect(**changes) -> PrecisionReport:
         ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
         ({"payload_bytes": 1051.0}, r"the payload changes by \+5\.1% \(5% is allowed\)"),
         ({"payload_bytes": 620.0}, r"the payload changes by -38\.0%"),
-        ({"right": 147}, "3 of 200 photos are no longer named right"),
+        ({"correct": 147}, "3 of 200 images are no longer named correctly"),
     ],
 )
 def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) -> None:
-    assert beyond(effect(), INT8, "int8") == []
+    assert exceeded_limits(report(), INT8, "int8") == []
     with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
-        check_limits(effect(**changes), INT8, "int8")
+        check_limits(report(**changes), INT8, "int8")
     assert "--accept" in caught.value.next_step
 
 
 def test_fp16_may_change_the_payload_less_than_int8() -> None:
-    fp16 = effect(most_changed=0.001, payload_bytes=1011.0)
-    assert beyond(fp16, LIMITS["int8"], "int8") == []
-    assert beyond(fp16, LIMITS["fp16"], "fp16") == ["the payload changes by +1.1% (1% is allowed)"]
+    fp16 = report(most_changed=0.001, payload_bytes=1011.0)
+    assert exceeded_limits(fp16, LIMITS["int8"], "int8") == []
+    assert exceeded_limits(fp16, LIMITS["fp16"], "fp16") == [
+        "the payload changes by +1.1% (1% is allowed)"
+    ]
 
 
 def test_one_image_more_or_less_is_no_loss() -> None:
-    assert beyond(effect(right=148), INT8, "int8") == []
-    assert beyond(effect(labelled=0, right=None, correct_fp32=None), INT8, "int8") == []
-    assert beyond(effect(right=200), INT8, "int8") == []
+    assert exceeded_limits(report(correct=148), INT8, "int8") == []
+    assert exceeded_limits(report(labelled=0, correct=None, correct_fp32=None), INT8, "int8") == []
+    assert exceeded_limits(report(correct=200), INT8, "int8") == []
 
 
 def test_rate_inflation_is_the_growth_of_the_payload() -> None:
-    assert effect().rate_inflation == pytest.approx(0.01)
+    assert report().rate_inflation == pytest.approx(0.01)
 
 
 def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
@@ -169,7 +170,7 @@ def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) ->
 
     monkeypatch.setattr(Device, "tensors", shifted)
     found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, [])
-    assert (found.photos, found.largest_difference) == (False, 2)
+    assert (found.real_images, found.largest_difference) == (False, 2)
     assert found.flips == pytest.approx(0.25, abs=1e-3)
 
 
@@ -181,7 +182,7 @@ def changed(monkeypatch):
     """Exports find that a precision changes much."""
 
     def change(**changes) -> None:
-        monkeypatch.setattr(splitting, "measure_precision", lambda *_: effect(**changes))
+        monkeypatch.setattr(splitting, "measure_precision", lambda *_: report(**changes))
 
     return change
 
@@ -207,23 +208,23 @@ def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, t
     pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
     changed(changed=0.2, most_changed=0.3, largest_difference=4)
     options = {"target": "openvino", "precision": "bf16", "accept": True}
-    manifest = export.export_split(tiny_model, tmp_path / "b", **options)
-    assert manifest.effect is not None
-    assert len(manifest.effect.accepted) == 2
+    manifest = export.split(tiny_model, tmp_path / "b", **options)
+    assert manifest.precision_report is not None
+    assert len(manifest.precision_report.accepted) == 2
     bundle = open_bundle(tmp_path / "b")
     assert bundle.limits == Limits(**{**asdict(LIMITS["bf16"]), "changed": 0.6, "difference": 8})
     assert "--accept" in manifest.provenance.command
     assert (
         "Beyond the limits, and accepted: of the symbols" in (tmp_path / "b/README.md").read_text()
     )
-    assert verify_bundle(tmp_path / "b").manifest.effect == manifest.effect
+    assert export.verify(tmp_path / "b").manifest.precision_report == manifest.precision_report
     # Without the word for it, the same limits are too lenient.
     path = tmp_path / "b/manifest.json"
     document = json.loads(path.read_text())
-    document["effect"]["accepted"] = []
+    document["precision_report"]["accepted"] = []
     path.write_text(json.dumps(document))
     with pytest.raises(BundleError, match=r"allows changed of 0\.6; .* 0\.1 in bf16"):
-        verify_bundle(tmp_path / "b")
+        export.verify(tmp_path / "b")
 
 
 def test_int8_without_images_is_refused_before_anything_is_loaded(
@@ -277,33 +278,33 @@ def test_images_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
     words = ("--random-weights", "--precision", "int8", "--calibration", tmp_path / "night")
     words = (tiny_folder, *words, "--keep-tables", "-o", tmp_path / "b")
     result = splitzoo("export", "split", *words)
-    refused(result, "in one image up to", "give other photos", code=3)
+    refused(result, "in one image up to", "give other images", code=3)
     assert not (tmp_path / "b").exists()
     assert splitzoo("export", "split", *words, "--accept")[0] == 0
-    found = verify_bundle(tmp_path / "b").manifest
-    assert found.effect is not None
-    assert found.effect.accepted
+    found = export.verify(tmp_path / "b").manifest
+    assert found.precision_report is not None
+    assert found.precision_report.accepted
 
 
 def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
     tiny_model, photos, tmp_path
 ) -> None:
     options = {"precision": "int8", "accept": True, "calibration": photos[0].parent}
-    manifest = export.export_split(tiny_model, tmp_path / "b", **options, keep_tables=True)
-    assert manifest.effect is not None
-    assert manifest.effect.accepted == []
+    manifest = export.split(tiny_model, tmp_path / "b", **options, keep_tables=True)
+    assert manifest.precision_report is not None
+    assert manifest.precision_report.accepted == []
     assert manifest.parity.limits.changed == INT8.changed
-    verify_bundle(tmp_path / "b")
+    export.verify(tmp_path / "b")
 
 
 def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "feature-jpeg"))
     options = {"precision": "int8", "calibration": photos[0].parent, "accept": True}
-    manifest = export.export_split(model, tmp_path / "b", **options)
-    assert manifest.effect is not None
-    assert (manifest.effect.symbols, manifest.effect.flips) == (0, 0)
-    assert 0 < manifest.effect.sent_error < 1
-    said = f"{100 * manifest.effect.sent_error:.1f}%"
+    manifest = export.split(model, tmp_path / "b", **options)
+    assert manifest.precision_report is not None
+    assert (manifest.precision_report.symbols, manifest.precision_report.flips) == (0, 0)
+    assert 0 < manifest.precision_report.sent_error < 1
+    said = f"{100 * manifest.precision_report.sent_error:.1f}%"
     assert (
         f"what is sent differs by, of the largest | | {said}"
         in (tmp_path / "b/README.md").read_text()
@@ -313,16 +314,16 @@ def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> 
 def test_a_image_whose_scales_differ_is_not_named_right(photos, monkeypatch, tmp_path) -> None:
     """PyTorch's own answer is what it is held against: its stream may be beyond the edge too."""
     model = zoo.build(small_spec("image-classification", "shp")).eval()
-    export.export_split(model, tmp_path / "b")
+    export.split(model, tmp_path / "b")
 
     def lost(*_: object) -> None:
         raise DesyncError("other scales")
 
     monkeypatch.setattr(Edge, "decode", lost)
     classes = dict.fromkeys(photos, 0)
-    given = Images([], list(photos), classes, 0)
+    given = CalibrationImages([], list(photos), classes, 0)
     found = measure_precision(model, open_bundle(tmp_path / "b"), given, [])
-    assert (found.labelled, found.right) == (len(photos), 0)
+    assert (found.labelled, found.correct) == (len(photos), 0)
 
 
 def test_tables_that_cannot_be_fitted_are_an_error_where_nothing_else_is_asked(

@@ -25,9 +25,7 @@ from splitzoo.export.formats.base import Source, check_packages
 from splitzoo.export.formats.openvino_ir import OpenVinoFormat
 from splitzoo.export.formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
 from splitzoo.export.formats.torch_tensorrt import TorchTensorRTFormat
-from splitzoo.export.run import run_bundle
 from splitzoo.export.targets import TARGETS
-from splitzoo.export.verify import verify_bundle
 
 HERE = ("cpu", "raspberrypi", "openvino", "torchscript", "torch")
 
@@ -48,7 +46,7 @@ def bundles(tiny_model, tmp_path_factory):
         key = (target, *sorted(options.items()))
         if key not in made:
             made[key] = folder / f"{len(made)}"
-            export.export_split(tiny_model, made[key], target=target, **options)
+            export.split(tiny_model, made[key], target=target, **options)
         return made[key]
 
     return bundle
@@ -67,7 +65,7 @@ def test_symbols_of_every_target_are_pytorchs(bundles, tiny_model, target) -> No
     differ = symbols != record.sent["symbols"]
     assert not np.any(differ & ~record.ties["symbols"])
     assert (bundle.target, bundle.precision) == (target, "fp32")
-    assert verify_bundle(bundle.folder, trust=True).selftest.output_relative_error <= 1e-4
+    assert export.verify(bundle.folder, trust=True).selftest.output_relative_error <= 1e-4
 
 
 @pytest.mark.parametrize("target", ["cpu", "openvino", "torchscript", "torch"])
@@ -168,7 +166,7 @@ def test_graphs_that_can_hold_code_are_run_for_the_trusting_alone(
     ):
         refused(splitzoo(*command), f"device graph, for {target}, can hold code", "--trust")
     with pytest.raises(BundleError, match="can hold code"):
-        run_bundle(bundle, [photo])
+        export.run(bundle, [photo])
     code, out, _ = splitzoo("export", "run", "--trust", bundle, photo, "--json")
     assert code == 0
     assert json.loads(out)[0]["engine"].startswith("torch ")
@@ -301,14 +299,14 @@ def test_what_a_target_has_not_is_answered_with_what_it_has(
     tiny_model, tmp_path, options, kind, matches
 ) -> None:
     with pytest.raises(UnknownNameError) as caught:
-        export.export_split(tiny_model, tmp_path / "b", **options)
+        export.split(tiny_model, tmp_path / "b", **options)
     assert (caught.value.kind, caught.value.matches) == (kind, matches)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ahead_of_time_is_for_torch(tiny_model, tmp_path) -> None:
     with pytest.raises(BundleError, match="cpu has nothing to compile ahead of time"):
-        export.export_split(tiny_model, tmp_path / "b", aot=True)
+        export.split(tiny_model, tmp_path / "b", aot=True)
 
 
 def test_the_targets_are_listed(splitzoo) -> None:
@@ -324,8 +322,8 @@ def test_the_targets_are_listed(splitzoo) -> None:
 def test_a_library_compiled_ahead_of_time(bundles, photo) -> None:
     bundle = bundles("torch", aot=True)
     assert open_bundle(bundle).device.engine == "aotinductor"
-    assert verify_bundle(bundle, trust=True).selftest.symbols == 4 * 55 * 55
-    assert run_bundle(bundle, [photo], trust=True)[0].stream_bytes > 0
+    assert export.verify(bundle, trust=True).selftest.symbols == 4 * 55 * 55
+    assert export.run(bundle, [photo], trust=True)[0].stream_bytes > 0
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def bundle(rtx, tmp_path_factory):
     """A hyperprior's bundle for the CPU, for any number of images."""
     folder = tmp_path_factory.mktemp("cpu") / "bundle"
     model = zoo.build(small_spec("image-classification", "mshp"))
-    export.export_split(model, folder, target="cpu", dynamic_batch=True)
+    export.split(model, folder, target="cpu", dynamic_batch=True)
     return open_bundle(folder)
 
 

@@ -37,7 +37,7 @@ def labelled(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def labelled_bundle(labelled, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled") / "bundle"
-    export.export_split(zoo.load(labelled), folder)
+    export.split(zoo.load(labelled), folder)
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, SplitzooError
 from splitrun.halves import Device, Edge
-from splitzoo.export import verify_bundle
+from splitzoo import export
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def manifest(damaged):
 
 def refused_by_both(folder: Path, saying: str) -> None:
     """The board's reader and the whole check refuse, for the same reason."""
-    for read in (open_bundle, verify_bundle):
+    for read in (open_bundle, export.verify):
         with pytest.raises(BundleError) as caught:
             read(folder)
         assert saying in str(caught.value)
 
 
 def test_the_undamaged_bundle_is_verified(tiny_bundle, tiny_model) -> None:
-    result = verify_bundle(tiny_bundle)
+    result = export.verify(tiny_bundle)
     assert result.files == len(result.manifest.files)
     assert result.manifest.spec == tiny_model.spec
     assert result.selftest.symbols == 4 * 55 * 55
@@ -263,12 +263,12 @@ def test_a_value_of_another_type_or_range_is_damage(manifest, keys, value) -> No
 )
 def test_verify_holds_the_whole_manifest_to_its_schema(manifest, keys, value) -> None:
     with pytest.raises(BundleError, match=rf"is no valid manifest: {keys.replace('/', '.')}: "):
-        verify_bundle(manifest(keys, value))
+        export.verify(manifest(keys, value))
 
 
 def test_an_unknown_target_is_refused(manifest) -> None:
     with pytest.raises(SplitzooError, match="No target is named 'abacus'"):
-        verify_bundle(manifest("target", "abacus"))
+        export.verify(manifest("target", "abacus"))
 
 
 @pytest.mark.parametrize(("graph", "half"), [("device", Device), ("edge", Edge)])
@@ -277,7 +277,7 @@ def test_an_unknown_engine_is_named_with_the_known_ones(manifest, graph, half) -
     with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
         half(open_bundle(damaged))
     with pytest.raises(BundleError, match="abacus"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 def test_an_unknown_coder_is_named_with_the_known_ones(manifest) -> None:
@@ -286,7 +286,7 @@ def test_an_unknown_coder_is_named_with_the_known_ones(manifest) -> None:
         with pytest.raises(BundleError, match=r"The coder 'abacus' is unknown; .*factorized, "):
             half(open_bundle(damaged))
     with pytest.raises(BundleError, match="abacus"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 def test_a_coder_of_other_tables_is_refused(manifest) -> None:
@@ -294,7 +294,7 @@ def test_a_coder_of_other_tables_is_refused(manifest) -> None:
     with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*it holds cdf\.npy"):
         open_bundle(damaged).codec()
     with pytest.raises(BundleError, match="entropy tables"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 # Paths that leave the folder
@@ -380,7 +380,7 @@ def test_a_missing_part_is_named(damaged, name) -> None:
 def test_any_missing_file_is_named_by_the_check(damaged, name) -> None:
     (damaged / name).unlink()
     with pytest.raises(BundleError, match=f"The bundle lacks {name}"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 @pytest.mark.parametrize("name", [*PARTS, *OTHERS])
@@ -391,7 +391,7 @@ def test_a_changed_byte_is_found_in_any_file(damaged, name, place) -> None:
     content[int(place * (len(content) - 1))] ^= 0x01
     path.write_bytes(content)
     with pytest.raises(BundleError, match=f"{name} was changed") as caught:
-        verify_bundle(damaged)
+        export.verify(damaged)
     assert caught.value.next_step == "Copy or export the bundle again."
 
 
@@ -400,7 +400,7 @@ def test_an_added_byte_is_found(damaged, name) -> None:
     with (damaged / name).open("ab") as file:
         file.write(b"\n")
     with pytest.raises(BundleError, match=f"{name} was changed"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 @pytest.mark.parametrize(
@@ -410,21 +410,21 @@ def test_an_unlisted_file_is_named(damaged, name) -> None:
     (damaged / name).parent.mkdir(parents=True, exist_ok=True)
     (damaged / name).write_text("extra")
     with pytest.raises(BundleError, match=f"that its manifest does not name: {name}"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 def test_what_python_leaves_beside_the_runtime_is_no_damage(damaged) -> None:
     cache = damaged / "splitrun" / "__pycache__"
     cache.mkdir(exist_ok=True)
     (cache / "cli.cpython-311.pyc").write_bytes(b"compiled")
-    verify_bundle(damaged)
+    export.verify(damaged)
 
 
 def test_a_python_cache_where_no_python_lies_is_unlisted(damaged) -> None:
     (damaged / "device" / "__pycache__").mkdir()
     (damaged / "device" / "__pycache__" / "weights.bin").write_bytes(b"extra")
     with pytest.raises(BundleError, match="that its manifest does not name"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
@@ -432,7 +432,7 @@ def test_an_unlisted_linked_folder_is_named(damaged, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (damaged / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="that its manifest does not name: linked"):
-        verify_bundle(damaged)
+        export.verify(damaged)
 
 
 @pytest.mark.parametrize(
@@ -448,5 +448,5 @@ def test_an_unlisted_linked_folder_is_named(damaged, tmp_path) -> None:
 )
 def test_a_bundle_that_judges_itself_leniently_is_refused(manifest, keys, value, saying) -> None:
     with pytest.raises(BundleError) as caught:
-        verify_bundle(manifest(keys, value))
+        export.verify(manifest(keys, value))
     assert saying in str(caught.value)

@@ -22,14 +22,14 @@ from splitrun.predictions.segmentation import class_map
 from splitrun.record import Record
 from splitrun.selftest import Compared, run_selftest
 from splitzoo import export, zoo
-from splitzoo.export import split as splitting
+from splitzoo.export import splitting
 from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.manifest import Allowed, Parity
 from splitzoo.export.options import ExportOptions
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run
-from splitzoo.export.verify import read_manifest
+from splitzoo.export.verification import read_manifest
 
 CLASSIFIER, DETECTOR, SEGMENTER = (
     "image-classification",
@@ -54,7 +54,7 @@ def whole(tmp_path_factory) -> Callable[..., Path]:
                     patch.setattr(OnnxFormat, "write", lambda _format, _source, path: path.touch())
                     parity = Parity(limits=Allowed(**asdict(LIMITS["fp32"])))
                     patch.setattr(splitting, "check_parity", lambda *_, **__: parity)
-                export.export_split(model, path)
+                export.split(model, path)
         return made[task, kind, empty]
 
     return bundle
@@ -210,7 +210,7 @@ def test_a_bundle_that_cannot_answer_passes_no_check(changed, task, edit, saying
     records = (record_run(model, seed) for seed in range(2))
     for check in (
         lambda: run_selftest(open_bundle(folder)),
-        lambda: export.verify_bundle(folder),
+        lambda: export.verify(folder),
         lambda: check_parity(open_bundle(folder), records, dynamic_batch=False),
     ):
         with pytest.raises(BundleError, match=saying):
@@ -339,5 +339,5 @@ def test_an_export_records_each_image_once(tiny_model, copied_graphs, tmp_path, 
         return record_run(model, seed)
 
     monkeypatch.setattr("splitzoo.export.split.record_run", counted)
-    assert export.export_split(tiny_model, tmp_path / "bundle").parity.images == 3
+    assert export.split(tiny_model, tmp_path / "bundle").parity.images == 3
     assert seeds == [0, 1, 2]

@@ -17,7 +17,7 @@ from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
 from splitrun.record import Record
 from splitrun.selftest import run_selftest
-from splitzoo.export import run_bundle, verify_bundle
+from splitzoo import export
 
 ABSURD = 65536
 
@@ -263,13 +263,13 @@ def trap(damaged, tmp_path):
 
 def test_verify_runs_no_code_of_the_bundle(damaged, trap) -> None:
     with pytest.raises(BundleError, match=r"splitrun/.*\.py was changed"):
-        verify_bundle(damaged)
+        export.verify(damaged)
     assert not trap.exists()
 
 
 def test_run_runs_no_code_of_the_bundle(damaged, trap, photo, monkeypatch) -> None:
     monkeypatch.chdir(damaged)  # where `python -m` looks first
-    (run,) = run_bundle(damaged, [photo])
+    (run,) = export.run(damaged, [photo])
     assert len(run.top) == 5
     assert not trap.exists()
 
@@ -281,7 +281,7 @@ def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, mo
     sprung = tmp_path / "sprung"
     (damaged / f"{module}.py").write_text(f"open({str(sprung)!r}, 'w').close()\n")
     monkeypatch.chdir(damaged)
-    run_bundle(Path(), [photo])
+    export.run(Path(), [photo])
     assert not sprung.exists()
 
 
@@ -293,7 +293,7 @@ def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
     content[int(0.7 * len(content))] ^= 0x01
     path.write_bytes(content)
     with pytest.raises(SplitzooError, match=f"{name} was changed"):
-        run_bundle(damaged, [photo])
+        export.run(damaged, [photo])
 
 
 def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
@@ -302,7 +302,7 @@ def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
     values["ties.symbols"] = np.ones_like(values["ties.symbols"])
     np.savez_compressed(damaged / "selftest.npz", **values)
     with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
-        verify_bundle(hashed(damaged))
+        export.verify(hashed(damaged))
 
 
 def test_labels_cannot_steer_a_terminal(damaged) -> None:

@@ -34,7 +34,6 @@ from splitzoo import export
 from splitzoo.export.jetson_files import trtexec
 from splitzoo.export.manifest import Graph, Tensor
 from splitzoo.export.tensorrt_operators import check_supported, unsupported
-from splitzoo.export.verify import verify_bundle
 
 SOURCES = Path(__file__).parents[2] / "splitrun" / "tensorrt"
 NAMES = json.loads((Path(__file__).parents[1] / "data" / "tensorrt_names.json").read_text())[
@@ -47,7 +46,7 @@ KEY = EngineKey("10.3.0", "8.7", "Orin, 16 SMs", "JetPack 6.2", "")
 def jetson(tiny_model, tmp_path_factory):
     """A bundle of the tiny model for a Jetson, both halves of it for TensorRT."""
     folder = tmp_path_factory.mktemp("jetson") / "bundle"
-    export.export_split(tiny_model, folder, target="jetson", edge="tensorrt", dynamic_batch=True)
+    export.split(tiny_model, folder, target="jetson", edge="tensorrt", dynamic_batch=True)
     return folder
 
 
@@ -67,7 +66,7 @@ def rtx():
 def test_a_bundle_for_a_jetson_is_checked_with_onnx_runtime(jetson) -> None:
     bundle = open_bundle(jetson)
     assert {graph.engine for graph in bundle.graphs.values()} == {"tensorrt"}
-    pairs = verify_bundle(jetson).manifest.parity.pairs
+    pairs = export.verify(jetson).manifest.parity.pairs
     assert [one.device.partition(" ")[0] for one in pairs] == ["torch", "onnxruntime"]
     page = (jetson / "README.md").read_text()
     assert "not executed on a Jetson" in page
@@ -400,7 +399,7 @@ def test_both_graphs_parse_and_build(rtx, jetson, graph) -> None:
 def test_lower_precisions_parse_and_build(rtx, tiny_model, photos, tmp_path, precision) -> None:
     folder = tmp_path / "b"
     options = {"target": "jetson", "precision": precision, "keep_tables": True, "accept": True}
-    export.export_split(tiny_model, folder, calibration=photos[0].parent, **options)
+    export.split(tiny_model, folder, calibration=photos[0].parent, **options)
     path = open_bundle(folder).device.path
     assert unsupported(path) == []
     assert len(build(rtx, path).plan) > 10_000

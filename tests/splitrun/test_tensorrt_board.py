@@ -31,7 +31,7 @@ GRAPHS = ["device/encoder.onnx", "edge/decoder.onnx"]
 @pytest.fixture(scope="module")
 def exported(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jetson") / "bundle"
-    export.export_split(tiny_model, folder, target="jetson", edge="tensorrt", dynamic_batch=True)
+    export.split(tiny_model, folder, target="jetson", edge="tensorrt", dynamic_batch=True)
     return folder
 
 

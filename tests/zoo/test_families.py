@@ -12,8 +12,6 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, DesyncError
 from splitrun.halves import Device, Edge
 from splitzoo import export, zoo
-from splitzoo.export.run import run_bundle
-from splitzoo.export.verify import verify_bundle
 from splitzoo.profile.encoder import profile_bundle, profile_model
 
 # Every bottleneck for classification, and one dense task; the others take longer.
@@ -32,7 +30,7 @@ def family(request):
 @pytest.fixture(scope="module")
 def folder(family, tmp_path_factory):
     path = tmp_path_factory.mktemp("family") / "bundle"
-    export.export_split(family, path)
+    export.split(family, path)
     return path
 
 
@@ -96,7 +94,7 @@ def test_it_is_saved_and_loaded_with_its_streams(family, photo_tensor, tmp_path)
 
 
 def test_the_bundle_passes_every_check(folder) -> None:
-    result = verify_bundle(folder)
+    result = export.verify(folder)
     assert result.selftest.symbols_differing <= result.selftest.symbols_tied
     assert result.selftest.output_relative_error <= 1e-4
     assert result.selftest.stream_rewritten
@@ -116,7 +114,7 @@ def test_both_halves_give_what_the_model_gives(family, folder, photo_tensor) -> 
 
 
 def test_a_image_is_answered_in_two_processes(family, folder, photo_tensor) -> None:
-    (run,) = run_bundle(folder, [photo_tensor])
+    (run,) = export.run(folder, [photo_tensor])
     filled = {
         "image-classification": run.top,
         "object-detection": run.detections,
@@ -155,10 +153,10 @@ def test_an_edge_that_computes_other_scales_says_so(tmp_path, photo_tensor) -> N
 def test_a_bundle_whose_hyper_graph_is_missing_is_refused(tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "shp"))
     path = tmp_path / "bundle"
-    export.export_split(model, path)
+    export.split(model, path)
     shutil.copyfile(path / "edge/decoder.onnx", path / "edge/hyper.onnx")
     with pytest.raises(BundleError, match=r"edge/hyper\.onnx was changed"):
-        verify_bundle(path)
+        export.verify(path)
 
 
 @pytest.mark.parametrize("name", ["splittable_convnext_atto-fp", "splittable_lcnet_050-mshp"])

@@ -18,7 +18,6 @@ from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
-from splitzoo.export.verify import verify_bundle
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
 from splitzoo.zoo.train.data import Order, TrainingImages
 from splitzoo.zoo.train.plan import Plan, with_epochs
@@ -119,8 +118,8 @@ def test_a_method_learns_and_its_model_exports(method, teacher, data, tmp_path, 
     assert bool(record.teacher) == (method != "end-to-end")
     assert record.command.startswith("splitzoo zoo train ")
     bundle = tmp_path / "bundle"
-    export.export_split(model, bundle)
-    verify_bundle(bundle)
+    export.split(model, bundle)
+    export.verify(bundle)
 
 
 def test_a_frozen_part_stays_as_it_is(teacher, data, tmp_path):

@@ -18,7 +18,7 @@ from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
 from splitrun.preprocessing import upright_size
 
-from .verify import check_code
+from .verification import check_code
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ImageRun:
         return Answer(self.top, self.detections, self.shares)
 
 
-def run_bundle(
+def run(
     folder: str | Path,
     images: Sequence[str | Path],
     *,

@@ -30,7 +30,13 @@ from .lowering import KEPT, Keep, Lowering
 from .manifest import Allowed, Coding, Graph, Manifest, Parity, Provenance, Tensor
 from .options import ExportOptions
 from .parity import check_parity
-from .precision.report import Images, beyond, check_limits, measure_precision, read_images
+from .precision.report import (
+    CalibrationImages,
+    check_limits,
+    exceeded_limits,
+    measure_precision,
+    read_images,
+)
 from .readme import bundle_readme
 from .recording import record_run
 from .targets import TARGETS, Target
@@ -41,7 +47,7 @@ _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
 _VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
 
-def export_split(
+def split(
     model: SplitModel,
     folder: str | Path,
     *,
@@ -136,26 +142,26 @@ def _judge(
     manifest: Manifest,
     folder: Path,
     plan: "_Plan",
-    images: Images | None,
+    images: CalibrationImages | None,
     records: Sequence[Record],
 ) -> None:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
     bundle, wanted = open_bundle(folder), plan.wanted
-    effect = measure_precision(model, bundle, images, plan.lowering.kept, records)
+    report = measure_precision(model, bundle, images, plan.lowering.kept, records)
     limits = bundle.limits
     if wanted.accept:
-        effect.accepted = beyond(effect, limits, wanted.precision)
+        report.accepted = exceeded_limits(report, limits, wanted.precision)
     else:
-        check_limits(effect, limits, wanted.precision)
-    if effect.accepted:
+        check_limits(report, limits, wanted.precision)
+    if report.accepted:
         # On other images and processors it may be somewhat more.
         limits = replace(
             limits,
-            changed=min(1.0, max(limits.changed, 2 * effect.most_changed)),
-            difference=max(limits.difference, 2 * effect.largest_difference),
-            sent_tolerance=max(limits.sent_tolerance, 2 * effect.sent_error),
+            changed=min(1.0, max(limits.changed, 2 * report.most_changed)),
+            difference=max(limits.difference, 2 * report.largest_difference),
+            sent_tolerance=max(limits.sent_tolerance, 2 * report.sent_error),
         )
-    manifest.effect, manifest.parity.limits = effect, Allowed(**asdict(limits))
+    manifest.precision_report, manifest.parity.limits = report, Allowed(**asdict(limits))
     _write_manifest(manifest, folder)
 
 

@@ -62,7 +62,7 @@ def read_manifest(folder: str | Path) -> tuple[Bundle, Manifest]:
     return bundle, manifest
 
 
-def verify_bundle(folder: str | Path, *, trust: bool = False) -> Verification:
+def verify(folder: str | Path, *, trust: bool = False) -> Verification:
     """Check schema, paths, hashes, graphs, tables and the self-test of a bundle.
 
     None of the bundle's own code is run, unless its graphs hold code and are trusted.
@@ -124,7 +124,7 @@ def can_hold_code(folder: Path, engine: str) -> bool:
 def _check_limits(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
     found, provenance = manifest.parity.limits, manifest.provenance
-    accepted = manifest.effect is not None and bool(manifest.effect.accepted)
+    accepted = manifest.precision_report is not None and bool(manifest.precision_report.accepted)
     for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
         if getattr(found, name) > limit and not (accepted and name in _ACCEPTED):
             raise BundleError(
