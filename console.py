@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +13,22 @@ import typer
 from pydantic import BaseModel, TypeAdapter
 from rich.box import SIMPLE
 from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from splitrun.errors import SplitzooError
+
+from .progress import Progress, T
 
 ModelArgument = Annotated[
     str,
@@ -148,44 +152,44 @@ class Console:
             self._err.print(escape(error.next_step), soft_wrap=True)
 
     @contextlib.contextmanager
-    def steps(self) -> Iterator[Callable[[str], None]]:
-        """Show the step under way on standard error; give a function that names it."""
-        with Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            console=self._err,
-            transient=True,
-            disable=not self._err.is_terminal,
-        ) as progress:
-            task = progress.add_task("")
-            yield lambda step: progress.update(task, description=escape(step))
+    def progress(self) -> Iterator[Progress]:
+        """Show on standard error how work goes on; a terminal alone shows it."""
+        shown = _Shown(self)
+        if not self._err.is_terminal:
+            yield shown
+            return
+        with Live(Group(shown.steps, shown.bars), console=self._err, transient=True):
+            yield shown
 
-    @contextlib.contextmanager
-    def progress(
-        self, description: str, total: int, done: int = 0
-    ) -> Iterator[Callable[[str], None]]:
-        """Show a bar on standard error; give a function that advances it by one and says more."""
-        with Progress(
+
+class _Shown:
+    """The step under way beside a spinner, and below it a bar for what is counted."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.steps = Bars(SpinnerColumn(), TextColumn("{task.description}"))
+        self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
-            console=self._err,
-            transient=True,
-            disable=not self._err.is_terminal,
-        ) as progress:
-            task = progress.add_task(description, total=total, completed=done, said="")
-            yield lambda said: progress.update(task, advance=1, said=escape(said))
+        )
+        self._step = self.steps.add_task("", total=None)
 
-    def track(self, items: Sequence[Any], description: str) -> Iterator[Any]:
-        """Go through items with a progress bar on standard error."""
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=self._err,
-            transient=True,
-            disable=not self._err.is_terminal,
-        ) as progress:
-            yield from progress.track(items, description=description)
+    def step(self, text: str) -> None:
+        self.steps.update(self._step, description=escape(text))
+
+    def track(
+        self, items: Iterable[T], title: str, *, total: int | None = None, done: int = 0
+    ) -> Iterator[T]:
+        size = len(items) if total is None and isinstance(items, Sized) else total
+        task = self.bars.add_task(escape(title), total=size, completed=done)
+        try:
+            for item in items:
+                yield item
+                self.bars.advance(task)
+        finally:
+            self.bars.remove_task(task)
+
+    def note(self, text: str) -> None:
+        self._console.hint(text)

@@ -41,8 +41,8 @@ def demo(
     console = Console()
     used_seed = seed_of(random_weights, seed)
     check_free(output)
-    with console.steps() as step:
-        step(f"loading {DEFAULT_MODEL}")
+    with console.progress() as progress:
+        progress.step(f"loading {DEFAULT_MODEL}")
         model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
 
         from . import export
@@ -54,20 +54,20 @@ def demo(
             bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
             source = image or IMAGE
             photo = photos / source.name
-            manifest = export.split(model, bundle, progress=step)
-            step("running the image through both halves")
+            manifest = export.split(model, bundle, progress=progress)
+            progress.step("running the image through both halves")
             (run,) = export.run(bundle, [source])
             photos.mkdir()
             shutil.copyfile(source, photo)
-            step("looking for the smallest JPEG with the same answer")
+            progress.step("looking for the smallest JPEG with the same answer")
             jpeg = _smallest_jpeg(model, photo, run.top[0].index)
-            step("measuring")
+            progress.step("measuring")
             words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
             words += ["--images", f"{output}/photos", "-o", f"{output}/profile.json"]
             profile = profile_bundle(bundle, images=[photo], command=shlex.join(words))
             profile.save(report)
             edge = bench_bundle(bundle, "edge", iterations=30)
-            step("writing the card")
+            progress.step("writing the card")
             build_card(folder / "card", bundle=bundle, profile=report)
     _summary(console, manifest, run, profile, edge.latency["total"].p50_ms, jpeg)
     console.print(f"image  {output}/photos/{photo.name}")

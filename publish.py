@@ -36,17 +36,17 @@ def push(
     from .zoo.source import Source
 
     console = Console()
-    with console.steps() as step, tempfile.TemporaryDirectory() as temporary:
+    with console.progress() as progress, tempfile.TemporaryDirectory() as temporary:
         folder = Source.of(model).folder
         if folder is None:
-            step(f"loading {model}")
+            progress.step(f"loading {model}")
             folder = save(load(model), Path(temporary) / "model")
         read_config(folder)
         card = folder / CARD_NAME
         if not card.is_file():
-            step("writing the card")
+            progress.step("writing the card")
             card = build_card(Path(temporary) / "card", folder.absolute(), repository=repository)
-        step(f"sending to {repository}")
+        progress.step(f"sending to {repository}")
         url = push_model(
             folder, repository, private=private, token=token, message=message, card=card
         )

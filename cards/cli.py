@@ -52,8 +52,8 @@ def build(
 ) -> None:
     """Write a model card with an image of the split. What was not measured is not on it."""
     console = Console()
-    with console.steps() as step:
-        step("writing the card")
+    with console.progress() as progress:
+        progress.step("writing the card")
         from .card import build_card, gather_facts
 
         sources: dict[str, Any] = {
@@ -123,9 +123,8 @@ def zoo(
     names = [first for first, all_ in list_architectures().items() if wanted.intersection(all_)]
     if not names:
         raise UnknownNameError("model", pattern, next_step="See: splitzoo zoo list")
-    rows = measure_zoo(
-        names, compare=compare, track=lambda all_: console.track(all_, "architectures")
-    )
+    with console.progress() as progress:
+        rows = measure_zoo(names, compare=compare, progress=progress)
     command = shlex.join(["splitzoo", *sys.argv[1:]])
     write_page(output, render_zoo(rows, command=command))
     console.print(str(output))
@@ -158,8 +157,10 @@ def targets(
 
     console = Console(json)
     names, columns = matching_models(models), list_columns(target or ())
-    with console.progress("models", len(names)) as done:
-        matrix = measure_matrix(names, columns, images=photos, aot=aot, jobs=jobs, done=done)
+    with console.progress() as progress:
+        matrix = measure_matrix(
+            names, columns, images=photos, aot=aot, jobs=jobs, progress=progress
+        )
     write_page(output, render_targets(matrix, command=command_line()))
     console.data(matrix, lambda: console.print(str(output)))
     console.hint(counted(matrix))
@@ -182,8 +183,10 @@ def runtimes(
     from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
     console = Console(json)
-    with console.steps() as step:
-        comparisons = compare_models(models or COMPARED, images=photos, most=images, progress=step)
+    with console.progress() as progress:
+        comparisons = compare_models(
+            models or COMPARED, images=photos, most=images, progress=progress
+        )
     text = render_runtimes(comparisons, images=photos is not None, command=command_line())
     write_page(output, text)
     console.data(comparisons, lambda: console.print(str(output)))

@@ -116,12 +116,12 @@ def split(
     }
     # Known before the weights are: those of a detector are hundreds of megabytes.
     ExportOptions(**options).check_possible(get_spec(model))
-    with console.steps() as step:
-        step("loading")
+    with console.progress() as progress:
+        progress.step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
         from .. import export
 
-        manifest = export.split(built, folder, **options, progress=step)
+        manifest = export.split(built, folder, **options, progress=progress)
 
     def show() -> None:
         parity = manifest.parity
@@ -207,8 +207,8 @@ def targets(json: Json = False) -> None:
 def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> None:
     """Repeat every check on a bundle: files, manifest, graphs, tables, and the recorded run."""
     console = Console(json)
-    with console.steps() as step:
-        step("checking")
+    with console.progress() as progress:
+        progress.step("checking")
         from .. import export
 
         result = export.verify(bundle, trust=trust)
@@ -249,8 +249,8 @@ def run(
 ) -> None:
     """Send images through both halves in two processes: image, bytes, answer."""
     console = Console(json)
-    with console.steps() as step:
-        step("running both halves")
+    with console.progress() as progress:
+        progress.step("running both halves")
         from splitrun.bundle import open_bundle
 
         from .. import export

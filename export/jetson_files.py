@@ -1,12 +1,12 @@
 """What a bundle for a Jetson holds beside its graphs, and what its page says of the board."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splitrun.errors import BundleError, DependencyError
 
 if TYPE_CHECKING:
+    from ..progress import Progress
     from .manifest import Graph, Manifest
 
 BUILD_SCRIPT = '''"""Build this bundle's TensorRT engines on the board that is to run them.
@@ -43,7 +43,7 @@ def complete(manifest: "Manifest", folder: Path) -> None:
     (folder / "build_engine.py").write_text(BUILD_SCRIPT, encoding="utf-8")
 
 
-def build_here(folder: Path, progress: Callable[[str], None]) -> None:
+def build_here(folder: Path, progress: "Progress") -> None:
     """Build and check the engines of a bundle at once, where TensorRT and a GPU are at hand.
 
     Raises:
@@ -60,7 +60,7 @@ def build_here(folder: Path, progress: Callable[[str], None]) -> None:
         open_cuda()
     except (BundleError, DependencyError):
         return  # the board has them
-    build_bundle(open_bundle(folder), say=progress)
+    build_bundle(open_bundle(folder), say=progress.step)
 
 
 def trtexec(graph: "Graph", version: int) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from splitrun.machine import versions
 from splitrun.record import Named, Record
 
 from .. import __version__
+from ..progress import SILENT, Progress
 from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
 from ..zoo.labels import labels_of
 from ..zoo.split_model import SplitModel
@@ -60,7 +61,7 @@ def split(
     keep_tables: bool = False,
     keep_fp32: Sequence[Keep] = KEPT,
     accept: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
 
@@ -77,7 +78,7 @@ def split(
         keep_tables: Leave the entropy tables as they are.
         keep_fp32: Parts of the device graph that int8 leaves in fp32.
         accept: Take what a precision below fp32 changes, though it be beyond the limits.
-        progress: Called with the name of each step as it begins.
+        progress: Told of each step.
 
     Returns:
         The manifest, as written.
@@ -111,22 +112,22 @@ def split(
     command = wanted.command(model)
     images = None
     if calibration is not None:
-        progress("reading images")
+        progress.step("reading images")
         images = read_images(model, calibration)
         # int8 needs the images, tables or not.
         if not keep_tables and (can_be_calibrated(model) or wanted.precision == "fp32"):
-            progress("fitting entropy tables to images")
+            progress.step("fitting entropy tables to images")
             calibrate(model, calibration, command=command)
     with new_folder(folder) as temporary:
-        progress("recording the model in PyTorch")
+        progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
         lowered = Lowering(model, wanted.precision, wanted.keep_fp32, images)
         plan = _Plan(chosen, wanted, halves, lowered, command)
         manifest = _write_parts(model, records[0], temporary, plan, progress)
         if wanted.precision != "fp32":
-            progress(f"comparing {wanted.precision} with fp32")
+            progress.step(f"comparing {wanted.precision} with fp32")
             _judge(model, manifest, temporary, plan, images, records)
-        progress("comparing with PyTorch")
+        progress.step("comparing with PyTorch")
         manifest.parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         if chosen.complete:
             chosen.complete(manifest, temporary)
@@ -181,7 +182,7 @@ def _write_parts(
     record: Record,
     folder: Path,
     plan: _Plan,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Manifest:
     spec, precision = model.spec, plan.wanted.precision
     record.save(folder / "selftest.npz")
@@ -192,7 +193,7 @@ def _write_parts(
     write_runtime(folder / "splitrun")
     graphs = {}
     for name, part in _parts(model, record).items():
-        progress(f"exporting the {name} graph")
+        progress.step(f"exporting the {name} graph")
         graphs[name] = _write_graph(name, part, folder, plan)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,

@@ -7,7 +7,7 @@ image, encoder size.
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from splitrun.machine import machine
 from splitrun.signals import check_stopped
 
 from .. import __version__
+from ..progress import SILENT, Progress
 from ..zoo.datasets import Dataset, Sample, digest
 from ..zoo.labels import labels_of
 from ..zoo.metrics import scores
@@ -43,7 +44,7 @@ def evaluate(
     threads: int = 1,
     keep: Path | None = None,
     command: str = "",
-    track: Callable[[Sequence[Sample]], Iterator[Sample]] = iter,
+    progress: Progress = SILENT,
 ) -> tuple[AccuracyReport, list[ImageResult]]:
     """Measure accuracy and bytes over a data set, through the real bitstream.
 
@@ -57,7 +58,7 @@ def evaluate(
         keep: A file in which results are kept as they come; an evaluation of the same subject and
             data that finds it goes on from there. Whoever has saved the report removes it.
         command: That makes this report again.
-        track: Goes through the samples, showing progress.
+        progress: Told of each image.
 
     Returns:
         The report, and what is known of each image, in the data set's order.
@@ -75,16 +76,16 @@ def evaluate(
     done = store.read()
     skipped: list[SkippedImage] = []
     wanted = [one for one in samples if one.name not in done]
-    shown = track(samples)
-    for _ in range(len(samples) - len(wanted)):
-        next(shown, None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with store:
-            for sample, image in _read_ahead(subject, wanted, workers):
+            images_read = _read_ahead(subject, wanted, workers)
+            known = len(samples) - len(wanted)
+            for sample, image in progress.track(
+                images_read, "images", total=len(samples), done=known
+            ):
                 check_stopped()
-                next(shown, None)
                 if isinstance(image, ImageError):
                     skipped.append(SkippedImage(image=sample.name, reason=image.reason))
                     continue
@@ -94,7 +95,6 @@ def evaluate(
                 store.add(found)
     finally:
         torch.set_num_threads(before)
-    next(shown, None)
     images = [done[one.name] for one in samples if one.name in done]
     if not images:
         raise DatasetError(f"None of {len(samples)} images could be used: {skipped[0].reason}.")

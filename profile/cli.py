@@ -79,19 +79,18 @@ def encoder(
         "warmup": warmup,
         "iterations": iterations,
         "command": shlex.join(["splitzoo", *sys.argv[1:]]),
-        "track": lambda paths: console.track(paths, "images"),
     }
-    with console.steps() as step:
-        step("loading")
+    with console.progress() as progress:
+        progress.step("loading")
         from .encoder import profile_bundle, profile_model
 
         if is_bundle and folder is not None:
-            step("measuring the bundle")
-            report = profile_bundle(folder, **options, trust=trust)
+            progress.step("measuring the bundle")
+            report = profile_bundle(folder, **options, trust=trust, progress=progress)
         else:
             loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
-            step("measuring the model")
-            report = profile_model(loaded, **options)
+            progress.step("measuring the model")
+            report = profile_model(loaded, **options, progress=progress)
         if output:
             report.save(output)
     console.data(report, lambda: show_report(console, report))
@@ -235,8 +234,8 @@ def accuracy(
         raise typer.BadParameter("a bundle has its own weights, and gives its own answers.")
     if not is_bundle:
         get_spec(model)
-    with console.steps() as step:
-        step("loading")
+    with console.progress() as progress:
+        progress.step("loading")
         from .accuracy import evaluate
         from .subjects import BundleSubject, ModelSubject, PredictionsSubject, Subject
 
@@ -250,17 +249,18 @@ def accuracy(
                 subject = PredictionsSubject(predictions, loaded)
         spec = subject.spec
         dataset = read_dataset(spec.task, data, "val", labels_of(spec))
-    keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
-    report, images = evaluate(
-        subject,
-        dataset,
-        data,
-        workers=workers,
-        threads=threads,
-        keep=keep,
-        command=command_line(),
-        track=lambda samples: console.track(samples, "images"),
-    )
+        keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
+        progress.step("coding and scoring images")
+        report, images = evaluate(
+            subject,
+            dataset,
+            data,
+            workers=workers,
+            threads=threads,
+            keep=keep,
+            command=command_line(),
+            progress=progress,
+        )
     for path in outputs:
         report.save(path) if path.suffix == ".json" else save_images(images, path)
     if keep:
@@ -327,13 +327,13 @@ def tradeoff(
     console = Console(json)
     check_free(output)
     files = [file for one in results for file in _reports(one)]
-    with console.steps() as step:
-        step("reading")
+    with console.progress() as progress:
+        progress.step("reading")
         from .tradeoff import collect, save_points
 
         found = collect(read_accuracy(file) for file in files)
         compared = found.bd_rates(against) if against else []
-        step("drawing")
+        progress.step("drawing")
         from .tradeoff_plot import draw_tradeoff
 
         with new_folder(output) as folder:
@@ -396,8 +396,8 @@ def bits(
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     check_free(output)
-    with console.steps() as step:
-        step("loading")
+    with console.progress() as progress:
+        progress.step("loading")
         weights = {"pretrained": used_seed is None, "seed": used_seed or 0}
         ours = load(model, **weights)
         theirs = load(against, **weights) if against else None
@@ -408,7 +408,7 @@ def bits(
         rows = []
         with new_folder(output) as folder:
             for number, image in enumerate(images):
-                step(f"mapping {image.name}")
+                progress.step(f"mapping {image.name}")
                 preprocessing = ours.spec.preprocessing
                 mine = map_bits(ours, preprocessing.load(image))
                 other = map_bits(theirs, theirs.spec.preprocessing.load(image)) if theirs else None

@@ -14,6 +14,7 @@ from .. import __version__, zoo
 from ..export.recording import seeded_image
 from ..export.running import bench_bundle
 from ..export.verification import read_manifest
+from ..progress import SILENT, Progress
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops
@@ -32,7 +33,7 @@ def profile_model(
     warmup: int = 10,
     iterations: int = 100,
     command: str = "",
-    track: Track = iter,
+    progress: Progress = SILENT,
 ) -> EncoderProfile:
     """Profile the encoder of a model in eager PyTorch on the CPU.
 
@@ -43,7 +44,7 @@ def profile_model(
         warmup: Runs before the counted ones.
         iterations: Counted runs.
         command: That makes this report again.
-        track: Goes through the images, showing progress.
+        progress: Told of each image.
     """
     codec = model.codec
     image = torch.from_numpy(seeded_image(model.spec.preprocessing, seed=0))
@@ -60,7 +61,7 @@ def profile_model(
     finally:
         torch.set_num_threads(before)
     memory = peak_memory_bytes()
-    rate = model_rates(model, track(images)) if images else None
+    rate = model_rates(model, progress.track(images, "images")) if images else None
     return EncoderProfile(
         spec=model.spec,
         subject="model",
@@ -100,7 +101,7 @@ def profile_bundle(
     warmup: int = 10,
     iterations: int = 100,
     command: str = "",
-    track: Track = iter,
+    progress: Progress = SILENT,
     trust: bool = False,
 ) -> EncoderProfile:
     """Profile the device half of a bundle in a process of its own.
@@ -112,7 +113,7 @@ def profile_bundle(
         warmup: Runs before the counted ones.
         iterations: Counted runs.
         command: That makes this report again.
-        track: Goes through the images, showing progress.
+        progress: Told of each image.
         trust: Run graphs of formats that can hold code.
 
     Raises:
@@ -127,7 +128,9 @@ def profile_bundle(
     graph_bytes, tables_bytes = deployed_bytes(bundle)
     rate = None
     if images:
-        rate = bundle_rates(Device(bundle, threads), bundle.preprocessing, track(images))
+        rate = bundle_rates(
+            Device(bundle, threads), bundle.preprocessing, progress.track(images, "images")
+        )
     return EncoderProfile(
         spec=manifest.spec,
         subject="bundle",

@@ -74,8 +74,8 @@ def show(model: ModelArgument, json: Json = False) -> None:
     from .train.recipe import stages_of
 
     console = Console(json)
-    with console.steps() as step:
-        step("building")
+    with console.progress() as progress:
+        progress.step("building")
         described = describe(get_spec(model))
 
     def table() -> None:
@@ -131,8 +131,8 @@ def pull(
     console = Console()
     name = Source.of(model).name
     if name is not None and is_assembled(get_spec(name)):
-        with console.steps() as step:
-            step("fetching the published parts")
+        with console.progress() as progress:
+            progress.step("fetching the published parts")
             load(name, cache_dir=cache_dir)
         console.hint(f"{name} is made of published parts; they are in their libraries' caches.")
         if cache_dir is not None:

@@ -6,7 +6,7 @@ than the device's, the image cannot be read.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +23,7 @@ from splitrun.halves import Device, Edge
 from splitrun.signals import check_stopped
 from splitzoo import export
 from splitzoo.export.precision.report import read_images
+from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.split_model import SplitModel
@@ -160,7 +161,7 @@ def compare_runtimes(
     folder: Path,
     *,
     calibration: Path,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> RuntimeComparison:
     """Run a model's halves in every runtime here, and count what differs.
 
@@ -169,7 +170,7 @@ def compare_runtimes(
         images: To compare on.
         folder: That exists, for the bundles; whoever gave it removes it.
         calibration: Folder of images, for int8's ranges.
-        progress: Called with the name of each step as it begins.
+        progress: Told of each step.
 
     Raises:
         ImageError: An image cannot be read.
@@ -187,7 +188,7 @@ def compare_runtimes(
     for (target, precision), engine in _EXPORTS.items():
         check_stopped()
         name = Runtime(engine, precision, "").name
-        progress(f"{model.spec.name}: {name}")
+        progress.step(f"{model.spec.name}: {name}")
         try:
             bundle = folder / f"{model.spec.name}-{target}-{precision}"
             export.split(
@@ -205,9 +206,8 @@ def compare_runtimes(
         else:
             runtimes.append(Runtime(engine, precision, made.version))
     counted = _Counted(model, runtimes)
-    for number, path in enumerate(images, 1):
+    for path in progress.track(images, f"{model.spec.name}: images"):
         check_stopped()
-        progress(f"{model.spec.name}: image {number} of {len(images)}")
         counted.add(model.spec.preprocessing.load(path), halves)
     return RuntimeComparison(
         model=model.spec.name,
@@ -226,7 +226,7 @@ def compare_models(
     *,
     images: Path | None = None,
     most: int = 96,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> list[RuntimeComparison]:
     """Cross the runtimes on several models, with the same images.
 
@@ -234,7 +234,7 @@ def compare_models(
         names: Of models, or folders. Those with no weights here get random ones.
         images: Folder; None makes images_used.
         most: Images to compare on.
-        progress: Called with the name of each step as it begins.
+        progress: Told of each step.
 
     Raises:
         UnknownNameError: No model has that name.

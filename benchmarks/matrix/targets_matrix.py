@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
 from benchmarks.matrix.tensorrt_rtx import rtx_version
 from splitzoo.export.targets import TARGETS
+from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.spec import ModelSpec
@@ -178,7 +179,7 @@ def measure_matrix(
     images: Path | None = None,
     aot: bool = False,
     jobs: int = 1,
-    done: Callable[[str], None] = lambda name: None,
+    progress: Progress = SILENT,
 ) -> Matrix:
     """Export every model to every column, each model in a process of its own.
 
@@ -188,15 +189,15 @@ def measure_matrix(
         images: Folder, for what is below fp32; None makes images.
         aot: Compile every model ahead of time.
         jobs: Models at a time.
-        done: Called with the name of each model that is done.
+        progress: Told of each model that is done.
     """
     begun, rows = time.perf_counter(), {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with tempfile.TemporaryDirectory() as folder:
         work = [Job(name, tuple(columns), images, aot, Path(folder), threads) for name in names]
-        for number, row in run_apart(_measure_apart, work, jobs=jobs, crashed=_crashed):
+        measured = run_apart(_measure_apart, work, jobs=jobs, crashed=_crashed)
+        for number, row in progress.track(measured, "models", total=len(work)):
             rows[number] = row
-            done(names[number])
     return Matrix(
         columns=tuple(one.title for one in columns),
         rows=tuple(rows[number] for number in sorted(rows)),

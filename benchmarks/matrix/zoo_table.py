@@ -9,10 +9,9 @@ from splitrun.errors import DependencyError, ParityError
 from splitzoo import __version__
 from splitzoo.profile.flops import count_flops
 from splitzoo.profile.size import encoder_bits, encoder_parameters
+from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.spec import ModelSpec
-
-Track = Callable[[Sequence[str]], Iterable[str]]
 
 _HEADER = (
     ("architecture", "---"),
@@ -52,18 +51,18 @@ def measure_zoo(
     names: Sequence[str] | None = None,
     *,
     compare: Callable[[ModelSpec], str] | None = None,
-    track: Track = iter,
+    progress: Progress = SILENT,
 ) -> list[Row]:
     """Build every architecture, and count what it costs the device.
 
     Args:
         names: First names of architectures; by default all.
         compare: Says how a model compares with the reference; by default nothing is compared.
-        track: Goes through the names, showing progress.
+        progress: Told of each architecture.
     """
     groups = catalog.list_architectures()
     rows = []
-    for name in track(list(groups if names is None else names)):
+    for name in progress.track(list(groups if names is None else names), "architectures"):
         model = catalog.build(name)
         rows.append(
             Row(

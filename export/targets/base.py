@@ -11,6 +11,7 @@ from ..formats.base import Format, check_packages, missing_packages
 from ..formats.onnx_file import OnnxFormat
 
 if TYPE_CHECKING:
+    from ...progress import Progress
     from ..manifest import Manifest
 
 Precision = str
@@ -56,7 +57,7 @@ class Target:
     note: str = ""
     complete: "Callable[[Manifest, Path], None] | None" = None
     readme: "Callable[[Manifest], str] | None" = None
-    finish: Callable[[Path, Callable[[str], None]], None] | None = None
+    finish: "Callable[[Path, Progress], None] | None" = None
 
     def halves(self, edge: str | None = None, *, aot: bool = False) -> Halves:
         """Choose the formats.

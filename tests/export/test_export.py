@@ -25,6 +25,7 @@ from splitzoo.export.manifest import Graph, Manifest, Tensor
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run, seeded_image
+from splitzoo.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ("device/encoder.onnx", "edge/decoder.onnx")
@@ -409,14 +410,21 @@ def steps(monkeypatch):
         pytest.fail("a graph was exported")
 
     monkeypatch.setattr(OnnxFormat, "write", refuse)
-    return []
+
+    class Steps(Silent):
+        said: tuple[str, ...] = ()
+
+        def step(self, text):
+            self.said += (text,)
+
+    return Steps()
 
 
 def test_a_taken_folder_is_refused_before_any_work(tiny_model, tmp_path, steps) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists and is not empty"):
-        export.split(tiny_model, tmp_path, progress=steps.append)
-    assert steps == []
+        export.split(tiny_model, tmp_path, progress=steps)
+    assert steps.said == ()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -424,14 +432,14 @@ def test_a_taken_file_name_is_refused_before_any_work(tiny_model, tmp_path, step
     taken = tmp_path / "bundle"
     taken.write_text("mine")
     with pytest.raises(OutputError, match="a file of that name exists"):
-        export.split(tiny_model, taken, progress=steps.append)
-    assert steps == []
+        export.split(tiny_model, taken, progress=steps)
+    assert steps.said == ()
     assert taken.read_text() == "mine"
 
 
 def test_an_unknown_target_is_answered_with_the_right_one(tiny_model, tmp_path, steps) -> None:
     with pytest.raises(UnknownNameError) as caught:
-        export.split(tiny_model, tmp_path / "b", target="cpuu", progress=steps.append)
+        export.split(tiny_model, tmp_path / "b", target="cpuu", progress=steps)
     assert (caught.value.kind, caught.value.matches) == ("target", ("cpu",))
-    assert steps == []
+    assert steps.said == ()
     assert not (tmp_path / "b").exists()

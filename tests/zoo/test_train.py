@@ -1,6 +1,5 @@
 """Training from recipes: each method learns, stops, goes on, and gives a model that exports."""
 
-import contextlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
+from splitzoo.progress import Silent
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
 from splitzoo.zoo.train.data import Order, TrainingImages
 from splitzoo.zoo.train.plan import Plan, with_epochs
@@ -25,28 +25,21 @@ from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
 from splitzoo.zoo.train.run import train
 
 
-class Quiet:
-    """Watches a run, and stops it after some steps."""
+class Quiet(Silent):
+    """Stops a run after some steps, or when validation begins."""
 
     def __init__(self, stop_after: int = -1, *, in_validation: bool = False) -> None:
-        self.lines, self.left, self.in_validation = [], stop_after, in_validation
+        self.left, self.in_validation = stop_after, in_validation
 
-    @contextlib.contextmanager
-    def steps(self, stage, total, done):
-        def step(means):
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-
-        yield step
-
-    def epoch(self, line):
-        self.lines.append(line)
-
-    def images(self, samples):
-        if self.in_validation:
+    def step(self, text):
+        self.left -= 1
+        if self.left == 0:
             raise KeyboardInterrupt
-        return iter(samples)
+
+    def track(self, items, title, *, total=None, done=0):
+        if self.in_validation and title == "validation":
+            raise KeyboardInterrupt
+        return iter(items)
 
 
 STEPS = 8

@@ -1,6 +1,6 @@
 """Calibrating a model: its symbols of images, codings of them, and the one that is kept."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import CalibrationError, ImageError
 from splitrun.signals import check_stopped
 
+from ...progress import SILENT, Progress
 from ..bottlenecks.channel_reduction import relu_range
 from ..split_model import SplitModel
 from .context import fit_context
@@ -37,8 +38,6 @@ _PRESENT = "present tables"
 Tensors = tuple[Array, ...]
 """What the device half gives for one image, each (C, h, w)."""
 
-Track = Callable[[Sequence[Path]], Iterable[Path]]
-
 
 def calibrate(
     model: SplitModel,
@@ -46,7 +45,7 @@ def calibrate(
     *,
     most: int = MOST_IMAGES,
     command: str = "",
-    track: Track = iter,
+    progress: Progress = SILENT,
 ) -> Calibration | None:
     """Fit a model's entropy tables to images, and give the model those that send fewest bytes.
 
@@ -61,7 +60,7 @@ def calibrate(
         folder: Of images, like those that the model will see.
         most: Images to use, drawn at random with a fixed seed.
         command: For the record.
-        track: Goes over the images and shows it.
+        progress: Told of each image.
 
     Returns:
         What the model has now; None where no new tables send less.
@@ -83,7 +82,7 @@ def calibrate(
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
     at_once = _MOST_VALUES if isinstance(learned, QuantisedCoder) else _MOST_SYMBOLS
     most = min(most, max(LEAST_IMAGES, at_once // symbols))
-    images = sent_tensors(model, folder, most=most, track=track)
+    images = sent_tensors(model, folder, most=most, progress=progress)
     fitted, held_out = parted(images)
     coders = codings(model, fitted)
     first = next(iter(coders))
@@ -132,7 +131,7 @@ def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
 
 
 def sent_tensors(
-    model: SplitModel, folder: Path, *, most: int, track: Track = iter
+    model: SplitModel, folder: Path, *, most: int, progress: Progress = SILENT
 ) -> list[Tensors]:
     """Run the device half: the wire tensors of each usable image, each (C, h, w).
 
@@ -141,7 +140,7 @@ def sent_tensors(
         ImageError: The folder does not exist, or holds no image.
     """
     chosen, sent = choose(folder, most), []
-    for path in track(chosen):
+    for path in progress.track(chosen, "images"):
         check_stopped()
         try:
             image = model.spec.preprocessing.load(path)

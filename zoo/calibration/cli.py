@@ -37,16 +37,17 @@ def calibrate(
 
     console = Console(json)
     check_free(output)
-    with console.steps() as step:
-        step("loading")
+    with console.progress() as progress:
+        progress.step("loading")
         found = load(model)
-    done = run(
-        found,
-        data,
-        most=images or MOST_IMAGES,
-        command=command_line(),
-        track=lambda paths: console.track(paths, "images"),
-    )
+        progress.step("fitting entropy tables")
+        done = run(
+            found,
+            data,
+            most=images or MOST_IMAGES,
+            command=command_line(),
+            progress=progress,
+        )
     save(found, output)
     if done is None:
         console.data(None, lambda: None)

@@ -33,8 +33,8 @@ def run(
             raise typer.BadParameter("--name goes with one checkpoint, not with --all.")
         _run_all(console, checkpoint, output)
         return
-    with console.steps() as step:
-        conversion = convert(checkpoint, output, name=name, progress=step)
+    with console.progress() as progress:
+        conversion = convert(checkpoint, output, name=name, progress=progress)
     console.data(conversion, lambda: _show(console, conversion))
     console.hint(f"Next: splitzoo export split {output}")
 
@@ -69,7 +69,8 @@ def _in_words(parity: Parity) -> str:
 
 def _run_all(console: Console, folder: Path, output: Path) -> None:
     paths = find_checkpoints(folder)
-    outcomes = list(convert_all(console.track(paths, "converting"), output))
+    with console.progress() as progress:
+        outcomes = list(convert_all(progress.track(paths, "converting"), output))
     console.data(outcomes, lambda: _summary(console, outcomes))
     if any(one.status == "failed" for one in outcomes):
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """From a checkpoint to a saved model."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ import torch
 from splitrun.errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
 from splitrun.files import check_free, sha256_file
 
+from ...progress import SILENT, Progress
 from ..catalog import build, save
 from ..config import CONFIG_NAME, read_config
 from ..models import find_spec, registered
@@ -99,7 +100,7 @@ def convert(
     folder: Path,
     *,
     name: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> Conversion:
     """Convert a checkpoint into a folder that ``zoo.load`` reads.
 
@@ -119,15 +120,15 @@ def convert(
     check_free(folder)
     require_file(path)
     spec = recognise(path, name)
-    progress("reading")
+    progress.step("reading")
     checkpoint = read_checkpoint(path)
-    progress(f"building {spec.name}")
+    progress.step(f"building {spec.name}")
     model = build(spec)
     mapped, left_out = map_tensors(spec, checkpoint.tensors, model.state_dict())
     _fill(model, mapped, checkpoint)
-    progress("comparing with sc2bench")
+    progress.step("comparing with sc2bench")
     parity = check_parity(model, checkpoint.tensors)
-    progress("saving")
+    progress.step("saving")
     model.origin = _origin(path, checkpoint.sha256)
     save(model, folder)
     return Conversion(

@@ -1,14 +1,14 @@
 """``splitzoo zoo train`` and ``splitzoo zoo recipe``."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ...console import Console, Json, command_line
+from ...progress import SILENT
 
 
 def recipe(
@@ -112,54 +112,8 @@ def train(
     shown = os.environ.get("RANK", "0") == "0"
     if shown:
         console.hint(f"Training {spec.name}. Interrupted, it goes on with --resume.")
-    folder = run(plan, _Shown(console) if shown else _Hidden(), resume=resume)
+    with console.progress() if shown else nullcontext(SILENT) as progress:
+        folder = run(plan, progress, resume=resume)
     if shown:
         console.print(str(folder))
         console.hint(f"Next: splitzoo profile accuracy {folder} --data {data}")
-
-
-class _Hidden:
-    """Of the processes that do not speak."""
-
-    def steps(self, stage: str, total: int, done: int) -> Any:
-        return contextlib.nullcontext(lambda means: None)
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        pass
-
-    def images(self, samples: Sequence[Any]) -> Iterator[Any]:
-        return iter(samples)
-
-
-class _Shown(_Hidden):
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    @contextlib.contextmanager
-    def steps(
-        self, stage: str, total: int, done: int
-    ) -> Iterator[Callable[[dict[str, float]], None]]:
-        with self._console.progress(stage, total, done) as advance:
-            yield lambda means: advance(_words(means))
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        place = f"stage {line['stage']} epoch {line['epoch']}"
-        scores = [
-            f"{name.removeprefix('val_')} {value:.2%}"
-            for name, value in line.items()
-            if name.startswith("val_") and name != "val_bits"
-        ]
-        if "val_bits" in line:
-            scores.append(f"{line['val_bits'] / 8:,.0f} bytes by the density")
-        validation = f"; validation: {', '.join(scores)}" * bool(scores)
-        self._console.hint(f"{place}: {_words(line)}{validation}; {line['seconds']:.0f} s")
-
-    def images(self, samples: Sequence[Any]) -> Iterator[Any]:
-        return self._console.track(samples, "validation")
-
-
-def _words(means: dict[str, Any]) -> str:
-    words = [f"loss {means['loss']:.4g}"]
-    words += [f"{means['bits'] / 8:,.0f} bytes"] if "bits" in means else []
-    words += [f"{means['right']:.1%} right"] if "right" in means else []
-    return ", ".join(words)

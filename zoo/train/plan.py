@@ -1,17 +1,15 @@
 """What a training run is to do: a recipe, a model, a data set, a folder."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import yaml
 
 from splitrun.errors import DatasetError, RecipeError, TrainingError
 
-from ..datasets import Dataset, Sample
+from ..datasets import Dataset
 from ..labels import labels_of
 from ..spec import ModelSpec
 from .recipe import Recipe
@@ -81,24 +79,6 @@ def with_epochs(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
         stage.for_epochs(number) for stage, number in zip(recipe.stages, numbers, strict=True)
     )
     return recipe.model_copy(update={"stages": stages})
-
-
-class Watch(Protocol):
-    """Shows how a run goes on."""
-
-    def steps(
-        self, stage: str, total: int, done: int
-    ) -> AbstractContextManager[Callable[[dict[str, float]], None]]:
-        """Begin an epoch; the function given is called with the means so far after each step."""
-        ...
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Show the line that is written to the log."""
-        ...
-
-    def images(self, samples: Sequence[Sample]) -> Iterator[Sample]:
-        """Go through validation images."""
-        ...
 
 
 def recipe_text(recipe: Recipe, spec: ModelSpec) -> str:

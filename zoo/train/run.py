@@ -26,6 +26,7 @@ from splitrun.machine import machine
 from splitrun.signals import check_stopped
 
 from ... import __version__
+from ...progress import SILENT, Progress
 from ..catalog import save
 from ..datasets import digest, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
@@ -38,7 +39,6 @@ from .plan import (
     MODEL_NAME,
     RECIPE_NAME,
     Plan,
-    Watch,
     check_large_enough,
     check_same_data,
     known_labels,
@@ -54,12 +54,12 @@ _EVALUATION_BATCH = 16
 _VERSIONS = ("torch", "torchvision", "timm", "compressai", "accelerate", "numpy", "pillow")
 
 
-def train(plan: Plan, watch: Watch, *, resume: bool = False) -> Path:
+def train(plan: Plan, progress: Progress = SILENT, *, resume: bool = False) -> Path:
     """Train a model and save it in the run's folder.
 
     Args:
         plan: What, how and where.
-        watch: Shows how it goes on.
+        progress: Told of each step, epoch and image.
         resume: Go on from the checkpoint in the run's folder.
 
     Returns:
@@ -72,7 +72,7 @@ def train(plan: Plan, watch: Watch, *, resume: bool = False) -> Path:
         TrainingError: The run cannot go on, or its loss is no longer a number.
         OutputError: The folder is taken or cannot be written.
     """
-    return _Run(plan, watch).train(resume)
+    return _Run(plan, progress).train(resume)
 
 
 @dataclass
@@ -95,8 +95,8 @@ class _Position:
 
 
 class _Run:
-    def __init__(self, plan: Plan, watch: Watch) -> None:
-        self.plan, self.watch = plan, watch
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
         self.accelerator = _accelerator(plan.mixed_precision)
         self.main = self.accelerator.is_main_process
         known = known_labels(plan.spec)
@@ -232,35 +232,36 @@ class _Run:
         loader = training_loader(dataset, order, position.epoch, position.step, plan.workers)
         title = f"stage {position.stage + 1}, epoch {position.epoch + 1}/{stage.epochs}"
         kept = time.monotonic()
-        with self.watch.steps(title, order.steps, position.step) as show:
-            for images, targets in loader:
-                check_stopped()
-                _check_finite(images)
-                _seed_step(plan.seed, position, accelerator.process_index)
-                images = images.to(accelerator.device)
-                targets = _to(targets, accelerator.device)
-                optimizer.zero_grad()
-                with accelerator.autocast():
-                    terms = objective(images, targets)
-                if not torch.isfinite(terms["loss"]):
-                    raise TrainingError(
-                        f"The loss is no longer a number ({title}, step {position.step + 1}).",
-                        next_step="Lower the learning rate, or set clip_norm in the recipe.",
-                    )
-                accelerator.backward(terms["loss"] + terms.get("auxiliary", 0.0))
-                if stage.clip_norm is not None:
-                    accelerator.clip_grad_norm_(of_loss(objective), stage.clip_norm)
-                position.rate = optimizer.param_groups[0]["lr"]
-                optimizer.step()
-                schedule.step()
-                position.step += 1
-                for name, value in terms.items():
-                    position.sums[name] = position.sums.get(name, 0.0) + float(value.detach())
-                show(position.means())
-                if time.monotonic() - kept > 60 * plan.checkpoint_minutes:
-                    position.seconds = time.monotonic() - began
-                    keep()
-                    kept = time.monotonic()
+        for images, targets in self.progress.track(
+            loader, title, total=order.steps, done=position.step
+        ):
+            check_stopped()
+            _check_finite(images)
+            _seed_step(plan.seed, position, accelerator.process_index)
+            images = images.to(accelerator.device)
+            targets = _to(targets, accelerator.device)
+            optimizer.zero_grad()
+            with accelerator.autocast():
+                terms = objective(images, targets)
+            if not torch.isfinite(terms["loss"]):
+                raise TrainingError(
+                    f"The loss is no longer a number ({title}, step {position.step + 1}).",
+                    next_step="Lower the learning rate, or set clip_norm in the recipe.",
+                )
+            accelerator.backward(terms["loss"] + terms.get("auxiliary", 0.0))
+            if stage.clip_norm is not None:
+                accelerator.clip_grad_norm_(of_loss(objective), stage.clip_norm)
+            position.rate = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            schedule.step()
+            position.step += 1
+            for name, value in terms.items():
+                position.sums[name] = position.sums.get(name, 0.0) + float(value.detach())
+            self.progress.step(_in_words(position.means()))
+            if time.monotonic() - kept > 60 * plan.checkpoint_minutes:
+                position.seconds = time.monotonic() - began
+                keep()
+                kept = time.monotonic()
         looked = stage.validates(position.epoch + 1)
         found, bits = self.validate() if looked else ({}, None)
         line = {
@@ -274,7 +275,7 @@ class _Run:
         position.lines.append(line)
         self._write_log(position)
         if self.main:
-            self.watch.epoch(line | {"seconds": round(time.monotonic() - began, 1)})
+            self.progress.note(_epoch_in_words(line, time.monotonic() - began))
         score = found.get(METRICS[self.spec.task][0], -1.0)
         if looked and (stage.select == "last" or score > position.best.get("score", -1.0)):
             position.best = {
@@ -316,8 +317,8 @@ class _Run:
         share = self.validation.samples[accelerator.process_index :: accelerator.num_processes]
         dataset = EvaluationImages(share, spec)
         batch = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
-        shown = iter(self.watch.images(share))
-        for images, places in evaluation_loader(dataset, batch, self.plan.workers):
+        loader = evaluation_loader(dataset, batch, self.plan.workers)
+        for images, places in self.progress.track(loader, "validation", total=len(loader)):
             check_stopped()
             _check_finite(images)
             samples = [share[place] for place in places]
@@ -326,9 +327,6 @@ class _Run:
             results += results_of(spec, student.decoder(latent_hat), samples)
             if likelihoods:
                 bits.append(-sum(float(one.log2().sum()) for one in likelihoods))
-            for _ in samples:
-                next(shown, None)
-        next(shown, None)
         if accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
@@ -396,6 +394,28 @@ def _accelerator(mixed_precision: str) -> Any:
             f"{mixed_precision} cannot be used here: {error}",
             next_step="Leave --mixed-precision out.",
         ) from error
+
+
+def _in_words(means: dict[str, Any]) -> str:
+    words = [f"loss {means['loss']:.4g}"]
+    words += [f"{means['bits'] / 8:,.0f} bytes"] if "bits" in means else []
+    words += [f"{means['right']:.1%} right"] if "right" in means else []
+    return ", ".join(words)
+
+
+def _epoch_in_words(line: dict[str, Any], seconds: float) -> str:
+    scores = [
+        f"{name.removeprefix('val_')} {value:.2%}"
+        for name, value in line.items()
+        if name.startswith("val_") and name != "val_bits"
+    ]
+    if "val_bits" in line:
+        scores.append(f"{line['val_bits'] / 8:,.0f} bytes by the density")
+    validation = f"; validation: {', '.join(scores)}" * bool(scores)
+    return (
+        f"stage {line['stage']} epoch {line['epoch']}: {_in_words(line)}{validation}; "
+        f"{seconds:.0f} s"
+    )
 
 
 def _check_finite(images: Any) -> None:
