@@ -12,7 +12,7 @@ FAMILY := $(notdir $(wildcard zoo/weights/*))
 DATA ?= flowers
 RUNS ?= runs
 
-.PHONY: demo test test-all check bench cards matrix family family-cards lock clean
+.PHONY: demo test test-all check docs bench cards matrix family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
@@ -32,6 +32,11 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_layout.py
+	$(MAKE) docs
+
+# The documentation site, in site/: a broken link or an undocumented name fails.
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 
 # PHOTOS is a folder of images to measure with. FLOWERS holds train/ and val/, to see what int8
 # costs trained models.
@@ -77,7 +82,7 @@ lock:
 	rm -rf build/lock
 
 clean:
-	rm -rf .venv build dist *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
 
 .venv/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

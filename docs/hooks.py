@@ -1,0 +1,32 @@
+"""Parts of the documentation site that are not pages: figures, and every command's ``--help``."""
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "benchmarks" / "results" / "flowers" / "figure"
+COMMANDS = "<!-- commands -->"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the figures that pages show."""
+    for path in sorted(FIGURES.glob("*.png")):
+        files.append(File.generated(config, f"figure/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the commands' help where a page asks for it."""
+    if COMMANDS not in markdown:
+        return markdown
+    import typer.main
+    from typer.cli import get_docs_for_click
+
+    from splitzoo.cli import app
+
+    command = typer.main.get_command(app)
+    context = command.make_context("splitzoo", [], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="splitzoo", title=" ")
+    return markdown.replace(COMMANDS, text.replace("# `", "## `", 1))
