@@ -28,5 +28,5 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     command = typer.main.get_command(app)
     context = command.make_context("splitzoo", [], resilient_parsing=True)
-    text = get_docs_for_click(obj=command, ctx=context, name="splitzoo", title=" ")
-    return markdown.replace(COMMANDS, text.replace("# `", "## `", 1))
+    text = get_docs_for_click(obj=command, ctx=context, name="splitzoo")
+    return markdown.replace(COMMANDS, text.partition("\n")[2])  # without its own title
