@@ -1,4 +1,4 @@
-"""The parts of a split model as modules of constants, ready for any exporter."""
+"""The graphs of a split model, as modules with constant weights that any exporter can write."""
 
 import copy
 
@@ -11,14 +11,13 @@ from ..zoo.split_model import SplitModel
 
 
 class FoldedGDN1(nn.Module):
-    """GDN1 with its reparametrisation worked out: ``x / (β + Γ|x|)``, or times for the inverse.
+    """GDN1 as a constant 1×1 convolution: ``x / (β + Γ|x|)``; the inverse multiplies.
 
-    Johnston et al. 2019 (https://arxiv.org/abs/1912.08771). The norm is a constant 1×1 convolution,
-    which every runtime has a fast path for; unfolded, the graph recomputes Γ from its square root
-    on each image.
+    Johnston et al. 2019 (https://arxiv.org/abs/1912.08771). Every runtime has a fast path for it;
+    unfolded, the graph would compute Γ from its square root for each image.
 
     Args:
-        layer: CompressAI's layer, whose present weights are taken.
+        layer: CompressAI's layer; its present weights are copied.
     """
 
     gamma: Tensor
@@ -39,7 +38,7 @@ class FoldedGDN1(nn.Module):
 
 
 class FoldedGDN(FoldedGDN1):
-    """GDN likewise: ``x / √(β + Γx²)``, or times for the inverse.
+    """GDN as a constant 1×1 convolution: ``x / √(β + Γx²)``; the inverse multiplies.
 
     Ballé et al. 2016 (https://arxiv.org/abs/1511.06281).
     """
@@ -51,7 +50,7 @@ class FoldedGDN(FoldedGDN1):
 
 
 def fold_gdn(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in which every GDN is folded."""
+    """Return a copy of a module with every GDN and GDN1 folded."""
     folded = nn.ModuleDict({"root": copy.deepcopy(module)})
     for name, child in list(folded.named_modules()):
         if isinstance(child, GDN):
@@ -65,7 +64,7 @@ class DeviceGraph(nn.Module):
     """Image (N, 3, H, W) float32 to the wire tensors, each (N, …).
 
     Args:
-        model: In evaluation mode; its present weights are taken.
+        model: Model in evaluation mode; its present weights are copied.
     """
 
     def __init__(self, model: SplitModel) -> None:
@@ -80,10 +79,10 @@ class DeviceGraph(nn.Module):
 
 
 class HyperGraph(nn.Module):
-    """Symbols of z (N, C, h, w) int32 to the scale indexes of y and what the edge graph takes.
+    """Symbols of z (N, C, h, w) int32 to the scale indexes of y, and further edge inputs.
 
     Args:
-        model: In evaluation mode; its present weights are taken.
+        model: Model in evaluation mode; its present weights are copied.
     """
 
     def __init__(self, model: SplitModel) -> None:
@@ -91,16 +90,16 @@ class HyperGraph(nn.Module):
         self.bottleneck = copy.deepcopy(model.bottleneck)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the indexes, and the tensors that follow them."""
+        """Return the scale indexes, and further edge inputs."""
         (hyper_symbols,) = tensors
         return self.bottleneck.hyper_decode(hyper_symbols)
 
 
 class EdgeGraph(nn.Module):
-    """What the coder gives back, each (N, …), to the model's outputs.
+    """Edge inputs, each (N, …), to the model's outputs.
 
     Args:
-        model: In evaluation mode; its present weights are taken.
+        model: Model in evaluation mode; its present weights are copied.
     """
 
     def __init__(self, model: SplitModel) -> None:
@@ -109,12 +108,11 @@ class EdgeGraph(nn.Module):
         self.bottleneck = copy.deepcopy(model.bottleneck)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs: for detectors, of the dense first stage."""
+        """Return the outputs; for detectors, those of the dense first stage."""
         features = self.bottleneck.from_wire(*tensors)
         for part in self.decoder.children():
             # A detector's second stage depends on the data; it is a graph of its own.
-            run = getattr(part, "dense", part)
-            features = run(features)
+            features = getattr(part, "dense", part)(features)
         return features if isinstance(features, tuple) else (features,)
 
 
@@ -122,7 +120,7 @@ class BoxesGraph(nn.Module):
     """The second stage of a detector: see :meth:`splitzoo.zoo.tasks.detection.DetectionTail.boxes`.
 
     Args:
-        model: A detector in evaluation mode.
+        model: Detector in evaluation mode.
     """
 
     def __init__(self, model: SplitModel) -> None:

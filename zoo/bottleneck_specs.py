@@ -1,16 +1,17 @@
-"""Bottlenecks as data: kind and sizes of each, and the shapes on the wire. Imports no torch.
+"""Bottlenecks as data: kind, sizes, and the shapes of the wire tensors. Imports no torch.
 
-A kind has its modules under the same name in ``BOTTLENECKS`` of :mod:`splitzoo.zoo.parts`.
+``BOTTLENECKS`` in :mod:`splitzoo.zoo.parts` has a builder of each kind's modules.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 # Weights grow with the square of these, so a config could ask for any amount of memory. A decoder
-# is twice as wide as what it gives, which for timm's widest networks has 1024 channels.
+# is twice as wide as its output, which for timm's widest networks has 1024 channels.
 Width = Annotated[int, Field(ge=1, le=1024)]
 DecoderWidth = Annotated[int, Field(ge=1, le=2048)]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -22,11 +23,19 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class WireTensor:
-    """A tensor that the device graph gives: name, dtype, and shape (C, h, w) without batch."""
+    """An output of the device graph: name, dtype, and shape (C, h, w) without the batch."""
 
     name: str
     dtype: str
     shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.name} {shape_text(self.shape)} {self.dtype}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape in words, such as ``3×224×224``."""
+    return "×".join(map(str, shape)) or "one number"
 
 
 class Part(BaseModel):
@@ -41,25 +50,25 @@ def _half(size: int) -> int:
 
 class _ConvolutionalBottleneck(Part):
     encoder_channels: tuple[Width, Width, Width] = Field(
-        description="after each convolution of g_a"
+        description="channels after each convolution of g_a"
     )
     decoder_channels: tuple[DecoderWidth, DecoderWidth, DecoderWidth] = Field(
-        description="after each convolution of g_s"
+        description="channels after each convolution of g_s"
     )
 
     @property
     def device(self) -> str:
-        """What the device computes, in words."""
+        """The device's layers, in words."""
         return f"convolutions and GDN, channels {_arrows((3, *self.encoder_channels))}"
 
     @property
     def edge(self) -> str:
-        """What the edge computes before the backbone goes on, in words."""
+        """The edge's layers before the backbone's, in words."""
         channels = _arrows((self.encoder_channels[-1], *self.decoder_channels))
         return f"convolutions and inverse GDN, channels {channels}"
 
-    def latent(self, height: int, width: int) -> Shape:
-        """Return the shape of y for an input of that size, pixels."""
+    def latent_shape(self, height: int, width: int) -> Shape:
+        """Return the shape of y for an image of that size, pixels."""
         # 5×5 stride 2 padding 2, twice, then 2×2 without padding.
         return self.encoder_channels[-1], _half(_half(height)) - 1, _half(_half(width)) - 1
 
@@ -70,19 +79,19 @@ class FactorizedPriorBottleneck(_ConvolutionalBottleneck):
     kind: Literal["factorized-prior"] = "factorized-prior"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
-        return (WireTensor("symbols", "int32", self.latent(height, width)),)
+        """Return the wire tensors of an image of that size, pixels."""
+        return (WireTensor("symbols", "int32", self.latent_shape(height, width)),)
 
 
 class HyperpriorBottleneck(_ConvolutionalBottleneck):
     """Entropic Student's encoder and decoder around a scale or mean-scale hyperprior."""
 
     kind: Literal["scale-hyperprior", "mean-scale-hyperprior"]
-    hyper_channels: Width = Field(default=16, description="of z")
+    hyper_channels: Width = Field(default=16, description="channels of z")
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
-        latent = self.latent(height, width)
+        """Return the wire tensors of an image of that size, pixels."""
+        latent = self.latent_shape(height, width)
         # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
         rows, columns = (_half((side - 1) // 2) for side in latent[1:])
         z = (self.hyper_channels, rows, columns)
@@ -96,31 +105,27 @@ class HyperpriorBottleneck(_ConvolutionalBottleneck):
 class ChannelReductionBottleneck(Part):
     """CR + BQ: an encoder of few output channels, quantised to 8 bits after training."""
 
+    edge: ClassVar[str] = "dequantiser, convolutions"
     kind: Literal["channel-reduction"] = "channel-reduction"
     network: Literal["resnet-24", "resnet-20", "densenet", "inception"] = Field(
-        description="the layers: of sc2bench 0.0.3 (resnet-24) or 0.1.1 (the others)"
+        description="name of the layers: sc2bench 0.0.3's (resnet-24) or 0.1.1's (the others)"
     )
     channels: Channels
     bits: Literal[8] = 8
     width: Annotated[int, Field(ge=4, le=256, multiple_of=4)] = Field(
-        default=64, description="of the first convolution; the inner ones are in proportion"
+        default=64, description="channels of the first convolution; the inner ones in proportion"
     )
     features: Width | None = Field(
-        default=None, description="channels that the decoder gives, where not sc2bench's"
+        default=None, description="channels of the decoder's output, where not sc2bench's"
     )
 
     @property
     def device(self) -> str:
-        """What the device computes, in words."""
+        """The device's layers, in words."""
         return f"convolutions ({self.network}) to {_channels(self.channels)}, 8-bit quantiser"
 
-    @property
-    def edge(self) -> str:
-        """What the edge computes before the backbone goes on, in words."""
-        return "dequantiser, convolutions"
-
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
+        """Return the wire tensors of an image of that size, pixels."""
 
         def side(pixels: int) -> int:
             if self.network == "inception":  # 7×7 stride 2, pooling 3×3 stride 2, no padding
@@ -138,18 +143,14 @@ class ChannelReductionBottleneck(Part):
 
 
 class _LayerCut(Part):
-    channels: Channels = Field(description="of the layer's output")
+    edge: ClassVar[str] = ""
+    channels: Channels = Field(description="channels of the layer's output")
     stride: Literal[0, 1, 2, 4, 8, 16, 32, 64] = Field(
-        description="of the layer's output; 0 after global pooling"
+        description="pixels per feature of the layer's output; 0 after global pooling"
     )
 
-    @property
-    def edge(self) -> str:
-        """What the edge computes before the backbone goes on, in words."""
-        return ""
-
-    def latent(self, height: int, width: int) -> Shape:
-        """Return the shape of the features for an input of that size, pixels."""
+    def latent_shape(self, height: int, width: int) -> Shape:
+        """Return the shape of the features for an image of that size, pixels."""
         if not self.stride:
             return self.channels, 1, 1
         return self.channels, -(-height // self.stride), -(-width // self.stride)
@@ -158,16 +159,12 @@ class _LayerCut(Part):
 class LayerBottleneck(_LayerCut):
     """An entropy bottleneck between two layers of the backbone."""
 
+    device: ClassVar[str] = "the backbone's first layers"
     kind: Literal["entropy-bottleneck"] = "entropy-bottleneck"
 
-    @property
-    def device(self) -> str:
-        """What the device computes, in words."""
-        return "the backbone's first layers"
-
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
-        return (WireTensor("symbols", "int32", self.latent(height, width)),)
+        """Return the wire tensors of an image of that size, pixels."""
+        return (WireTensor("symbols", "int32", self.latent_shape(height, width)),)
 
 
 class FeatureCodecBottleneck(_LayerCut):
@@ -179,12 +176,12 @@ class FeatureCodecBottleneck(_LayerCut):
 
     @property
     def device(self) -> str:
-        """What the device computes, in words."""
+        """The device's layers, in words."""
         return f"the backbone's first layers; {self.codec} of their output as 8-bit planes"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
-        return (WireTensor("features", "float32", self.latent(height, width)),)
+        """Return the wire tensors of an image of that size, pixels."""
+        return (WireTensor("features", "float32", self.latent_shape(height, width)),)
 
 
 class _InputBottleneck(Part):
@@ -196,18 +193,18 @@ class _InputBottleneck(Part):
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     crop: tuple[Side, Side] | None = Field(
-        default=None, description="of the decoded image, before the backbone"
+        default=None, description="height and width of the backbone's input, where it is cropped"
     )
 
     @property
     def edge(self) -> str:
-        """What the edge computes before the backbone goes on, in words."""
+        """The edge's layers before the backbone's, in words."""
         crop = f"centre crop {self.crop[0]}×{self.crop[1]}, " if self.crop else ""
         return f"{crop}normalisation"
 
 
 HIGHEST_QUALITY = {"bpg": 51, "vtm": 63}
-"""Of the codecs whose quality is a quantiser's step; that of the others ends at 100."""
+"""Highest quality of codecs whose quality is a quantiser's step; the others' is 100."""
 
 
 class InputCodecBottleneck(_InputBottleneck):
@@ -228,15 +225,22 @@ class InputCodecBottleneck(_InputBottleneck):
 
     @property
     def device(self) -> str:
-        """What the device computes, in words."""
+        """The device's layers, in words."""
         return f"{self.codec} of the image"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
+        """Return the wire tensors of an image of that size, pixels."""
         return (WireTensor("pixels", "uint8", (3, height, width)),)
 
 
 Architecture = Literal["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018"]
+_NEURAL_SIZES: dict[Architecture, tuple[int, int]] = {
+    "bmshj2018-factorized": (6, 128),
+    "bmshj2018-hyperprior": (6, 128),
+    "mbt2018-mean": (5, 128),
+    "mbt2018": (5, 192),
+}
+"""First quality with N = 192 and M = 320, and the N below it, where M is 192."""
 
 
 class NeuralCodecBottleneck(_InputBottleneck):
@@ -255,18 +259,17 @@ class NeuralCodecBottleneck(_InputBottleneck):
         """N and M of the architecture at this quality, as CompressAI trained it."""
         if self.channels:
             return self.channels
-        large = self.quality >= (6 if self.architecture.startswith("bmshj2018") else 5)
-        n = 192 if large or self.architecture == "mbt2018" else 128
-        return n, 320 if large else 192
+        first_large, n = _NEURAL_SIZES[self.architecture]
+        return (192, 320) if self.quality >= first_large else (n, 192)
 
     @property
     def device(self) -> str:
-        """What the device computes, in words."""
-        parts = "g_a" if self.architecture == "bmshj2018-factorized" else "g_a, h_a and h_s"
-        return f"{parts} of {self.architecture}, quality {self.quality}, N, M = {self.sizes}"
+        """The device's layers, in words."""
+        modules = "g_a" if self.architecture == "bmshj2018-factorized" else "g_a, h_a and h_s"
+        return f"{modules} of {self.architecture}, quality {self.quality}, N, M = {self.sizes}"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
-        """Return what the device graph gives for an input of that size."""
+        """Return the wire tensors of an image of that size, pixels."""
         n, m = self.sizes
         # Padded to whole latents of z.
         z = (n, -(-height // 64), -(-width // 64))

@@ -1,4 +1,4 @@
-"""Keep other libraries' use of TorchScript from filling the terminal."""
+"""Keeps other libraries' use of TorchScript from filling the terminal; shared by all of the zoo."""
 
 import contextlib
 import warnings

@@ -1,4 +1,4 @@
-"""A model cut in two, with an entropy coder in between."""
+"""The model that everything else works on: a network cut in two, with an entropy coder between."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,37 +12,45 @@ from torch import Tensor, nn
 from splitrun.coding import Codec, Coder
 from splitrun.errors import BitstreamError, SpecError
 
+from .bottleneck_specs import shape_text
 from .bottlenecks.base import Bottleneck
 from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
 
+Logits = Tensor
+"""A classifier's output (N, classes), or a segmentation model's (N, classes, H, W); float32."""
+
+Detections = dict[str, Tensor]
+"""The objects in one image, best first: ``boxes`` (D, 4) float32, x0, y0, x1, y1 in pixels of the
+input; ``labels`` (D,) int64; ``scores`` (D,) float32 in [0, 1]."""
+
+ModelOutput = Logits | list[Detections]
+"""A model's answer to a batch: logits, or for detectors one :data:`Detections` per image."""
+
 
 class SplitModel(nn.Module):
-    """An encoder for the device, a coder for the link, a decoder for the edge.
+    """An encoder for the device, a bottleneck for the link, a decoder for the edge.
 
     ::
 
-        device                               edge
-        image ─► encoder ─► coder ─► bytes ─► coder ─► decoder ─► output
+        device                                              edge
+        image ─► encoder ─► bottleneck ═ bytes ═► bottleneck ─► decoder ─► output
 
-    The three parts share nothing else. ``forward`` skips the bytes; ``compress`` and ``decompress``
-    go through them.
+    The three share nothing else. ``forward`` skips the bytes; ``compress`` and ``decompress`` go
+    through them.
 
     Args:
-        spec: What the model is.
-        encoder: Image (N, 3, H, W) float32 to latent (N, C, h, w) float32.
+        spec: Description of the model.
+        encoder: Layers from image (N, 3, H, W) float32 to latent (N, C, h, w) float32.
         bottleneck: Quantiser and entropy model of the latent.
-        decoder: Quantised latent to output, the rest of the backbone included.
+        decoder: Layers from the quantised latent to the output, the backbone's tail included.
 
     Attributes:
-        source: What :func:`splitzoo.zoo.load` was given: a name, a folder or a repository.
-        origin: Where the weights were before, in words, such as a file that was converted.
-        training_record: How the weights were trained, where that was done here.
-        calibration: The entropy coder that is used in place of the bottleneck's own, if one was
-            fitted to images; see :func:`splitzoo.zoo.calibrate`.
-        random_seed: Of the weights, while they are those of a random generator; training and
-            loading weights set it to None.
+        source: Argument of :func:`splitzoo.zoo.load`: a name, a folder or a repository.
+        origin: Place where the weights were before, in words, such as a file that was converted.
+        training_record: Record of the training, where it was done here.
+        random_seed: Seed of random weights; None once they were trained or loaded.
     """
 
     def __init__(
@@ -62,15 +70,15 @@ class SplitModel(nn.Module):
         self._tables_are_old = False
         self.register_load_state_dict_post_hook(_weights_changed)
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor) -> ModelOutput:
         """Run both halves without entropy coding, for training and evaluation.
 
         Args:
-            image: (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
+            image: Images (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
 
         Returns:
-            For classifiers, logits (N, classes) float32; for segmentation, logits
-            (N, classes, H, W); for detectors, a list of boxes, labels and scores per image.
+            Logits (N, classes) float32 of classifiers, (N, classes, H, W) of segmentation models;
+            of detectors, for each image ``boxes`` (D, 4), ``labels`` (D,) and ``scores`` (D,).
         """
         return self.decoder(self.bottleneck(self.encoder(image)))
 
@@ -78,47 +86,74 @@ class SplitModel(nn.Module):
     def wire_tensors(self, image: Tensor) -> tuple[NDArray[Any], ...]:
         """Run the device half up to the entropy coder.
 
+        Args:
+            image: Images (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
+
         Returns:
             The tensors that ``spec.wire`` lists, each (N, C, h, w).
 
         Raises:
-            SpecError: The image is so small that it leaves no latent.
+            SpecError: The image is no such tensor, or so small that it leaves no latent.
         """
-        height, width = image.shape[-2:]
-        if any(min(one.shape) < 1 for one in self.spec.bottleneck.wire(height, width)):
-            raise SpecError(
-                f"An image of {height}×{width} pixels leaves no latent.",
-                next_step=f"{self.spec.name} is made for {self.spec.input_shape[1]}×"
-                f"{self.spec.input_shape[2]}: scale it up.",
-            )
+        self._check_image(image)
         return tuple(
             tensor.cpu().numpy() for tensor in self.bottleneck.to_wire(self.encoder(image))
         )
 
+    def _check_image(self, image: Tensor) -> None:
+        shape: tuple[int, ...] = tuple(getattr(image, "shape", ()))
+        floats = isinstance(image, Tensor) and image.is_floating_point()
+        if not floats or len(shape) != 4 or shape[1] != 3:
+            dtype = getattr(image, "dtype", "no dtype")
+            raise SpecError(
+                "Images are expected as a torch tensor (N, 3, H, W) float32, not as "
+                f"{type(image).__name__} {shape} of {dtype}.",
+                next_step="From a file: torch.from_numpy(model.spec.preprocessing.load(path)). "
+                "From an array: torch.from_numpy(array). From one image (3, H, W): image[None].",
+            )
+        height, width = shape[2:]
+        if any(min(tensor.shape) < 1 for tensor in self.spec.bottleneck.wire(height, width)):
+            raise SpecError(
+                f"An image of {height}×{width} pixels leaves no latent.",
+                next_step=f"{self.spec.name} is made for {shape_text(self.spec.input_shape[1:])}: "
+                "scale it up.",
+            )
+
     def compress(self, image: Tensor) -> list[bytes]:
-        """Run the device half: images (N, 3, H, W) float32 to one stream each.
+        """Run the device half.
 
-        Raises:
-            SpecError: The images are so small that they leave no latent.
-        """
-        tensors = self.wire_tensors(image)
-        return [self.codec.compress(*one) for one in zip(*tensors, strict=True)]
-
-    @torch.no_grad()
-    def decompress(self, streams: Sequence[bytes]) -> Any:
-        """Run the edge half: streams of equal latent shape to one batch of outputs.
+        Args:
+            image: Images (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
 
         Returns:
-            What :meth:`forward` does.
+            One stream for each image.
+
+        Raises:
+            SpecError: The image is no such tensor, or so small that it leaves no latent.
+        """
+        images = zip(*self.wire_tensors(image), strict=True)
+        return [self.codec.compress(*tensors) for tensors in images]
+
+    @torch.no_grad()
+    def decompress(self, streams: bytes | Sequence[bytes]) -> ModelOutput:
+        """Run the edge half.
+
+        Args:
+            streams: One stream, or streams of equal latent shape.
+
+        Returns:
+            Output of :meth:`forward` for one batch of all the images.
 
         Raises:
             BitstreamError: A stream is damaged, of another model, or of another shape than the
                 first; or there is none.
         """
+        if isinstance(streams, bytes | bytearray | memoryview):
+            streams = [bytes(streams)]
         if not streams:
             raise BitstreamError(
-                "No streams were given, and no batch has no images.",
-                next_step="Give at least one stream, as a sequence: decompress([stream])",
+                "No streams were given, and a batch has at least one image.",
+                next_step="Give one stream or several: decompress([stream])",
             )
         received = [self.codec.decompress(stream, self.hyper_decode) for stream in streams]
         shapes = {tuple(tensor.shape for tensor in tensors) for tensors in received}
@@ -128,7 +163,7 @@ class SplitModel(nn.Module):
                 f"latents of {sorted({shape[0] for shape in shapes})}.",
                 next_step="Decompress streams of different shapes one by one.",
             )
-        batch = [torch.from_numpy(np.stack(one)).to(self._device) for one in zip(*received)]  # noqa: B905  # of one shape, as checked
+        batch = [torch.from_numpy(np.stack(images)).to(self._device) for images in zip(*received)]  # noqa: B905  # of one shape, as checked
         return self.decoder(self.bottleneck.from_wire(*batch))
 
     def hyper_decode(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
@@ -138,24 +173,27 @@ class SplitModel(nn.Module):
             return tuple(tensor[0].cpu().numpy() for tensor in self.bottleneck.hyper_decode(batch))
 
     def device_parameters(self) -> Iterator[nn.Parameter]:
-        """Give the learned parameters on the device: of the encoder, and of h_a and h_s if any."""
+        """Yield the device's learned parameters: the encoder's, and those of h_a and h_s if any."""
         yield from self.encoder.parameters()
         for name in self.bottleneck.device_modules:
             yield from self.bottleneck.get_submodule(name).parameters()
 
     def edge_parameters(self) -> Iterator[nn.Parameter]:
-        """Give the learned parameters on the edge; those of h_s are on both sides."""
+        """Yield the edge's learned parameters; those of h_s are on both sides."""
         yield from self.decoder.parameters()
         for name in self.bottleneck.edge_modules:
             yield from self.bottleneck.get_submodule(name).parameters()
 
     @property
     def _device(self) -> torch.device:
-        return next((one.device for one in self.parameters()), torch.device("cpu"))
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property
     def calibration(self) -> Calibration | None:
-        """The fitted entropy coder; new weights make it void."""
+        """The entropy coder fitted to images, used in place of the bottleneck's own.
+
+        See :func:`splitzoo.zoo.calibrate`. New weights make it void.
+        """
         return self._calibration
 
     @calibration.setter
@@ -170,13 +208,13 @@ class SplitModel(nn.Module):
 
     @property
     def codec(self) -> Codec:
-        """Coder and stream id of the present weights; made anew after training."""
+        """The entropy coder and stream id of the present weights; made anew after training."""
         if self._tables_are_old:
             self.update()
         if self._codec is None or self.training:
             coder = self._coder()
-            # Of no memory: a coder looks at the shapes alone.
-            wire = (np.broadcast_to(np.int32(0), one.shape) for one in self.spec.wire)
+            # Broadcast, so that they take no memory: a coder looks at the shapes alone.
+            wire = (np.broadcast_to(np.int32(0), tensor.shape) for tensor in self.spec.wire)
             self._codec = Codec(coder, self._digest(coder)[:4], coder.shape(*wire))
         return self._codec
 
@@ -207,6 +245,31 @@ class SplitModel(nn.Module):
             self._tables_are_old = True
         return super().train(mode)
 
+    def __repr__(self) -> str:
+        spec, bottleneck = self.spec, self.spec.bottleneck
+        on_device = list(self.device_parameters())
+        count = sum(parameter.numel() for parameter in on_device)
+        bits = sum(8 * parameter.numel() * parameter.element_size() for parameter in on_device)
+        on_edge = sum(parameter.numel() for parameter in self.edge_parameters())
+        weights = "trained" if self.random_seed is None else f"random, seed {self.random_seed}"
+        weights += f", {self.origin}" if self.origin else ""
+        weights += f", loaded from {self.source}" if self.source != spec.name else ""
+        edge = (bottleneck.edge, f"{'rest of ' if spec.cut else ''}{spec.backbone}")
+        fitted = self._calibration.record if self._calibration else None
+        rows = {
+            "task": f"{spec.task}, {spec.num_classes} classes ({spec.dataset})",
+            "backbone": f"{spec.backbone}, cut {f'after {spec.cut}' if spec.cut else 'before it'}",
+            "method": f"{spec.method}, {bottleneck.kind} bottleneck, {spec.strength}",
+            "input": f"{shape_text(spec.input_shape)} float32",
+            "on the wire": ", ".join(map(str, spec.wire)),
+            "device": f"{count:,} parameters, {bits:,} encoder bits: {bottleneck.device}",
+            "edge": f"{on_edge:,} parameters: {', '.join(filter(None, edge))}",
+            "weights": weights,
+            "calibration": f"{fitted.kept}, on {fitted.fitted} images" if fitted else "none",
+        }
+        lines = (f"  {name + ':':<13}{text}" for name, text in rows.items())
+        return "\n".join((f"SplitModel {spec.name}", *lines))
+
     def __getstate__(self) -> dict:
         # The coder's own models cannot be copied; they are made again when needed.
         return {**self.__dict__, "_codec": None}
@@ -215,5 +278,5 @@ class SplitModel(nn.Module):
 def _weights_changed(model: SplitModel, _keys: object) -> None:
     model._calibration = None
     model._codec = None
-    model._tables_are_old = False  # they came with the weights
+    model._tables_are_old = False  # the tables came with the weights
     model.random_seed = None

@@ -121,7 +121,7 @@ def test_layers_are_cut_points_or_refused():
     with pytest.raises(SpecError) as caught:
         backbones.tail(whole, "layer2.0.conv1")
     assert caught.value.message == (
-        "test_resnet cannot be cut after layer2.0.conv1: what runs after it also takes what was "
+        "test_resnet cannot be cut after layer2.0.conv1: later layers also need what was "
         "computed before it."
     )
     assert caught.value.next_step.startswith("It can be cut after conv1, bn1, ")
@@ -180,7 +180,7 @@ class Depends(nn.Module):
 
 def test_a_forward_that_asks_for_values_is_refused():
     model = Depends()
-    with pytest.raises(SpecError, match="Depends cannot be cut: its forward cannot be followed"):
+    with pytest.raises(SpecError, match="Depends cannot be cut: its forward cannot be traced"):
         backbones.head(model, "conv")
     assert model.training
 
@@ -270,7 +270,7 @@ def test_features_of_several_layers():
 
 
 def test_features_before_the_layer_are_refused():
-    with pytest.raises(SpecError, match="takes what was computed before it"):
+    with pytest.raises(SpecError, match="need what was computed before it"):
         backbones.build_features("test_resnet", "layer3", ("layer2",))
     with pytest.raises(SpecError, match=r"layer1 of test_resnet holds another"):
         backbones.build_features("test_resnet", None, ("layer1", "layer1.0"))

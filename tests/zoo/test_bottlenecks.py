@@ -201,7 +201,7 @@ def test_tables_of_other_scales_are_refused(kind):
 @pytest.mark.parametrize("kind", ENTROPIC)
 def test_a_latent_that_the_hyper_decoder_cannot_describe_is_refused(kind):
     bottleneck, _ = build(kind)
-    with pytest.raises(SpecError, match=r"latent is \(15, 16\).*says of it is \(15, 15\)"):
+    with pytest.raises(SpecError, match=r"latent is \(15, 16\).*gives scales of \(15, 15\)"):
         bottleneck.to_wire(torch.zeros(1, 6, 15, 16))
 
 

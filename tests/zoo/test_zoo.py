@@ -160,7 +160,7 @@ def test_latent_size_is_that_of_the_encoder(height):
     for width in [*range(5, 25), 224, 320, 333]:
         with torch.no_grad():
             latent = encoder(torch.zeros(1, 3, height, width))
-        assert sizes.latent(height, width) == latent.shape[1:]
+        assert sizes.latent_shape(height, width) == latent.shape[1:]
 
 
 def test_a_copied_model_keeps_its_id(tiny_model):

@@ -1,15 +1,14 @@
 """Classification networks of timm, cut at any named layer.
 
-Entries say where each network of the paper can be cut, and are data; ``find_backbone`` gives one
-for any other network of timm too. ``build_*`` and ``load_timm_weights`` need torch, and import it.
+:mod:`.table` says where each network of the paper can be cut; :func:`find_backbone` also looks at
+any other network of timm. ``build_*`` and ``load_timm_weights`` import torch.
 """
 
 from typing import TYPE_CHECKING
 
 from splitrun.lazy import lazy_names
 
-from . import densenet, efficientnet, hybrid_vit, inception, regnet, resnet  # noqa: F401
-from .entry import BACKBONES, Backbone, Stage, register
+from .table import BACKBONES, Backbone, Stage
 
 if TYPE_CHECKING:
     from .build import build_features, build_head, build_tail, build_whole
@@ -47,7 +46,6 @@ __all__ = [
     "find_stages",
     "head",
     "load_timm_weights",
-    "register",
     "tail",
     "timm_weights_name",
 ]

@@ -1,4 +1,4 @@
-"""timm's networks, whole or cut, with the weights that torch's random generator gives."""
+"""Builds timm's networks, whole or cut, with weights from torch's random generator."""
 
 import difflib
 import re
@@ -18,11 +18,10 @@ with quiet_torchscript():
 
 _NAME = re.compile(r"(?P<architecture>[A-Za-z0-9_]+)(\.(?P<tag>[A-Za-z0-9_]+))?")
 _GATE = re.compile(r"gain|scale|gamma\w*")
-_SHUT = 1e-3
-"""What starts below this leaves a branch, or all, out of what an untrained network gives."""
+_CLOSED = 1e-3
+"""Size below which a factor would leave a branch, or all, out of an untrained network's output."""
 _STD = 0.02
-"""Of the values that a matrix of zeros gets: timm's own for transformers."""
-_NAMES = "timm's names: python -c 'import timm; print(timm.list_models())'"
+"""Deviation of the values that replace a matrix of zeros: timm's own for transformers."""
 
 
 def build_whole(
@@ -34,14 +33,13 @@ def build_whole(
 ) -> nn.Module:
     """Build a whole network.
 
-    Factors that timm starts at or near zero, which scale the branches of residual blocks, are 1,
-    and classifiers of zeros are random: an untrained network then computes with all of its layers.
-    No name is looked up on the network.
+    Factors of residual branches that timm starts at or near zero are 1, and classifiers of zeros
+    are random, so that all layers of an untrained network take part. No name is looked up online.
 
     Args:
-        timm_name: timm's name of the architecture; a tag, as in ``resnet50.tv_in1k``, has no
-            effect but on the input size.
-        num_classes: Of the classifier.
+        timm_name: timm's name of the architecture; a tag, as in ``resnet50.tv_in1k``, only sets
+            the input size.
+        num_classes: Number of classes of the classifier.
         input_size: Height and width of the images, pixels, for networks that are built for one
             size; None for the size of the pretrained weights.
         output_stride: Pixels per feature of the last layers, whose convolutions are dilated
@@ -81,16 +79,16 @@ def build_head(
     """Build the part of a network up to a layer.
 
     Args:
-        timm_name: As in ``build_whole``.
+        timm_name: timm's name, as for ``build_whole``.
         layer: timm's path of a module, such as ``"layer1"``.
-        input_size: As in ``build_whole``.
+        input_size: Height and width of the images, as for ``build_whole``.
 
     Returns:
         Image (N, 3, H, W) float32 to features (N, C, h, w) float32.
 
     Raises:
-        UnknownNameError: timm has no such architecture, or it no such layer.
-        SpecError: It cannot be built, or not be cut there.
+        UnknownNameError: timm has no such architecture, or that no such layer.
+        SpecError: It cannot be built, or cannot be cut there.
     """
     return cut.head(build_whole(timm_name, input_size=input_size), layer)
 
@@ -104,17 +102,18 @@ def build_tail(
     """Build the part of a network after a layer.
 
     Args:
-        timm_name: As in ``build_whole``.
+        timm_name: timm's name, as for ``build_whole``.
         layer: timm's path of a module; None for the whole network.
-        num_classes: Of the classifier.
-        input_size: Of the images that the features come from, as in ``build_whole``.
+        num_classes: Number of classes of the classifier.
+        input_size: Height and width of the images that the features come from, as for
+            ``build_whole``.
 
     Returns:
         Features (N, C, h, w) float32 to logits (N, num_classes) float32.
 
     Raises:
-        UnknownNameError: timm has no such architecture, or it no such layer.
-        SpecError: It cannot be built, or not be cut there.
+        UnknownNameError: timm has no such architecture, or that no such layer.
+        SpecError: It cannot be built, or cannot be cut there.
     """
     whole = build_whole(timm_name, num_classes, input_size)
     return whole if layer is None else cut.tail(whole, layer)
@@ -130,20 +129,20 @@ def build_features(
     """Build the part of a network from one layer to several others, for dense tasks.
 
     Args:
-        timm_name: As in ``build_whole``.
-        after: The layer that it begins after, None for the image.
-        layers: The layers whose features are wanted; ``after`` may be one, handed on.
-        output_stride: As in ``build_whole``; 8 is torchvision's
+        timm_name: timm's name, as for ``build_whole``.
+        after: Layer that the part begins after; None for the image.
+        layers: Layers whose features are wanted; ``after`` may be among them and is handed on.
+        output_stride: Pixels per feature, as for ``build_whole``; 8 is torchvision's
             ``replace_stride_with_dilation=[False, True, True]`` for ResNets.
-        input_size: As in ``build_whole``.
+        input_size: Height and width of the images, as for ``build_whole``.
 
     Returns:
-        Features (N, C, h, w) float32 to a dictionary from layers to features (N, C', h', w')
+        Features (N, C, h, w) float32 to a dictionary of layers and features (N, C', h', w')
         float32.
 
     Raises:
-        UnknownNameError: timm has no such architecture, or it no such layer.
-        SpecError: It cannot be built, or not be cut there.
+        UnknownNameError: timm has no such architecture, or that no such layer.
+        SpecError: It cannot be built, or cannot be cut there.
     """
     whole = build_whole(timm_name, input_size=input_size, output_stride=output_stride)
     return cut.features(whole, layers, after)
@@ -160,20 +159,14 @@ def check_name(timm_name: str) -> str:
     architecture = found["architecture"] if found else timm_name
     known = timm.list_models()
     if architecture not in known:
-        raise UnknownNameError(
-            "backbone",
-            timm_name,
-            difflib.get_close_matches(architecture, known),
-            next_step=_NAMES,
-        )
+        matches = difflib.get_close_matches(architecture, known)
+        advice = "timm's names: python -c 'import timm; print(timm.list_models())'"
+        raise UnknownNameError("backbone", timm_name, matches, next_step=advice)
     tagged = timm.list_pretrained(f"{architecture}.*")
     if timm_name != architecture and timm_name not in tagged:
-        raise UnknownNameError(
-            "backbone",
-            timm_name,
-            difflib.get_close_matches(timm_name, tagged),
-            next_step=f"Without a tag: {architecture}",
-        )
+        matches = difflib.get_close_matches(timm_name, tagged)
+        advice = f"Without a tag: {architecture}"
+        raise UnknownNameError("backbone", timm_name, matches, next_step=advice)
     return architecture
 
 
@@ -183,7 +176,7 @@ def _open_gates(model: nn.Module) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.is_meta or not (name == "weight" or _GATE.fullmatch(name)):
                 continue
-            if parameter.abs().max() >= _SHUT:
+            if parameter.abs().max() >= _CLOSED:
                 continue
             if name == "weight" and parameter.ndim > 1:
                 nn.init.trunc_normal_(parameter, std=_STD)

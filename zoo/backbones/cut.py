@@ -1,10 +1,10 @@
-"""A network cut after a named layer, by following its forward symbolically.
+"""Cuts a network after a named layer, by tracing its forward symbolically.
 
-Only the modules that hold a named layer are followed; every other module is one step, whatever it
-does inside. What the steps pass on to one another says exactly which of them run before the layer
-and which after, and whether anything else crosses. The parts share the model's modules and keep
-their names, so that a part's state dict holds the model's own keys. No tensor is computed: a model
-on the meta device is cut as well.
+Only the modules that hold a named layer are traced; every other module is one step, whatever it
+does inside. The tensors that the steps pass to one another tell which of them run before the layer
+and which after, and whether anything else crosses the cut. The parts share the model's modules and
+keep their names, so that a part's state dict holds the model's own keys. No tensor is computed, so
+a model on the meta device can be cut as well.
 """
 
 import difflib
@@ -22,24 +22,17 @@ with quiet_torchscript():
     from timm.layers import get_notrace_functions  # pyright: ignore[reportPrivateImportUsage]
 
 _FEW = 12
-"""So many layers are named in a message."""
+"""Number of layers that a message names at most."""
 
-# What a forward raises at a stand-in for a tensor, whose values and sizes it does not know.
-_UNFOLLOWED = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# Raised by a forward that asks a stand-in for a tensor for its values or sizes.
+_UNTRACEABLE = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def head(model: nn.Module, layer: str) -> fx.GraphModule:
     """Return the part of a model up to a layer.
 
     Args:
-        model: Whose modules the part shares.
+        model: Network whose modules the part shares.
         layer: timm's path of a module, such as ``"layer1"``.
 
     Returns:
@@ -48,7 +41,7 @@ def head(model: nn.Module, layer: str) -> fx.GraphModule:
     Raises:
         UnknownNameError: The model has no such layer.
         SpecError: The layer does not run exactly once for each image, or the forward of a module
-            that holds it cannot be followed.
+            that holds it cannot be traced.
     """
     steps = _Steps(model, [layer])
     return steps.part("Head", start=steps.image, ends={layer: steps.of(layer)}, single=True)
@@ -58,15 +51,15 @@ def tail(model: nn.Module, layer: str) -> fx.GraphModule:
     """Return the part of a model after a layer.
 
     Args:
-        model: Whose modules the part shares.
+        model: Network whose modules the part shares.
         layer: timm's path of a module.
 
     Returns:
-        Features (N, C, h, w) float32, as ``head`` gives them, to the model's output.
+        Features (N, C, h, w) float32, those of ``head``, to the model's output.
 
     Raises:
         UnknownNameError: The model has no such layer.
-        SpecError: As in ``head``; or what runs after the layer needs more than its features,
+        SpecError: It cannot be cut, as for ``head``; or later layers need more than its features,
             because a connection passes beside it.
     """
     steps = _Steps(model, [layer])
@@ -77,18 +70,18 @@ def features(model: nn.Module, layers: Sequence[str], after: str | None = None) 
     """Return the part of a model from one layer to several others.
 
     Args:
-        model: Whose modules the part shares.
+        model: Network whose modules the part shares.
         layers: timm's paths of the modules whose outputs are wanted.
-        after: The layer that the part begins after, None for the image. It may be one of
-            ``layers``: its features are then handed on.
+        after: Layer that the part begins after; None for the image. It may be one of ``layers``:
+            its features are then handed on.
 
     Returns:
-        Features after ``after``, or the image, to a dictionary from each of ``layers`` to its
+        Features after ``after``, or the image, to a dictionary of each of ``layers`` and its
         features (N, C, h, w) float32.
 
     Raises:
         UnknownNameError: The model has no such layer.
-        SpecError: As in ``tail``.
+        SpecError: It cannot be cut, as for ``tail``.
     """
     steps = _Steps(model, [*layers, *([] if after is None else [after])])
     start = steps.image if after is None else steps.of(after)
@@ -99,29 +92,30 @@ def cut_points(model: nn.Module, near: Iterable[str]) -> list[str]:
     """Return the layers after which a model can be cut, in the order of computation.
 
     Args:
-        model: To be cut.
-        near: Layers; only they and the modules beside and above them are considered.
+        model: Network to cut.
+        near: Layers that the cut should be near; only they and the modules beside and above them
+            are considered.
 
     Raises:
         UnknownNameError: The model has no such layer.
-        SpecError: The forward of a module that holds one cannot be followed.
+        SpecError: The forward of a module that holds one cannot be traced.
     """
     return _Steps(model, list(near)).cut_points()
 
 
 class _Tracer(fx.Tracer):
-    """Follows the forward of some modules; all others are one step each."""
+    """Traces the forward of some modules; all others are one step each."""
 
-    def __init__(self, followed: set[str]) -> None:
+    def __init__(self, traced: set[str]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self._followed = followed
+        self._traced = traced
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._followed
+        return module_qualified_name not in self._traced
 
 
 class _Steps:
-    """The steps of a model's computation, with those of some layers apart."""
+    """The steps of a model's computation, where some layers are steps of their own."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         self._model = model
@@ -132,23 +126,23 @@ class _Steps:
                 raise UnknownNameError(
                     f"layer of {self._name}", layer, difflib.get_close_matches(layer, modules)
                 )
-        followed = {""}
+        traced = {""}
         for layer in layers:
             words = layer.split(".")
-            followed |= {".".join(words[:count]) for count in range(1, len(words))}
-        holders = sorted(followed.intersection(layers))
+            traced |= {".".join(words[:count]) for count in range(1, len(words))}
+        holders = sorted(traced.intersection(layers))
         if holders:
             raise SpecError(
                 f"{holders[0]} of {self._name} holds another of the layers that are asked for.",
-                next_step="Take layers that lie apart.",
+                next_step="Take layers that do not hold one another.",
             )
-        self._nodes = list(_trace(model, followed, self._name).nodes)
+        self._nodes = list(_trace(model, traced, self._name).nodes)
         self.image, self.output = self._nodes[0], self._nodes[-1]
         self._position = {node: place for place, node in enumerate(self._nodes)}
 
     def of(self, layer: str) -> fx.Node:
-        """Return the step that a layer is."""
-        calls = [one for one in self._nodes if one.op == "call_module" and one.target == layer]
+        """Return the step of a layer."""
+        calls = [node for node in self._nodes if node.op == "call_module" and node.target == layer]
         if len(calls) != 1:
             raise SpecError(
                 f"{layer} runs {len(calls)} times as a module in {self._name}: its output is not "
@@ -164,12 +158,12 @@ class _Steps:
         needed = self._needed(ends.values(), start)
         if self.image in needed and start is not self.image:
             raise SpecError(
-                f"{self._name} cannot be cut after {start.target}: what runs after it also takes "
-                "what was computed before it.",
+                f"{self._name} cannot be cut after {start.target}: later layers also need what was "
+                "computed before it.",
                 next_step=self._advice(),
             )
         if not any(start in (end, *end.all_input_nodes) for end in (*needed, *ends.values())):
-            raise SpecError(f"What {self._name} gives does not depend on {start.target}.")
+            raise SpecError(f"The output of {self._name} does not depend on {start.target}.")
         self._check_side_effects(start, needed)
 
         graph = fx.Graph()
@@ -196,7 +190,7 @@ class _Steps:
         return fx.GraphModule(self._model, graph, class_name=name)
 
     def cut_points(self) -> list[str]:
-        """Return the layers whose output is all that passes from before them to after them."""
+        """Return the layers whose output is the only tensor that crosses a cut after them."""
         needed = self._needed([self.output], self.image) | {self.image}
         constant = self._constant()
         found, reach = [], 0
@@ -209,7 +203,7 @@ class _Steps:
         return found
 
     def _needed(self, ends: Iterable[fx.Node], start: fx.Node) -> set[fx.Node]:
-        """Return the steps that the ends are computed from, without the start."""
+        """Return the steps from the start, without it, to the ends."""
         needed: set[fx.Node] = set()
         waiting = list(ends)
         while waiting:
@@ -228,14 +222,14 @@ class _Steps:
         return constant
 
     def _check_side_effects(self, start: fx.Node, needed: set[fx.Node]) -> None:
-        # A step whose result nobody takes is left out of a part, and with it what it writes.
+        # A part leaves out steps whose result nobody uses, and with them what they write.
         for node in self._nodes:
             if node.users or not self._writes(node):
                 continue
             if any(given is start or given in needed for given in node.all_input_nodes):
                 raise SpecError(
-                    f"{self._name} changes features in place ({node.target}) that a part of it "
-                    "passes on: it cannot be cut."
+                    f"{self._name} cannot be cut: it changes features in place ({node.target}) "
+                    "that a part of it passes on."
                 )
 
     def _writes(self, node: fx.Node) -> bool:
@@ -252,20 +246,20 @@ class _Steps:
 
 
 def model_name(model: nn.Module) -> str:
-    """Return timm's name of a model, or its class's where timm did not make it."""
+    """Return timm's name of a model, or the class's where timm did not make it."""
     config = getattr(model, "pretrained_cfg", None) or {}
     return config.get("architecture") or type(model).__name__
 
 
 def channels_last(model: nn.Module) -> bool:
-    """Whether a model's layers give (N, H, W, C); the parts cut from it take and give (N, C, H, W).
+    """Return whether a network of timm computes (N, H, W, C).
 
-    timm's networks say so.
+    The parts cut from it still take and give (N, C, H, W).
     """
     return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
-def _trace(model: nn.Module, followed: set[str], name: str) -> fx.Graph:
+def _trace(model: nn.Module, traced: set[str], name: str) -> fx.Graph:
     optional = {
         key: parameter.default
         for key, parameter in inspect.signature(model.forward).parameters.items()
@@ -274,11 +268,9 @@ def _trace(model: nn.Module, followed: set[str], name: str) -> fx.Graph:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _Tracer(followed).trace(model, concrete_args=optional or None)
-    except _UNFOLLOWED as error:
-        raise SpecError(
-            f"{name} cannot be cut: its forward cannot be followed ({error})."
-        ) from error
+        return _Tracer(traced).trace(model, concrete_args=optional or None)
+    except _UNTRACEABLE as error:
+        raise SpecError(f"{name} cannot be cut: its forward cannot be traced ({error}).") from error
     finally:
         for module, training in modes.items():
             module.training = training

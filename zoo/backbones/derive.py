@@ -1,4 +1,4 @@
-"""Entries of timm's networks that are not registered, found out by looking at the network."""
+"""Describes any network of timm that the table lacks, by looking at the network itself."""
 
 import functools
 import math
@@ -14,29 +14,29 @@ from splitrun.preprocessing import Preprocessing
 from ..deprecations import quiet_torchscript
 from .build import build_whole, check_name
 from .cut import channels_last, cut_points
-from .entry import BOTTLENECK_STRIDE, Backbone, Stage
+from .table import BOTTLENECK_STRIDE, Backbone, Stage
 
 with quiet_torchscript():
     from timm.data.config import resolve_data_config
 
 Shapes = dict[str, tuple[int, int, int]]
-"""Channels, height and width of layers' outputs."""
+"""Channels, height and width of layers' outputs, by layer."""
 
 
 @functools.cache
 def any_timm(name: str) -> Backbone:
-    """Return the entry of any network of timm.
+    """Describe any network of timm.
 
-    Stages are those that timm names as its features; where none of them will do, the last layer
-    of stride 4 that the network can be cut after. Nothing is downloaded, and no memory taken: the
-    network is built on the meta device.
+    Its stages are those that timm names as its features; where none of them has stride 4, the last
+    layer of that stride that the network can be cut after. Nothing is downloaded, and no memory
+    used: the network is built on the meta device.
 
     Args:
-        name: timm's, with or without the tag of pretrained weights: ``convnext_atto.d2_in1k``.
+        name: timm's name, with or without the tag of pretrained weights: ``convnext_atto.d2_in1k``.
 
     Raises:
         UnknownNameError: timm has no such network; it carries close names.
-        SpecError: It does not classify images of three channels.
+        SpecError: The network does not take images of three channels.
     """
     architecture = check_name(name)
     with torch.device("meta"):
@@ -60,7 +60,7 @@ def find_stages(model: nn.Module, input_size: tuple[int, int]) -> tuple[Stage, .
     """Return the layers of stride 4 and more after which a network can be cut.
 
     Args:
-        model: On the meta device or another.
+        model: Network on the meta device or another.
         input_size: Height and width of the image, pixels.
     """
     shapes = output_shapes(model, input_size)

@@ -1,4 +1,4 @@
-"""Pretrained weights of timm's networks, for whole networks and for their parts."""
+"""Loads pretrained weights of timm into whole networks and into their parts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ from torch import nn
 
 from splitrun.errors import WeightsNotFoundError
 
+from ..bottleneck_specs import shape_text
 from ..deprecations import quiet_torchscript
 
 with quiet_torchscript():
@@ -26,17 +27,17 @@ def load_timm_weights(
     """Load pretrained weights into a network of timm's or a part of one.
 
     Args:
-        module: A network, or a part cut from one; every tensor of it is loaded.
+        module: Network, or a part cut from one; every tensor of it is loaded.
         base_model: Hub name of the weights, such as ``timm/resnet50.tv_in1k``.
-        input_size: Height and width that the network was built for, where it was not the size of
-            the pretrained weights; position embeddings are resampled as timm does it.
-        file: A safetensors file with the network's weights, read instead of the Hub.
-        cache_dir: Where the Hub's files are kept; by default, where huggingface-hub keeps them.
+        input_size: Height and width that the network was built for, unless those of the
+            pretrained weights; timm resamples position embeddings.
+        file: Safetensors file with the network's weights, read instead of the Hub.
+        cache_dir: Folder of the Hub's files; by default huggingface-hub's.
 
     Raises:
         WeightsNotFoundError: timm knows no weights of that name, or they have other tensors.
-        OSError: The file or the network cannot be read. So are most errors of huggingface-hub,
-            which pass through as they are.
+        OSError: The file or the Hub cannot be read; most errors of huggingface-hub are of this
+            kind, and pass through unchanged.
     """
     if file is not None and file.suffix != ".safetensors":
         raise WeightsNotFoundError(
@@ -55,7 +56,7 @@ def load_timm_weights(
     theirs, ours = whole.state_dict(), module.state_dict()
     wrong = [name for name in ours if name not in theirs]
     wrong += [
-        f"{name} ({_shape(tensor)} here, {_shape(theirs[name])} there)"
+        f"{name} ({shape_text(tensor.shape)} here, {shape_text(theirs[name].shape)} there)"
         for name, tensor in ours.items()
         if name in theirs and tensor.shape != theirs[name].shape
     ]
@@ -92,7 +93,3 @@ def timm_weights_name(base_model: str) -> str:
             "pretrained=False."
         ),
     )
-
-
-def _shape(tensor: object) -> str:
-    return "×".join(map(str, getattr(tensor, "shape", ()))) or "one number"

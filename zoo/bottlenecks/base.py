@@ -1,4 +1,4 @@
-"""What every bottleneck offers: from the encoder's latent to the tensors on the wire, and back."""
+"""The interface of every bottleneck: latent → tensors on the wire, and back."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -19,21 +19,23 @@ class Bottleneck(nn.Module, ABC):
 
     ::
 
-        device                                             edge
-        latent ─► send ─► wire tensors ─► Coder ═ link ═ Coder ─► received tensors ─► receive
-                                                           │ ▲                           │
-                               hyper: symbols of z ◄───────┘ └─── indexes, …         latent_hat
+        device                                                   edge
+        latent ─► to_wire ─► wire tensors ─► Coder ═ bytes ═► Coder ─► edge inputs ─► from_wire
+                                                              │  ▲                        │
+                                        symbols of z ◄────────┘  └─ scale indexes, …  latent_hat
+                                             └──► hyper_decode ─────┘
 
-    ``send``, ``hyper`` and ``receive`` are what the exported graphs compute; ``forward`` is the
-    path without bytes.
+    ``to_wire``, ``hyper_decode`` and ``from_wire`` are what the exported graphs compute;
+    ``forward`` is the path without bytes.
 
     Attributes:
         wire_names: Names of the device graph's outputs; the first is the main one.
         edge_inputs: Names of the edge graph's inputs.
         hyper_outputs: Names of the hyper graph's outputs; empty where there is no hyper graph.
-        device_modules: Submodules whose parameters the device holds, beside the encoder's.
-        edge_modules: Submodules whose parameters the edge holds, beside the decoder's.
-        exact: Wire tensors that others are computed from: one that differs changes those entirely.
+        side_information: Names of the integer wire tensors that others are computed from: one
+            wrong step in them changes those entirely.
+        device_modules: Names of the submodules that the device holds, beside the encoder.
+        edge_modules: Names of the submodules that the edge holds, beside the decoder.
     """
 
     wire_names: ClassVar[tuple[str, ...]]
@@ -47,61 +49,66 @@ class Bottleneck(nn.Module, ABC):
     def forward(self, latent: Tensor) -> Tensor:
         """Quantise the latent (N, C, h, w): with noise in training, by rounding otherwise."""
 
-    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the probabilities of all quantised elements; empty without a learned density."""
-        return ()
-
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return ``forward`` and ``likelihoods`` of one and the same noise, for training."""
-        return self(latent), self.likelihoods(latent)
+        """Return the quantised latent, and the probability of each quantised element.
+
+        Both see the same noise. The probabilities of y come first, then those of z, each shaped
+        like what it is of; there are none without a learned density.
+        """
+        return self(latent), ()
+
+    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the probabilities that ``forward_with_likelihoods`` gives."""
+        return self.forward_with_likelihoods(latent)[1] if self._densities() else ()
 
     def aux_loss(self) -> Tensor | None:
-        """Return what draws the quantiles of learned densities to their places, if there are any.
+        """Return the loss that moves the quantiles of learned densities to their places.
 
-        Its gradient reaches nothing else.
+        Its gradient reaches nothing but the quantiles. None without a learned density.
         """
-        models = [one for one in self.modules() if isinstance(one, EntropyBottleneck)]
-        return sum((one.loss() for one in models[1:]), models[0].loss()) if models else None
+        losses = [density.loss() for density in self._densities()]
+        return torch.stack(losses).sum() if losses else None
 
     def update_quantiles(self) -> None:
-        """Put the outer quantiles, from which tables reach, where the densities now have them.
+        """Move the outer quantiles, which bound the tables, to where the densities have them now.
 
-        Medians stay: latents are rounded around them, and what comes after was validated so.
+        Medians stay: latents are rounded around them, and the decoder was trained with that.
         """
-        for one in self.modules():
-            if not isinstance(one, EntropyBottleneck):
-                continue
-            medians = one.quantiles[..., 1].detach().clone()
-            one.update(force=True, update_quantiles=True)
+        for density in self._densities():
+            medians = density.quantiles[..., 1].detach().clone()
+            density.update(force=True, update_quantiles=True)
             with torch.no_grad():
-                one.quantiles[..., 1] = medians
-                one.quantiles[..., 0].clamp_(max=medians - 1)
-                one.quantiles[..., 2].clamp_(min=medians + 1)
-            one.update(force=True)
+                density.quantiles[..., 1] = medians
+                density.quantiles[..., 0].clamp_(max=medians - 1)
+                density.quantiles[..., 2].clamp_(min=medians + 1)
+            density.update(force=True)
 
-    @abstractmethod
-    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the wire tensors before rounding: those that are floats as they are sent."""
+    def _densities(self) -> list[EntropyBottleneck]:
+        return [module for module in self.modules() if isinstance(module, EntropyBottleneck)]
 
     @abstractmethod
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Turn the latent (N, C, h, w) float32 into the wire tensors, each (N, …)."""
 
+    @abstractmethod
+    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Return the wire tensors before rounding, float32; those sent as floats, as they are."""
+
     def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
-        """Compute the scale indexes int32, and what else ``receive`` takes, from z's symbols."""
+        """Compute the scale indexes int32 from z's symbols, and what else ``from_wire`` takes."""
         raise NotImplementedError(f"{type(self).__name__} has no hyperprior")
 
     @abstractmethod
     def from_wire(self, *tensors: Tensor) -> Tensor:
-        """Turn the received tensors, each (N, …), into latent_hat float32."""
+        """Turn the edge's inputs, each (N, …), into latent_hat float32."""
 
     def update(self) -> None:
-        """Quantise the learned densities into integer tables, in place of older ones."""
+        """Make the integer tables from the learned densities, in place of older ones."""
 
     @abstractmethod
     def entropy_coder(self) -> Coder:
-        """Return the torch-free coder of the present tables.
+        """Return the torch-free coder with the present tables.
 
         Raises:
-            TablesError: They have not been made, or what was loaded is not valid.
+            TablesError: The tables have not been made, or those loaded are not valid.
         """

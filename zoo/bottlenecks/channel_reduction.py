@@ -1,11 +1,16 @@
-"""The networks of CR + BQ: a few convolutions whose middle has few channels, cut there.
+"""The networks of CR + BQ: convolutions that are cut where they have few channels.
 
-The encoder takes an image; the decoder gives what a backbone's first layers would. Matsubara et al.
-2020 (https://arxiv.org/abs/2007.15818, and https://ieeexplore.ieee.org/document/9265295 for the
-others). "resnet-24" is the network of sc2bench 0.0.3, with which the published models were trained:
-24 layers up to the end of a ResNet's first stage. The others are those of sc2bench 0.1.1.
+::
+
+    image ─► encoder ─► latent of few channels ─► 8-bit quantiser ─► decoder ─► features
+
+The decoder's features stand for those of a backbone's first layers. Matsubara et al. 2020
+(https://arxiv.org/abs/2007.15818, and https://ieeexplore.ieee.org/document/9265295 for all but
+"resnet-24"). "resnet-24" is the network of sc2bench 0.0.3, which the published models were trained
+with: 24 layers, up to the end of a ResNet's first stage. The others are those of sc2bench 0.1.1.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +26,13 @@ class _Conv(NamedTuple):
     """A convolution without bias.
 
     Attributes:
-        channels: Of its output; 0 for those of the latent.
-        padding: On each side.
-        then: Letters of what follows it: n a batch norm, r a ReLU, p a max pooling 3×3 with stride
-            2, padded as the convolution before it, a and d an average pooling 2×2 with stride 1
-            and 2.
-        kernel: Height and width.
-        stride: In both directions.
+        channels: Channels of its output; 0 for those of the latent.
+        padding: Padding on each side.
+        then: Layers that follow, a letter each: n a batch norm, r a ReLU, p a max pooling 3×3 with
+            stride 2, padded like the convolution before it, a and d an average pooling 2×2 with
+            stride 1 and 2.
+        kernel: Height and width of the kernel.
+        stride: Stride in both directions.
     """
 
     channels: int
@@ -38,7 +43,7 @@ class _Conv(NamedTuple):
 
 
 class _Network(NamedTuple):
-    """Encoder, what stands between the cut and the decoder's first convolution, and decoder."""
+    """Encoder, the layers from the cut to the decoder's first convolution, and decoder."""
 
     encoder: tuple[_Conv, ...]
     after_cut: str
@@ -91,10 +96,10 @@ def layers(
     """Build a network, cut in two.
 
     Args:
-        network: "resnet-24", "resnet-20", "densenet" or "inception".
-        channels: C, of the latent.
+        network: Name of the network: "resnet-24", "resnet-20", "densenet" or "inception".
+        channels: Channels C of the latent.
         width: Channels of the first convolution; those of the inner ones are in proportion.
-        features: Channels that the decoder gives; None for sc2bench's, in proportion.
+        features: Channels of the decoder's output; None for sc2bench's, in proportion.
 
     Returns:
         Encoder: image (N, 3, H, W) to latent (N, C, h, w). Decoder: latent to features, those of a
@@ -103,15 +108,15 @@ def layers(
     """
     before, after_cut, behind = _NETWORKS[network]
     before, behind = (
-        tuple(one._replace(channels=one.channels * width // _WIDTH) for one in part)
+        [layer._replace(channels=layer.channels * width // _WIDTH) for layer in part]
         for part in (before, behind)
     )
     if features is not None:
-        behind = (*behind[:-1], behind[-1]._replace(channels=features))
+        behind[-1] = behind[-1]._replace(channels=features)
     encoder, decoder = nn.Sequential(), nn.Sequential()
-    reached = _add(encoder, before, 3, latent=channels)
-    _append(decoder, after_cut, reached, padding=0)
-    _add(decoder, behind, reached, latent=channels)
+    _add_convolutions(encoder, before, 3, latent=channels)
+    _add_letters(decoder, after_cut, channels, padding=0)
+    _add_convolutions(decoder, behind, channels, latent=channels)
     return init_unit_variance(encoder), init_unit_variance(decoder)
 
 
@@ -123,29 +128,32 @@ def relu_range(decoder: nn.Module) -> ReluRange:
     """
     first = next(decoder.children())
     if not isinstance(first, nn.BatchNorm2d):
-        channels = next(one for one in decoder.children() if isinstance(one, nn.Conv2d)).in_channels
+        channels = next(
+            layer.in_channels for layer in decoder.children() if isinstance(layer, nn.Conv2d)
+        )
         return ReluRange(np.array([[0.0], [np.inf]], np.float32).repeat(channels, 1))
-    of = {name: value.double() for name, value in first.state_dict().items()}
-    slope = of["weight"] / torch.sqrt(of["running_var"] + first.eps)
-    end = of["running_mean"] - of["bias"] / slope
-    # Without a slope, all of it is alike.
-    low = torch.where(slope > 0, end, torch.where(slope < 0, -torch.inf, torch.inf))
-    high = torch.where(slope < 0, end, torch.inf)
+    norm = {name: tensor.double() for name, tensor in first.state_dict().items()}
+    slope = norm["weight"] / torch.sqrt(norm["running_var"] + first.eps)
+    threshold = norm["running_mean"] - norm["bias"] / slope
+    # Without a slope, all values are alike.
+    low = torch.where(slope > 0, threshold, torch.where(slope < 0, -torch.inf, torch.inf))
+    high = torch.where(slope < 0, threshold, torch.inf)
     return ReluRange(torch.stack((low, high)).float().cpu().numpy())
 
 
-def _add(
-    network: nn.Sequential, convolutions: tuple[_Conv, ...], channels: int, latent: int
-) -> int:
-    for one in convolutions:
-        given = one.channels or latent
-        network.append(nn.Conv2d(channels, given, one.kernel, one.stride, one.padding, bias=False))
-        _append(network, one.then, given, padding=one.padding)
-        channels = given
-    return channels
+def _add_convolutions(
+    network: nn.Sequential, convolutions: Iterable[_Conv], channels: int, latent: int
+) -> None:
+    for layer in convolutions:
+        out = layer.channels or latent
+        network.append(
+            nn.Conv2d(channels, out, layer.kernel, layer.stride, layer.padding, bias=False)
+        )
+        _add_letters(network, layer.then, out, padding=layer.padding)
+        channels = out
 
 
-def _append(network: nn.Sequential, letters: str, channels: int, *, padding: int) -> None:
+def _add_letters(network: nn.Sequential, letters: str, channels: int, *, padding: int) -> None:
     for letter in letters:
         if letter == "n":
             network.append(nn.BatchNorm2d(channels))

@@ -1,12 +1,12 @@
-"""The factorized-prior bottleneck of Entropic Student: analysis, synthesis and entropy model.
+"""The factorized-prior bottleneck of Entropic Student: encoder, decoder and entropy model.
 
 ::
 
-          g_a                 coder                    g_s
-    image ───► y ──► round(y − median) = symbols ──► y_hat ───► features for the tail
+          g_a        entropy coding                      g_s
+    image ───► y ──► ⌊y − median⌉ = symbols ──► y_hat ───► features for the tail
 
-Ballé et al. 2018 (https://arxiv.org/abs/1802.01436) for the prior; Matsubara et al. 2022
-(https://arxiv.org/abs/2108.11898) for the layers around it.
+Ballé et al. 2018 (https://arxiv.org/abs/1802.01436), appendix 6.1, for the density of each channel;
+Matsubara et al. 2022 (https://arxiv.org/abs/2108.11898) for the layers around it.
 """
 
 import numpy as np
@@ -31,13 +31,14 @@ __all__ = [
     "EntropyBottleneck",
     "FactorizedPrior",
     "analysis",
+    "medians_of",
     "read_tables",
     "resize_tables",
     "synthesis",
 ]
 
 TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
-"""Of CompressAI's entropy models: their integer tables."""
+"""Names of the integer tables in CompressAI's entropy models."""
 
 Sizes = FactorizedPriorBottleneck | HyperpriorBottleneck
 
@@ -69,13 +70,13 @@ def synthesis(sizes: Sizes) -> nn.Sequential:
 
 
 class FactorizedPrior(Bottleneck):
-    """Quantiser and entropy model of y, each channel with its own learned density.
+    """Quantiser and entropy model of y: one learned density for each channel.
 
-    Wraps CompressAI's ``EntropyBottleneck``; its integer tables live in that module's buffers, so
-    they are part of the state dict and of the saved weights.
+    Wraps CompressAI's ``EntropyBottleneck``, whose buffers hold the integer tables: they are part
+    of the state dict and of the saved weights.
 
     Args:
-        channels: C, of the latent.
+        channels: Channels C of the latent.
     """
 
     wire_names = ("symbols",)
@@ -86,46 +87,41 @@ class FactorizedPrior(Bottleneck):
         self.entropy_bottleneck = EntropyBottleneck(channels)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Quantise the latent y (N, C, H, W): additive noise in training, rounding otherwise."""
+        """Quantise y (N, C, h, w): additive noise in training, rounding otherwise."""
         return self.entropy_bottleneck(latent)[0]
 
-    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the probability of each quantised element of y, shaped like y."""
-        return (self.entropy_bottleneck(latent)[1],)
-
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the quantised latent and the probability of each of its elements."""
-        quantised, likelihoods = self.entropy_bottleneck(latent)
-        return quantised, (likelihoods,)
+        """Return y_hat, and the probability of each of its elements."""
+        y_hat, likelihoods = self.entropy_bottleneck(latent)
+        return y_hat, (likelihoods,)
 
     @property
     def medians(self) -> Tensor:
-        """The point around which each channel is rounded: (1, C, 1, 1) float32."""
-        quantiles: Tensor = self.entropy_bottleneck.quantiles
-        return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
+        """The point around which each channel is rounded, (1, C, 1, 1) float32."""
+        return medians_of(self.entropy_bottleneck)
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the latent less the medians, float32."""
+        """Return y less the medians, float32."""
         return (latent - self.medians,)
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Round the latent y (N, C, H, W) float32 to symbols, int32."""
+        """Round y (N, C, h, w) float32 to symbols int32."""
         return (torch.round(latent - self.medians).to(torch.int32),)
 
     def from_wire(self, *tensors: Tensor) -> Tensor:
-        """Turn symbols (N, C, H, W) int32 into y_hat float32."""
+        """Turn symbols (N, C, h, w) int32 into y_hat float32."""
         (symbols,) = tensors
         return symbols.to(self.medians.dtype) + self.medians
 
     def update(self) -> None:
-        """Quantise the learned densities into integer tables, in place of older ones."""
+        """Make the integer tables from the learned densities, in place of older ones."""
         self.entropy_bottleneck.update(force=True)
 
     def entropy_coder(self) -> FactorizedCoder:
-        """Return the coder of the present tables.
+        """Return the coder with the present tables.
 
         Raises:
-            TablesError: They have not been made, or what was loaded is not valid.
+            TablesError: The tables have not been made, or those loaded are not valid.
         """
         return FactorizedCoder(read_tables(self.entropy_bottleneck))
 
@@ -134,11 +130,17 @@ class FactorizedPrior(Bottleneck):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+def medians_of(density: EntropyBottleneck) -> Tensor:
+    """Return the medians of a density's channels, (1, C, 1, 1) float32 without a gradient."""
+    quantiles: Tensor = density.quantiles
+    return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
+
+
 def read_tables(entropy_model: nn.Module) -> FactorizedTables:
     """Return the integer tables of one of CompressAI's entropy models.
 
     Raises:
-        TablesError: They have not been made, or what was loaded is not valid.
+        TablesError: They have not been made, or those loaded are not valid.
     """
     cdf, length, offset = (
         getattr(entropy_model, name).detach().cpu().numpy() for name in TABLE_BUFFERS
@@ -151,10 +153,14 @@ def read_tables(entropy_model: nn.Module) -> FactorizedTables:
     )
 
 
-def resize_tables(entropy_model: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Resize the table buffers to those stored: PyTorch insists on equal shapes."""
-    for name in TABLE_BUFFERS:
+def resize_tables(
+    entropy_model: nn.Module,
+    state_dict: dict,
+    prefix: str,
+    buffers: tuple[str, ...] = TABLE_BUFFERS,
+) -> None:
+    """Give table buffers the stored ones' shapes before loading: PyTorch wants equal shapes."""
+    for name in buffers:
         stored = state_dict.get(f"{prefix}{name}")
         if stored is not None:
-            buffer = getattr(entropy_model, name)
-            setattr(entropy_model, name, buffer.new_empty(stored.shape))
+            setattr(entropy_model, name, getattr(entropy_model, name).new_empty(stored.shape))

@@ -1,4 +1,4 @@
-"""Bottlenecks with a hyperprior: scales and means of y are computed from a second latent, z.
+"""Bottlenecks with a hyperprior: a second latent z says the scales and means of y.
 
 ::
 
@@ -7,11 +7,12 @@
     │                      │                                          │       │
     │          z_hat ◄─────┘                                          ▼       │
     │            └─► h_s ─► indexes, means                            │       ▼
-    └─────────────► round(y − means) = symbols ═════════════════► symbols ─► + means = y_hat
+    └─────────────► ⌊y − means⌉ = symbols ══════════════════════► symbols ─► + means = y_hat
 
-Ballé et al. 2018 (https://arxiv.org/abs/1802.01436) for the scales, Minnen et al. 2018
-(https://arxiv.org/abs/1809.02736) for the means. Both sides compute h_s, in float32: the scale
-indexes must come out the same, or the symbols cannot be read.
+Ballé et al. 2018 (https://arxiv.org/abs/1802.01436), section 3: y is Gaussian with the scales
+σ_hat = h_s(z_hat). Minnen et al. 2018 (https://arxiv.org/abs/1809.02736), section 2: means
+too. Both sides compute h_s, in float32: unless the scale indexes are the same, the symbols cannot
+be read.
 """
 
 import math
@@ -28,7 +29,7 @@ from splitrun.errors import SpecError, TablesError
 from ..bottleneck_specs import HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
-from .factorized_prior import read_tables, resize_tables
+from .factorized_prior import TABLE_BUFFERS, medians_of, read_tables, resize_tables
 from .initialisation import init_scales, init_unit_variance
 
 with quiet_torchscript():
@@ -39,18 +40,18 @@ _STEPS_PER_LOG = (SCALES_LEVELS - 1) / math.log(SCALES_MAX / SCALES_MIN)
 
 
 def scale_position(scales: Tensor) -> Tensor:
-    """Say where scales lie in the table of scales: rounded, it is the index of their row.
+    """Return where scales lie in the table of scales: rounded, it is the index of their row.
 
     The index is that of the smallest of 64 scales, from 0.11 to 256 in equal ratios, that is not
-    exceeded, as CompressAI's ``build_indexes`` finds it by 63 comparisons. Two scales at a boundary
+    exceeded: CompressAI's ``build_indexes`` finds it by 63 comparisons. Two scales at a boundary
     within float32 rounding, about 1e-6 of each other, may fall to either side.
 
     Args:
-        scales: Any shape, float32; those below the smallest, negative ones too, count as the
-            smallest.
+        scales: Scales of any shape, float32; those below the smallest, negative ones too, count as
+            the smallest.
 
     Returns:
-        float32 in [0, 63].
+        Positions in [0, 63], float32.
     """
     # The bound only keeps the logarithm finite. It lies below the first boundary, so that the many
     # scales there do not hang on how a logarithm is rounded.
@@ -60,12 +61,12 @@ def scale_position(scales: Tensor) -> Tensor:
 
 
 class Hyperprior(Bottleneck):
-    """What bottlenecks with a hyperprior share: h_a, h_s, and both entropy models.
+    """The common part of bottlenecks with a hyperprior: h_a, h_s, and both entropy models.
 
     Args:
-        h_a: y (N, C, h, w), or its magnitude, to z (N, D, h', w').
-        h_s: z_hat to the parameters of the Gaussians.
-        hyper_channels: D, of z.
+        h_a: Hyper-encoder: y (N, C, h, w), or |y|, to z (N, D, h', w').
+        h_s: Hyper-decoder: z_hat to the parameters of the Gaussians.
+        hyper_channels: Channels D of z.
     """
 
     side_information = ("hyper_symbols",)
@@ -81,23 +82,22 @@ class Hyperprior(Bottleneck):
 
     @property
     def medians(self) -> Tensor:
-        """The point around which each channel of z is rounded: (1, D, 1, 1) float32."""
-        quantiles: Tensor = self.entropy_bottleneck.quantiles
-        return quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
+        """The point around which each channel of z is rounded, (1, D, 1, 1) float32."""
+        return medians_of(self.entropy_bottleneck)
 
     def gaussian_params(self, hyper_symbols: Tensor) -> Tensor:
-        """Compute what h_s says of z (N, D, h', w') int32, image by image.
+        """Run h_s on z's symbols (N, D, h', w') int32, image by image.
 
-        The sums of a convolution may be rounded differently in a larger batch, and the edge
-        decodes one image at a time.
+        A convolution may round its sums differently in a larger batch, and the edge decodes one
+        image at a time.
         """
         z_hat = hyper_symbols.to(torch.float32) + self.medians
         if torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             return self.h_s(z_hat)
-        return torch.cat([self.h_s(one) for one in z_hat.split(1)])
+        return torch.cat([self.h_s(image_z) for image_z in z_hat.split(1)])
 
     def update(self) -> None:
-        """Quantise the density of z and the Gaussians into integer tables."""
+        """Make the integer tables of z's density and of y's Gaussians."""
         self.entropy_bottleneck.update(force=True)
         self.gaussian_conditional.update_scale_table(get_scale_table(), force=True)
 
@@ -105,27 +105,24 @@ class Hyperprior(Bottleneck):
         """Return the tables of z and of y.
 
         Raises:
-            TablesError: They have not been made, or what was loaded is not valid, or not of the
-                scales that :func:`scale_position` knows.
+            TablesError: They have not been made, those loaded are not valid, or not of the scales
+                that :func:`scale_position` knows.
         """
         expected = get_scale_table().numpy()
         held = self.gaussian_conditional.scale_table.detach().cpu().numpy()
         if held.shape != expected.shape or not np.allclose(held, expected, rtol=1e-5, atol=0):
             raise TablesError(
-                f"Entropy tables: not of {SCALES_LEVELS} scales from {SCALES_MIN} to {SCALES_MAX} "
-                "in equal ratios.",
+                f"The entropy tables are not of {SCALES_LEVELS} scales from {SCALES_MIN} to "
+                f"{SCALES_MAX} in equal ratios.",
                 next_step="Make them anew: model.update()",
             )
         return read_tables(self.entropy_bottleneck), read_tables(self.gaussian_conditional)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
-        gaussian = f"{prefix}gaussian_conditional."
         resize_tables(self.entropy_bottleneck, state_dict, f"{prefix}entropy_bottleneck.")
-        resize_tables(self.gaussian_conditional, state_dict, gaussian)
-        scale_table = state_dict.get(f"{gaussian}scale_table")
-        if scale_table is not None:
-            held = self.gaussian_conditional.scale_table
-            self.gaussian_conditional.scale_table = held.new_empty(scale_table.shape)
+        buffers = (*TABLE_BUFFERS, "scale_table")
+        gaussian = f"{prefix}gaussian_conditional."
+        resize_tables(self.gaussian_conditional, state_dict, gaussian, buffers)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -133,9 +130,9 @@ class ScaleHyperprior(Hyperprior):
     """Quantiser and entropy model of y: zero-mean Gaussians whose scales h_s computes from z.
 
     Args:
-        h_a: |y| (N, C, h, w) to z (N, D, h', w').
-        h_s: z_hat to the scales of y (N, C, h, w).
-        hyper_channels: D, of z.
+        h_a: Hyper-encoder: |y| (N, C, h, w) to z (N, D, h', w').
+        h_s: Hyper-decoder: z_hat to the scales of y (N, C, h, w).
+        hyper_channels: Channels D of z.
     """
 
     wire_names = ("symbols", "hyper_symbols", "indexes")
@@ -143,30 +140,22 @@ class ScaleHyperprior(Hyperprior):
     hyper_outputs: ClassVar[tuple[str, ...]] = ("indexes",)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Quantise the latent y (N, C, h, w): additive noise in training, rounding otherwise."""
-        return self._model(latent)[0]
-
-    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the probabilities of the elements of y and of z, each shaped like them."""
-        return self._model(latent)[1:]
+        """Quantise y (N, C, h, w): additive noise in training, rounding otherwise."""
+        return self.forward_with_likelihoods(latent)[0]
 
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the quantised latent, and the probabilities of the elements of y and of z."""
-        quantised, *likelihoods = self._model(latent)
-        return quantised, tuple(likelihoods)
+        """Return y_hat, and the probabilities of the elements of y and of z."""
+        z_hat, z_likelihoods = self.entropy_bottleneck(self._hyper_encode(latent))
+        scales, means = self._scales_and_means(self.h_s(z_hat))
+        y_hat, y_likelihoods = self.gaussian_conditional(latent, scales, means)
+        return y_hat, (y_likelihoods, z_likelihoods)
 
-    def _model(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z_hat, of_z = self.entropy_bottleneck(self._analyse(latent))
-        scales, means = self._split(self.h_s(z_hat))
-        y_hat, of_y = self.gaussian_conditional(latent, scales, means)
-        return y_hat, of_y, of_z
-
-    def _analyse(self, latent: Tensor) -> Tensor:
+    def _hyper_encode(self, latent: Tensor) -> Tensor:
         return self.h_a(latent.abs())
 
-    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the scales of y, and its means where they are not zero."""
-        return parameters, None
+    def _scales_and_means(self, params: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the scales of y, and its means; None where they are zero."""
+        return params, None
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y less its means, z less its medians, and :func:`scale_position`, float32.
@@ -174,31 +163,32 @@ class ScaleHyperprior(Hyperprior):
         Raises:
             SpecError: h_s gives another size than the latent's.
         """
-        z = self._analyse(latent) - self.medians
-        scales, means = self._split(self.gaussian_params(torch.round(z).to(torch.int32)))
+        z = self._hyper_encode(latent) - self.medians
+        params = self.gaussian_params(torch.round(z).to(torch.int32))
+        scales, means = self._scales_and_means(params)
         if scales.shape[2:] != latent.shape[2:]:
             raise SpecError(
-                f"The latent is {tuple(latent.shape[2:])}, and what the hyper-decoder says of it "
-                f"is {tuple(scales.shape[2:])}.",
+                f"The latent is {tuple(latent.shape[2:])}, but the hyper-decoder gives scales of "
+                f"{tuple(scales.shape[2:])}.",
                 next_step="Give images whose sides are multiples of 16 (of 64 for image codecs).",
             )
         return latent if means is None else latent - means, z, scale_position(scales)
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Turn the latent y (N, C, h, w) float32 into its symbols, z's, and scale indexes, int32.
+        """Turn y (N, C, h, w) float32 into its symbols, z's symbols, and scale indexes, int32.
 
         Raises:
             SpecError: h_s gives another size than the latent's.
         """
-        return tuple(torch.round(one).to(torch.int32) for one in self.unrounded_wire(latent))
+        return tuple(torch.round(tensor).to(torch.int32) for tensor in self.unrounded_wire(latent))
 
     def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
         """Compute the scale indexes (N, C, h, w) int32, and the means float32 where there are any.
 
         Args:
-            hyper_symbols: Of z, (N, D, h', w') int32.
+            hyper_symbols: Symbols of z, (N, D, h', w') int32.
         """
-        scales, means = self._split(self.gaussian_params(hyper_symbols))
+        scales, means = self._scales_and_means(self.gaussian_params(hyper_symbols))
         indexes = torch.round(scale_position(scales)).to(torch.int32)
         return (indexes,) if means is None else (indexes, means)
 
@@ -208,10 +198,10 @@ class ScaleHyperprior(Hyperprior):
         return symbols.to(torch.float32)
 
     def entropy_coder(self) -> HyperpriorCoder:
-        """Return the coder of the present tables.
+        """Return the coder with the present tables.
 
         Raises:
-            TablesError: They have not been made, or what was loaded is not valid.
+            TablesError: The tables have not been made, or those loaded are not valid.
         """
         return HyperpriorCoder(*self.tables())
 
@@ -220,19 +210,19 @@ class MeanScaleHyperprior(ScaleHyperprior):
     """Quantiser and entropy model of y: Gaussians whose scales and means h_s computes from z.
 
     Args:
-        h_a: y (N, C, h, w) to z (N, D, h', w').
-        h_s: z_hat to the scales and, after them, the means of y: (N, 2C, h, w).
-        hyper_channels: D, of z.
+        h_a: Hyper-encoder: y (N, C, h, w) to z (N, D, h', w').
+        h_s: Hyper-decoder: z_hat to the scales and, after them, the means of y: (N, 2C, h, w).
+        hyper_channels: Channels D of z.
     """
 
     edge_inputs = ("symbols", "means")
     hyper_outputs = ("indexes", "means")
 
-    def _analyse(self, latent: Tensor) -> Tensor:
+    def _hyper_encode(self, latent: Tensor) -> Tensor:
         return self.h_a(latent)
 
-    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        scales, means = parameters.chunk(2, 1)
+    def _scales_and_means(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        scales, means = params.chunk(2, 1)
         return scales, means
 
     def from_wire(self, *tensors: Tensor) -> Tensor:
@@ -248,7 +238,7 @@ def entropic_hyperprior(sizes: HyperpriorBottleneck) -> ScaleHyperprior:
     """
     latent, z = sizes.encoder_channels[-1], sizes.hyper_channels
     with_means = sizes.kind == "mean-scale-hyperprior"
-    inner, parameters = (z * 3 // 2, 2 * latent) if with_means else (z, latent)
+    inner, params = (z * 3 // 2, 2 * latent) if with_means else (z, latent)
     h_a = nn.Sequential(
         nn.Conv2d(latent, z, kernel_size=5, stride=2, padding=1, bias=False),
         nn.LeakyReLU() if with_means else nn.ReLU(),
@@ -259,7 +249,7 @@ def entropic_hyperprior(sizes: HyperpriorBottleneck) -> ScaleHyperprior:
         nn.LeakyReLU(),
         nn.ConvTranspose2d(z, inner, kernel_size=5, stride=2, padding=1, bias=False),
         nn.LeakyReLU(),
-        nn.Conv2d(inner, parameters, kernel_size=5, bias=False),
+        nn.Conv2d(inner, params, kernel_size=5, bias=False),
     )
     build = MeanScaleHyperprior if with_means else ScaleHyperprior
     return build(init_unit_variance(h_a), init_scales(init_unit_variance(h_s), latent), z)

@@ -5,8 +5,8 @@
     input codec    image ─► round(255 · image) = pixels ─► JPEG, … ─► pixels ─► / 255 ─► normalise
     feature codec  features ─► 8-bit planes ─► JPEG or WebP ─► planes ─► features
 
-What they lose is part of the model, so ``forward`` goes through the codec too, except in training,
-where no gradient would pass: a frozen codec is one that training goes through.
+Their losses are part of the model, so ``forward`` goes through the codec too. It does not in
+training, where no gradient would pass: freeze a codec to train what comes after it.
 """
 
 from abc import abstractmethod
@@ -22,8 +22,8 @@ from ..bottleneck_specs import InputCodecBottleneck, NeuralCodecBottleneck
 from .base import Bottleneck
 
 
-class _Coded(Bottleneck):
-    """A bottleneck that forward runs through its coder, image by image."""
+class _ImageCodec(Bottleneck):
+    """A bottleneck whose ``forward`` goes through its coder, image by image."""
 
     def forward(self, latent: Tensor) -> Tensor:
         """Code and decode the latent (N, C, h, w); in training, return it as it is."""
@@ -34,20 +34,25 @@ class _Coded(Bottleneck):
         if coder.codec.lossless:
             return self.from_wire(sent)
         height, width = sent.shape[-2:]
-        received = [coder.decode(coder.encode(one.cpu().numpy()), height, width)[0] for one in sent]
+        payloads = [coder.encode(image.cpu().numpy()) for image in sent]
+        received = [coder.decode(payload, height, width)[0] for payload in payloads]
         return self.from_wire(torch.from_numpy(np.stack(received)).to(latent.device))
 
     @abstractmethod
     def entropy_coder(self) -> PixelsCoder | FeaturesCoder:
-        """Return the codec."""
+        """Return the image codec as a coder.
+
+        Raises:
+            TablesError: There is no such codec or quality.
+        """
 
 
-class InputCodec(_Coded):
+class InputCodec(_ImageCodec):
     """An image codec over the image.
 
     Args:
-        codec: Its name in ``IMAGE_CODECS``.
-        quality: In the codec's own units.
+        codec: Name of the codec in ``IMAGE_CODECS``.
+        quality: Quality in the codec's own units.
     """
 
     wire_names = ("pixels",)
@@ -71,21 +76,17 @@ class InputCodec(_Coded):
         return pixels.to(torch.float32) / 255
 
     def entropy_coder(self) -> PixelsCoder:
-        """Return the codec.
-
-        Raises:
-            TablesError: There is no such codec or quality.
-        """
+        """Return the image codec as a coder; TablesError where there is none such."""
         return PixelsCoder(self.codec, self.quality)
 
 
-class FeatureCodec(_Coded):
-    """An image codec over features.
+class FeatureCodec(_ImageCodec):
+    """An image codec over features; it quantises them too.
 
     Args:
-        codec: Its name in ``IMAGE_CODECS``.
-        quality: In the codec's own units.
-        channels: Of the features.
+        codec: Name of the codec in ``IMAGE_CODECS``.
+        quality: Quality in the codec's own units.
+        channels: Channels of the features.
     """
 
     wire_names = ("features",)
@@ -96,11 +97,11 @@ class FeatureCodec(_Coded):
         self.codec, self.quality, self.channels = codec, quality, channels
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the features."""
+        """Return the features (N, C, h, w) float32."""
         return (latent,)
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the features (N, C, h, w) float32; the codec quantises them."""
+        """Return the features (N, C, h, w) float32."""
         return (latent,)
 
     def from_wire(self, *tensors: Tensor) -> Tensor:
@@ -109,19 +110,15 @@ class FeatureCodec(_Coded):
         return features
 
     def entropy_coder(self) -> FeaturesCoder:
-        """Return the codec.
-
-        Raises:
-            TablesError: There is no such codec or quality.
-        """
+        """Return the image codec as a coder; TablesError where there is none such."""
         return FeaturesCoder(self.codec, self.quality, self.channels)
 
 
 class Normalise(nn.Module):
-    """A decoded image in [0, 1] as a backbone takes it: cropped to the centre, normalised.
+    """Turns a decoded image in [0, 1] into a backbone's input: cropped to the centre, normalised.
 
     Args:
-        spec: With the crop, mean and standard deviation.
+        spec: Bottleneck with the crop, mean and standard deviation.
     """
 
     mean: Tensor
@@ -138,8 +135,7 @@ class Normalise(nn.Module):
         """Normalise the image (N, 3, H, W) float32."""
         if self.crop:
             height, width = self.crop
-            # torchvision's rule for an odd difference.
-            # Traced, sizes are tensors.
+            # torchvision's rule for an odd difference; int(), since traced sizes are tensors.
             top = round((int(image.shape[-2]) - height) / 2)
             left = round((int(image.shape[-1]) - width) / 2)
             image = image[..., top : top + height, left : left + width]

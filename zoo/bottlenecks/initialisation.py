@@ -9,14 +9,14 @@ import math
 from torch import nn
 
 _RECTIFIERS = (nn.ReLU, nn.LeakyReLU)
-_MEAN_RECTIFIED = 1 / math.sqrt(2 * math.pi)  # of a standard normal variable
-_POWER_RECTIFIED = 0.5
+_RECTIFIED_MEAN = 1 / math.sqrt(2 * math.pi)  # of a standard normal variable
+_RECTIFIED_POWER = 0.5
 
 
 def init_unit_variance(layers: nn.Sequential) -> nn.Sequential:
     """Initialise the convolutions so that inputs of variance 1 give outputs of variance 1.
 
-    A rectifier halves the power of what it passes on; the convolution after it makes up for that.
+    A rectifier halves the power of its input; the convolution after it makes up for that.
 
     Returns:
         The layers.
@@ -24,7 +24,7 @@ def init_unit_variance(layers: nn.Sequential) -> nn.Sequential:
     before = None
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            power = _POWER_RECTIFIED if isinstance(before, _RECTIFIERS) else 1
+            power = _RECTIFIED_POWER if isinstance(before, _RECTIFIERS) else 1
             nn.init.normal_(layer.weight, std=(power * _terms(layer)) ** -0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -35,12 +35,12 @@ def init_unit_variance(layers: nn.Sequential) -> nn.Sequential:
 def init_scales(layers: nn.Sequential, scales: int) -> nn.Sequential:
     """Initialise the last convolution, after a rectifier, so that its outputs can be scales.
 
-    Scales are positive; those of an untrained model shall not all lie below the smallest table.
+    Scales are positive, and those of an untrained model should not all be below the smallest table.
 
     Args:
-        layers: Already initialised.
-        scales: How many of the last convolution's channels, from the first, are scales: they get
-            mean 1 and deviation 1/2.
+        layers: Layers that are initialised already.
+        scales: Number of the last convolution's channels, from the first, that are scales: they
+            get mean 1 and deviation 1/2.
 
     Returns:
         The layers.
@@ -49,14 +49,14 @@ def init_scales(layers: nn.Sequential, scales: int) -> nn.Sequential:
     terms = _terms(last)
     nn.init.normal_(
         last.weight[:scales].detach(),
-        mean=1 / (terms * _MEAN_RECTIFIED),
-        std=0.5 / math.sqrt(terms * _POWER_RECTIFIED),
+        mean=1 / (terms * _RECTIFIED_MEAN),
+        std=0.5 / math.sqrt(terms * _RECTIFIED_POWER),
     )
     return layers
 
 
 def _terms(layer: nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """Return how many products an element of the output is the sum of."""
+    """Return how many products each output element is the sum of."""
     area = math.prod(layer.kernel_size)
     if isinstance(layer, nn.ConvTranspose2d):
         area /= math.prod(layer.stride)

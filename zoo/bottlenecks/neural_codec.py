@@ -4,7 +4,7 @@
 
     image in [0, 1] ─► pad ─► g_a ─► y ─► bottleneck ─► y_hat ─► g_s ─► crop ─► image in [0, 1]
 
-Their layers are CompressAI's; the bottlenecks are those of the other models. Ballé et al. 2018
+The layers are CompressAI's; the bottlenecks are those of the other models. Ballé et al. 2018
 (https://arxiv.org/abs/1802.01436): bmshj2018-factorized, bmshj2018-hyperprior; Minnen et al. 2018
 (https://arxiv.org/abs/1809.02736): mbt2018-mean, mbt2018.
 """
@@ -33,7 +33,7 @@ with quiet_torchscript():
     from compressai.zoo.pretrained import load_pretrained
 
 MULTIPLE = 64
-"""The networks halve y four times, z twice more."""
+"""Pixels that the sides are multiples of: the networks halve y four times, z twice more."""
 
 Parts = tuple[nn.Sequential, Bottleneck, nn.Sequential]
 """Encoder, bottleneck and decoder."""
@@ -51,7 +51,7 @@ class Pad(nn.Module):
 
 
 class Crop(nn.Module):
-    """Takes off what :class:`Pad` added, and what lies outside [0, 1].
+    """Removes the border that :class:`Pad` added, and clips to [0, 1].
 
     Args:
         shape: Height and width of the image before it was padded.
@@ -78,21 +78,26 @@ class Crop(nn.Module):
 
 
 class JointAutoregressive(Hyperprior):
-    """Scales and means of y from z and from what of y is decoded already (mbt2018).
+    """Quantiser and entropy model of y: Gaussians from z and from the y decoded so far (mbt2018).
+
+    ::
+
+        z_hat ─► h_s ─► params ────────────────────────────┬─► entropy_parameters ─► scales, means
+        y_hat before this position ─► context_prediction ──┘
 
     The coder predicts and rounds y position by position, so the device sends it y itself and the
-    parameters of h_s. In evaluation ``forward`` goes the coder's way, without coding. CompressAI's
+    parameters of h_s. In evaluation ``forward`` takes the coder's way, without coding. CompressAI's
     own ``forward`` rounds all of y at once and to integers, since its means are not known before
-    the context is; what its ``compress`` sends, and what is sent here, is rounded relative to the
-    means, so the two outputs of CompressAI differ, and these equal that of its ``decompress``.
+    the context is; its ``compress``, like this class, rounds relative to the means. So the two
+    outputs of CompressAI differ, and this one equals that of its ``decompress``.
 
     M is the number of channels of y.
 
     Args:
-        h_a: y (N, M, h, w) to z (N, D, h/4, w/4).
-        h_s: z_hat to parameters (N, 2M, h, w).
-        hyper_channels: D, of z.
-        context_prediction: The masked 5×5 convolution, y_hat to (N, 2M, h, w).
+        h_a: Hyper-encoder: y (N, M, h, w) to z (N, D, h/4, w/4).
+        h_s: Hyper-decoder: z_hat to parameters (N, 2M, h, w).
+        hyper_channels: Channels D of z.
+        context_prediction: Masked 5×5 convolution, y_hat to (N, 2M, h, w).
         entropy_parameters: Three 1×1 convolutions and LeakyReLU between them: parameters and
             context (N, 4M, h, w) to scales and, after them, means.
     """
@@ -121,16 +126,17 @@ class JointAutoregressive(Hyperprior):
             return self.gaussian_conditional.quantize(latent, "noise")
         _, _, params = self.to_wire(latent)
         network = self._context_network()
-        each = zip(latent, params, strict=True)
-        return torch.stack([_walk(network, y, parameters) for y, parameters in each])
+        images = zip(latent, params, strict=True)
+        return torch.stack([_round_to_means(network, *image) for image in images])
 
-    def likelihoods(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the probabilities of the elements of y and of z, each shaped like them."""
-        z_hat, of_z = self.entropy_bottleneck(self.h_a(latent))
-        context = self.context_prediction(self(latent))
+    def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return y_hat, and the probabilities of the elements of y and of z."""
+        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(latent))
+        y_hat = self(latent)
+        context = self.context_prediction(y_hat)
         gaussians = self.entropy_parameters(torch.cat((self.h_s(z_hat), context), dim=1))
         scales, means = gaussians.chunk(2, 1)
-        return self.gaussian_conditional(latent, scales, means)[1], of_z
+        return y_hat, (self.gaussian_conditional(latent, scales, means)[1], z_likelihoods)
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y, z less its medians, and the parameters, float32."""
@@ -152,34 +158,34 @@ class JointAutoregressive(Hyperprior):
         return latent_hat
 
     def entropy_coder(self) -> AutoregressiveCoder:
-        """Return the coder of the present tables and context network.
+        """Return the coder with the present tables and context network.
 
         Raises:
-            TablesError: The tables have not been made, or what was loaded is not valid.
+            TablesError: The tables have not been made, or those loaded are not valid.
         """
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
         return AutoregressiveCoder(*self.tables(), scales, self._context_network())
 
     def _context_network(self) -> ContextNetwork:
-        convolutions = [one for one in self.entropy_parameters if isinstance(one, nn.Conv2d)]
         masked = self.context_prediction
+        layers = [layer for layer in self.entropy_parameters if isinstance(layer, nn.Conv2d)]
         # The taps before the centre, in raster order; the mask hides the others.
         taps = masked.weight.flatten(2)[..., : masked.weight[0, 0].numel() // 2]
-        weights = [taps, *(one.weight.flatten(1) for one in convolutions)]
-        biases = [one.bias for one in (masked, *convolutions)]
+        weights = [taps, *(layer.weight.flatten(1) for layer in layers)]
+        biases = [layer.bias for layer in (masked, *layers)]
         return ContextNetwork(
-            {f"weight_{layer}": _array(weight) for layer, weight in enumerate(weights)}
-            | {f"bias_{layer}": _array(bias) for layer, bias in enumerate(biases)}
+            {f"weight_{index}": _array(weight) for index, weight in enumerate(weights)}
+            | {f"bias_{index}": _array(bias) for index, bias in enumerate(biases)}
         )
 
 
 def _array(tensor: Tensor | None) -> np.ndarray:
     if tensor is None:
-        raise SpecError("The context network of mbt2018 has biases.")
+        raise SpecError("The context network of mbt2018 needs biases.")
     return tensor.detach().cpu().numpy().copy()
 
 
-def _walk(network: ContextNetwork, latent: Tensor, params: Tensor) -> Tensor:
+def _round_to_means(network: ContextNetwork, latent: Tensor, params: Tensor) -> Tensor:
     """Round y (M, h, w) relative to the means that its own rounded context predicts."""
     y = np.moveaxis(latent.detach().cpu().numpy(), 0, -1).astype(np.float64)
     y_hat = network.walk(
@@ -197,15 +203,15 @@ def compressai_model(sizes: NeuralCodecBottleneck) -> Any:
     n, m = sizes.sizes
     model: Any = model_architectures[sizes.architecture](n, m)
     parts = [getattr(model, name, None) for name in ("g_a", "g_s", "h_a", "h_s")]
-    last = getattr(model, "entropy_parameters", None)
-    for part in (*parts, last):
+    entropy_parameters = getattr(model, "entropy_parameters", None)
+    for part in (*parts, entropy_parameters):
         if part is not None:
             init_unit_variance(part)
-    # Grey, so that half of what an untrained decoder gives is not cut off as black.
+    # Grey, so that half of an untrained decoder's output is not cut off as black.
     nn.init.constant_(model.g_s[-1].bias, 0.5)
-    gives_scales = last if last is not None else parts[-1]
-    if gives_scales is not None:
-        init_scales(gives_scales, m)
+    scales_from = entropy_parameters if entropy_parameters is not None else parts[-1]
+    if scales_from is not None:
+        init_scales(scales_from, m)
     return model
 
 
@@ -238,7 +244,7 @@ def build(sizes: NeuralCodecBottleneck, shape: tuple[int, int]) -> Parts:
 
 
 def copy_weights(parts: Parts, model: nn.Module) -> None:
-    """Copy the weights of CompressAI's model, its tables included, into the parts of the same one.
+    """Copy the weights and tables of CompressAI's model into the parts of the same architecture.
 
     Raises:
         RuntimeError: A tensor is missing, left over, or of another shape.
@@ -257,19 +263,19 @@ def copy_weights(parts: Parts, model: nn.Module) -> None:
 def load_compressai_weights(
     parts: Parts, architecture: str, quality: int, metric: str = "mse"
 ) -> None:
-    """Fetch the weights that CompressAI trained, and copy them into the parts.
+    """Download the weights that CompressAI trained, and copy them into the parts.
 
-    The file is checked against the hash in its name, and nothing but tensors is unpickled; the
-    layouts of older releases are converted by CompressAI's own code.
+    The file is checked against the hash in its name, and only tensors are unpickled; the layouts of
+    older releases are converted by CompressAI's own code.
 
     Args:
-        parts: Of :func:`build`, with the sizes that CompressAI trained.
-        architecture: Such as "bmshj2018-hyperprior".
-        quality: 1 to 8.
-        metric: "mse" or "ms-ssim".
+        parts: Parts that :func:`build` made, with the sizes that CompressAI trained.
+        architecture: CompressAI's name, such as "bmshj2018-hyperprior".
+        quality: Quality from 1 to 8.
+        metric: Metric of the training, "mse" or "ms-ssim".
 
     Raises:
-        WeightsNotFoundError: CompressAI has none, or they cannot be fetched or do not fit.
+        WeightsNotFoundError: CompressAI has none, or they cannot be downloaded or do not fit.
     """
     name = f"{architecture}, quality {quality}, {metric}"
     url = model_urls.get(architecture, {}).get(metric, {}).get(quality)
@@ -295,7 +301,7 @@ def load_compressai_weights(
     except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise WeightsNotFoundError(
             name,
-            f"what {url} gives is damaged or of another model: {error}",
+            f"the file at {url} is damaged or of another model: {error}",
             next_step=f"Remove it from {torch.hub.get_dir()}/checkpoints and try again.",
         ) from error
     if parts[1].state_dict()["entropy_bottleneck._offset"].numel() == 0:

@@ -1,10 +1,11 @@
-"""An affine 8-bit quantiser: no learned density, the values are sent as they are.
+"""The 8-bit quantiser of CR + BQ: no learned density, each value is sent as one byte.
 
 ::
 
-    x ─► q = round(zero_point + x / scale) ═ q, scale, zero_point ═► scale · (q − zero_point)
+    latent ─► q = ⌊zero_point + latent / S⌉ ═ q, S, zero_point ═► latent_hat = S · (q − zero_point)
 
-Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), with the range of each image as scale.
+Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), eq. 1 (r = S(q − Z)), where scale S and zero
+point Z follow from the range of each image.
 """
 
 import torch
@@ -17,21 +18,20 @@ from .base import Bottleneck
 _LARGEST = 255
 _SMALLEST_SCALE = 2.0**-100
 """Keeps an all-zero latent from a division by zero; a normal number, which no runtime flushes."""
-
 _ROUNDING = 2.0**-14
-"""Four times the spacing of float32 below 256: a zero point that is whole but for rounding is."""
+"""Four times the spacing of float32 below 256: a zero point this near to an integer is it."""
 
 
 class UniformQuantiser(Bottleneck):
     """Quantises each image's latent to 256 equal steps from its smallest value to its largest.
 
     Training leaves the latent as it is: the quantiser comes after it. The formula is that of
-    torchdistill 1.1.5 (``quantize_tensor``), but for two things: the range is that of one image,
-    not of a batch, and always includes zero. Without zero, values above 255 steps saturate in the
-    reference, and a constant latent divides by zero.
+    torchdistill 1.1.5 (``quantize_tensor``), but the range is that of one image, not of a batch,
+    and always includes zero. Without zero, values above 255 steps saturate in the reference, and
+    a constant latent divides by zero.
 
     Args:
-        channels: C, of the latent.
+        channels: Channels C of the latent.
     """
 
     wire_names = ("values", "scale", "zero_point")
@@ -47,14 +47,14 @@ class UniformQuantiser(Bottleneck):
         return latent if self.training else self.from_wire(*self.to_wire(latent))
 
     def _range(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scale and, rounded down, the zero point: each (N, 1, 1, 1) float32."""
+        """Return the scale and the zero point before it is rounded down, (N, 1, 1, 1) float32."""
         smallest = latent.amin((1, 2, 3), keepdim=True).clamp(max=0)
         largest = latent.amax((1, 2, 3), keepdim=True).clamp(min=0)
         scale = ((largest - smallest) / _LARGEST).clamp(min=_SMALLEST_SCALE)
         return scale, _ROUNDING - smallest / scale
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return values, scale and zero point (rounded, it is the integer below), float32."""
+        """Return values, scale and zero point, float32; rounded, each is what is sent."""
         scale, position = self._range(latent)
         zero_point = torch.floor(position)
         values = (zero_point + latent / scale).clamp(0, _LARGEST)
@@ -80,5 +80,5 @@ class UniformQuantiser(Bottleneck):
         return scale * (values.to(torch.float32) - zero_point.to(torch.float32))
 
     def entropy_coder(self) -> QuantisedCoder:
-        """Return the coder: it packs the bytes."""
+        """Return the coder, which packs the bytes."""
         return QuantisedCoder(self.channels)

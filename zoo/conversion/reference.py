@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from splitrun.errors import DependencyError
 
 from ..backbones.build import build_whole
+from ..backbones.table import RESNET_CUTS
 from ..bottleneck_specs import (
     ChannelReductionBottleneck,
     FactorizedPriorBottleneck,
@@ -21,7 +22,6 @@ from ..bottleneck_specs import (
     LayerBottleneck,
 )
 from ..bottlenecks import channel_reduction
-from ..methods.layers import LAYERS
 from ..spec import ModelSpec
 from .keys import SCALE_TABLE, TABLE_BUFFERS, up_to_date
 
@@ -208,7 +208,7 @@ def _entropic_classifier(spec: ModelSpec, sizes: LayerBottleneck) -> nn.Module:
     from sc2bench.models.wrapper import EntropicClassifier
 
     network = torchvision.models.get_model(spec.backbone, num_classes=spec.num_classes)
-    cut = next(name for name, (layer, *_) in LAYERS.items() if layer == spec.cut)
+    cut = next(name for name, (layer, *_) in RESNET_CUTS.items() if layer == spec.cut)
     first = _RESNET[: _RESNET.index(cut) + 1]
     then = list(_RESNET[len(first) :])
     return EntropicClassifier(

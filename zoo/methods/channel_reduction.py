@@ -1,4 +1,4 @@
-"""CR + BQ: an encoder of few output channels, its latent quantised to 8 bits after training.
+"""CR + BQ models: an encoder of few output channels, quantised to 8 bits after training.
 
 Matsubara and Levorato 2020, "Neural Compression and Filtering for Edge-assisted Real-time Object
 Detection in Challenged Networks" (https://arxiv.org/abs/2007.15818); generalised head network
@@ -25,7 +25,7 @@ _NETWORKS = {
     "densenet201": "densenet",
     "inception_v3": "inception",
 }
-"""Backbones that version 0.1.1 has a network for."""
+"""Networks of version 0.1.1, by backbone."""
 
 
 def make_spec(
@@ -39,11 +39,11 @@ def make_spec(
     """Return the spec of one model.
 
     Args:
-        backbone: With features of stride 4; of ``_NETWORKS`` where it is not ``published``.
-        channels: Of the latent.
-        task: Of the model.
-        published: The network of sc2bench 0.0.3, made for ResNets: for others, its last layer
-            gives as many channels as they take. False: that of 0.1.1.
+        backbone: Backbone with features of stride 4; one of ``_NETWORKS`` unless ``published``.
+        channels: Channels of the latent.
+        task: Task of the model.
+        published: Choice between the network of sc2bench 0.0.3, made for ResNets (for others, its
+            last layer gives as many channels as they take), and that of 0.1.1.
         reference: Name in sc2-benchmark.
     """
     network = _OLD if published else _NETWORKS[backbone.name]

@@ -1,4 +1,4 @@
-"""Entropic Student, and the same networks trained end to end.
+"""Entropic Student models, and the same networks trained end to end.
 
 A light encoder trained to replace a backbone's first layers: Matsubara et al. 2022, "Supervised
 Compression for Resource-Constrained Edge Computing Systems" (https://arxiv.org/abs/2108.11898).

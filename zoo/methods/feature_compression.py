@@ -1,16 +1,16 @@
-"""An image codec over the features between two layers of a ResNet, nothing trained.
+"""Models with an image codec over the features between two layers of a ResNet, not trained.
 
-Section 3.1 of the SC2 paper (TMLR 2023), with a codec that is right for constant and negative
+Section 3.1 of the SC2 paper (TMLR 2023), with a codec that is correct for constant and negative
 planes too.
 """
 
 import re
 
 from ..backbones import BACKBONES
+from ..backbones.table import RESNET_CUTS
 from ..bottleneck_specs import FeatureCodecBottleneck
 from ..models import PATTERNS
 from ..spec import ModelSpec
-from .layers import LAYERS
 from .tasks import CLASSIFICATION, register
 
 
@@ -19,7 +19,7 @@ def make_spec(
 ) -> ModelSpec:
     """Return the spec of one model."""
     entry = BACKBONES.get(backbone)
-    cut, channels, stride = LAYERS[layer]
+    cut, channels, stride = RESNET_CUTS[layer]
     return ModelSpec(
         name=f"{backbone}-{layer}-{codec}-q{quality}",
         task=CLASSIFICATION.task,
@@ -55,7 +55,7 @@ def read_name(name: str) -> ModelSpec | None:
 
 
 for _codec in ("jpeg", "webp"):
-    for _layer in LAYERS:
+    for _layer in RESNET_CUTS:
         # sc2-benchmark's configuration has layer2.
         _reference = f"ilsvrc2012/feature_compression/{_codec}-resnet50"
         register(

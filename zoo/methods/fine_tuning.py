@@ -1,15 +1,15 @@
-"""An entropy bottleneck between two layers of a ResNet-50, the whole fine-tuned.
+"""Models with an entropy bottleneck between two layers of a backbone, fine-tuned as a whole.
 
-Section 3.3 of the SC2 paper (TMLR 2023): where to place the bottleneck.
+Section 3.3 of the SC2 paper (TMLR 2023): where to place the bottleneck in a ResNet-50.
 """
 
 import re
 
 from ..backbones import find_backbone
+from ..backbones.table import RESNET_CUTS, stage_cuts
 from ..bottleneck_specs import LayerBottleneck
 from ..models import PATTERNS
 from ..spec import ModelSpec
-from .layers import LAYERS, stage_layers
 from .tasks import CLASSIFICATION, register
 
 _BETAS = {
@@ -25,17 +25,17 @@ def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> M
     """Return the spec of one model, None where the backbone has no such layer.
 
     Args:
-        backbone: A ResNet with bottleneck blocks, or another, cut after the layers that end its
-            stages.
-        layer: As torchvision names it in a ResNet, as timm does in others.
-        beta: As it is spelled in the name.
+        backbone: Name of the backbone.
+        layer: Layer that ends one of its stages, by torchvision's name in ResNet-50, -101 and
+            -152, by timm's in others.
+        beta: β, spelled as in the name.
         reference: Name in sc2-benchmark.
     """
     entry = find_backbone(backbone)
-    layers = LAYERS if _RESNET.fullmatch(backbone) else stage_layers(entry)
-    if layer not in layers:
+    cuts = RESNET_CUTS if _RESNET.fullmatch(backbone) else stage_cuts(entry)
+    if layer not in cuts:
         return None
-    cut, channels, stride = layers[layer]
+    cut, channels, stride = cuts[layer]
     return ModelSpec(
         name=f"{backbone}-eb_after_{layer}-beta{beta}",
         task=CLASSIFICATION.task,
@@ -65,19 +65,11 @@ def read_name(name: str) -> ModelSpec | None:
     return make_spec(found["backbone"], found["layer"], found["beta"]) if found else None
 
 
-def _published(backbone: str, layer: str, beta: str, reference: str) -> ModelSpec:
-    spec = make_spec(backbone, layer, beta, reference=reference)
-    if spec is None:
-        raise ValueError(f"{backbone} has no {layer}")
-    return spec
-
-
 for _layer, _betas in _BETAS.items():
     for _beta in _betas.split():
         _stem = f"resnet50-eb_after_{_layer}-beta{_beta}"
-        register(
-            _published("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}"),
-            f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}",
-        )
+        _spec = make_spec("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}")
+        if _spec is not None:
+            register(_spec, f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}")
 
 PATTERNS.append(read_name)

@@ -1,4 +1,4 @@
-"""A codec in front of a whole network: the image itself is sent.
+"""Models with a codec in front of a whole network: the image itself is sent.
 
 The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs of CompressAI
 (https://arxiv.org/abs/2011.03029); AVIF and HEIC beside them, as today's codecs.
@@ -32,7 +32,7 @@ _DATASETS = {
     21841: "imagenet-22k",
     21843: "imagenet-21k",
 }
-"""By the number of classes, which differs even between versions of one data set."""
+"""Data sets by their number of classes, which differs even between versions of one."""
 
 
 def make_spec(
@@ -43,8 +43,14 @@ def make_spec(
     task: TaskFacts = CLASSIFICATION,
     reference: str = "",
 ) -> ModelSpec:
-    """Return the spec of one model; ``codec`` is ``LOSSLESS``, or one of
-    ``CODECS`` or ``ARCHITECTURES``.
+    """Return the spec of one model.
+
+    Args:
+        backbone: Backbone on the edge.
+        codec: ``LOSSLESS``, or one of ``CODECS`` or ``ARCHITECTURES``.
+        quality: Quality in the codec's own units.
+        task: Task of the model.
+        reference: Name in sc2-benchmark.
 
     Raises:
         SpecError: The backbone's published weights classify nothing.
@@ -56,7 +62,7 @@ def make_spec(
         dataset = _DATASETS.get(classes, f"{classes} classes")
     if classes < 1:
         raise SpecError(
-            f"{backbone.name} has no classifier, so nothing comes after a codec.",
+            f"{backbone.name} has no classifier, so no model can be made of it and a codec.",
             next_step="Take another tag or backbone: "
             "python -c 'import timm; print(timm.list_pretrained())'",
         )

@@ -1,4 +1,4 @@
-"""What the models of a task have in common, whatever the method: data set, input, teacher."""
+"""Tasks of the SC2 paper: data set, input and teacher that the models of each have in common."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class TaskFacts:
     """One task of the SC2 paper.
 
     Attributes:
-        task: Its name.
-        prefix: Of its models' names.
-        dataset: That its models are trained on.
-        num_classes: Of that data set; COCO's and VOC's with the background.
-        folder: Of its configurations in sc2-benchmark; its experiments' names begin with it.
-        preprocessing: Of its models, where the backbone does not say.
+        task: Name of the task.
+        prefix: Beginning of its models' names.
+        dataset: Data set that its models are trained on.
+        num_classes: Number of classes of that data set; COCO's and VOC's with the background.
+        folder: Folder of its configurations in sc2-benchmark; its experiments' names begin with it.
+        preprocessing: Input of its models; None where the backbone says.
     """
 
     task: Task
@@ -79,12 +79,12 @@ TASKS = (CLASSIFICATION, DETECTION, SEGMENTATION)
 
 
 def task_of(prefix: str | None) -> TaskFacts:
-    """Return the task whose names have this prefix; none is classification's."""
-    return next(one for one in TASKS if one.prefix == (prefix or ""))
+    """Return the task whose models' names have this prefix; classification's have none."""
+    return next(task for task in TASKS if task.prefix == (prefix or ""))
 
 
 def register(spec: ModelSpec, *aliases: str) -> None:
     """Register a model under its name, its name in sc2-benchmark, and further ones."""
     known = [spec.reference, spec.reference.partition("-")[2] if "/" not in spec.reference else ""]
-    names = dict.fromkeys(one for one in (*known, *aliases) if one and one != spec.name)
-    MODELS.register(spec.name, spec, aliases=[one for one in names if one not in MODELS])
+    names = dict.fromkeys(name for name in (*known, *aliases) if name and name != spec.name)
+    MODELS.register(spec.name, spec, aliases=[name for name in names if name not in MODELS])

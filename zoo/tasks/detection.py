@@ -25,15 +25,17 @@ from torchvision.ops.poolers import LevelMapper
 
 from splitrun.errors import SpecError
 
-from ..backbones import build_features
+from ..backbones import build_features, find_backbone
+from ..backbones.table import DENSE_STRIDES
 from ..deprecations import quiet_torchscript
-from .stages import STRIDES, dense_stages
+from ..split_model import Detections
 
 with quiet_torchscript():
     from timm.layers.norm_act import freeze_batch_norm_2d
 
 Target = dict[str, Tensor]
-"""``boxes`` (B, 4) float32, x0, y0, x1, y1 in pixels of the input, and ``labels`` (B,) int64."""
+"""The true objects in one image: ``boxes`` (B, 4) float32, x0, y0, x1, y1 in pixels of the input,
+and ``labels`` (B,) int64."""
 
 _LEVEL_NAMES = ("p2", "p3", "p4", "p5")
 _ROI_SIZE, _SAMPLING_RATIO = 7, 2
@@ -48,12 +50,12 @@ class DetectionTail(nn.Module):
         └──────────────────── dense ───────────────────┘               └─ boxes ─┘
 
     ``forward`` runs all of it. ``dense`` and ``boxes`` are the two parts whose shapes do not depend
-    on the image, which graphs can be made of; what torchvision does between and after them, the
-    runtime of a bundle does with ``settings()``.
+    on the image, so that graphs can be made of them; the steps of torchvision between and after
+    them are done by a bundle's runtime, with ``settings()``.
 
     Inputs have one size and are scaled, padded and normalised already: torchvision's own transform
-    is not part of this. The state dict has the names of torchvision's and sc2bench's Faster R-CNN
-    without their ``backbone.``: ``body``, ``fpn``, ``rpn``, ``roi_heads``.
+    is not part of this class. The state dict has the names of torchvision's and sc2bench's Faster
+    R-CNN without their ``backbone.``: ``body``, ``fpn``, ``rpn``, ``roi_heads``.
 
     Batch norms of the backbone are frozen, as in torchvision. sc2bench means to, but its builder
     drops the setting, so that its models were trained with batch norms that were not; in
@@ -61,21 +63,19 @@ class DetectionTail(nn.Module):
 
     Args:
         backbone: timm's name of the network.
-        cut: The layer of stride 4 after which this part begins; None for the whole network, which
+        cut: Layer of stride 4 after which this part begins; None for the whole network, which
             takes images.
-        num_classes: With the background, which is class 0.
+        num_classes: Number of classes, with the background, which is class 0.
         input_size: Height and width of the image, pixels, multiples of 32.
-        pooled_levels: So many levels of the pyramid, the finest, are what boxes are cut out of. By
-            default 4, as torchvision has it, or 3 after a cut: sc2bench names the levels "1" to
+        pooled_levels: Number of levels of the pyramid, the finest ones, that boxes are cut out of.
+            By default 4, as torchvision has it, or 3 after a cut: sc2bench names the levels "1" to
             "4", torchvision pools from those named "0" to "3", and so its models were trained and
             released without the coarsest one.
-        proposals: Boxes of one image that the second stage looks at, at most, in evaluation.
-        pyramid_channels: Of each level of the pyramid.
-        norm_eps: Of the frozen batch norms. By default 0, which torchvision's weights for COCO
-            belong to, or 1e-5 after a cut, which sc2bench's belong to.
+        proposals: Largest number of boxes of one image that the second stage sees, in evaluation.
+        pyramid_channels: Channels of each level of the pyramid.
 
     Raises:
-        UnknownNameError: timm has no such network, or it no such layer.
+        UnknownNameError: timm has no such network, or the network no such layer.
         SpecError: It cannot be cut there, has no features at the strides of the pyramid, or the
             input size is no multiple of 32.
     """
@@ -94,37 +94,34 @@ class DetectionTail(nn.Module):
         pooled_levels: int | None = None,
         proposals: int = 1000,
         pyramid_channels: int = 256,
-        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
-        stages = dense_stages(backbone)
+        stages = find_backbone(backbone).dense_stages
         self._layers = tuple(stage.layer for stage in stages)
         if cut not in (None, self._layers[0]):
             raise SpecError(
                 f"A detector on {backbone} cannot be cut after {cut}: its pyramid begins at stride "
-                f"{STRIDES[0]}.",
+                f"{DENSE_STRIDES[0]}.",
                 next_step=f"Cut it after {self._layers[0]}.",
             )
-        if any(side % STRIDES[-1] for side in input_size):
+        if any(side % DENSE_STRIDES[-1] for side in input_size):
             raise SpecError(
                 f"A detector's input of {input_size[0]}×{input_size[1]} pixels is no multiple of "
-                f"{STRIDES[-1]} on both sides."
+                f"{DENSE_STRIDES[-1]} on both sides."
             )
         self.input_size = input_size
         self.num_classes = num_classes
-        if norm_eps is None:
-            norm_eps = 0.0 if cut is None else 1e-5
         self.body = freeze_batch_norm_2d(build_features(backbone, cut, self._layers))
         for module in self.body.modules():
             if isinstance(module, FrozenBatchNorm2d):
-                module.eps = norm_eps
+                # 0 for torchvision's weights for COCO, 1e-5 for sc2bench's after a cut.
+                module.eps = 0.0 if cut is None else 1e-5
         channels = [stage.channels for stage in stages]
         self.fpn = FeaturePyramidNetwork(channels, pyramid_channels, LastLevelMaxPool())
-        self._pooled = _LEVEL_NAMES[: pooled_levels or (len(STRIDES) if cut is None else 3)]
+        self._pooled = _LEVEL_NAMES[: pooled_levels or (len(DENSE_STRIDES) if cut is None else 3)]
         pool = MultiScaleRoIAlign(list(self._pooled), _ROI_SIZE, _SAMPLING_RATIO)
-        # It would guess them from the first images, whose areas may be much smaller than the
-        # input.
-        pool.scales = [1 / stride for stride in STRIDES[: len(self._pooled)]]
+        # It would guess them from the first images, which may be much smaller than the input.
+        pool.scales = [1 / stride for stride in DENSE_STRIDES[: len(self._pooled)]]
         finest, coarsest = (round(-math.log2(scale)) for scale in (pool.scales[0], pool.scales[-1]))
         pool.map_levels = LevelMapper(finest, coarsest, pool.canonical_scale, pool.canonical_level)
         # All other numbers of the two heads are torchvision's defaults.
@@ -139,26 +136,26 @@ class DetectionTail(nn.Module):
 
     @property
     def dense_outputs(self) -> tuple[str, ...]:
-        """Names of what ``dense`` returns, in order."""
+        """Names of the tensors that ``dense`` returns, in order."""
         return (*self._pooled, "objectness", "deltas")
 
     @property
     def boxes_inputs(self) -> tuple[str, ...]:
-        """Names of what ``boxes`` takes, in order."""
+        """Names of the tensors that ``boxes`` takes, in order."""
         return (*self._pooled, "proposals", "levels")
 
     @property
     def boxes_outputs(self) -> tuple[str, ...]:
-        """Names of what ``boxes`` returns, in order."""
+        """Names of the tensors that ``boxes`` returns, in order."""
         return ("class_logits", "box_deltas")
 
     def forward(
         self, features: Tensor, areas: list[tuple[int, int]] | None = None
-    ) -> list[dict[str, Tensor]]:
+    ) -> list[Detections]:
         """Detect objects, in evaluation mode.
 
         Args:
-            features: (N, C, H / 4, W / 4) float32, or images where there is no cut.
+            features: Features (N, C, H / 4, W / 4) float32, or images where there is no cut.
             areas: Height and width of the part of each input, from its top left, that is the
                 image, to which boxes are clipped; by default the whole input.
 
@@ -177,29 +174,29 @@ class DetectionTail(nn.Module):
         targets: list[Target],
         areas: list[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Return torchvision's four losses, in training mode: their sum is what training lowers.
+        """Return torchvision's four losses, in training mode; training lowers their sum.
 
         Args:
-            features: As in ``forward``.
-            targets: One for each image.
-            areas: As in ``forward``.
+            features: Features or images, as ``forward`` takes them.
+            targets: True objects of each image.
+            areas: Parts of the inputs, as ``forward`` takes them.
 
         Returns:
             ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg``; empty
             in evaluation mode.
         """
         pyramid, images = self._pyramid(features), self._images(features, areas)
-        proposals, of_proposals = self.rpn(images, pyramid, targets)
-        _, of_boxes = self.roi_heads(pyramid, proposals, images.image_sizes, targets)
-        return {**of_proposals, **of_boxes}
+        proposals, rpn_losses = self.rpn(images, pyramid, targets)
+        _, box_losses = self.roi_heads(pyramid, proposals, images.image_sizes, targets)
+        return {**rpn_losses, **box_losses}
 
     def dense(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Compute what depends on the features alone: the first graph.
+        """Compute the first graph: all that depends on the features alone.
 
         Returns:
-            What ``dense_outputs`` names: the levels of the pyramid that boxes are cut out of, each
-            (N, C, h, w); objectness (N, anchors), logits; deltas (N, anchors, 4). Anchors go level
-            by level, in a level row by row, at each place ratio by ratio. All float32.
+            The tensors of ``dense_outputs``: the levels of the pyramid that boxes are cut out of,
+            each (N, C, h, w); objectness (N, anchors), logits; deltas (N, anchors, 4). Anchors go
+            level by level, in a level row by row, at each place ratio by ratio. All float32.
         """
         pyramid = self._pyramid(features)
         objectness, deltas = concat_box_prediction_layers(*self.rpn.head(list(pyramid.values())))
@@ -208,31 +205,31 @@ class DetectionTail(nn.Module):
         return *levels, objectness.reshape(images, -1), deltas.reshape(images, -1, 4)
 
     def boxes(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify and refine the proposals of one image: the second graph.
+        """Compute the second graph: classify and refine the proposals of one image.
 
         Args:
-            tensors: What ``boxes_inputs`` names: levels of the pyramid, each (1, C, h, w); the
+            tensors: Tensors of ``boxes_inputs``: levels of the pyramid, each (1, C, h, w); the
                 proposals (P, 4) float32, pixels of the input; the level (P,) int32 that each is cut
                 out of, 0 for the finest.
 
         Returns:
             Class logits (P, classes) and box deltas (P, 4 · classes), float32.
         """
-        *levels, proposals, wanted = tensors
+        *levels, proposals, level_of_box = tensors
         rois = torch.cat([torch.zeros_like(proposals[:, :1]), proposals], dim=1)
         pooled = torch.zeros(())
         # Each box is cut out of every level: four times the work of this step, for a graph in
         # which every tensor has one shape.
-        for number, (level, stride) in enumerate(zip(levels, STRIDES, strict=False)):
+        for number, (level, stride) in enumerate(zip(levels, DENSE_STRIDES, strict=False)):
             cut_out = roi_align(level, rois, _ROI_SIZE, 1 / stride, _SAMPLING_RATIO)
-            here = (wanted == number)[:, None, None, None]
+            here = (level_of_box == number)[:, None, None, None]
             pooled = torch.where(here, cut_out, pooled) if number else cut_out
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
     def settings(self) -> dict[str, Any]:
-        """Return the numbers that the runtime's ``DetectionSettings`` holds, from these heads."""
+        """Return the numbers of these heads that the runtime's ``DetectionSettings`` holds."""
         height, width = self.input_size
-        grids = [(height // stride, width // stride) for stride in STRIDES]
+        grids = [(height // stride, width // stride) for stride in DENSE_STRIDES]
         # The level after the last one is every second pixel of it.
         grids.append((math.ceil(grids[-1][0] / 2), math.ceil(grids[-1][1] / 2)))
         rpn, heads = self.rpn, self.roi_heads

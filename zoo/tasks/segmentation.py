@@ -9,8 +9,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from ..backbones import build_features
-from .stages import dense_stages
+from ..backbones import build_features, find_backbone
 
 _OUTPUT_STRIDE = 8
 
@@ -28,21 +27,21 @@ class SegmentationTail(nn.Module):
 
     Args:
         backbone: timm's name of the network.
-        cut: The layer after which this part begins; None for the whole network, which takes images.
-        num_classes: With the background.
+        cut: Layer after which this part begins; None for the whole network, which takes images.
+        num_classes: Number of classes, with the background.
         input_size: Height and width of the image, pixels. The features have a fourth of it, rounded
-            up, and do not say which.
+            up, so they do not tell it.
 
     Raises:
-        UnknownNameError: timm has no such network, or it no such layer.
-        SpecError: It cannot be cut there, or has no features at the strides that the heads take.
+        UnknownNameError: timm has no such network, or the network no such layer.
+        SpecError: It cannot be cut there, or has no features at the strides that the heads need.
     """
 
     def __init__(
         self, backbone: str, cut: str | None, num_classes: int, input_size: tuple[int, int]
     ) -> None:
         super().__init__()
-        middle, deep = dense_stages(backbone)[2:]
+        middle, deep = find_backbone(backbone).dense_stages[2:]
         self.input_size = input_size
         self._layers = (middle.layer, deep.layer)
         self.body = build_features(backbone, cut, self._layers, output_stride=_OUTPUT_STRIDE)
@@ -51,8 +50,7 @@ class SegmentationTail(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, classes, H, W) float32 for features (N, C, ⌈H / 4⌉, ⌈W / 4⌉)."""
-        _, deep = self._layers
-        return self._upsampled(self.classifier(self.body(features)[deep]))
+        return self._upsampled(self.classifier(self.body(features)[self._layers[1]]))
 
     def forward_with_aux(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of ``forward`` and those of the auxiliary head, both of the input size.
@@ -61,10 +59,8 @@ class SegmentationTail(nn.Module):
         """
         middle, deep = self._layers
         given = self.body(features)
-        return (
-            self._upsampled(self.classifier(given[deep])),
-            self._upsampled(self.aux_classifier(given[middle])),
-        )
+        main, aux = self.classifier(given[deep]), self.aux_classifier(given[middle])
+        return self._upsampled(main), self._upsampled(aux)
 
     def _upsampled(self, logits: Tensor) -> Tensor:
         return functional.interpolate(

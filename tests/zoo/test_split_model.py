@@ -1,0 +1,56 @@
+"""A split model as Python users meet it: how it prints, and what it takes."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_spec
+
+from splitrun.errors import SpecError
+from splitzoo import zoo
+
+
+def test_a_model_prints_what_it_is_in_ten_lines(tiny_model):
+    spec = tiny_model.spec
+    shown = repr(tiny_model).splitlines()
+    bits = 32 * sum(parameter.numel() for parameter in tiny_model.device_parameters())
+    assert len(shown) == 10
+    assert shown[:3] == [
+        "SplitModel tiny",
+        "  task:        image-classification, 10 classes (imagenet-1k)",
+        "  backbone:    test_resnet, cut after layer1",
+    ]
+    assert "  on the wire: symbols 4×55×55 int32" in shown
+    assert f"{bits:,} encoder bits: convolutions and GDN, channels 3 → 8 → 8 → 4" in shown[6]
+    assert shown[8:] == ["  weights:     random, seed 0", "  calibration: none"]
+    assert spec.strength in shown[3]
+
+
+def test_a_print_says_all_wire_tensors_and_where_trained_weights_are_from():
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    model.origin, model.source = "a checkpoint", "folder"
+    shown = repr(model.train())
+    assert "symbols 4×15×15 int32, hyper_symbols 4×4×4 int32, indexes 4×15×15 int32" in shown
+    assert "  weights:     trained, a checkpoint, loaded from folder\n" in shown
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(3, 64, 64),
+        torch.zeros(1, 1, 64, 64),
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+        np.zeros((1, 3, 64, 64), np.float32),
+        "photo.jpg",
+    ],
+    ids=["3-D", "grey", "uint8", "numpy", "path"],
+)
+def test_compress_says_what_it_expects(tiny_model, image):
+    with pytest.raises(SpecError, match=r"torch tensor \(N, 3, H, W\) float32, not as"):
+        tiny_model.compress(image)
+
+
+def test_one_stream_or_a_sequence_is_decompressed(tiny_model):
+    (stream,) = tiny_model.compress(torch.zeros(1, 3, 64, 64))
+    expected = tiny_model.decompress([stream])
+    assert torch.equal(tiny_model.decompress(stream), expected)
+    assert torch.equal(tiny_model.decompress((bytearray(stream),)), expected)
