@@ -11,7 +11,8 @@ import typer
 from .console import Console, RandomWeights, Seed, seed_of
 
 if TYPE_CHECKING:
-    from .export.manifest import Manifest
+    from splitrun.manifest import Manifest
+
     from .export.running import ImageRun
     from .profile.report import EncoderProfile
     from .zoo.split_model import SplitModel
@@ -129,7 +130,7 @@ def _summary(
 ) -> None:
     parity, best = manifest.parity, run.top[0]
     rows = [
-        ("model", manifest.spec.name),
+        ("model", manifest.spec["name"]),
         ("weights", manifest.provenance.weights),
         ("answer", f"{best.label} ({best.probability:.1%})"),
         ("stream bytes", f"{run.stream_bytes:,}"),

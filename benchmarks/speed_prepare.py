@@ -25,9 +25,9 @@ from torchvision.transforms import InterpolationMode
 
 from benchmarks.matrix.made_images import write_images
 from splitrun.errors import SplitzooError
+from splitrun.manifest import Manifest
 from splitrun.preprocessing import Preprocessing, read_rgb
 from splitzoo import export, zoo
-from splitzoo.export.manifest import Manifest
 from splitzoo.profile.flops import count_flops
 from splitzoo.zoo.split_model import SplitModel
 
@@ -144,8 +144,8 @@ def effect_of(manifest: Manifest) -> PrecisionReport | None:
         flips=found.flips,
         largest_difference=found.largest_difference,
         rate_inflation=found.rate_inflation,
-        kept_fp32=found.kept_fp32,
-        accepted=found.accepted,
+        kept_fp32=list(found.kept_fp32),
+        accepted=list(found.accepted),
     )
 
 

@@ -49,10 +49,10 @@ def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
         device = Device(bundle, THREADS)
         images, photo = np.load(work / "images.npy"), first_photo(work)
         image, coder, load = images[:1], device.codec.coder, bundle.preprocessing.load
-        symbols = device.tensors(image)[0][0]
+        symbols = device.wire_tensors(image)[0][0]
         tasks |= {
             ENCODE: lambda: device.encode(image),
-            ENCODER: lambda: device.tensors(image),
+            ENCODER: lambda: device.wire_tensors(image),
             ENTROPY_ENCODING: lambda: coder.encode(symbols),
             IMAGE: lambda: device.encode(load(photo)),
             PREPROCESSING: lambda: load(photo),
@@ -71,12 +71,12 @@ def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
     half = device or edge
     agreement = None
     if device:
-        found = np.concatenate([device.tensors(one[None])[0] for one in images])
+        found = np.concatenate([device.wire_tensors(one[None])[0] for one in images])
         payloads = [len(device.codec.coder.encode(one)) for one in found]
         tables = device.codec.coder.arrays()
         logits = edge.decode(stream)[0] if edge else None
         agreement = compare(exact, found, payloads, logits, tables)
-    return Turn(half.graph.session.version, seconds, foreign, agreement)
+    return Turn(half.graph.engine, seconds, foreign, agreement)
 
 
 def decode_batch(edge, work: Path, size: int) -> Callable[[], object]:
@@ -85,8 +85,8 @@ def decode_batch(edge, work: Path, size: int) -> Callable[[], object]:
     chosen = [streams[number % len(streams)] for number in range(size)]
 
     def decode() -> object:
-        parts = zip(*(edge.tensors(stream) for stream in chosen), strict=True)
-        return edge.output([np.concatenate(part) for part in parts])
+        parts = zip(*(edge.decompress(stream) for stream in chosen), strict=True)
+        return edge.graph([np.concatenate(part) for part in parts])
 
     return decode
 

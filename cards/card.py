@@ -8,13 +8,14 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
+from splitrun.bundle import open_bundle
 from splitrun.coding import CODERS
 from splitrun.errors import ReportError
 from splitrun.files import check_free, new_folder
+from splitrun.manifest import Manifest
 
-from ..export.manifest import Manifest
+from ..export.manifest import calibration_of, spec_of
 from ..export.readme import target_words
-from ..export.verification import read_manifest
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
@@ -88,7 +89,7 @@ class CardFacts:
     def calibration(self) -> CalibrationRecord | None:
         """How the entropy tables were fitted to images, if they were."""
         if self.manifest:
-            return self.manifest.coding.calibration
+            return calibration_of(self.manifest)
         return self.config.calibration if self.config else None
 
     @property
@@ -134,12 +135,12 @@ def gather_facts(
         BundleError: The bundle cannot be read.
         UnknownNameError: No model has that name.
     """
-    manifest = read_manifest(bundle)[1] if bundle else None
+    manifest = open_bundle(bundle).manifest if bundle else None
     report = read_report(profile) if profile else None
     evaluated = read_accuracy(accuracy) if accuracy else None
     specs = {
         "the model": get_spec(model) if model else None,
-        "the bundle": manifest.spec if manifest else None,
+        "the bundle": spec_of(manifest) if manifest else None,
         "the profile": report.spec if report else None,
         "the accuracy report": evaluated.spec if evaluated else None,
     }

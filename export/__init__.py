@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from splitrun.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from splitrun.manifest import Manifest
+
     from .running import run
     from .splitting import split
     from .verification import verify
 
 _HOME = {
-    "Manifest": ".manifest",
+    "Manifest": "splitrun.manifest",
     "split": ".splitting",
     "run": ".running",
     "verify": ".verification",

@@ -10,8 +10,9 @@ from ..console import Console, Json, RandomWeights, Seed, Trust, seed_of
 from .precision.keep import KEPT
 
 if TYPE_CHECKING:
+    from splitrun.manifest import GraphInfo, Manifest, PrecisionReport
+
     from ..zoo.calibration.record import CalibrationRecord
-    from .manifest import Graph, Manifest, PrecisionReport
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
 
@@ -120,20 +121,21 @@ def split(
         progress.step("loading")
         built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
         from .. import export
+        from .manifest import calibration_of
 
         manifest = export.split(built, folder, **options, progress=progress)
 
     def show() -> None:
         parity = manifest.parity
         rows = [
-            ("model", manifest.spec.name),
+            ("model", manifest.spec["name"]),
             ("weights", manifest.provenance.weights),
             *(
                 (f"{name} graph", f"{graph.file} ({_megabytes(folder, graph)})")
                 for name, graph in manifest.graphs.items()
             ),
             ("precision", manifest.precision),
-            ("entropy coding", _coding(manifest.coding.calibration)),
+            ("entropy coding", _coding(calibration_of(manifest))),
             *(_report_rows(manifest.precision_report) if manifest.precision_report else ()),
             (
                 "symbols differing",
@@ -219,7 +221,7 @@ def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> 
             str(bundle),
             ("", ""),
             [
-                ("model", result.manifest.spec.name),
+                ("model", result.manifest.spec["name"]),
                 ("files", f"{result.files} as the manifest says"),
                 ("precision", result.manifest.precision),
                 ("run by", f"{test.device} → {test.edge}"),
@@ -263,14 +265,14 @@ def run(
             console.table(
                 f"{result.image}: {result.stream_bytes:,} bytes sent",
                 ("", ">"),
-                [(what, amount) for amount, what in result.answer.lines()],
+                [(what, amount) for amount, what in result.prediction.rows()],
             )
 
     console.data(results, show)
     if opened.device.engine == "tensorrt" and not results[0].engine.startswith("tensorrt"):
         console.hint(f"{results[0].engine} ran the device graph: no TensorRT engine is here.")
-    if opened.weights == "random":
-        console.hint("The weights are random: these answers mean nothing.")
+    if opened.manifest.provenance.weights == "random":
+        console.hint("The weights are random: these predictions mean nothing.")
 
 
 def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
@@ -279,7 +281,7 @@ def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
     changes = (
         f"{report.flips:.2%} of the symbols differ, by up to {report.largest_difference}"
         if report.symbols
-        else f"what is sent differs by up to {report.sent_error:.1%} of the largest"
+        else f"what is sent differs by up to {report.wire_error:.1%} of the largest"
     )
     rows = [
         (
@@ -314,6 +316,6 @@ def _coding(calibration: "CalibrationRecord | None") -> str:
     )
 
 
-def _megabytes(folder: Path, graph: "Graph") -> str:
+def _megabytes(folder: Path, graph: "GraphInfo") -> str:
     files = (graph.file, graph.weights)
     return f"{sum((folder / one).stat().st_size for one in files if one) / 1e6:.1f} MB"

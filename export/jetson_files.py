@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from splitrun.errors import BundleError, DependencyError
 
 if TYPE_CHECKING:
+    from splitrun.manifest import GraphInfo, Manifest
+
     from ..progress import Progress
-    from .manifest import Graph, Manifest
 
 BUILD_SCRIPT = '''"""Build this bundle's TensorRT engines on the board that is to run them.
 
@@ -63,7 +64,7 @@ def build_here(folder: Path, progress: "Progress") -> None:
     build_bundle(open_bundle(folder), say=progress.step)
 
 
-def trtexec(graph: "Graph", version: int) -> str:
+def trtexec(graph: "GraphInfo", version: int) -> str:
     """Return the ``trtexec`` line that builds a graph's engine, for TensorRT 10 or 11.
 
     From 11 on, every network is strongly typed, and the word for it is on its way out.

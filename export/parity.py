@@ -1,26 +1,17 @@
-"""Hold exported graphs against PyTorch before anybody gets to use them."""
+"""Compare exported graphs with PyTorch before anybody gets to use them."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from importlib.metadata import version
 
 import numpy as np
 
 from splitrun.bundle import Bundle
+from splitrun.comparison import Comparison, check_outputs
 from splitrun.errors import ParityError
 from splitrun.halves import Device, Edge
-from splitrun.record import Named, Record
-from splitrun.selftest import (
-    Compared,
-    check_answer,
-    check_halves,
-    compare_edge,
-    compare_outputs,
-    compare_received,
-    compare_sent,
-)
-
-from .manifest import Allowed, Pair, Parity
+from splitrun.manifest import EnginePair, Parity
+from splitrun.record import Arrays, Record
+from splitrun.selftest import check_device, check_record
 
 
 def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bool) -> Parity:
@@ -32,38 +23,30 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
         ParityError: Symbols or outputs differ beyond the bundle's limits, a stream does not give
             back its symbols, the edge cannot read what the device writes, or the output
             does not change with the image.
-        BundleError: No answer can be made of the outputs.
+        BundleError: No prediction can be made of the outputs.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     checked: list[Record] = []
-    compared, worst = Compared(), 0.0
-    tolerance = bundle.limits.output_tolerance
+    counted, worst = Comparison(), 0.0
     for record in records:
-        sent = device.tensors(record.image)
-        compared += compare_sent(bundle, sent, record)
-        compare_received(edge, record, tolerance)
-        worst = max(worst, compare_edge(edge, record, tolerance))
-        check_halves(device, edge, sent)
-        check_answer(bundle, edge, record)
+        more, error = check_record(bundle, device, edge, record)
+        counted, worst = counted + more, max(worst, error)
         checked.append(record)
     _check_varies(checked)
     if dynamic_batch:
         _check_batch(bundle, device, edge, checked)
-    edge_engine = edge.graph.session.version
+    # Records are streams of PyTorch's symbols.
+    writers = (f"torch {version('torch').partition('+')[0]}", device.graph.engine)
     return Parity(
         images=len(checked),
-        symbols=compared.symbols,
-        symbols_differing=compared.differing,
-        symbols_tied=compared.tied,
-        largest_difference=compared.largest,
+        symbols=counted.symbols,
+        symbols_differing=counted.differing,
+        symbols_tied=counted.tied,
+        largest_difference=counted.largest,
         output_max_relative_error=worst,
-        limits=Allowed(**asdict(bundle.limits)),
+        limits=bundle.limits,
         streams_decoded=True,
-        # Records are streams of PyTorch's symbols.
-        pairs=[
-            Pair(device=f"torch {version('torch').partition('+')[0]}", edge=edge_engine),
-            Pair(device=device.graph.session.version, edge=edge_engine),
-        ],
+        pairs=tuple(EnginePair(writer, edge.graph.engine) for writer in writers),
     )
 
 
@@ -72,22 +55,19 @@ def _check_varies(records: list[Record]) -> None:
         first, *others = (getattr(record, group) for record in records)
         return any(np.any(other[name] != first[name]) for other in others for name in first)
 
-    if not vary("sent"):
+    if not vary("wire"):
         raise ParityError("The device graph gives the same symbols for different images.")
     if not vary("outputs"):
         raise ParityError("The edge graph gives the same output for different symbols.")
 
 
 def _check_batch(bundle: Bundle, device: Device, edge: Edge, records: list[Record]) -> None:
-    def joined(group: str) -> Named:
+    def joined(group: str) -> Arrays:
         parts = [getattr(record, group) for record in records]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    found = device.tensors(np.concatenate([record.image for record in records]))
+    found = device.wire_tensors(np.concatenate([record.image for record in records]))
     for number, record in enumerate(records):
-        compare_sent(bundle, tuple(one[number : number + 1] for one in found), record)
-    compare_outputs(
-        edge.output(list(joined("received").values())),
-        joined("outputs"),
-        bundle.limits.output_tolerance,
-    )
+        check_device(bundle, tuple(tensor[number : number + 1] for tensor in found), record)
+    inputs = list(joined("edge_inputs").values())
+    check_outputs(edge.graph(inputs), joined("outputs"), bundle.limits.output_tolerance)

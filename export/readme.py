@@ -1,12 +1,13 @@
 """The page that lies in a bundle: how to run it where it is."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from jinja2 import StrictUndefined, Template
 
 from splitrun.coding import CODERS
+from splitrun.manifest import Manifest
 
-from .manifest import Manifest
 from .targets import TARGETS
 
 _TEMPLATE = Path(__file__).with_name("readme.md.jinja")
@@ -17,7 +18,7 @@ def bundle_readme(manifest: Manifest) -> str:
     template = Template(
         _TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    values = {name: getattr(manifest, name) for name in Manifest.model_fields}
+    values = {field.name: getattr(manifest, field.name) for field in fields(manifest)}
     return template.render(
         values,
         lossless=CODERS[manifest.coding.kind].lossless,

@@ -1,4 +1,4 @@
-"""Run PyTorch on test images, and keep every step."""
+"""Run PyTorch on made test images and record every step, for parity and the self-test."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from splitrun.errors import ParityError
 from splitrun.limits import LIMITS
 from splitrun.predictions.detection import DetectionSettings, box_levels, propose
 from splitrun.preprocessing import Preprocessing
-from splitrun.record import Named, Record
+from splitrun.record import Arrays, Record
 
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
@@ -17,15 +17,15 @@ from .graphs import EdgeGraph, output_names
 
 _IMAGES_TRIED = 24
 _FAR = 2e-5
-"""From a boundary, in steps of a symbol: ten times what float32 sums of some hundred differ by."""
+"""Distance to a boundary, in steps of a symbol: ten times the error of float32 sums of hundreds."""
 
 
 def seeded_image(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]:
     """Make a seeded test image with the spectrum of images, amplitude falling as 1/f.
 
     Args:
-        preprocessing: For height and width, and how pixels become the input.
-        seed: Of the noise.
+        preprocessing: Height and width of the input, and how pixels become it.
+        seed: Seed of the noise.
 
     Returns:
         (1, 3, height, width) float32, of 8-bit pixels, normalised.
@@ -43,11 +43,11 @@ def seeded_image(preprocessing: Preprocessing, seed: int) -> NDArray[np.float32]
 
 
 def record_run(model: SplitModel, seed: int) -> Record:
-    """Run PyTorch on a test image and keep every step.
+    """Run PyTorch on a test image and record every step.
 
     Where tensors are computed from rounded ones (scale indexes from the symbols of z, and the
-    whole of y with them), one value at a rounding boundary would decide about all. Of some
-    images, the one is taken whose values keep the farthest from such boundaries.
+    whole of y with them), one value at a rounding boundary would decide about all. So the image
+    is taken, of some, whose values keep the farthest from such boundaries.
     """
     bottleneck = model.bottleneck
     critical = {*bottleneck.side_information, *bottleneck.hyper_outputs}.intersection(
@@ -86,8 +86,8 @@ def _boundary_distance(values: torch.Tensor) -> torch.Tensor:
 def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     bottleneck = model.bottleneck
     latent = model.encoder(torch.from_numpy(image))
-    sent: Named = {}
-    ties: Named = {}
+    wire: Arrays = {}
+    ties: Arrays = {}
     pairs = zip(
         bottleneck.wire_names,
         bottleneck.to_wire(latent),
@@ -95,44 +95,45 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
         strict=True,
     )
     for name, tensor, before in pairs:
-        sent[name] = tensor.numpy()
-        if sent[name].dtype.kind in "iu":
+        wire[name] = tensor.numpy()
+        if wire[name].dtype.kind in "iu":
             near = _boundary_distance(before) < LIMITS["fp32"].tie_margin
             ties[name] = (near & (name not in bottleneck.side_information)).numpy()
-    stream = model.codec.compress(*(one[0] for one in sent.values()))
+    stream = model.codec.compress(*(tensor[0] for tensor in wire.values()))
     decoded = model.codec.decompress(stream, model.hyper_decode)
-    received = {name: one[None] for name, one in zip(bottleneck.edge_inputs, decoded, strict=True)}
+    named = zip(bottleneck.edge_inputs, decoded, strict=True)
+    inputs = {name: tensor[None] for name, tensor in named}
     edge = EdgeGraph(model).eval()
-    outputs = edge(*map(torch.from_numpy, received.values()))
-    _check_answers(edge, model, sent, received, outputs)
+    outputs = edge(*map(torch.from_numpy, inputs.values()))
+    _check_left_out(edge, model, wire, inputs, outputs)
     named = zip(output_names(model), outputs, strict=True)
-    given = {name: tensor.numpy() for name, tensor in named}
-    boxes_inputs, boxes_outputs = _record_boxes(model, given)
+    arrays = {name: tensor.numpy() for name, tensor in named}
+    boxes_inputs, boxes_outputs = _record_boxes(model, arrays)
     return Record(
         image=image,
-        sent=sent,
+        wire=wire,
         ties=ties,
-        received=received,
-        outputs=given,
+        edge_inputs=inputs,
+        outputs=arrays,
         stream=stream,
         boxes_inputs=boxes_inputs,
         boxes_outputs=boxes_outputs,
     )
 
 
-def _check_answers(
-    edge: EdgeGraph, model: SplitModel, sent: Named, received: Named, outputs: tuple[Tensor, ...]
+def _check_left_out(
+    edge: EdgeGraph, model: SplitModel, wire: Arrays, inputs: Arrays, outputs: tuple[Tensor, ...]
 ) -> None:
-    """See that the edge computes the same of what a coder leaves out.
+    """See that what a coder leaves out does not change the edge's outputs.
 
     Raises:
         ParityError: It does not: the coder is not for these weights.
     """
-    kept = (np.array_equal(sent[name], one) for name, one in received.items() if name in sent)
+    kept = (np.array_equal(wire[name], array) for name, array in inputs.items() if name in wire)
     if not model.codec.coder.lossless or all(kept):
         return
-    whole = edge(*(torch.from_numpy(sent[name]) for name in received))
-    if not all(torch.equal(one, other) for one, other in zip(outputs, whole, strict=True)):
+    whole = edge(*(torch.from_numpy(wire[name]) for name in inputs))
+    if not all(torch.equal(output, full) for output, full in zip(outputs, whole, strict=True)):
         raise ParityError(
             "What the entropy coder leaves out changes the edge's output: it was fitted to other "
             "weights.",
@@ -140,17 +141,17 @@ def _check_answers(
         )
 
 
-def _record_boxes(model: SplitModel, given: Named) -> tuple[Named, Named]:
-    """Run a detector's second stage on the proposals that come of its first one's outputs."""
+def _record_boxes(model: SplitModel, first: Arrays) -> tuple[Arrays, Arrays]:
+    """Run a detector's second stage on the proposals of its first stage's outputs."""
     tail = model.decoder.get_submodule("tail")
     if not isinstance(tail, DetectionTail):
         return {}, {}
     settings = DetectionSettings.from_dict(tail.settings())
-    found = propose(given["objectness"][0], given["deltas"][0], settings)
+    found = propose(first["objectness"][0], first["deltas"][0], settings)
     proposals = np.zeros((settings.proposals, 4), np.float32)
     proposals[: len(found)] = found
-    inputs: Named = {"proposals": proposals, "levels": box_levels(proposals, settings)}
-    levels = [value for value in given.values() if value.ndim == 4]
+    inputs: Arrays = {"proposals": proposals, "levels": box_levels(proposals, settings)}
+    levels = [value for value in first.values() if value.ndim == 4]
     outputs = tail.boxes(*map(torch.from_numpy, (*levels, *inputs.values())))
     named = zip(tail.boxes_outputs, outputs, strict=True)
     return inputs, {name: tensor.numpy() for name, tensor in named}

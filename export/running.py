@@ -13,7 +13,7 @@ from splitrun.bench import Bench
 from splitrun.bundle import open_bundle
 from splitrun.errors import SplitzooError
 from splitrun.measure import Latency
-from splitrun.predictions import Answer, Prediction
+from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
 from splitrun.preprocessing import upright_size
@@ -39,14 +39,14 @@ class ImageRun:
     engine: str
     payload_bytes: int
     stream_bytes: int
-    top: list[Prediction]
+    top: list[ClassScore]
     detections: list[Detection]
     shares: list[ClassShare]
 
     @property
-    def answer(self) -> Answer:
+    def prediction(self) -> Prediction:
         """The three together."""
-        return Answer(self.top, self.detections, self.shares)
+        return Prediction(self.top, self.detections, self.shares)
 
 
 def run(
@@ -95,7 +95,7 @@ def run(
             engine=encoded["engine"],
             payload_bytes=stream["payload_bytes"],
             stream_bytes=stream["stream_bytes"],
-            top=[Prediction(**one) for one in answer["top"]],
+            top=[ClassScore(**score) for score in answer["top"]],
             detections=[
                 Detection(**{**one, "box": tuple(one["box"])}) for one in answer["detections"]
             ],

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,22 @@ import torch
 from torch import nn
 
 import splitrun
-from splitrun.bundle import MANIFEST_NAME, SCHEMA_VERSION, open_bundle
+from splitrun.bundle import open_bundle
 from splitrun.coding import save_coder
 from splitrun.files import check_free, new_folder, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
-from splitrun.record import Named, Record
+from splitrun.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Coding,
+    GraphInfo,
+    Manifest,
+    Parity,
+    Provenance,
+    TensorInfo,
+)
+from splitrun.record import Arrays, Record
 
 from .. import __version__
 from ..progress import SILENT, Progress
@@ -28,7 +38,6 @@ from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from .lowering import KEPT, Keep, Lowering
-from .manifest import Allowed, Coding, Graph, Manifest, Parity, Provenance, Tensor
 from .options import ExportOptions
 from .parity import check_parity
 from .precision.report import (
@@ -126,13 +135,14 @@ def split(
         manifest = _write_parts(model, records[0], temporary, plan, progress)
         if wanted.precision != "fp32":
             progress.step(f"comparing {wanted.precision} with fp32")
-            _judge(model, manifest, temporary, plan, images, records)
+            manifest = _judge(model, manifest, temporary, plan, images, records)
         progress.step("comparing with PyTorch")
-        manifest.parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
+        parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
+        manifest = replace(manifest, parity=parity)
         if chosen.complete:
             chosen.complete(manifest, temporary)
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
-        _write_manifest(manifest, temporary)
+        manifest = _write_manifest(manifest, temporary)
         if chosen.finish:
             chosen.finish(temporary, progress)
     return manifest
@@ -145,13 +155,14 @@ def _judge(
     plan: "_Plan",
     images: CalibrationImages | None,
     records: Sequence[Record],
-) -> None:
+) -> Manifest:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
     bundle, wanted = open_bundle(folder), plan.wanted
     report = measure_precision(model, bundle, images, plan.lowering.kept, records)
     limits = bundle.limits
     if wanted.accept:
-        report.accepted = exceeded_limits(report, limits, wanted.precision)
+        exceeded = exceeded_limits(report, limits, wanted.precision)
+        report = replace(report, accepted=tuple(exceeded))
     else:
         check_limits(report, limits, wanted.precision)
     if report.accepted:
@@ -160,10 +171,10 @@ def _judge(
             limits,
             changed=min(1.0, max(limits.changed, 2 * report.most_changed)),
             difference=max(limits.difference, 2 * report.largest_difference),
-            sent_tolerance=max(limits.sent_tolerance, 2 * report.sent_error),
+            wire_tolerance=max(limits.wire_tolerance, 2 * report.wire_error),
         )
-    manifest.precision_report, manifest.parity.limits = report, Allowed(**asdict(limits))
-    _write_manifest(manifest, folder)
+    parity = replace(manifest.parity, limits=limits)
+    return _write_manifest(replace(manifest, precision_report=report, parity=parity), folder)
 
 
 @dataclass(frozen=True)
@@ -197,9 +208,9 @@ def _write_parts(
         graphs[name] = _write_graph(name, part, folder, plan)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        spec=spec,
+        spec=spec.model_dump(mode="json"),
         target=plan.target.name,
-        precision=precision,  # pyright: ignore[reportArgumentType]  # as checked
+        precision=precision,
         graphs=graphs,
         postprocessing=_postprocessing(model),
         coding=Coding(
@@ -208,11 +219,13 @@ def _write_parts(
             tables="tables.npz",
             model_id=codec.model_id.hex(),
             shape=codec.shape,
-            calibration=model.calibration.record if model.calibration else None,
+            calibration=model.calibration.record.model_dump(mode="json")
+            if model.calibration
+            else None,
         ),
         labels="labels.json",
         selftest="selftest.npz",
-        requirements=[
+        requirements=(
             "numpy",
             "pillow>=11.3",
             (
@@ -221,8 +234,9 @@ def _write_parts(
             ),
             *dict.fromkeys((*plan.halves.device.requirements, *plan.halves.edge.requirements)),
             *_PACKAGES_OF_CODECS.get(codec.coder.settings().get("codec"), ()),
-        ],
-        parity=Parity(limits=Allowed(**asdict(limits_of(precision, codec.coder.kind)))),
+        ),
+        parity=Parity(limits=limits_of(precision, codec.coder.kind)),
+        precision_report=None,
         provenance=Provenance(
             source=model.source,
             weights="trained" if model.random_seed is None else "random",
@@ -231,13 +245,11 @@ def _write_parts(
             versions={"splitzoo": __version__, **_versions(plan.halves)},
             command=plan.command,
         ),
-        files={},
     )
     (folder / "requirements.txt").write_text(
         "\n".join(manifest.requirements) + "\n", encoding="utf-8"
     )
-    _write_manifest(manifest, folder)
-    return manifest
+    return _write_manifest(manifest, folder)
 
 
 @dataclass(frozen=True)
@@ -246,8 +258,8 @@ class _Part:
 
     module: nn.Module
     file: str
-    inputs: Named
-    outputs: Named
+    inputs: Arrays
+    outputs: Arrays
 
 
 def _postprocessing(model: SplitModel) -> dict[str, Any]:
@@ -257,11 +269,11 @@ def _postprocessing(model: SplitModel) -> dict[str, Any]:
 
 def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
     parts = {
-        "device": _Part(DeviceGraph(model), "device/encoder", {"image": record.image}, record.sent),
-        "edge": _Part(EdgeGraph(model), "edge/decoder", record.received, record.outputs),
+        "device": _Part(DeviceGraph(model), "device/encoder", {"image": record.image}, record.wire),
+        "edge": _Part(EdgeGraph(model), "edge/decoder", record.edge_inputs, record.outputs),
     }
     if model.bottleneck.hyper_outputs:
-        hyper_symbols = record.sent["hyper_symbols"]
+        hyper_symbols = record.wire["hyper_symbols"]
         given = (one[None] for one in model.hyper_decode(hyper_symbols[0]))
         parts["hyper"] = _Part(
             HyperGraph(model),
@@ -277,18 +289,17 @@ def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
     return parts
 
 
-def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> Graph:
+def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> GraphInfo:
     dynamic_batch, on_device = plan.wanted.dynamic_batch, name == "device"
 
-    def described(named: Named) -> list[Tensor]:
+    def described(arrays: Arrays) -> tuple[TensorInfo, ...]:
         shapes = {
-            name: [-1, *value.shape[1:]] if dynamic_batch else list(value.shape)
-            for name, value in named.items()
+            name: (-1, *value.shape[1:]) if dynamic_batch else value.shape
+            for name, value in arrays.items()
         }
-        return [
-            Tensor(name=name, dtype=str(named[name].dtype), shape=shape)  # pyright: ignore[reportArgumentType]
-            for name, shape in shapes.items()
-        ]
+        return tuple(
+            TensorInfo(name, str(arrays[name].dtype), shape) for name, shape in shapes.items()
+        )
 
     chosen = plan.halves.device if on_device else plan.halves.edge
     path = folder / f"{part.file}{chosen.suffix}"
@@ -302,7 +313,7 @@ def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> Graph:
         lower=plan.lowering.lower if on_device else None,
     )
     weights = chosen.write(source, path)
-    return Graph(
+    return GraphInfo(
         file=path.relative_to(folder).as_posix(),
         weights=None if weights is None else weights.relative_to(folder).as_posix(),
         engine=chosen.engine,
@@ -313,13 +324,16 @@ def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> Graph:
     )
 
 
-def _write_manifest(manifest: Manifest, folder: Path) -> None:
-    manifest.files = {
+def _write_manifest(manifest: Manifest, folder: Path) -> Manifest:
+    """Write the manifest with the SHA-256 of every other file, and return it."""
+    files = {
         path.relative_to(folder).as_posix(): sha256_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    manifest = replace(manifest, files=files)
+    manifest.write(folder)
+    return manifest
 
 
 def write_runtime(folder: Path) -> None:

@@ -3,24 +3,17 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from splitrun.bundle import (
-    ENGINES_FOLDER,
-    MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    SCHEMA_VERSION,
-    Bundle,
-    open_bundle,
-)
+from splitrun.bundle import ENGINES_FOLDER, Bundle, open_bundle
 from splitrun.engines import ENGINES
 from splitrun.errors import BundleError
 from splitrun.limits import limits_of
+from splitrun.manifest import MANIFEST_NAME, Manifest
 from splitrun.selftest import SelfTest, run_selftest
 
-from ..documents import read_document
-from .manifest import Manifest
+from .manifest import calibration_of, spec_of
 from .targets import TARGETS
 
-_ACCEPTED = ("changed", "difference", "sent_tolerance")
+_ACCEPTED = ("changed", "difference", "wire_tolerance")
 """Limits that ``--accept`` widens."""
 
 MAX_TIED = 0.01
@@ -32,34 +25,14 @@ class Verification:
     """What was verified.
 
     Attributes:
-        manifest: Valid against its schema.
-        files: Whose SHA-256 agrees.
-        selftest: On this machine, with the record that PyTorch left.
+        manifest: Manifest, valid against its schema.
+        files: Number of files whose SHA-256 agrees.
+        selftest: Self-test on this machine, with the record that PyTorch left.
     """
 
     manifest: Manifest
     files: int
     selftest: SelfTest
-
-
-def read_manifest(folder: str | Path) -> tuple[Bundle, Manifest]:
-    """Open a bundle and hold all of its manifest to the schema.
-
-    Raises:
-        BundleError: It is missing, damaged or newer.
-    """
-    bundle = open_bundle(Path(folder))
-    manifest = read_document(
-        Manifest,
-        bundle.folder / MANIFEST_NAME,
-        what="manifest",
-        version_field="schema_version",
-        supported=SCHEMA_VERSION,
-        limit_bytes=MAX_MANIFEST_BYTES,
-        error=BundleError,
-        next_step="Copy or export the bundle again.",
-    )
-    return bundle, manifest
 
 
 def verify(folder: str | Path, *, trust: bool = False) -> Verification:
@@ -68,7 +41,7 @@ def verify(folder: str | Path, *, trust: bool = False) -> Verification:
     None of the bundle's own code is run, unless its graphs hold code and are trusted.
 
     Args:
-        folder: Of the bundle.
+        folder: Folder of the bundle.
         trust: Run graphs of formats that can hold code.
 
     Raises:
@@ -76,7 +49,10 @@ def verify(folder: str | Path, *, trust: bool = False) -> Verification:
             format can hold code, and the bundle is not trusted.
         ParityError: This machine computes something else than what was recorded.
     """
-    bundle, manifest = read_manifest(folder)
+    bundle = open_bundle(folder)
+    manifest = bundle.manifest
+    spec_of(manifest)
+    calibration_of(manifest)
     bundle.check_files()
     _check_limits(manifest)
     formats = TARGETS.get(manifest.target).formats
@@ -85,7 +61,7 @@ def verify(folder: str | Path, *, trust: bool = False) -> Verification:
             raise BundleError(
                 f"The {name} graph is for {graph.engine}; a bundle for {manifest.target} has none."
             )
-        formats[graph.engine].check(graph.path)
+        formats[graph.engine].check(bundle.path(graph.file))
     check_code(bundle, trust=trust)
     selftest = run_selftest(bundle, stand_in=True)
     if selftest.symbols_tied > MAX_TIED * selftest.symbols:
@@ -93,7 +69,7 @@ def verify(folder: str | Path, *, trust: bool = False) -> Verification:
             f"The record lets {selftest.symbols_tied} of {selftest.symbols} symbols differ; "
             f"up to {MAX_TIED:.0%} can lie on rounding boundaries."
         )
-    return Verification(manifest, len(bundle.files), selftest)
+    return Verification(manifest, len(manifest.files), selftest)
 
 
 def check_code(bundle: Bundle, *, trust: bool) -> None:
@@ -102,10 +78,8 @@ def check_code(bundle: Bundle, *, trust: bool) -> None:
     Raises:
         BundleError: There is one.
     """
-    if trust:
-        return
     for name, graph in bundle.graphs.items():
-        if can_hold_code(bundle.folder, graph.engine):
+        if not trust and can_hold_code(bundle.folder, graph.engine):
             raise BundleError(
                 f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, can hold code "
                 "beside the network.",
@@ -123,13 +97,14 @@ def can_hold_code(folder: Path, engine: str) -> bool:
 
 def _check_limits(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
-    found, provenance = manifest.parity.limits, manifest.provenance
-    accepted = manifest.precision_report is not None and bool(manifest.precision_report.accepted)
+    limits, report = manifest.parity.limits, manifest.precision_report
+    accepted = report is not None and bool(report.accepted)
     for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
-        if getattr(found, name) > limit and not (accepted and name in _ACCEPTED):
+        found = getattr(limits, name)
+        if found > limit and not (accepted and name in _ACCEPTED):
             raise BundleError(
-                f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {getattr(found, name):g}; "
+                f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {found:g}; "
                 f"the exporter allows {limit:g} in {manifest.precision}."
             )
-    if not provenance.model_sha256.startswith(manifest.coding.model_id):
+    if not manifest.provenance.model_sha256.startswith(manifest.coding.model_id):
         raise BundleError(f"{MANIFEST_NAME} is damaged: the stream id is not of the model.")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
+from splitrun.bundle import open_bundle
 from splitrun.halves import Device
 from splitrun.machine import machine, versions
 from splitrun.measure import measure_steps, peak_memory_bytes
 
 from .. import __version__, zoo
+from ..export.manifest import spec_of
 from ..export.recording import seeded_image
 from ..export.running import bench_bundle
-from ..export.verification import read_manifest
 from ..progress import SILENT, Progress
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
@@ -119,12 +120,13 @@ def profile_bundle(
     Raises:
         BundleError: The bundle cannot be read.
     """
-    bundle, manifest = read_manifest(folder)
+    bundle = open_bundle(folder)
+    manifest, spec = bundle.manifest, spec_of(bundle.manifest)
     bench = bench_bundle(
         folder, "device", threads=threads, warmup=warmup, iterations=iterations, trust=trust
     )
     # Parameters and operations are the architecture's; its weights do not matter here.
-    model = zoo.build(manifest.spec)
+    model = zoo.build(spec)
     graph_bytes, tables_bytes = deployed_bytes(bundle)
     rate = None
     if images:
@@ -132,7 +134,7 @@ def profile_bundle(
             Device(bundle, threads), bundle.preprocessing, progress.track(images, "images")
         )
     return EncoderProfile(
-        spec=manifest.spec,
+        spec=spec,
         subject="bundle",
         runtime=bench.engine + ("" if manifest.precision == "fp32" else f", {manifest.precision}"),
         device="cpu",
@@ -152,7 +154,7 @@ def profile_bundle(
         peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",
         rate=rate,
-        not_measured=_left_out(rate, manifest.spec),
+        not_measured=_left_out(rate, spec),
         environment=bench.environment | {"splitzoo": __version__},
         date=_today(),
         command=command,

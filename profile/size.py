@@ -1,7 +1,5 @@
 """What the device must hold: encoder parameters and bits, counted three ways."""
 
-from pathlib import Path
-
 import torch
 
 from splitrun.bundle import Bundle
@@ -59,9 +57,6 @@ def _is_table(name: str) -> bool:
 
 def deployed_bytes(bundle: Bundle) -> tuple[int, int]:
     """Return the bytes of the device graph's files and of the tables' file."""
-    graph = (bundle.device.path, bundle.device.weights)
-    return sum(_size(path) for path in graph if path), _size(bundle.part_paths["tables"])
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
+    graph = (bundle.device.file, bundle.device.weights)
+    sizes = [bundle.path(name).stat().st_size for name in graph if name]
+    return sum(sizes), bundle.path(bundle.manifest.coding.tables).stat().st_size

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from splitrun.bundle import Bundle
+from splitrun.bundle import Bundle, open_bundle
 from splitrun.errors import BitstreamError, DatasetError
 from splitrun.halves import Device, Edge
 from splitrun.predictions.detection import DetectionSettings, detect
 
-from ..export.verification import check_code, read_manifest
+from ..export.manifest import calibration_of, spec_of
+from ..export.verification import check_code
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Sample
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
@@ -122,9 +123,10 @@ class BundleSubject:
     """
 
     def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
-        self._bundle, manifest = read_manifest(folder)
+        self._bundle = open_bundle(folder)
+        manifest = self._bundle.manifest
         check_code(self._bundle, trust=trust)
-        self.spec = manifest.spec
+        self.spec = spec_of(manifest)
         # Which engine ran is told; answers in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
         self._edge = Edge(self._bundle, threads, stand_in=True)
@@ -138,7 +140,7 @@ class BundleSubject:
             model_id=manifest.coding.model_id,
             # Parameters are the architecture's; its weights do not matter here.
             encoder=encoder_facts(build(self.spec), self._bundle),
-            calibrated=calibration.kept if (calibration := manifest.coding.calibration) else "",
+            calibrated=calibration.kept if (calibration := calibration_of(manifest)) else "",
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -154,7 +156,7 @@ class BundleSubject:
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
-            settings = DetectionSettings.from_dict(self._bundle.postprocessing)
+            settings = DetectionSettings.from_dict(self._bundle.manifest.postprocessing)
             boxes = detect(outputs, self._edge.boxes, settings)
             found: Any = {"boxes": boxes.boxes, "labels": boxes.labels, "scores": boxes.scores}
         else:
@@ -163,7 +165,7 @@ class BundleSubject:
 
 
 def _runtime(device: Device, precision: str) -> str:
-    return device.graph.session.version + ("" if precision == "fp32" else f", {precision}")
+    return device.graph.engine + ("" if precision == "fp32" else f", {precision}")
 
 
 class PredictionsSubject:

@@ -16,17 +16,17 @@ class Bench:
 
     Attributes:
         model: Name of the model.
-        target: Of the bundle.
-        engine: With its version.
+        target: Target of the bundle.
+        engine: Engine with its version.
         half: ``"device"`` or ``"edge"``.
-        image: ``"self-test"`` or the image's path.
-        threads: Given to the engine; 0 lets it choose.
+        image: Path of the image, or ``"self-test"``.
+        threads: Number of threads given to the engine; 0 lets it choose.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
-        payload_bytes: Of the image.
-        stream_bytes: Of the image.
-        latency: Per step and in total.
-        peak_memory_bytes: Of the process, so far.
+        payload_bytes: Size of the image's payload.
+        stream_bytes: Size of the image's stream.
+        latency: Latency per step and in total.
+        peak_memory_bytes: Largest memory of the process so far.
         environment: Machine and versions.
     """
 
@@ -58,45 +58,44 @@ def bench_half(
     """Time the steps of one half on one image.
 
     Args:
-        bundle: That was opened.
+        bundle: Bundle that was opened.
         half: ``"device"``: encoder, entropy coding, framing. ``"edge"``: framing, entropy coding,
             decoder.
-        image: An image file, or None for the input recorded for the self-test. Preprocessing is
-            timed too when a file is given.
-        threads: For the engine; 0 takes the bundle's number, or lets the engine choose.
+        image: Path of an image file, preprocessing then being timed too; by default the input
+            recorded for the self-test.
+        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
         stand_in: Let another engine run the graphs of one that is not here, where one can.
         warmup: Runs before the counted ones.
         iterations: Counted runs.
     """
     record = Record.load(bundle)
-    codec = bundle.codec()
     if half == "device":
         device = Device(bundle, threads, stand_in=stand_in)
-        session = device.graph.session
+        codec, engine = device.codec, device.graph.engine
         steps = {
-            "encoder": device.tensors,
-            "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
+            "encoder": device.wire_tensors,
+            "entropy coding": lambda wire: codec.coder.encode(*(tensor[0] for tensor in wire)),
             "framing": lambda payload: codec.frame(payload, codec.shape),
         }
         value: object = record.image
         if image:
             steps = {"preprocessing": bundle.preprocessing.load, **steps}
             value = image
-        stream = device.encode(bundle.preprocessing.load(image) if image else record.image)[0]
+        stream = device.encode_image(image) if image else device.encode(record.image)[0]
     else:
         edge = Edge(bundle, threads, stand_in=stand_in)
-        session = edge.graph.session
+        codec, engine = edge.codec, edge.graph.engine
         steps = {
             "framing": codec.unframe,
             "entropy coding": lambda frame: edge.decode_payload(*frame),
-            "decoder": edge.output,
+            "decoder": edge.graph,
         }
         value = stream = record.stream
     latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
     return Bench(
         model=bundle.name,
-        target=bundle.target,
-        engine=session.version,
+        target=bundle.manifest.target,
+        engine=engine,
         half=half,
         image=image or "self-test",
         threads=threads,
@@ -111,7 +110,7 @@ def bench_half(
 
 
 def _entropy_coder() -> dict[str, str]:
-    """Say which coder ran, and so whose times these are."""
+    """Say which implementation of the entropy coder ran."""
     if ENGINE.NAME == "constriction":
         return versions("constriction")
     return {"constriction": f"not installed: {ENGINE.NAME}"}

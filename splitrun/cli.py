@@ -1,4 +1,4 @@
-"""``python -m splitrun``: encode on the device, decode on the edge, test and measure both."""
+"""``python -m splitrun`` and ``splitrun``: the commands of a board and of an edge server."""
 
 import argparse
 import dataclasses
@@ -6,13 +6,17 @@ import io
 import json
 import os
 import sys
+import textwrap
 from pathlib import Path
 
-from .bundle import MANIFEST_NAME, Bundle, open_bundle
+from .bundle import Bundle, open_bundle
 from .errors import BitstreamError, OutputError, SplitzooError
 from .files import new_file
+from .manifest import MANIFEST_NAME
 
 MAX_STREAM_BYTES = 1 << 28
+
+_DESCRIPTION = "Encode on the device, decode on the edge, test and measure both."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,10 +25,13 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: Arguments; by default those of the process.
     """
-    # An old reader of standard output may not know the characters of labels.
+    # The encoding of standard output may lack characters of labels.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     arguments = _parser(_default_bundle()).parse_args(argv)
+    if arguments.bundle is None:
+        print("error: There is no bundle here: name its folder with --bundle.", file=sys.stderr)
+        return 2
     try:
         arguments.run(open_bundle(arguments.bundle), arguments)
         sys.stdout.flush()
@@ -47,54 +54,61 @@ def _default_bundle() -> Path | None:
 
 
 def _parser(bundle: Path | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m splitrun", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m splitrun", description=_DESCRIPTION)
     parser.add_argument(
         "--bundle",
         type=Path,
         default=bundle,
-        required=bundle is None,
-        help="folder of the bundle (by default the one that this runtime lies in, or this folder)",
+        help="folder of the bundle (default: the one that holds this runtime, or this folder)",
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=_count, default=0, help="for the engine; 0: it chooses")
     common.add_argument(
-        "--stand-in", action="store_true", help="run with ONNX Runtime what has no engine here"
+        "--threads", type=_count, default=0, help="threads for the engine; 0: it chooses"
+    )
+    common.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="let ONNX Runtime run graphs whose engine is not here",
     )
     common.add_argument("--json", action="store_true", help="print JSON")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", parents=[common], help="images to streams")
+    encode = commands.add_parser("encode", parents=[common], help="turn images into streams")
     encode.add_argument("images", nargs="+", metavar="IMAGE")
     encode.add_argument(
-        "-o", "--output", type=Path, help="file, or folder for several images (default: IMAGE.sz)"
+        "-o", "--output", type=Path, help="file, or folder for several images; default: IMAGE.sz"
     )
     encode.add_argument(
         "--numbered", action="store_true", help="name the streams 0.sz, 1.sz, … in the folder -o"
     )
     encode.set_defaults(run=_encode)
 
-    decode = commands.add_parser("decode", parents=[common], help="streams to answers")
+    decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
     decode.add_argument("streams", nargs="+", metavar="STREAM")
-    decode.add_argument("--top", type=_positive, default=5, help="classes or objects to print")
+    decode.add_argument(
+        "--top", type=_positive, default=5, help="number of classes or objects to print"
+    )
     decode.add_argument(
         "--image-size",
         type=_size,
         action="append",
         metavar="WIDTHxHEIGHT",
-        help="of the image that a stream is of, for boxes in its pixels; once for each stream",
+        help="size of a stream's image, for boxes in its pixels; once for each stream",
     )
     decode.set_defaults(run=_decode)
 
     selftest = commands.add_parser(
-        "selftest", parents=[common], help="compare this machine with the recorded run"
+        "selftest", parents=[common], help="compare this machine with the run recorded at export"
     )
     selftest.set_defaults(run=_selftest)
 
-    bench = commands.add_parser("bench", parents=[common], help="latency and memory")
-    bench.add_argument("--half", choices=("device", "edge", "both"), default="both")
-    bench.add_argument("--image", help="measure on this image, preprocessing included")
-    bench.add_argument("--warmup", type=_count, default=10)
-    bench.add_argument("--iterations", type=_positive, default=100)
+    bench = commands.add_parser("bench", parents=[common], help="measure latency and memory")
+    bench.add_argument(
+        "--half", choices=("device", "edge", "both"), default="both", help="half to measure"
+    )
+    bench.add_argument("--image", help="image to measure on, preprocessing included")
+    bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
+    bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
     bench.set_defaults(run=_bench)
     return parser
 
@@ -107,25 +121,18 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
     results = []
     for image, path in zip(arguments.images, paths, strict=True):
-        stream = device.encode(bundle.preprocessing.load(image))[0]
+        stream = device.encode_image(image)
         with new_file(path) as temporary:
             temporary.write_bytes(stream)
-        payload = len(device.codec.unframe(stream)[0])
-        results.append(
-            {
-                "image": image,
-                "stream": str(path),
-                "payload_bytes": payload,
-                "stream_bytes": len(stream),
-            }
-        )
+        sizes = {"payload_bytes": stream.payload_bytes, "stream_bytes": len(stream)}
+        results.append({"image": image, "stream": str(path), **sizes})
         if not arguments.json:
             print(f"{path}: {len(stream):,} bytes")
     if arguments.json:
         _print_json(
             {
                 "streams": results,
-                "engine": device.graph.session.version,
+                "engine": device.graph.engine,
                 "peak_memory_bytes": peak_memory_bytes(),
             }
         )
@@ -133,32 +140,28 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .halves import Edge
-    from .predictions import answer
 
     edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
-    labels = bundle.labels()
     results = []
-    images = arguments.image_size or [None] * len(arguments.streams)
-    if len(images) != len(arguments.streams):
+    sizes = arguments.image_size or [None] * len(arguments.streams)
+    if len(sizes) != len(arguments.streams):
         raise BitstreamError(
-            f"{len(images)} images for {len(arguments.streams)} streams.",
-            next_step="Give --image once for each stream, in their order.",
+            f"{len(sizes)} image sizes for {len(arguments.streams)} streams.",
+            next_step="Give --image-size once for each stream, in their order.",
         )
-    for name, image in zip(arguments.streams, images, strict=True):
+    for name, size in zip(arguments.streams, sizes, strict=True):
         try:
-            outputs = edge.decode(_read_stream_file(Path(name)))
+            prediction = edge.predict(_read_stream_file(Path(name)), arguments.top, size)
         except BitstreamError as error:
             raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
-        said = answer(bundle, edge, outputs, labels, count=arguments.top, image=image)
-        results.append({"stream": name, **dataclasses.asdict(said)})
+        results.append({"stream": name, **dataclasses.asdict(prediction)})
         if not arguments.json:
-            print(name)
-            for amount, what in said.lines():
-                print(f"  {amount:>6}  {what}")
-    if not arguments.json and bundle.weights == "random":
-        print("The weights are random: these answers mean nothing.", file=sys.stderr)
+            print(name, textwrap.indent(str(prediction), "  "), sep="\n")
+    weights = bundle.manifest.provenance.weights
     if arguments.json:
-        _print_json({"outputs": results, "weights": bundle.weights})
+        _print_json({"outputs": results, "weights": weights})
+    elif weights == "random":
+        print("The weights are random: these predictions mean nothing.", file=sys.stderr)
 
 
 def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
@@ -169,20 +172,16 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(dataclasses.asdict(result) | {"passed": True})
         return
-    equal = result.symbols - result.symbols_differing
-    print(f"files     {len(bundle.files)} as the manifest says")
+    differing = result.symbols_differing
+    print(f"files     {len(bundle.manifest.files)} as the manifest says")
     print(f"run by    {result.device} → {result.edge}")
-    print(f"symbols   {equal:,} of {result.symbols:,} equal to PyTorch's in fp32")
-    if result.symbols_differing:
-        print(
-            "          the other "
-            + (
-                f"{result.symbols_differing} lie on rounding boundaries"
-                if bundle.precision == "fp32"
-                else f"{result.symbols_differing} differ by up to {result.largest_difference}, "
-                f"as {bundle.precision} may"
-            )
-        )
+    equal = f"{result.symbols - differing:,} of {result.symbols:,}"
+    print(f"symbols   {equal} equal to PyTorch's in fp32")
+    if differing and bundle.precision == "fp32":
+        print(f"          the other {differing} lie on rounding boundaries")
+    elif differing:
+        by = f"differ by up to {result.largest_difference}, as {bundle.precision} may"
+        print(f"          the other {differing} {by}")
     how = "written and read again exactly" if result.stream_rewritten else "read again"
     print(f"stream    {result.stream_bytes:,} bytes, {how}")
     print(
@@ -214,8 +213,8 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
     for result in results:
         print(f"{result.half}, {result.engine}, {result.environment['cpu']}")
         print(f"  {'ms':16} {'p50':>8} {'p90':>8} {'p99':>8}")
-        for name, one in result.latency.items():
-            print(f"  {name:16} {one.p50_ms:8.3f} {one.p90_ms:8.3f} {one.p99_ms:8.3f}")
+        for name, step in result.latency.items():
+            print(f"  {name:16} {step.p50_ms:8.3f} {step.p90_ms:8.3f} {step.p99_ms:8.3f}")
         print(f"  stream {result.stream_bytes:,} bytes, {result.iterations} runs")
     what = "of this process, which ran both halves" if len(results) > 1 else "of this process"
     print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB, {what}")

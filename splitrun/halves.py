@@ -1,33 +1,77 @@
-"""The two machines: the device turns an image into a stream, the edge a stream into an answer."""
+"""The two machines: the device makes a stream of an image, the edge a prediction of a stream."""
 
+import threading
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, GraphInfo
-from .engines import Session, open_session
+from .bundle import Bundle
+from .engines import open_session
 from .errors import BitstreamError, BundleError
+from .predictions import Prediction, predict
+from .preprocessing import AnyImage
 
 Tensors = tuple[NDArray[Any], ...]
 
 
-class Graph:
-    """A graph of a bundle, loaded.
+class Stream(bytes):
+    """What is sent of one image: bytes, in the format of :mod:`splitrun.coding.stream`.
+
+    Attributes:
+        payload_bytes: Number of bytes without the frame.
+    """
+
+    payload_bytes: int
+
+
+class Outputs(Sequence[NDArray[Any]]):
+    """The edge graph's outputs for one image, in order or by name: ``outputs["logits"]``.
 
     Args:
-        bundle: That was opened.
-        name: Of the graph, such as ``"device"``.
-        threads: For the engine; 0 takes the bundle's number, or lets the engine choose.
+        names: Names of the outputs.
+        tensors: Outputs, each (1, …).
+    """
+
+    def __init__(self, names: Sequence[str], tensors: Sequence[NDArray[Any]]) -> None:
+        self.names, self._tensors = tuple(names), tuple(tensors)
+
+    @overload
+    def __getitem__(self, key: int | str) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, key: slice) -> Tensors: ...
+    def __getitem__(self, key: int | str | slice) -> NDArray[Any] | Tensors:
+        """Return an output by its place or name."""
+        return self._tensors[self.names.index(key) if isinstance(key, str) else key]
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        pairs = zip(self.names, self._tensors, strict=True)
+        said = ", ".join(f"{name}: {tensor.dtype} {tensor.shape}" for name, tensor in pairs)
+        return f"Outputs({said})"
+
+
+class Graph:
+    """A graph of a bundle, loaded; several threads may call it.
+
+    Args:
+        bundle: Bundle that was opened.
+        name: Name of the graph, such as ``"device"``.
+        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
         stand_in: Let another engine run it, if this one is not for every machine.
+
+    Attributes:
+        info: What the manifest says of the graph.
+        engine: Name and version of the engine that runs it.
 
     Raises:
         BundleError: The bundle has no such graph, or it was changed, or cannot be loaded.
     """
-
-    info: GraphInfo
-    session: Session
 
     def __init__(
         self, bundle: Bundle, name: str, threads: int = 0, *, stand_in: bool = False
@@ -37,19 +81,22 @@ class Graph:
                 f"{bundle.folder} has no {name} graph.", next_step="Export the bundle again."
             )
         self.info = info = bundle.graphs[name]
-        for path in (info.path, info.weights):
-            if path is not None:
-                bundle.check_file(path)
-        self.session = open_session(
-            info.engine, info.path, threads or info.threads, info.hint, stand_in=stand_in
+        path = bundle.checked_path(info.file)
+        if info.weights is not None:
+            bundle.checked_path(info.weights)
+        self._session = open_session(
+            info.engine, path, threads or info.threads, info.hint, stand_in=stand_in
         )
+        self.engine = self._session.version
+        self._lock = nullcontext() if self._session.thread_safe else threading.Lock()
 
     def __call__(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
         """Run the graph, and hold the engine to what the manifest says of its outputs."""
         inputs = {info.name: tensor for info, tensor in zip(self.info.inputs, tensors, strict=True)}
-        given = self.session.run(inputs, [info.name for info in self.info.outputs])
+        with self._lock:
+            outputs = self._session.run(inputs, [info.name for info in self.info.outputs])
         batch = len(tensors[0])
-        for tensor, info in zip(given, self.info.outputs, strict=True):
+        for tensor, info in zip(outputs, self.info.outputs, strict=True):
             shape = (batch, *info.shape[1:]) if info.shape[0] == -1 else info.shape
             if tensor.dtype != np.dtype(info.dtype) or tensor.shape != shape:
                 raise BundleError(
@@ -57,29 +104,76 @@ class Graph:
                     f"the manifest says {info.dtype} {info.shape}.",
                     next_step="Check the bundle with: splitzoo export verify BUNDLE",
                 )
-        return tuple(given)
+        return tuple(outputs)
 
 
 class Device:
-    """The device half of a bundle."""
+    """The device half of a bundle: image → stream.
+
+    Several threads may use one ``Device``; streams are the same as from one thread. Engines that
+    run one image at a time (OpenVINO, TensorRT, PyTorch) let threads wait for one another.
+
+    Args:
+        bundle: Bundle from :func:`open_bundle`.
+        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
+        stand_in: Let ONNX Runtime run a graph that is for TensorRT where there is none.
+
+    Raises:
+        BundleError: A part of the bundle was changed or cannot be loaded.
+        DependencyError: The engine is not installed.
+    """
 
     def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
         self.codec = bundle.codec()
         self.graph = Graph(bundle, "device", threads, stand_in=stand_in)
+        self._preprocessing = bundle.preprocessing
 
-    def tensors(self, image: NDArray[np.float32]) -> Tensors:
-        """Run the device graph: image (N, 3, H, W) float32 to the wire tensors, each (N, …)."""
-        return self.graph([image])
+    def encode(self, images: NDArray[np.float32]) -> list[Stream]:
+        """Turn preprocessed images (N, 3, H, W) float32 into one stream each."""
+        return [self.compress(*tensors) for tensors in zip(*self.wire_tensors(images), strict=True)]
 
-    def encode(self, image: NDArray[np.float32]) -> list[bytes]:
-        """Turn images (N, 3, H, W) float32 into one stream each."""
-        return [self.codec.compress(*one) for one in zip(*self.tensors(image), strict=True)]
+    def encode_image(self, image: AnyImage) -> Stream:
+        """Preprocess one image and turn it into a stream.
+
+        Args:
+            image: Path of an image file, its content as bytes, a Pillow image, or pixels
+                (H, W, 3) uint8, RGB.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        return self.encode(self._preprocessing.load(image))[0]
+
+    def wire_tensors(self, images: NDArray[np.float32]) -> Tensors:
+        """Run the device graph: images (N, 3, H, W) float32 to the wire tensors, each (N, …)."""
+        return self.graph([images])
+
+    def compress(self, *tensors: NDArray[Any]) -> Stream:
+        """Code and frame the wire tensors of one image, each (C, h, w)."""
+        payload = self.codec.coder.encode(*tensors)
+        stream = Stream(self.codec.frame(payload, self.codec.coder.shape(*tensors)))
+        stream.payload_bytes = len(payload)
+        return stream
 
 
 class Edge:
-    """The edge half of a bundle."""
+    """The edge half of a bundle: stream → prediction.
+
+    Several threads may use one ``Edge``; outputs are the same as from one thread. Engines that run
+    one image at a time (OpenVINO, TensorRT, PyTorch) let threads wait for one another.
+
+    Args:
+        bundle: Bundle from :func:`open_bundle`.
+        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
+        stand_in: Let ONNX Runtime run a graph that is for TensorRT where there is none.
+
+    Raises:
+        BundleError: A part of the bundle was changed or cannot be loaded.
+        DependencyError: The engine is not installed.
+    """
 
     def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
+        self._bundle = bundle
         self.codec = bundle.codec()
         self.graph = Graph(bundle, "edge", threads, stand_in=stand_in)
         self._hyper, self._boxes = (
@@ -87,26 +181,53 @@ class Edge:
             for name in ("hyper", "boxes")
         )
 
-    def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
-        """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""
-        if self._hyper is None:
-            raise BundleError("The bundle has no hyper graph.")
-        return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
+    def predict(
+        self, stream: bytes, top: int = 5, image_size: tuple[int, int] | None = None
+    ) -> Prediction:
+        """Turn one stream into what the model says of its image.
 
-    def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
-        """Run a detector's second stage: levels and proposals to class logits and box deltas."""
-        if self._boxes is None:
-            raise BundleError("The bundle has no boxes graph.")
-        return self._boxes(tensors)
+        Args:
+            stream: Stream from the device, which may be hostile.
+            top: Number of classes or objects, at most.
+            image_size: Width and height of the image, upright, pixels, which a stream does not
+                say: boxes are then in its pixels.
 
-    def tensors(self, stream: bytes) -> Tensors:
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or of another model.
+            BundleError: The bundle's labels or settings do not fit its outputs.
+        """
+        return self.prediction(self.decode(stream), top, image_size)
+
+    def prediction(
+        self,
+        outputs: Sequence[NDArray[Any]],
+        top: int = 5,
+        image_size: tuple[int, int] | None = None,
+    ) -> Prediction:
+        """Turn the outputs for one image into a prediction; see :meth:`predict`."""
+        bundle, labels = self._bundle, self._labels
+        return predict(bundle, outputs, labels, self.boxes, top=top, image_size=image_size)
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return self._bundle.labels()
+
+    def decode(self, stream: bytes) -> Outputs:
+        """Turn one stream into the outputs for one image, such as logits (1, classes) float32.
+
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or of another model.
+        """
+        names = [info.name for info in self.graph.info.outputs]
+        return Outputs(names, self.graph(self.decompress(stream)))
+
+    def decompress(self, stream: bytes) -> Tensors:
         """Read a stream into the edge graph's inputs, each (1, …).
 
         Raises:
             BitstreamError: It is damaged, of another model, or of another shape than the graph's.
         """
-        payload, height, width = self.codec.unframe(stream)
-        return self.decode_payload(payload, height, width)
+        return self.decode_payload(*self.codec.unframe(stream))
 
     def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:
         """Decode a payload into the edge graph's inputs, each (1, …).
@@ -123,10 +244,14 @@ class Edge:
         decoded = self.codec.coder.decode(payload, height, width, hyper)
         return tuple(tensor[None] for tensor in decoded)
 
-    def output(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
-        """Run the edge graph: what the coder gave back, each (N, …), to the outputs."""
-        return self.graph(tensors)
+    def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
+        """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""
+        if self._hyper is None:
+            raise BundleError("The bundle has no hyper graph.")
+        return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
 
-    def decode(self, stream: bytes) -> Tensors:
-        """Turn one stream into the outputs of one image, such as logits (1, classes) float32."""
-        return self.output(self.tensors(stream))
+    def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
+        """Run a detector's second stage: levels and proposals to class logits and box deltas."""
+        if self._boxes is None:
+            raise BundleError("The bundle has no boxes graph.")
+        return self._boxes(tensors)

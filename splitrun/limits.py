@@ -1,4 +1,4 @@
-"""How far a graph may be from PyTorch, by the precision that it computes in."""
+"""How far an exported graph may be from PyTorch, by the precision that it computes in."""
 
 from dataclasses import dataclass, replace
 
@@ -8,47 +8,47 @@ class Limits:
     """What parity and self-tests allow.
 
     Attributes:
-        tie_margin: In steps of a symbol: so close to a rounding boundary, float arithmetic of
-            another order may round to the neighbour. float32 sums of a few thousand products taken
-            in another order differ by some 1e-6 of their size; latents reach some tens, so 1e-4
-            covers them with room. About one symbol in 5,000 lies so close.
-        changed: Share of the symbols, of those that are not 0, that may differ elsewhere. Most of a
-            trained model's are 0, and stay so whatever a graph has lost.
-        difference: By so much at most.
-        sent_tolerance: Of floats that are sent, relative to the largest.
-        output_tolerance: Of the edge's outputs, relative to the largest: float32 through fifty
-            layers, in another order of additions.
+        tie_margin: Distance to a rounding boundary, in steps of a symbol, within which float
+            arithmetic of another order may round to the neighbour. float32 sums of a few thousand
+            products taken in another order differ by some 1e-6 of their size; latents reach some
+            tens, so 1e-4 covers them with room. About one symbol in 5,000 lies so close.
+        changed: Share of the symbols that are not 0 that may differ elsewhere. Most of a trained
+            model's symbols are 0, and stay so whatever a graph has lost.
+        difference: Largest difference of a symbol.
+        wire_tolerance: Largest difference of floats on the wire, relative to the largest.
+        output_tolerance: Largest difference of the edge's outputs, relative to the largest: float32
+            through fifty layers, in another order of additions.
     """
 
     tie_margin: float = 1e-4
     changed: float = 0.0
     difference: int = 1
-    sent_tolerance: float = 1e-4
+    wire_tolerance: float = 1e-4
     output_tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        shares = (self.tie_margin, self.changed, self.sent_tolerance, self.output_tolerance)
-        if not all(isinstance(one, (int, float)) and 0 <= one <= 1e9 for one in shares):
+        shares = (self.tie_margin, self.changed, self.wire_tolerance, self.output_tolerance)
+        if not all(0 <= share <= 1e9 for share in shares):
             raise ValueError(f"a limit of parity is not a number from 0 on: {shares}")
-        if type(self.difference) is not int or self.difference < 1:
-            raise ValueError(f"symbols cannot differ by up to {self.difference!r}")
+        if self.difference < 1:
+            raise ValueError(f"symbols cannot differ by up to {self.difference}")
 
 
 LIMITS: dict[str, Limits] = {
     "fp32": Limits(),
-    "fp16": Limits(changed=0.01, sent_tolerance=0.01),
-    "bf16": Limits(changed=0.1, difference=2, sent_tolerance=0.05),
-    "int8": Limits(changed=0.2, difference=2, sent_tolerance=0.2),
+    "fp16": Limits(changed=0.01, wire_tolerance=0.01),
+    "bf16": Limits(changed=0.1, difference=2, wire_tolerance=0.05),
+    "int8": Limits(changed=0.2, difference=2, wire_tolerance=0.2),
 }
-"""By precision of the device graph."""
+"""Limits by precision of the device graph."""
 
 _OWN_RANGE = 16
-"""Levels of 256 by which 8-bit values may differ below fp32, where the range of the image's latent
-is sent with them: one other extreme moves all of them."""
+"""Levels of 256 by which 8-bit values may differ below fp32: the range of the latent is sent with
+them, so one other extreme moves all of them."""
 
 
 def limits_of(precision: str, coder: str) -> Limits:
-    """Return what is allowed in a precision to the symbols of a kind of coder."""
+    """Return the limits of a precision for the symbols of a kind of coder."""
     limits = LIMITS[precision]
     if precision != "fp32" and coder.startswith("quantised"):
         limits = replace(limits, changed=1.0, difference=_OWN_RANGE)

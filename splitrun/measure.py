@@ -1,4 +1,4 @@
-"""Latency and memory, measured alike for bundles and models."""
+"""Measure latency and memory, alike for bundles and models."""
 
 import math
 import statistics
@@ -35,28 +35,24 @@ def measure_steps(
     """Time steps that feed each other, apart and together.
 
     Args:
-        steps: Name to function, in order; each takes what the one before returned.
-        value: What the first takes.
-        warmup: Runs that are not counted.
-        iterations: Runs that are.
+        steps: Functions by name, in order; each takes what the one before returned.
+        value: Argument of the first.
+        warmup: Runs before the counted ones.
+        iterations: Counted runs.
 
     Returns:
-        A latency for each step, and ``total`` for all together.
+        Latency of each step, and ``total`` for all together.
     """
     durations: dict[str, list[float]] = {name: [] for name in (*steps, "total")}
     for iteration in range(warmup + iterations):
-        result, start = value, time.perf_counter()
-        began = start
-        marks = []
+        result, marks = value, [time.perf_counter()]
         for step in steps.values():
             result = step(result)
-            now = time.perf_counter()
-            marks.append(now - began)
-            began = now
+            marks.append(time.perf_counter())
         if iteration >= warmup:
-            for name, mark in zip(steps, marks, strict=True):
-                durations[name].append(mark)
-            durations["total"].append(began - start)
+            for name, began, ended in zip(steps, marks, marks[1:], strict=False):
+                durations[name].append(ended - began)
+            durations["total"].append(marks[-1] - marks[0])
     return {name: Latency.of(values) for name, values in durations.items()}
 
 

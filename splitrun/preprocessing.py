@@ -1,4 +1,4 @@
-"""From an image file to the model's input, as torchvision's evaluation transforms do it.
+"""Turn an image into the model's input, as torchvision's evaluation transforms do it.
 
 Bilinear pixels are torchvision's to within 1 of 255: both round between the two passes of a resize,
 but here the passes see the cropped part alone.
@@ -6,8 +6,10 @@ but here the passes see the cropped part alone.
 numpy and Pillow alone: the same code runs in the zoo and on the board.
 """
 
+import io
 import math
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +45,10 @@ IMAGE_FORMATS = tuple(
         WebPImagePlugin.WebPImageFile,
     )
 )
-"""What is read. Pillow knows more, among them formats that it hands to other programs."""
+"""Formats that are read. Pillow knows more, among them formats that it hands to other programs."""
+
+AnyImage = Path | str | bytes | Image.Image | NDArray[np.uint8]
+"""An image: path of a file, content of a file, Pillow image, or pixels (H, W, 3) uint8, RGB."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,12 @@ class Preprocessing:
         resize: Length of the shorter side after resizing, pixels.
         crop: Height and width of the model's input, pixels.
         interpolation: ``"bilinear"`` or ``"bicubic"``, with antialiasing.
-        mean: Per channel (red, green, blue), of values in [0, 1].
-        std: Likewise.
+        mean: Mean per channel (red, green, blue), of values in [0, 1].
+        std: Standard deviation per channel, of values in [0, 1].
         fit: ``"crop"`` or ``"pad"``.
-        longest: Of ``"pad"``: bound of the longer side after resizing, pixels; 0 where the input's
-            own sides are the bound.
-        padding: Of ``"pad"``: value of the padding per channel, after normalisation.
+        longest: Bound of the longer side after resizing, pixels, where ``fit`` is ``"pad"``; 0
+            where the input's own sides are the bound.
+        padding: Value of the padding per channel, after normalisation, where ``fit`` is ``"pad"``.
     """
 
     resize: int
@@ -100,19 +105,23 @@ class Preprocessing:
         if not all(map(math.isfinite, values)) or min(self.std) <= 0:
             raise ValueError("mean, std and padding are not finite, or a std is not above 0")
 
-    def load(self, path: Path | str) -> NDArray[np.float32]:
-        """Read an image file into the model's input.
+    def load(self, image: AnyImage) -> NDArray[np.float32]:
+        """Turn an image into the model's input.
 
         The image is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
-        images become RGB, 16 bits become 8.
+        images become RGB, 16 bits become 8. Several threads may call it.
+
+        Args:
+            image: Path of an image file, its content as bytes, a Pillow image, or pixels
+                (H, W, 3) uint8, RGB.
 
         Returns:
             (1, 3, crop height, crop width) float32, normalised.
 
         Raises:
-            ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+            ImageError: The image is missing, none, truncated, or has more than 89 megapixels.
         """
-        values = self.normalise(self.pixels(read_rgb(path)))
+        values = self.normalise(self.pixels(read_rgb(image)))
         return self.padded(values) if self.fit == "pad" else values
 
     def summary(self) -> str:
@@ -175,8 +184,8 @@ class Preprocessing:
 
         Args:
             boxes: (D, 4) float32, x0, y0, x1, y1 in pixels of the input.
-            width: Of the image, upright, pixels.
-            height: Likewise.
+            width: Width of the image, upright, pixels.
+            height: Height of the image, upright, pixels.
 
         Returns:
             (D, 4) float32 in pixels of the image, clipped to it.
@@ -203,14 +212,23 @@ class Preprocessing:
         return canvas
 
 
-def read_rgb(path: Path | str) -> Image.Image:
-    """Read an image file: upright, RGB, 8 bits.
+def read_rgb(image: AnyImage) -> Image.Image:
+    """Read an image: upright, RGB, 8 bits.
 
     Raises:
-        ImageError: The file is missing, no image, truncated, or has more than 89 megapixels.
+        ImageError: The image is missing, none, truncated, or has more than 89 megapixels.
     """
-    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
-        return _upright_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(
+                "given as an array", f"it is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
+            )
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        with _image_errors("given as a Pillow image"):
+            return _upright_rgb(image.copy())
+    with _image_errors(image), _opened(image) as opened:
+        return _upright_rgb(opened)
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:
@@ -219,7 +237,7 @@ def upright_size(path: Path | str) -> tuple[int, int]:
     Raises:
         ImageError: The file is missing, no image, or damaged.
     """
-    with _image_errors(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+    with _image_errors(path), _opened(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         width, height = image.size
         return (height, width) if turned else (width, height)
@@ -271,13 +289,24 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+_warnings_lock = threading.Lock()
+
+
+def _opened(image: Path | str | bytes) -> Image.Image:
+    """Open an image, and refuse one of too many pixels before any is decoded."""
+    # Filters of warnings are the whole process's: threads set them in turn.
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        source = io.BytesIO(image) if isinstance(image, bytes) else image
+        return Image.open(source, formats=IMAGE_FORMATS)
+
+
 @contextmanager
-def _image_errors(path: Path | str) -> Iterator[None]:
+def _image_errors(image: Path | str | bytes) -> Iterator[None]:
     """Map what Pillow and the file system raise to ImageError."""
+    path = "given as bytes" if isinstance(image, bytes) else image
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except UnidentifiedImageError as error:
         known = ", ".join(IMAGE_FORMATS)
         raise ImageError(path, f"it is not an image of a known format ({known})") from error

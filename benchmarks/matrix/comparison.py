@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.matrix.made_images import write_images
 from splitrun.bundle import open_bundle
+from splitrun.comparison import Comparison, compare_integers
 from splitrun.errors import BundleError, SplitzooError
 from splitrun.halves import Device, Edge
 from splitrun.signals import check_stopped
@@ -146,10 +147,10 @@ class _Exported:
     def __init__(self, folder: Path) -> None:
         bundle = open_bundle(folder)
         self._device, self._edge = Device(bundle), Edge(bundle)
-        self.version = self._device.graph.session.version
+        self.version = self._device.graph.engine
 
     def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        return self._device.tensors(image)
+        return self._device.wire_tensors(image)
 
     def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
         return self._edge.hyper(hyper_symbols[0])[0][None]
@@ -267,7 +268,7 @@ class _Counted:
         self._names = bottleneck.wire_names
         self._scales = _INDEXES in bottleneck.hyper_outputs
         self._edges = [one.name for one in runtimes if one.precision == "fp32"]
-        self._sums: dict[tuple[str, str, str], NDArray[np.int64]] = {}
+        self._sums: dict[tuple[str, str, str], tuple[Comparison, int]] = {}
 
     def add(self, image: NDArray[np.float32], halves: dict[str, _Halves]) -> None:
         """Run an image through all of them."""
@@ -285,18 +286,9 @@ class _Counted:
                 self._count((device, edge, _INDEXES), tensors[_INDEXES], indexes)
 
     def _count(self, key: tuple[str, str, str], first: NDArray[Any], second: NDArray[Any]) -> None:
-        difference = np.abs(first.astype(np.int64) - second)
-        differing = int(np.count_nonzero(difference))
-        size, differs, largest, images = self._sums.get(key, np.zeros(4, np.int64))
-        self._sums[key] = np.array(
-            (
-                size + difference.size,
-                differs + differing,
-                max(largest, int(difference.max())),
-                images + (differing > 0),
-            ),
-            np.int64,
-        )
+        counted = compare_integers(first, second)
+        before, images = self._sums.get(key, (Comparison(), 0))
+        self._sums[key] = before + counted, images + (counted.differing > 0)
 
     def of_tensors(self) -> list[Difference]:
         """Return what was counted of the tensors that are rounded on the device."""
@@ -307,4 +299,7 @@ class _Counted:
         return [one for one in self._all() if one.tensor == _INDEXES]
 
     def _all(self) -> list[Difference]:
-        return [Difference(*key, *map(int, sums)) for key, sums in self._sums.items()]
+        return [
+            Difference(*key, counted.symbols, counted.differing, counted.largest, images)
+            for key, (counted, images) in self._sums.items()
+        ]

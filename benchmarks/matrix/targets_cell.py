@@ -16,8 +16,8 @@ from splitrun.errors import (
     SplitzooError,
     UnknownNameError,
 )
+from splitrun.manifest import Manifest
 from splitzoo import export
-from splitzoo.export.manifest import Manifest
 from splitzoo.export.targets import TARGETS
 from splitzoo.zoo.split_model import SplitModel
 
@@ -125,7 +125,7 @@ def _cell(column: Column, manifest: Manifest) -> Cell:
         state="exported",
         symbols=parity.symbols,
         symbols_differing=parity.symbols_differing,
-        sent_tolerance=parity.limits.sent_tolerance,
+        sent_tolerance=parity.limits.wire_tolerance,
         output_error=parity.output_max_relative_error,
         flips=effect.flips if effect else None,
         largest_difference=effect.largest_difference if effect else 0,

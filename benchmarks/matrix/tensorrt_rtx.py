@@ -45,7 +45,7 @@ def build_graphs(bundle: Bundle, names: Sequence[str] = ()) -> tuple[Built, ...]
         return ()
     built = []
     for name in names or bundle.graphs:
-        path = bundle.graphs[name].path
+        path = bundle.path(bundle.graphs[name].file)
         try:
             build(module, path)
             # Those of the edge were written for ONNX Runtime, and not checked yet.

@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from splitrun.bundle import Bundle
+from splitrun.comparison import Comparison, compare_integers, not_comparable, relative_error
 from splitrun.errors import CalibrationError, DatasetError, DesyncError, ImageError, ParityError
 from splitrun.halves import Device, Edge, Tensors
 from splitrun.limits import Limits
+from splitrun.manifest import PrecisionReport
 from splitrun.preprocessing import Preprocessing
 from splitrun.record import Record
-from splitrun.selftest import Compared, compare_symbols, incomparable
 from splitrun.signals import check_stopped
 
 from ...zoo.calibration.images import check_enough, choose, parted
 from ...zoo.datasets import read_dataset
 from ...zoo.labels import labels_of
 from ...zoo.split_model import SplitModel
-from ..manifest import PrecisionReport
 from ..recording import seeded_image
 
 MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
@@ -114,19 +114,18 @@ def measure_precision(
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     worst = _Worst()
     for record in records:
-        worst.see(bundle, device.tensors(record.image), record.sent)
-    compared = Compared()
+        worst.see(bundle, device.wire_tensors(record.image), record.wire)
+    compared = Comparison()
     payloads: list[tuple[int, int]] = []
     correct: list[tuple[bool, bool]] = []
     for image, label in _images(model.spec.preprocessing, images):
         check_stopped()
         exact = model.wire_tensors(torch.from_numpy(image))
-        found = device.tensors(image)
+        found = device.wire_tensors(image)
         sent = dict(zip(model.bottleneck.wire_names, exact, strict=True))
         compared += worst.see(bundle, found, sent)
-        streams = [device.codec.compress(*(one[0] for one in both)) for both in (exact, found)]
-        before, after = (len(device.codec.unframe(stream)[0]) for stream in streams)
-        payloads.append((before, after))
+        streams = [device.compress(*(tensor[0] for tensor in wire)) for wire in (exact, found)]
+        payloads.append((streams[0].payload_bytes, streams[1].payload_bytes))
         if label is not None:
             before = int(model(torch.from_numpy(image)).argmax())
             correct.append((before == label, _answer(edge, streams[1]) == label))
@@ -142,13 +141,13 @@ def measure_precision(
         changed=compared.changed,
         most_changed=worst.changed,
         largest_difference=worst.difference,
-        sent_error=worst.sent_error,
+        wire_error=worst.wire_error,
         payload_bytes_fp32=float(means[0]),
         payload_bytes=float(means[1]),
         labelled=len(correct),
         correct_fp32=None if sums[0] is None else int(sums[0]),
         correct=None if sums[1] is None else int(sums[1]),
-        kept_fp32=kept,
+        kept_fp32=tuple(kept),
     )
 
 
@@ -158,20 +157,19 @@ class _Worst:
 
     changed: float = 0.0
     difference: int = 0
-    sent_error: float = 0.0
+    wire_error: float = 0.0
 
-    def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Compared:
+    def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Comparison:
         """Take one image in, and count its integers that can be compared."""
-        anything = Limits(changed=1, difference=1 << 40)
-        left_out, counted = incomparable(bundle, found, exact), Compared()
+        left_out = not_comparable(bundle.precision, bundle.graphs.get("hyper"), found, exact)
+        counted = Comparison()
         for (name, before), after in zip(exact.items(), found, strict=True):
             if name in left_out:
                 continue
             if before.dtype.kind == "f":
-                scale = float(np.abs(before).max()) or 1.0
-                self.sent_error = max(self.sent_error, float(np.abs(after - before).max()) / scale)
+                self.wire_error = max(self.wire_error, relative_error(after, before))
                 continue
-            here = compare_symbols(after, before, np.zeros(before.shape, bool), anything, name)
+            here = compare_integers(after, before)
             self.changed = max(self.changed, here.changed)
             self.difference = max(self.difference, here.largest)
             counted += here
@@ -204,10 +202,10 @@ def exceeded_limits(report: PrecisionReport, limits: Limits, precision: str) -> 
             f"of the symbols that are not 0, {report.changed:.2%} differ, in one image up to "
             f"{report.most_changed:.2%} ({limits.changed:.0%} may)"
         )
-    if report.sent_error > limits.sent_tolerance:
+    if report.wire_error > limits.wire_tolerance:
         found.append(
-            f"what is sent differs by {report.sent_error:.1%} of the largest "
-            f"({limits.sent_tolerance:.0%} is allowed)"
+            f"what is sent differs by {report.wire_error:.1%} of the largest "
+            f"({limits.wire_tolerance:.0%} is allowed)"
         )
     if report.largest_difference > limits.difference:
         found.append(

@@ -11,8 +11,9 @@ from ..formats.base import Format, check_packages, missing_packages
 from ..formats.onnx_file import OnnxFormat
 
 if TYPE_CHECKING:
+    from splitrun.manifest import Manifest
+
     from ...progress import Progress
-    from ..manifest import Manifest
 
 Precision = str
 """``fp32``, ``fp16``, ``bf16`` or ``int8``: what the device graph computes in."""

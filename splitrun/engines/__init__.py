@@ -21,12 +21,14 @@ __all__ = ["ENGINES", "Engine", "Session", "open_session"]
 
 @dataclass(frozen=True)
 class Engine:
-    """A kind of runtime.
+    """What runs a graph.
 
     Attributes:
-        open: Loads a file, with so many threads (0: it chooses) and a hint at the precision.
-        runs_code: Its files can hold code beside the graph: they are as trustworthy as a program.
-        stand_in: The engine that runs the same file where this one cannot be.
+        open: Function that loads a file, with a number of threads (0: it chooses) and a hint at the
+            precision.
+        runs_code: Whether its files can hold code beside the graph: they are to be trusted like a
+            program.
+        stand_in: Engine that runs the same file where this one cannot be.
     """
 
     open: Callable[[Path, int, str], Session]
@@ -52,11 +54,11 @@ def open_session(
     """Load a graph.
 
     Args:
-        engine: Name of one.
-        path: Of the graph's file.
-        threads: For the engine; 0 lets it choose.
-        hint: At the precision to compute in, for engines that choose one.
-        stand_in: Where the engine cannot run the graph, take the one that stands in for it.
+        engine: Name of the engine.
+        path: Path of the graph's file.
+        threads: Number of threads for the engine; 0 lets it choose.
+        hint: Precision to compute in, for engines that choose one.
+        stand_in: Take the engine that stands in for one that cannot run the graph here.
 
     Raises:
         BundleError: No such engine, or it cannot load the file.

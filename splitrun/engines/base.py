@@ -1,4 +1,4 @@
-"""What an engine has to offer, and how a missing one is told."""
+"""What every engine offers, and the error for one that is not installed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,17 +12,19 @@ class Session(Protocol):
     """A loaded graph.
 
     Attributes:
-        version: Of the engine, with its name.
+        version: Name and version of the engine.
+        thread_safe: Several threads may call :meth:`run` at once.
     """
 
     version: str
+    thread_safe: bool
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Compute all outputs of the graph.
 
         Args:
-            inputs: All of the graph's, in its order, of its shapes and types.
-            outputs: The names of all of them, in the graph's order.
+            inputs: All inputs of the graph, in its order, of its shapes and types.
+            outputs: Names of all outputs, in the graph's order.
 
         Raises:
             BundleError: The engine refused; the message has its reason.
@@ -34,9 +36,9 @@ def not_importable(name: str, package: str, error: ImportError) -> DependencyErr
     """Return the error for an engine that cannot be imported.
 
     Args:
-        name: Of the engine, for people.
-        package: That is imported, and installed with pip, under this name.
-        error: That importing raised.
+        name: Name of the engine, for people.
+        package: Package that is imported, and installed with pip, under this name.
+        error: Error that importing raised.
     """
     if getattr(error, "name", None) == package:
         return DependencyError(f"{name} is not installed.", next_step=f"pip install {package}")

@@ -16,14 +16,17 @@ class OnnxRuntimeSession:
     """An ONNX file, loaded.
 
     Args:
-        path: Of the file.
-        threads: For the graph's operators; 0 leaves it to ONNX Runtime (one per core).
+        path: Path of the file.
+        threads: Number of threads for the graph's operators; 0 leaves it to ONNX Runtime (one per
+            core).
         hint: Unused: the file says how precisely to compute.
 
     Raises:
         DependencyError: ONNX Runtime is not installed.
         BundleError: It cannot load the file.
     """
+
+    thread_safe = True
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         # Version 1.32 reports use to its maker by default; a camera board has no say in that.
@@ -41,17 +44,16 @@ class OnnxRuntimeSession:
         # On x86 without VNNI, sums of uint8 × int8 saturate otherwise.
         options.add_session_config_entry("session.x64quantprecision", "1")
         # Its exceptions have no common base of their own.
-        failures = tuple(
+        self._failures = tuple(
             value
             for value in vars(states).values()
             if isinstance(value, type) and issubclass(value, Exception)
         )
-        self._failures = failures
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except failures as error:
+        except self._failures as error:
             raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
@@ -61,6 +63,6 @@ class OnnxRuntimeSession:
             BundleError: ONNX Runtime refused; the message has its reason.
         """
         try:
-            return [np.asarray(one) for one in self._session.run(outputs, dict(inputs))]
+            return [np.asarray(tensor) for tensor in self._session.run(outputs, dict(inputs))]
         except (*self._failures, ValueError) as error:
             raise BundleError(f"ONNX Runtime failed: {error}") from error

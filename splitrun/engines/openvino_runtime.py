@@ -12,27 +12,27 @@ from numpy.typing import NDArray
 from ..errors import BundleError
 from .base import not_importable
 
-_TELLS = "openvino_telemetry"
+_TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO, which by itself would tell its maker of that.
+    """Import OpenVINO without its telemetry.
 
     Raises:
         DependencyError: It is not installed.
     """
-    # Where the package that tells is missing, it goes without.
-    known = sys.modules.get(_TELLS)
-    sys.modules[_TELLS] = None  # pyright: ignore[reportArgumentType]  # stops imports of it
+    # OpenVINO goes without this package where it is missing.
+    known = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # stops imports of it
     try:
         import openvino
     except ImportError as error:
         raise not_importable("OpenVINO", "openvino", error) from error
     finally:
         if known is None:
-            del sys.modules[_TELLS]
+            del sys.modules[_TELEMETRY]
         else:
-            sys.modules[_TELLS] = known
+            sys.modules[_TELEMETRY] = known
     return openvino
 
 
@@ -53,8 +53,8 @@ class OpenVinoSession:
     """A pair of files, ``.xml`` and ``.bin``, loaded.
 
     Args:
-        path: Of the ``.xml`` file.
-        threads: For the graph's operators; 0 leaves it to OpenVINO.
+        path: Path of the ``.xml`` file.
+        threads: Number of threads for the graph's operators; 0 leaves it to OpenVINO.
         hint: Type to compute floating point in. OpenVINO itself would take bf16 where the CPU has
             it, and round some 1% of the symbols to their neighbours; so it is told f32.
 
@@ -62,6 +62,8 @@ class OpenVinoSession:
         DependencyError: OpenVINO is not installed.
         BundleError: It cannot load the files.
     """
+
+    thread_safe = False  # one request, with memory of its own
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         openvino = import_openvino()
@@ -87,7 +89,7 @@ class OpenVinoSession:
             BundleError: OpenVINO refused; the message has its reason.
         """
         try:
-            given = self._request.infer(dict(inputs), share_inputs=True)
-            return [np.asarray(given[name]) for name in outputs]
+            found = self._request.infer(dict(inputs), share_inputs=True)
+            return [np.asarray(found[name]) for name in outputs]
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise BundleError(f"OpenVINO failed: {error}") from error

@@ -22,15 +22,15 @@ _FAILURES = (
     *(RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError, EOFError),
     zipfile.BadZipFile,
 )
-"""What torch raises on files and tensors that it does not like; it has no error of its own."""
+"""What torch raises for files and tensors that it refuses; it has no error of its own."""
 
 
 class _TorchSession(ABC):
     """A file, loaded as a function of tensors.
 
     Args:
-        path: Of the file.
-        threads: For torch, in the whole process; 0 leaves it as it is.
+        path: Path of the file.
+        threads: Number of threads for torch, in the whole process; 0 leaves it as it is.
         hint: Unused: the file says how precisely to compute.
 
     Raises:
@@ -38,7 +38,8 @@ class _TorchSession(ABC):
         BundleError: It cannot load the file.
     """
 
-    _place = "cpu"
+    thread_safe = False  # not promised for every kind of file
+    _device = "cpu"
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         try:
@@ -51,7 +52,7 @@ class _TorchSession(ABC):
             torch.set_num_threads(threads)
         try:
             with warnings.catch_warnings():
-                # Of TorchScript, that it is deprecated: the exporter has said so.
+                # TorchScript is deprecated, which the exporter has said.
                 warnings.simplefilter("ignore")
                 self._function = self._load(path)
         except _FAILURES as error:
@@ -68,16 +69,16 @@ class _TorchSession(ABC):
         """
         torch = self._torch
         # torch warns of arrays that it could write to by mistake.
-        arrays = (np.require(one, requirements=["C", "W"]) for one in inputs.values())
+        arrays = (np.require(array, requirements=["C", "W"]) for array in inputs.values())
+        tensors = (torch.from_numpy(array).to(self._device) for array in arrays)
         try:
             with torch.inference_mode():
-                given = self._function(*(torch.from_numpy(one).to(self._place) for one in arrays))
-                given = [one.cpu().numpy() for one in given]
+                found = [tensor.cpu().numpy() for tensor in self._function(*tensors)]
         except _FAILURES as error:
             raise BundleError(f"PyTorch failed: {error}") from error
-        if len(given) != len(outputs):
-            raise BundleError(f"The graph gave {len(given)} tensors, not {len(outputs)}.")
-        return given
+        if len(found) != len(outputs):
+            raise BundleError(f"The graph gave {len(found)} tensors, not {len(outputs)}.")
+        return found
 
 
 class TorchScriptSession(_TorchSession):
@@ -110,12 +111,12 @@ class AotInductorSession(_TorchSession):
 class TorchTensorRTSession(_TorchSession):
     """An exported program with TensorRT engines inside, ``.pt2``; on an NVIDIA GPU."""
 
-    _place = "cuda"
+    _device = "cuda"
 
     def _load(self, path: Path) -> Callable[..., Any]:
         try:
-            # It registers what the file's engines are called by. Without a driver it raises
-            # RuntimeError, which is told as any other.
+            # It registers the operators that call the file's engines. Without a driver it raises
+            # RuntimeError, which is reported as any other.
             torch_tensorrt: Any = importlib.import_module("torch_tensorrt")
         except ImportError as error:
             raise not_importable("Torch-TensorRT", "torch_tensorrt", error) from error

@@ -1,6 +1,6 @@
-"""What a model's outputs mean to people."""
+"""What a model's outputs say to people: classes, objects, or shares of an area."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BundleError
-from ..halves import Edge
 from .detection import Detection, DetectionSettings, detect, name_detections
 from .segmentation import ClassShare, class_map, class_shares
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ClassScore:
     """One class and its probability."""
 
     index: int
@@ -24,101 +23,90 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a model says of one image; which of the three depends on its task.
 
     Attributes:
         top: The most probable classes, best first.
-        detections: Objects, best first; boxes in pixels of the image where its size is known,
-            else of the model's input.
+        detections: Objects, best first; boxes in pixels of the image where its size is known, else
+            of the model's input.
         shares: Classes and how much of the image they cover, largest first; of the whole input,
             padding included, where the image's size is not known.
     """
 
-    top: list[Prediction] = field(default_factory=list)
+    top: list[ClassScore] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
     shares: list[ClassShare] = field(default_factory=list)
 
-    def lines(self) -> list[tuple[str, str]]:
-        """Return the answer as rows of two words, for people."""
-        if not (self.detections or self.shares or self.top):
-            # Only a detector may have nothing to say.
-            return [("", "nothing found")]
-        if self.detections:
-            return [
-                (f"{one.score:.1%}", f"{one.label} at {', '.join(f'{x:.0f}' for x in one.box)}")
-                for one in self.detections
-            ]
-        if self.shares:
-            return [(f"{one.share:.1%}", one.label) for one in self.shares]
-        return [(f"{one.probability:.1%}", one.label) for one in self.top]
+    def rows(self) -> list[tuple[str, str]]:
+        """Return an amount and what it is of, for each row that people read."""
+        found = [
+            *((score.probability, score.label) for score in self.top),
+            *(
+                (item.score, f"{item.label} at {', '.join(f'{side:.0f}' for side in item.box)}")
+                for item in self.detections
+            ),
+            *((share.share, share.label) for share in self.shares),
+        ]
+        # Only a detector may have nothing to say.
+        return [(f"{amount:.1%}", what) for amount, what in found] or [("", "nothing found")]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{amount:>6}  {what}" for amount, what in self.rows())
 
 
-def answer(
+def predict(
     bundle: Bundle,
-    edge: Edge,
     outputs: Sequence[NDArray[Any]],
     labels: list[str],
+    run_boxes: Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]],
     *,
-    count: int = 5,
-    image: tuple[int, int] | None = None,
-) -> Answer:
-    """Turn the edge graph's outputs for one image into an answer.
+    top: int = 5,
+    image_size: tuple[int, int] | None = None,
+) -> Prediction:
+    """Turn the edge graph's outputs for one image into a prediction.
 
     Args:
-        bundle: Of the outputs.
-        edge: Its edge half; runs a detector's second stage.
-        outputs: Each (1, …).
-        labels: Of the bundle.
-        count: Of classes or objects, at most.
-        image: Width and height of the image, upright, pixels; a stream does not say.
+        bundle: Bundle that gave the outputs.
+        outputs: Outputs, each (1, …).
+        labels: Labels of the bundle's classes.
+        run_boxes: A detector's second stage; see :func:`.detection.detect`.
+        top: Number of classes or objects, at most.
+        image_size: Width and height of the image, upright, pixels.
 
     Raises:
         BundleError: The outputs do not fit labels or settings.
     """
     area = None
-    if image and bundle.preprocessing.fit == "pad":
-        width, height = bundle.preprocessing.scaled_size(*image)
+    if image_size and bundle.preprocessing.fit == "pad":
+        width, height = bundle.preprocessing.scaled_size(*image_size)
         area = height, width
     if bundle.task == "object-detection":
         try:
-            settings = DetectionSettings.from_dict(bundle.postprocessing)
+            settings = DetectionSettings.from_dict(bundle.manifest.postprocessing)
         except ValueError as error:
             raise BundleError(f"The bundle's detection settings are damaged: {error}.") from error
         _check_labels(labels, settings.num_classes)
-        found = detect(outputs, edge.boxes, settings, area)
-        if image:
-            boxes = bundle.preprocessing.to_image(found.boxes, *image)
-            found = replace(found, boxes=boxes)
-        return Answer(detections=name_detections(found, labels)[:count])
+        found = detect(outputs, run_boxes, settings, area)
+        if image_size:
+            found = replace(found, boxes=bundle.preprocessing.to_image(found.boxes, *image_size))
+        return Prediction(detections=name_detections(found, labels)[:top])
     (logits,) = outputs
     if bundle.task == "semantic-segmentation":
         classes = class_map(logits, area)
         _check_labels(labels, logits.shape[1])
-        return Answer(shares=class_shares(classes, labels)[:count])
-    return Answer(top=top_predictions(logits, labels, count))
+        return Prediction(shares=class_shares(classes, labels)[:top])
+    _check_labels(labels, logits.size, exact=True)
+    scores = logits.reshape(-1).astype(np.float64)
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    best = np.argsort(-shares, kind="stable")[:top].tolist()
+    return Prediction(top=[ClassScore(i, labels[i], float(shares[i])) for i in best])
 
 
-def _check_labels(labels: list[str], classes: int) -> None:
-    if len(labels) < classes:
+def _check_labels(labels: list[str], classes: int, *, exact: bool = False) -> None:
+    if len(labels) < classes or (exact and len(labels) != classes):
         raise BundleError(
             f"The bundle has {len(labels)} labels for {classes} classes.",
             next_step="Export the bundle again.",
         )
-
-
-def top_predictions(
-    logits: NDArray[np.float32], labels: list[str], count: int = 5
-) -> list[Prediction]:
-    """Return the most probable classes of logits (1, classes), best first.
-
-    Raises:
-        BundleError: There are not as many labels as classes.
-    """
-    scores = logits.reshape(-1).astype(np.float64)
-    if len(labels) != scores.size:
-        raise BundleError(f"The bundle has {len(labels)} labels for {scores.size} classes.")
-    shares = np.exp(scores - scores.max())
-    shares /= shares.sum()
-    order = np.argsort(-shares, kind="stable")[:count]
-    return [Prediction(int(i), labels[i], float(shares[i])) for i in order]

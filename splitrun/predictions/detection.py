@@ -15,13 +15,14 @@ Pyramid Networks for Object Detection" (https://arxiv.org/abs/1612.03144).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..strict_json import read_strictly
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -117,14 +118,7 @@ class DetectionSettings:
         Raises:
             ValueError: One is missing, unknown, or makes no sense.
         """
-        names = {field.name for field in fields(cls)}
-        if settings.keys() != names:
-            odd = ", ".join(sorted(map(repr, settings.keys() ^ names)))
-            raise ValueError(f"missing or unknown: {odd}")
-        try:
-            return cls(**{name: _tuples(value) for name, value in settings.items()})
-        except TypeError as error:
-            raise ValueError(f"a setting has another type than it should ({error})") from error
+        return read_strictly(cls, settings)
 
 
 @dataclass(frozen=True)
@@ -367,10 +361,6 @@ def _check_shape(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> Non
             f"The graph gave {name} of shape {tensor.shape}; the detector's settings say {shape}.",
             next_step="Export the bundle again.",
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _is_count(value: Any, limit: int) -> bool:

@@ -1,4 +1,4 @@
-"""What ``build_engine.py`` does on the board: build, compare, time, and write it down."""
+"""``build_engine.py`` on the board: build engines, compare them with the record, time them."""
 
 import argparse
 import json
@@ -10,14 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINES_FOLDER, Bundle, GraphInfo, open_bundle
+from ..bundle import ENGINES_FOLDER, Bundle, open_bundle
+from ..comparison import check_outputs
 from ..errors import SplitzooError
 from ..files import new_file, sha256_file
 from ..halves import Device, Edge, Graph
 from ..machine import machine
+from ..manifest import GraphInfo
 from ..measure import measure_steps
 from ..record import Record
-from ..selftest import check_halves, compare_outputs, compare_sent
+from ..selftest import check_device, check_halves
 from .builder import WORKSPACE_BYTES, Shape, build
 from .cuda import open_cuda
 from .library import import_tensorrt
@@ -32,12 +34,20 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
     """Run ``build_engine.py`` and return its exit code.
 
     Args:
-        bundle: Its folder.
+        bundle: Folder of the bundle.
         argv: Arguments; by default those of the process.
     """
-    parser = argparse.ArgumentParser(prog="python build_engine.py", description=__doc__)
-    parser.add_argument("--workspace-mib", type=_mebibytes, default=WORKSPACE_BYTES >> 20)
-    parser.add_argument("--force", action="store_true", help="build again what is built")
+    parser = argparse.ArgumentParser(
+        prog="python build_engine.py",
+        description="Build this bundle's engines, compare them with the record, and time them.",
+    )
+    parser.add_argument(
+        "--workspace-mib",
+        type=_mebibytes,
+        default=WORKSPACE_BYTES >> 20,
+        help="memory that TensorRT may use to build, MiB (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="build engines anew")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     try:
@@ -57,10 +67,10 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(record, indent=2))
         return 0
-    for name, one in record["graphs"].items():
-        print(f"{name}: {one['plan_bytes'] / 1e6:.1f} MB, TensorRT {one['key']['tensorrt']}")
-        print(f"  {one['compared']}")
-        times = one["latency"]
+    for name, entry in record["graphs"].items():
+        print(f"{name}: {entry['plan_bytes'] / 1e6:.1f} MB, TensorRT {entry['key']['tensorrt']}")
+        print(f"  {entry['compared']}")
+        times = entry["latency"]
         print("  ms  " + "  ".join(f"{part} {times[f'{part}_ms']:.3f}" for part in _PARTS))
     print(f"written to {ENGINES_FOLDER}/{RECORD_NAME}; next: python -m splitrun selftest")
     return 0
@@ -79,13 +89,13 @@ def build_bundle(
     """Build the engines of a bundle's graphs, compare them with the record, and time them.
 
     Args:
-        bundle: That was opened.
-        workspace_bytes: That tactics may use.
-        force: Build again what is built.
-        say: Called with each step as it begins.
+        bundle: Bundle that was opened.
+        workspace_bytes: Memory that TensorRT may use to build.
+        force: Build anew what is built.
+        say: Function called with each step as it begins.
 
     Returns:
-        What ``engines/engine.json`` holds.
+        Content of ``engines/engine.json``.
 
     Raises:
         DependencyError: TensorRT, or what reaches the GPU, is not installed.
@@ -99,12 +109,11 @@ def build_bundle(
     path = folder / RECORD_NAME
     document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": _power_mode()}
     recorded = Record.load(bundle)
-    wanted = {name: one for name, one in bundle.graphs.items() if one.engine == "tensorrt"}
-    for info in wanted.values():
-        bundle.check_file(info.path)
-        key = here(trt, cuda, info.path)
-        file = info.path.relative_to(bundle.folder).as_posix()
-        if not force and _is_built(info.path, key):
+    graphs = {name: info for name, info in bundle.graphs.items() if info.engine == "tensorrt"}
+    for info in graphs.values():
+        file, onnx = info.file, bundle.checked_path(info.file)
+        key = here(trt, cuda, onnx)
+        if not force and _is_built(onnx, key):
             say(f"{file}: built already")
             document["graphs"][file] = json.loads(path.read_text())["graphs"][file]
             continue
@@ -112,12 +121,12 @@ def build_bundle(
         cache = folder / "timing.cache"
         built = build(
             trt,
-            info.path,
+            onnx,
             _open_shapes(info),
             timing_cache=cache.read_bytes() if cache.is_file() else b"",
             workspace_bytes=workspace_bytes,
         )
-        plan = folder / f"{info.path.stem}.plan"
+        plan = folder / f"{onnx.stem}.plan"
         for target, content in ((plan, built.plan), (cache, built.timing_cache)):
             with new_file(target) as temporary:
                 temporary.write_bytes(content)
@@ -131,9 +140,9 @@ def build_bundle(
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     _write(path, document)
-    for name, info in wanted.items():
+    for name, info in graphs.items():
         say(f"{name}: comparing with the record, and timing")
-        file = info.path.relative_to(bundle.folder).as_posix()
+        file = info.file
         try:
             document["graphs"][file] |= _measure(bundle, name, recorded)
             document["graphs"][file].pop("building", None)
@@ -141,9 +150,9 @@ def build_bundle(
             # What was not seen to compute the model is not left for anybody to run.
             if isinstance(error, SplitzooError):
                 del document["graphs"][file]
-            seen = {file: one for file, one in document["graphs"].items() if "compared" in one}
-            if seen:
-                _write(path, document | {"graphs": seen})
+            entries = document["graphs"].items()
+            if compared := {name: entry for name, entry in entries if "compared" in entry}:
+                _write(path, document | {"graphs": compared})
             else:
                 path.unlink(missing_ok=True)
             raise
@@ -155,28 +164,26 @@ def _measure(bundle: Bundle, name: str, record: Record) -> dict[str, Any]:
     """Run a graph on what was recorded, compare and time it."""
     graph = Graph(bundle, name)
     if name == "device":
-        compared = compare_sent(bundle, graph([record.image]), record)
         inputs = [record.image]
+        counted = check_device(bundle, graph(inputs), record)
         result = {
-            "symbols": compared.symbols,
-            "symbols_differing": compared.differing,
-            "largest_difference": compared.largest,
-            "compared": f"{compared.differing} of {compared.symbols:,} symbols differ, by up to "
-            f"{compared.largest}",
+            "symbols": counted.symbols,
+            "symbols_differing": counted.differing,
+            "largest_difference": counted.largest,
+            "compared": f"{counted.differing} of {counted.symbols:,} symbols differ, by up to "
+            f"{counted.largest}",
         }
-    elif name == "edge":
-        inputs = list(record.received.values())
-        error = compare_outputs(graph(inputs), record.outputs, bundle.limits.output_tolerance)
-        result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
     elif name == "hyper":
         device, edge = Device(bundle), Edge(bundle)
-        check_halves(device, edge, device.tensors(record.image))
-        inputs = [record.sent["hyper_symbols"]]
+        check_halves(device, edge, device.wire_tensors(record.image))
+        inputs = [record.wire["hyper_symbols"]]
         result = {"compared": "the device's scale indexes, exactly"}
     else:
-        levels = [value for value in record.outputs.values() if value.ndim == 4]
-        inputs = [*levels, *record.boxes_inputs.values()]
-        error = compare_outputs(graph(inputs), record.boxes_outputs, bundle.limits.output_tolerance)
+        if name == "edge":
+            inputs, expected = list(record.edge_inputs.values()), record.outputs
+        else:
+            inputs, expected = record.all_boxes_inputs(), record.boxes_outputs
+        error = check_outputs(graph(inputs), expected, bundle.limits.output_tolerance)
         result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
     latency = measure_steps({"run": graph}, inputs, warmup=_WARMUP, iterations=_ITERATIONS)
     return result | {"latency": asdict(latency["run"])}
@@ -198,12 +205,12 @@ def _is_built(onnx: Path, key: Any) -> bool:
 
 def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return least, usual and largest shape of each input whose batch is open."""
-    found = {}
-    for one in info.inputs:
-        if one.shape[0] == -1:
-            least, largest = ((batch, *one.shape[1:]) for batch in (1, _LARGEST_BATCH))
-            found[one.name] = least, least, largest
-    return found
+    shapes = {}
+    for tensor in info.inputs:
+        if tensor.shape[0] == -1:
+            least, largest = ((batch, *tensor.shape[1:]) for batch in (1, _LARGEST_BATCH))
+            shapes[tensor.name] = least, least, largest
+    return shapes
 
 
 def _power_mode() -> str:

@@ -1,11 +1,10 @@
-"""What an engine belongs to: it runs where all of this is the same, and nowhere else."""
+"""The key of a TensorRT engine: it runs where all of this is the same, and nowhere else."""
 
 import contextlib
 import re
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import BundleError
 
@@ -20,9 +19,9 @@ class EngineKey:
     Attributes:
         tensorrt: Version of TensorRT.
         capability: Compute capability of the GPU, such as ``"8.7"``.
-        gpu: Its name and its processors: boards of one capability differ in both.
+        gpu: Name of the GPU and its processors: boards of one capability differ in both.
         jetpack: Version of JetPack or of L4T, or empty on other machines.
-        onnx_sha256: Of the file that it was built of.
+        onnx_sha256: Digest of the file that it was built of.
     """
 
     tensorrt: str
@@ -35,8 +34,8 @@ class EngineKey:
         """Refuse an engine of another key.
 
         Args:
-            other: Of the engine.
-            name: Of the graph.
+            other: Key of the engine.
+            name: Name of the graph.
 
         Raises:
             BundleError: Something differs; it says what.
@@ -52,20 +51,6 @@ class EngineKey:
                 f"The engine of {name} was built for another place: {', '.join(differing)}.",
                 next_step=f"Build it here: {BUILD}",
             )
-
-    @classmethod
-    def from_dict(cls, values: Any) -> "EngineKey":
-        """Read a key from ``engine.json``.
-
-        Raises:
-            ValueError: A field is missing or no text.
-        """
-        names = tuple(field.name for field in fields(cls))
-        if not isinstance(values, dict) or not all(
-            isinstance(values.get(name), str) and values[name].isprintable() for name in names
-        ):
-            raise ValueError("its key is not of texts")
-        return cls(**{name: values[name] for name in names})
 
 
 def jetpack_version(release: Path = _RELEASE) -> str:

@@ -1,4 +1,4 @@
-"""TensorRT engines, run."""
+"""Run TensorRT engines that were built on this machine."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..bundle import ENGINES_FOLDER
 from ..errors import BundleError
 from ..files import sha256_file
+from ..strict_json import read_strictly
 from .cuda import open_cuda
 from .key import BUILD, EngineKey, jetpack_version
 from .library import import_tensorrt, logger_of, said, start
@@ -24,7 +25,7 @@ class TensorRTSession:
     """The engine that was built of an ONNX file, loaded. Not executed by its authors on a Jetson.
 
     Args:
-        path: Of the ONNX file, in a folder of the bundle.
+        path: Path of the ONNX file, in a folder of the bundle.
         threads: Unused: the GPU does the work.
         hint: Unused: the engine says how precisely to compute.
 
@@ -32,6 +33,8 @@ class TensorRTSession:
         DependencyError: TensorRT, or what reaches the GPU, is not installed.
         BundleError: No engine was built of the file here, or it cannot be loaded.
     """
+
+    thread_safe = False  # one context, with memory of its own
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         trt = import_tensorrt()
@@ -56,7 +59,7 @@ class TensorRTSession:
             name: np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
             for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
         }
-        self._given = tuple(
+        self._outputs = tuple(
             name
             for name in self._types
             if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
@@ -70,7 +73,7 @@ class TensorRTSession:
             BundleError: TensorRT refuses the shapes, or fails.
         """
         context, cuda = self._context, self._cuda
-        arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         for name, array in arrays.items():
             # An address says nothing of what lies there.
             typed = name in self._types and self._types[name] == array.dtype
@@ -81,17 +84,17 @@ class TensorRTSession:
             address = self._buffer(name, array.nbytes)
             cuda.upload(address, array)
             self._bind(name, address)
-        given: dict[str, NDArray[Any]] = {}
-        for name in self._given:
-            given[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
-            self._bind(name, self._buffer(name, given[name].nbytes))
+        found: dict[str, NDArray[Any]] = {}
+        for name in self._outputs:
+            found[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
+            self._bind(name, self._buffer(name, found[name].nbytes))
         if not context.execute_async_v3(cuda.stream):
             raise BundleError(f"TensorRT failed: {said(self._logger)}")
-        for name, array in given.items():
+        for name, array in found.items():
             cuda.download(array, self._buffers[name][0])
         cuda.synchronise()
         try:
-            return [given[name] for name in outputs]
+            return [found[name] for name in outputs]
         except KeyError as error:
             raise BundleError(f"The engine gives no {error}.") from error
 
@@ -123,8 +126,8 @@ def find_plan(onnx: Path, key: EngineKey) -> Path:
     """Return the engine of an ONNX file that was built here.
 
     Args:
-        onnx: In a folder of the bundle.
-        key: Of this machine and the file.
+        onnx: Path of the file, in a folder of the bundle.
+        key: Key of this machine and the file.
 
     Raises:
         BundleError: There is none, it was built elsewhere or of another file, or its record is
@@ -141,7 +144,7 @@ def find_plan(onnx: Path, key: EngineKey) -> Path:
         if record.stat().st_size > _MAX_RECORD_BYTES:
             raise ValueError("it is too large")
         entry = json.loads(record.read_text(encoding="utf-8"))["graphs"][name]
-        found = EngineKey.from_dict(entry["key"])
+        found = read_strictly(EngineKey, entry["key"], "key")
         digest = entry["plan_sha256"]
         # The process that builds it may run it, to compare it.
         if "compared" not in entry and entry.get("building") != os.getpid():
@@ -150,9 +153,9 @@ def find_plan(onnx: Path, key: EngineKey) -> Path:
         if not plan.is_file() or sha256_file(plan) != digest:
             raise ValueError(f"{plan.name} is missing or was changed")
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BundleError(
-            f"{ENGINES_FOLDER}/{RECORD_NAME} does not describe an engine of {name}: {said}.",
+            f"{ENGINES_FOLDER}/{RECORD_NAME} does not describe an engine of {name}: {detail}.",
             next_step=f"Build it again: {BUILD} --force",
         ) from error
     key.check_same(found, name)

@@ -13,9 +13,9 @@ from names_of_models import RESNET
 from PIL import Image
 
 from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
+from splitrun.manifest import read_manifest
 from splitzoo import cards, cli, zoo
 from splitzoo.cards.card import gather_facts, read_card, render_card
-from splitzoo.export.manifest import Manifest
 from splitzoo.profile.encoder import profile_bundle, profile_model
 from splitzoo.profile.report import read_report
 
@@ -179,7 +179,7 @@ def test_the_measurements_stand_in_their_rows(card, report) -> None:
 
 
 def test_the_hashes_on_the_card_are_those_of_the_files(card, tiny_bundle) -> None:
-    manifest = Manifest.model_validate_json((tiny_bundle / "manifest.json").read_text())
+    manifest = read_manifest(tiny_bundle)
     for name in ("device/encoder.onnx", "edge/decoder.onnx", "tables.npz"):
         assert f"| `{name}` | `{manifest.files[name]}` |" in card.text
     assert f"`{manifest.provenance.model_sha256}`" in card.text

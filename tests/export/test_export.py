@@ -18,10 +18,10 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, OutputError, ParityError, UnknownNameError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
+from splitrun.manifest import GraphInfo, TensorInfo, read_manifest
 from splitzoo import __version__, export, zoo
 from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.graphs import GDN1, DeviceGraph, FoldedGDN1, fold_gdn
-from splitzoo.export.manifest import Graph, Manifest, Tensor
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run, seeded_image
@@ -39,7 +39,7 @@ EDGE_OPERATORS = {
 
 @pytest.fixture(scope="module")
 def manifest(bundle):
-    return Manifest.model_validate_json((bundle / "manifest.json").read_text())
+    return read_manifest(bundle)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_device_graph_computes_the_symbols_of_the_model(model) -> None:
     record = record_run(model, seed=5)
     (symbols,) = DeviceGraph(model)(torch.from_numpy(record.image))
     assert symbols.dtype == torch.int32
-    different = symbols.numpy() != record.sent["symbols"]
+    different = symbols.numpy() != record.wire["symbols"]
     assert not np.any(different & ~record.ties["symbols"])
 
 
@@ -184,8 +184,8 @@ def test_manifest_names_every_file_with_its_hash(bundle, manifest) -> None:
 
 
 def test_manifest_says_which_model_it_is(model, manifest) -> None:
-    assert manifest.schema_version == 3
-    assert manifest.spec == model.spec
+    assert manifest.schema_version == 4
+    assert manifest.spec == model.spec.model_dump(mode="json")
     assert model.spec.latent_shape == (24, *manifest.coding.shape) == (24, 55, 55)
     assert (manifest.coding.kind, manifest.coding.settings) == ("factorized", {})
     assert (manifest.coding.tables, manifest.postprocessing) == ("tables.npz", {})
@@ -196,20 +196,12 @@ def test_manifest_says_which_model_it_is(model, manifest) -> None:
 
 
 def test_manifest_describes_both_graphs(manifest) -> None:
-    symbols = Tensor(name="symbols", dtype="int32", shape=[1, 24, 55, 55])
+    image = (TensorInfo("image", "float32", (1, 3, 224, 224)),)
+    symbols = (TensorInfo("symbols", "int32", (1, 24, 55, 55)),)
+    logits = (TensorInfo("logits", "float32", (1, 1000)),)
     assert manifest.graphs == {
-        "device": Graph(
-            file=GRAPHS[0],
-            engine="onnxruntime",
-            inputs=[Tensor(name="image", dtype="float32", shape=[1, 3, 224, 224])],
-            outputs=[symbols],
-        ),
-        "edge": Graph(
-            file=GRAPHS[1],
-            engine="onnxruntime",
-            inputs=[symbols],
-            outputs=[Tensor(name="logits", dtype="float32", shape=[1, 1000])],
-        ),
+        "device": GraphInfo(GRAPHS[0], "onnxruntime", image, symbols),
+        "edge": GraphInfo(GRAPHS[1], "onnxruntime", symbols, logits),
     }
 
 
@@ -301,14 +293,14 @@ def test_dynamic_batch_gives_the_streams_of_one_by_one(dynamic_bundle, tiny_mode
 
 def test_dynamic_batch_gives_the_outputs_of_one_by_one(dynamic_bundle, tiny_model) -> None:
     edge = Edge(open_bundle(dynamic_bundle))
-    symbols = [record_run(tiny_model, seed).received["symbols"] for seed in range(3)]
-    (together,) = edge.output([np.concatenate(symbols)])
-    apart = np.concatenate([edge.output([one])[0] for one in symbols])
+    symbols = [record_run(tiny_model, seed).edge_inputs["symbols"] for seed in range(3)]
+    (together,) = edge.graph([np.concatenate(symbols)])
+    apart = np.concatenate([edge.graph([one])[0] for one in symbols])
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5 * np.abs(apart).max())
 
 
 def test_dynamic_batch_is_open_in_graph_and_manifest(dynamic_bundle) -> None:
-    manifest = Manifest.model_validate_json((dynamic_bundle / "manifest.json").read_text())
+    manifest = read_manifest(dynamic_bundle)
     (image,), (logits,) = manifest.graphs["device"].inputs, manifest.graphs["edge"].outputs
     assert image.shape == [-1, 3, 224, 224]
     assert logits.shape == [-1, 10]
@@ -360,7 +352,7 @@ def test_parity_refuses_a_change_of_one_symbol(tiny_bundle, tiny_model) -> None:
     def changed():
         for record in records(tiny_model):
             firm = tuple(np.argwhere(~record.ties["symbols"])[0])
-            record.sent["symbols"][firm] += 1
+            record.wire["symbols"][firm] += 1
             yield record
 
     with pytest.raises(ParityError, match=r"^1 of 12100 symbols differ"):

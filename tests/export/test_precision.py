@@ -279,9 +279,9 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
     bundle = open_bundle(tmp_path / "b")
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     for image in images(mshp):
-        symbols, hyper_symbols, *_ = device.tensors(image)
+        symbols, hyper_symbols, *_ = device.wire_tensors(image)
         (stream,) = device.encode(image)
-        received = dict(zip([one.name for one in bundle.edge.inputs], edge.tensors(stream)))  # noqa: B905
+        received = dict(zip([one.name for one in bundle.edge.inputs], edge.decompress(stream)))  # noqa: B905
         assert np.array_equal(received["symbols"], symbols)
         assert hyper_symbols.dtype == np.int32
 

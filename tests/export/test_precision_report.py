@@ -12,13 +12,13 @@ from PIL import Image
 from small_models import small_spec
 
 from splitrun.bundle import open_bundle
+from splitrun.comparison import Comparison, check_integers
 from splitrun.errors import BundleError, CalibrationError, DesyncError, ParityError
 from splitrun.halves import Device, Edge
 from splitrun.limits import LIMITS, Limits, limits_of
-from splitrun.selftest import Compared, compare_symbols
+from splitrun.manifest import PrecisionReport
 from splitzoo import export, zoo
 from splitzoo.export import splitting
-from splitzoo.export.manifest import PrecisionReport
 from splitzoo.export.options import ExportOptions, has_hyperprior
 from splitzoo.export.precision.report import (
     CalibrationImages,
@@ -36,7 +36,7 @@ def report(**changes) -> PrecisionReport:
     facts = {
         **{"calibrated": 30, "skipped": 0, "held_out": 200, "real_images": True},
         **{"flips": 0.001, "changed": 0.05, "most_changed": 0.08, "largest_difference": 1},
-        **{"symbols": 1000, "sent_error": 0.0},
+        **{"symbols": 1000, "wire_error": 0.0},
         **{"payload_bytes_fp32": 1000.0, "payload_bytes": 1010.0},
         **{"labelled": 200, "correct_fp32": 150, "correct": 149},
     }
@@ -50,7 +50,7 @@ def report(**changes) -> PrecisionReport:
             {"most_changed": INT8.changed + 0.01},
             r"symbols that are not 0, 5\.00% differ, in one image up to 21\.00% \(20% may\)",
         ),
-        ({"sent_error": 0.21}, r"what is sent differs by 21\.0% of the largest \(20% is allowed\)"),
+        ({"wire_error": 0.21}, r"what is sent differs by 21\.0% of the largest \(20% is allowed\)"),
         ({"largest_difference": INT8.difference + 1}, "a symbol differs by"),
         ({"payload_bytes": 1051.0}, r"the payload changes by \+5\.1% \(5% is allowed\)"),
         ({"payload_bytes": 620.0}, r"the payload changes by -38\.0%"),
@@ -89,13 +89,15 @@ def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
     expected[50:57] = 3
     found = expected.copy()
     found[0] = 1
-    assert compare_symbols(found, expected, ties, Limits()) == Compared(100, 1, 1, 1, 8)
+    assert check_integers(found, expected, ties, Limits()) == Comparison(100, 1, 1, 1, 8)
     found[1:3] = 2
     loose = Limits(changed=0.2, difference=2)
-    assert compare_symbols(found, expected, ties, loose) == Compared(100, 3, 1, 2, 10)
+    assert check_integers(found, expected, ties, loose) == Comparison(
+        100, 3, 1, 2, 10, beyond_ties=2
+    )
     for limits in (Limits(), Limits(changed=0.2), Limits(changed=0.19, difference=2)):
         with pytest.raises(ParityError, match="2 of 100 symbols differ from PyTorch's, by up to 2"):
-            compare_symbols(found, expected, ties, limits)
+            check_integers(found, expected, ties, limits)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
     options = {"precision": "int8", "accept": True, "calibration": photos[0].parent}
     manifest = export.split(tiny_model, tmp_path / "b", **options, keep_tables=True)
     assert manifest.precision_report is not None
-    assert manifest.precision_report.accepted == []
+    assert manifest.precision_report.accepted == ()
     assert manifest.parity.limits.changed == INT8.changed
     export.verify(tmp_path / "b")
 
@@ -303,8 +305,8 @@ def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> 
     manifest = export.split(model, tmp_path / "b", **options)
     assert manifest.precision_report is not None
     assert (manifest.precision_report.symbols, manifest.precision_report.flips) == (0, 0)
-    assert 0 < manifest.precision_report.sent_error < 1
-    said = f"{100 * manifest.precision_report.sent_error:.1f}%"
+    assert 0 < manifest.precision_report.wire_error < 1
+    said = f"{100 * manifest.precision_report.wire_error:.1f}%"
     assert (
         f"what is sent differs by, of the largest | | {said}"
         in (tmp_path / "b/README.md").read_text()

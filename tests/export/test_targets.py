@@ -61,10 +61,10 @@ def test_every_engine_that_a_target_names_is_one_of_the_runtime() -> None:
 def test_symbols_of_every_target_are_pytorchs(bundles, tiny_model, target) -> None:
     bundle = open_bundle(bundles(target))
     record = Record.load(bundle)
-    (symbols,) = Device(bundle).tensors(record.image)
-    differ = symbols != record.sent["symbols"]
+    (symbols,) = Device(bundle).wire_tensors(record.image)
+    differ = symbols != record.wire["symbols"]
     assert not np.any(differ & ~record.ties["symbols"])
-    assert (bundle.target, bundle.precision) == (target, "fp32")
+    assert (bundle.manifest.target, bundle.precision) == (target, "fp32")
     assert export.verify(bundle.folder, trust=True).selftest.output_relative_error <= 1e-4
 
 
@@ -73,7 +73,7 @@ def test_graphs_of_any_batch(bundles, target) -> None:
     bundle = open_bundle(bundles(target, dynamic_batch=True))
     image = Record.load(bundle).image
     device = Device(bundle)
-    (one,), (three,) = device.tensors(image), device.tensors(np.concatenate([image] * 3))
+    (one,), (three,) = device.wire_tensors(image), device.wire_tensors(np.concatenate([image] * 3))
     assert three.shape == (3, *one.shape[1:])
     assert np.abs(three - one).max() <= 1
 
@@ -86,16 +86,16 @@ def test_the_pi_has_four_threads_on_the_device_alone(bundles) -> None:
 def test_openvino_writes_its_weights_into_a_second_file_that_is_guarded(bundles, tmp_path) -> None:
     folder = bundles("openvino")
     info = open_bundle(folder).device
-    assert info.weights == info.path.with_suffix(".bin")
-    text = info.path.read_text()
-    assert "rt_info" not in text
-    before = info.weights.read_bytes()
+    assert (info.file, info.weights) == ("device/encoder.xml", "device/encoder.bin")
+    assert "rt_info" not in (folder / info.file).read_text()
+    weights = folder / info.weights
+    before = weights.read_bytes()
     try:
-        info.weights.write_bytes(bytes(len(before)))
+        weights.write_bytes(bytes(len(before)))
         with pytest.raises(BundleError, match=r"device/encoder\.bin was changed"):
             Device(open_bundle(folder))
     finally:
-        info.weights.write_bytes(before)
+        weights.write_bytes(before)
 
 
 def test_openvino_with_the_edge_in_onnx_runtime(bundles) -> None:

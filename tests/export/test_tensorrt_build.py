@@ -46,7 +46,7 @@ def test_graphs_of_any_batch_build_with_shapes(rtx, bundle, name) -> None:
     shapes = {
         one.name: tuple((batch, *one.shape[1:]) for batch in (1, 1, 16)) for one in info.inputs
     }
-    built = build(rtx, info.path, shapes)
+    built = build(rtx, bundle.path(info.file), shapes)
     assert len(built.plan) > 10_000
     assert built.messages == ()
 
@@ -65,7 +65,7 @@ def test_shapes_that_are_not_the_graphs_are_told_in_tensorrts_words(
     rtx, bundle, shapes, saying
 ) -> None:
     with pytest.raises(BundleError, match=rf"encoder\.onnx: .*{saying}|{saying} in encoder\.onnx"):
-        build(rtx, bundle.device.path, shapes)
+        build(rtx, bundle.path(bundle.device.file), shapes)
 
 
 def test_a_timing_cache_of_something_else_is_no_obstacle(rtx, tmp_path) -> None:

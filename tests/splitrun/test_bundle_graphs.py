@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,23 @@ from small_models import small_spec
 
 from splitrun.bundle import open_bundle
 from splitrun.cli import main
+from splitrun.comparison import Comparison
 from splitrun.errors import BundleError, DesyncError, ParityError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
 from splitrun.limits import LIMITS
-from splitrun.predictions import Answer, answer
+from splitrun.manifest import Parity
+from splitrun.predictions import Prediction
 from splitrun.predictions.segmentation import class_map
 from splitrun.record import Record
-from splitrun.selftest import Compared, run_selftest
+from splitrun.selftest import run_selftest
 from splitzoo import export, zoo
 from splitzoo.export import splitting
 from splitzoo.export.formats.onnx_file import OnnxFormat
-from splitzoo.export.manifest import Allowed, Parity
 from splitzoo.export.options import ExportOptions
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run
-from splitzoo.export.verification import read_manifest
 
 CLASSIFIER, DETECTOR, SEGMENTER = (
     "image-classification",
@@ -52,7 +52,7 @@ def whole(tmp_path_factory) -> Callable[..., Path]:
             with pytest.MonkeyPatch.context() as patch:
                 if empty:
                     patch.setattr(OnnxFormat, "write", lambda _format, _source, path: path.touch())
-                    parity = Parity(limits=Allowed(**asdict(LIMITS["fp32"])))
+                    parity = Parity(LIMITS["fp32"])
                     patch.setattr(splitting, "check_parity", lambda *_, **__: parity)
                 export.split(model, path)
         return made[task, kind, empty]
@@ -140,7 +140,7 @@ CASES = [
         CLASSIFIER,
         "fp",
         of("device", "outputs", first_without_dimensions),
-        "or one without dimensions",
+        "extra is a tensor without dimensions",
     ),
     (
         CLASSIFIER,
@@ -234,7 +234,7 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
     model = zoo.build(small_spec(CLASSIFIER, "fp"))
     recorded = [record_run(model, seed) for seed in range(2)]
     streams = {one.stream for one in recorded} | {Record.load(bundle).stream}
-    read = Edge.tensors
+    read = Edge.decompress
 
     def read_recorded(edge: Edge, stream: bytes):
         # As where device and edge both differ from PyTorch at a tie: each by itself passes.
@@ -242,7 +242,7 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
             raise DesyncError("Other scale indexes.", next_step="Export again.")
         return read(edge, stream)
 
-    shifted = Device.tensors
+    shifted = Device.wire_tensors
 
     def at_a_tie(device: Device, image):
         symbols, *rest = shifted(device, image)
@@ -250,10 +250,9 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
         symbols.reshape(-1)[0] += 1
         return symbols, *rest
 
-    monkeypatch.setattr(Edge, "tensors", read_recorded)
-    monkeypatch.setattr(Device, "tensors", at_a_tie)
-    monkeypatch.setattr("splitrun.selftest.compare_sent", lambda *_: Compared())
-    monkeypatch.setattr("splitzoo.export.parity.compare_sent", lambda *_: Compared())
+    monkeypatch.setattr(Edge, "decompress", read_recorded)
+    monkeypatch.setattr(Device, "wire_tensors", at_a_tie)
+    monkeypatch.setattr("splitrun.selftest.check_device", lambda *_: Comparison())
     for check in (
         lambda: run_selftest(bundle),
         lambda: check_parity(bundle, recorded, dynamic_batch=False),
@@ -265,9 +264,9 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
 
 def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch) -> None:
     bundle = open_bundle(whole(CLASSIFIER, "fp"))
-    monkeypatch.setattr("splitrun.selftest.compare_received", lambda *_: None)
-    read = Edge.tensors
-    monkeypatch.setattr(Edge, "tensors", lambda *words: tuple(one + 1 for one in read(*words)))
+    monkeypatch.setattr("splitrun.selftest._check_edge_inputs", lambda *_: None)
+    read = Edge.decompress
+    monkeypatch.setattr(Edge, "decompress", lambda *words: tuple(one + 1 for one in read(*words)))
     with pytest.raises(ParityError, match="reads other symbols than were written"):
         run_selftest(bundle)
 
@@ -276,7 +275,7 @@ def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch)
 
 
 def test_an_answer_of_nothing_is_said() -> None:
-    assert Answer().lines() == [("", "nothing found")]
+    assert Prediction().rows() == [("", "nothing found")]
 
 
 @pytest.mark.parametrize(
@@ -289,8 +288,12 @@ def test_an_answer_of_nothing_is_said() -> None:
     ],
 )
 def test_readme_says_what_was_checked(tiny_bundle, kind, symbols, said, unsaid) -> None:
-    _, manifest = read_manifest(tiny_bundle)
-    manifest.coding.kind, manifest.parity.symbols = kind, symbols
+    manifest = open_bundle(tiny_bundle).manifest
+    manifest = replace(
+        manifest,
+        coding=replace(manifest.coding, kind=kind),
+        parity=replace(manifest.parity, symbols=symbols),
+    )
     text = bundle_readme(manifest)
     assert said in text
     assert unsaid not in text
@@ -303,8 +306,7 @@ def test_a_detector_that_finds_nothing_says_so(changed, tmp_path, capsys) -> Non
     folder = changed(DETECTOR, "fp", lambda manifest, _: manifest["postprocessing"].update(score=1))
     bundle = open_bundle(folder)
     record = Record.load(bundle)
-    said = answer(bundle, Edge(bundle), tuple(record.outputs.values()), bundle.labels())
-    assert said == Answer()
+    assert Edge(bundle).predict(record.stream) == Prediction()
     (tmp_path / "a.sz").write_bytes(record.stream)
     assert main(["--bundle", str(folder), "decode", str(tmp_path / "a.sz")]) == 0
     assert capsys.readouterr().out.split("\n", 1)[1].strip() == "nothing found"

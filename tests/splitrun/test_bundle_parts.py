@@ -114,7 +114,7 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
     with pytest.raises(BundleError, match="The graph gave symbols as int32"):
         Device(bundle).encode(bundle.preprocessing.load(photo))
     stream = tmp_path / "x.sz"
-    stream.write_bytes(b"SZ\x01\x00" + bundle.model_id + b"\x00" * 4)
+    stream.write_bytes(b"SZ\x01\x00" + bytes.fromhex(bundle.manifest.coding.model_id) + b"\x00" * 4)
     with pytest.raises(BitstreamError):
         Edge(bundle).decode(stream.read_bytes())
     with pytest.raises(SplitzooError):
@@ -123,7 +123,14 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
 
 # The self-test record
 
-RECORD = ("image", "sent.symbols", "ties.symbols", "received.symbols", "outputs.logits", "stream")
+RECORD = (
+    "image",
+    "wire.symbols",
+    "ties.symbols",
+    "edge_inputs.symbols",
+    "outputs.logits",
+    "stream",
+)
 
 
 @pytest.fixture
@@ -178,13 +185,13 @@ def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sent.symbols": np.int32(3)},
-        {"sent.symbols": np.zeros(3, np.int32)},
-        {"sent.symbols": np.zeros((1, 4, 55, 55), np.float32)},
-        {"sent.symbols": np.zeros((2, 4, 55, 55), np.int32)},
-        {"sent.symbols": np.full((1, 4, 55, 55), "x")},
-        {"received.symbols": np.zeros((1, 4, 55, 54), np.int32)},
-        {"received.symbols": np.zeros((1, 4, 55, 55), np.int64)},
+        {"wire.symbols": np.int32(3)},
+        {"wire.symbols": np.zeros(3, np.int32)},
+        {"wire.symbols": np.zeros((1, 4, 55, 55), np.float32)},
+        {"wire.symbols": np.zeros((2, 4, 55, 55), np.int32)},
+        {"wire.symbols": np.full((1, 4, 55, 55), "x")},
+        {"edge_inputs.symbols": np.zeros((1, 4, 55, 54), np.int32)},
+        {"edge_inputs.symbols": np.zeros((1, 4, 55, 55), np.int64)},
         {"ties.symbols": np.zeros(3, bool)},
         {"ties.symbols": np.zeros((1, 4, 55, 55), np.uint8)},
         {"image": np.float32(1)},
@@ -208,8 +215,8 @@ def test_a_record_of_other_shapes_and_types_is_refused(record, changes) -> None:
     ("name", "saying"),
     [
         ("image", "symbols differ from PyTorch's"),
-        ("sent.symbols", "symbols differ from PyTorch's"),
-        ("received.symbols", "decodes to other symbols than the recorded ones"),
+        ("wire.symbols", "symbols differ from PyTorch's"),
+        ("edge_inputs.symbols", "decodes to other symbols than the recorded ones"),
         ("outputs.logits", "logits differs from PyTorch's"),
         ("stream", "another stream than the recorded one"),
     ],

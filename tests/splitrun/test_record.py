@@ -1,53 +1,55 @@
 """The self-test record: an input with every step, in one file and back."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
-from splitrun.bundle import GraphInfo, TensorInfo, open_bundle
+from splitrun.bundle import Bundle
 from splitrun.errors import BundleError
+from splitrun.manifest import GraphInfo, TensorInfo
 from splitrun.record import Record
 
-GROUPS = ("sent", "ties", "received", "outputs", "boxes_inputs", "boxes_outputs")
+GROUPS = ("wire", "ties", "edge_inputs", "outputs", "boxes_inputs", "boxes_outputs")
 # As of a detector behind a hyperprior: name, type, shape of each graph's tensors.
 IMAGE = [("image", "float32", (-1, 3, 8, 12))]
-SENT = [
+WIRE = [
     ("symbols", "int32", (-1, 4, 2, 3)),
     ("hyper_symbols", "int32", (-1, 2, 1, 1)),
     ("values", "uint8", (-1, 4, 2, 3)),
     ("scale", "float32", (-1, 1, 1, 1)),
 ]
-RECEIVED = [("symbols", "int32", (-1, 4, 2, 3)), ("means", "float32", (-1, 4, 2, 3))]
+EDGE_INPUTS = [("symbols", "int32", (-1, 4, 2, 3)), ("means", "float32", (-1, 4, 2, 3))]
 OUTPUTS = [("level_0", "float32", (-1, 5, 4, 6)), ("objectness", "float32", (-1, 40))]
 # Rows, not images: the first dimension is no batch.
 BOXES = [("proposals", "float32", (7, 4)), ("levels", "int32", (7,))]
 FOUND = [("class_logits", "float32", (7, 3)), ("box_deltas", "float32", (7, 12))]
 
 
-def graph(path, inputs, outputs):
+def graph(inputs, outputs):
     return GraphInfo(
-        path,
+        "graph.onnx",
         "onnxruntime",
-        tuple(TensorInfo(*one) for one in inputs),
-        tuple(TensorInfo(*one) for one in outputs),
+        tuple(TensorInfo(*tensor) for tensor in inputs),
+        tuple(TensorInfo(*tensor) for tensor in outputs),
     )
 
 
 @pytest.fixture
-def bundle(tiny_bundle, tmp_path):
-    """A bundle of many tensors, its record in a folder of its own."""
-    path = tiny_bundle / "device/encoder.onnx"
-    opened = open_bundle(tiny_bundle)
-    return dataclasses.replace(
-        opened,
-        graphs={
-            "device": graph(path, IMAGE, SENT),
-            "edge": graph(path, RECEIVED, OUTPUTS),
-            "boxes": graph(path, [OUTPUTS[0], *BOXES], FOUND),
-        },
-        part_paths={**opened.part_paths, "selftest": tmp_path / "record.npz"},
-    )
+def bundle(tmp_path):
+    """As much of a bundle as its record needs."""
+    graphs = {
+        "device": graph(IMAGE, WIRE),
+        "edge": graph(EDGE_INPUTS, OUTPUTS),
+        "boxes": graph([OUTPUTS[0], *BOXES], FOUND),
+    }
+    return Bundle(tmp_path, types.SimpleNamespace(graphs=graphs, selftest="record.npz"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "record.npz"
 
 
 def arrays(tensors, seed, *, batch=True):
@@ -60,12 +62,12 @@ def arrays(tensors, seed, *, batch=True):
 
 @pytest.fixture
 def record():
-    sent = arrays(SENT, 1)
+    wire = arrays(WIRE, 1)
     return Record(
         image=arrays(IMAGE, 0)["image"],
-        sent=sent,
-        ties={name: value % 2 == 0 for name, value in sent.items() if name != "scale"},
-        received=arrays(RECEIVED, 2),
+        wire=wire,
+        ties={name: value % 2 == 0 for name, value in wire.items() if name != "scale"},
+        edge_inputs=arrays(EDGE_INPUTS, 2),
         outputs=arrays(OUTPUTS, 3),
         stream=bytes(range(256)),
         boxes_inputs=arrays(BOXES, 4, batch=False),
@@ -84,37 +86,36 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(named[name], value, strict=True)
 
 
-def test_a_record_of_many_tensors_comes_back(bundle, record):
-    record.save(bundle.part_paths["selftest"])
+def test_a_record_of_many_tensors_comes_back(bundle, path, record):
+    record.save(path)
     assert_equal(Record.load(bundle), record)
 
 
-def test_a_record_without_boxes_comes_back(bundle, record):
+def test_a_record_without_boxes_comes_back(bundle, path, record):
     plain = dataclasses.replace(record, boxes_inputs={}, boxes_outputs={})
     bundle.graphs.pop("boxes")
-    plain.save(bundle.part_paths["selftest"])
+    plain.save(path)
     assert_equal(Record.load(bundle), plain)
 
 
-def test_an_empty_stream_and_a_stream_of_zeros_come_back(bundle, record):
+def test_an_empty_stream_and_a_stream_of_zeros_come_back(bundle, path, record):
     for stream in (b"", bytes(1000)):
-        dataclasses.replace(record, stream=stream).save(bundle.part_paths["selftest"])
+        dataclasses.replace(record, stream=stream).save(path)
         assert Record.load(bundle).stream == stream
 
 
 @pytest.mark.parametrize(
     ("group", "name"),
     [
-        *(("sent", name) for name, _, _ in SENT),
-        *(("ties", name) for name, dtype, _ in SENT if dtype != "float32"),
-        *(("received", name) for name, _, _ in RECEIVED),
+        *(("wire", name) for name, _, _ in WIRE),
+        *(("ties", name) for name, dtype, _ in WIRE if dtype != "float32"),
+        *(("edge_inputs", name) for name, _, _ in EDGE_INPUTS),
         *(("outputs", name) for name, _, _ in OUTPUTS),
         *(("boxes_inputs", name) for name, _, _ in BOXES),
         *(("boxes_outputs", name) for name, _, _ in FOUND),
     ],
 )
-def test_a_tensor_that_is_missing_or_another_is_refused(bundle, record, group, name):
-    path = bundle.part_paths["selftest"]
+def test_a_tensor_that_is_missing_or_another_is_refused(bundle, path, record, group, name):
     named = getattr(record, group)
     value = named.pop(name)
     record.save(path)
@@ -127,8 +128,8 @@ def test_a_tensor_that_is_missing_or_another_is_refused(bundle, record, group, n
             Record.load(bundle)
 
 
-def test_ties_are_of_integers_alone(bundle, record):
+def test_ties_are_of_integers_alone(bundle, path, record):
     record.ties["scale"] = np.zeros((1, 1, 1, 1), bool)
-    record.save(bundle.part_paths["selftest"])
+    record.save(path)
     with pytest.raises(BundleError, match="it holds"):
         Record.load(bundle)

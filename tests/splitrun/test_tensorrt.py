@@ -26,13 +26,13 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, DependencyError
 from splitrun.files import sha256_file
 from splitrun.halves import Device
+from splitrun.manifest import GraphInfo, TensorInfo
 from splitrun.tensorrt.builder import build
 from splitrun.tensorrt.key import EngineKey, jetpack_version, l4t_version
 from splitrun.tensorrt.library import import_tensorrt
 from splitrun.tensorrt.session import find_plan
 from splitzoo import export
 from splitzoo.export.jetson_files import trtexec
-from splitzoo.export.manifest import Graph, Tensor
 from splitzoo.export.tensorrt_operators import check_supported, unsupported
 
 SOURCES = Path(__file__).parents[2] / "splitrun" / "tensorrt"
@@ -112,7 +112,7 @@ def test_the_build_script_names_what_else_is_missing(jetson) -> None:
 def test_a_device_without_an_engine_says_how_to_build_one(jetson) -> None:
     with pytest.raises(DependencyError, match="TensorRT is not installed"):
         Device(open_bundle(jetson))
-    assert Device(open_bundle(jetson), stand_in=True).graph.session.version.startswith("onnx")
+    assert Device(open_bundle(jetson), stand_in=True).graph.engine.startswith("onnx")
 
 
 def test_the_runtime_stands_in_on_request_alone(jetson, splitzoo, photo) -> None:
@@ -130,8 +130,8 @@ def test_without_tensorrt_its_import_says_where_it_comes_from() -> None:
 
 @pytest.mark.parametrize(("version", "typed"), [(10, True), (11, False)])
 def test_lines_of_trtexec_are_those_of_the_version(version, typed) -> None:
-    image = Tensor(name="image", dtype="float32", shape=[-1, 3, 8, 8])
-    graph = Graph(file="device/encoder.onnx", engine="tensorrt", inputs=[image], outputs=[image])
+    image = (TensorInfo("image", "float32", (-1, 3, 8, 8)),)
+    graph = GraphInfo("device/encoder.onnx", "tensorrt", image, image)
     line = trtexec(graph, version)
     assert ("--stronglyTyped" in line.split()) is typed
     assert "--minShapes=image:1x3x8x8 --optShapes=image:1x3x8x8 --maxShapes=image:16x3x8x8" in line
@@ -145,7 +145,7 @@ def test_lines_of_trtexec_are_those_of_the_version(version, typed) -> None:
 @pytest.fixture
 def built(copied):
     """A bundle whose engine.json describes an engine; the engine itself is no engine."""
-    onnx_file = open_bundle(copied).device.path
+    onnx_file = copied / open_bundle(copied).device.file
     (copied / "engines").mkdir()
     plan = copied / "engines" / "encoder.plan"
     plan.write_bytes(b"plan")
@@ -389,7 +389,7 @@ def test_both_graphs_parse_and_build(rtx, jetson, graph) -> None:
     shapes = {
         one.name: tuple((batch, *one.shape[1:]) for batch in (1, 1, 16)) for one in info.inputs
     }
-    built = build(rtx, info.path, shapes)
+    built = build(rtx, jetson / info.file, shapes)
     assert len(built.plan) > 10_000
     assert built.layers > 5
 
@@ -400,7 +400,7 @@ def test_lower_precisions_parse_and_build(rtx, tiny_model, photos, tmp_path, pre
     folder = tmp_path / "b"
     options = {"target": "jetson", "precision": precision, "keep_tables": True, "accept": True}
     export.split(tiny_model, folder, calibration=photos[0].parent, **options)
-    path = open_bundle(folder).device.path
+    path = folder / open_bundle(folder).device.file
     assert unsupported(path) == []
     assert len(build(rtx, path).plan) > 10_000
 
@@ -412,7 +412,7 @@ def test_shapes_that_make_no_sense_are_refused(rtx, jetson) -> None:
     shape = image.shape[1:]
     wrong = {"image": ((16, *shape), (1, *shape), (1, *shape))}
     with pytest.raises(BundleError, match=r"TensorRT refuses the shapes|cannot build an engine"):
-        build(rtx, info.path, wrong)
+        build(rtx, jetson / info.file, wrong)
 
 
 @pytest.mark.tensorrt

@@ -107,7 +107,7 @@ def test_what_is_built_is_not_built_again_unless_asked(install, build) -> None:
 def test_the_bundles_own_commands_run_the_engines(install, build, jetson, capsys) -> None:
     install()
     build()
-    assert Device(open_bundle(jetson)).graph.session.version == "tensorrt 10.3.0"
+    assert Device(open_bundle(jetson)).graph.engine == "tensorrt 10.3.0"
     assert splitrun(["--bundle", str(jetson), "selftest"]) == 0
     assert capsys.readouterr().out.endswith("self-test passed\n")
 
@@ -249,7 +249,7 @@ def test_engines_take_batches_of_any_size_in_turn(session, jetson, monkeypatch) 
     bundle = open_bundle(jetson)
     image = Record.load(bundle).image
     names = [one.name for one in bundle.device.outputs]
-    reference = open_session("onnxruntime", bundle.device.path)
+    reference = open_session("onnxruntime", bundle.path(bundle.device.file))
     for batch in (1, 3, 2):
         images = np.concatenate([image + np.float32(number) for number in range(batch)])
         (found,), (expected,) = (one.run({"image": images}, names) for one in (session, reference))

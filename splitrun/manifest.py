@@ -1,0 +1,356 @@
+"""``manifest.json`` of a bundle: its schema, read strictly on the board, written by the exporter.
+
+What only splitzoo reads (the model's spec, the calibration's record) is kept as plain JSON.
+"""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import BundleError
+from .limits import LIMITS, Limits
+from .preprocessing import Preprocessing
+from .strict_json import read_strictly
+
+SCHEMA_VERSION = 4
+MANIFEST_NAME = "manifest.json"
+DTYPES = ("float32", "int32", "uint8")
+GRAPHS = ("device", "edge", "hyper", "boxes")
+
+_MAX_BYTES = 1 << 22
+_MAX_DIMENSION = 1 << 22
+_MAX_THREADS = 1 << 10
+_AGAIN = "Copy or export the bundle again."
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Input or output of a graph.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: One of :data:`DTYPES`.
+        shape: Sizes; -1, at the first place, is an open batch dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"the type {self.dtype} is not one of {', '.join(DTYPES)}")
+        if not self.shape:
+            raise ValueError(f"{self.name} is a tensor without dimensions")
+        _check_sizes(self.shape[1:] if self.shape[0] == -1 else self.shape)
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One graph of a bundle.
+
+    Attributes:
+        file: Path of its file in the bundle.
+        engine: Engine that runs it.
+        inputs: Inputs in order.
+        outputs: Outputs in order.
+        weights: Path of a second file that the engine reads with the first, if there is one.
+        threads: Threads of the engine where nobody says otherwise; 0 lets it choose.
+        hint: Precision to compute in, for engines that choose one.
+    """
+
+    file: str
+    engine: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    weights: str | None = None
+    threads: int = 0
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        for tensors in (self.inputs, self.outputs):
+            if not tensors:
+                raise ValueError("a graph lacks inputs or outputs")
+            if len({tensor.name for tensor in tensors}) < len(tensors):
+                raise ValueError("a graph has a tensor twice")
+        if not 0 <= self.threads <= _MAX_THREADS:
+            raise ValueError(f"a graph cannot have {self.threads} threads")
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the entropy coder is made of.
+
+    Attributes:
+        kind: Kind of the coder.
+        settings: Settings of the coder.
+        tables: Path of the file of tables.
+        model_id: 8 hexadecimal digits: the 4 bytes in each stream.
+        shape: Height and width, of the tensor that is decoded first, that are not sent.
+        calibration: How the tables were fitted to images, if they were, as splitzoo's
+            ``CalibrationRecord``.
+    """
+
+    kind: str
+    settings: dict[str, str | int]
+    tables: str
+    model_id: str
+    shape: tuple[int, int]
+    calibration: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.model_id) != 8 or not set(self.model_id) <= set("0123456789abcdef"):
+            raise ValueError(f"model_id is {self.model_id!r}, not 8 hexadecimal digits")
+        _check_sizes(self.shape)
+
+
+@dataclass(frozen=True)
+class EnginePair:
+    """Two engines, by name and version; the second read what the first wrote."""
+
+    device: str
+    edge: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the exported graphs compare with PyTorch on the same inputs.
+
+    Attributes:
+        limits: How far the graphs may be from PyTorch.
+        images: Seeded test images compared.
+        symbols: Symbols compared, over all images.
+        symbols_differing: Symbols that differ.
+        symbols_tied: Symbols at a tie: they may differ by 1.
+        largest_difference: Largest difference of a symbol.
+        output_max_relative_error: Largest |difference| over largest |output|.
+        streams_decoded: Every stream gave back what went in; behind an image codec, what the codec
+            gave back to PyTorch.
+        pairs: Engines whose streams were read across.
+    """
+
+    limits: Limits
+    images: int = 0
+    symbols: int = 0
+    symbols_differing: int = 0
+    symbols_tied: int = 0
+    largest_difference: int = 0
+    output_max_relative_error: float = 0.0
+    streams_decoded: bool = False
+    pairs: tuple[EnginePair, ...] = ()
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What a precision below fp32 changes, on images that it was not calibrated to.
+
+    Attributes:
+        calibrated: Images that ranges were taken from.
+        skipped: Images of the folder that could not be read.
+        held_out: Other images, or made ones, that were compared.
+        real_images: Whether photographs were compared; else made images.
+        symbols: Symbols compared.
+        flips: Share of the symbols that differ from fp32's.
+        changed: Number of symbols that differ for each that is not 0.
+        most_changed: The same of one tensor of one image at most, those of parity among them.
+        largest_difference: Largest difference of a symbol, on all of these.
+        wire_error: Largest difference of floats on the wire, relative to the largest.
+        payload_bytes_fp32: Mean payload in fp32.
+        payload_bytes: Mean payload.
+        labelled: Images held out that are of a class of the model.
+        correct_fp32: Those named correctly in fp32.
+        correct: Those named correctly.
+        kept_fp32: Parts left in fp32.
+        accepted: Limits that were exceeded, and accepted, in words.
+    """
+
+    calibrated: int
+    skipped: int
+    held_out: int
+    real_images: bool
+    symbols: int
+    flips: float
+    changed: float
+    most_changed: float
+    largest_difference: int
+    wire_error: float
+    payload_bytes_fp32: float
+    payload_bytes: float
+    labelled: int = 0
+    correct_fp32: int | None = None
+    correct: int | None = None
+    kept_fp32: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+    @property
+    def rate_inflation(self) -> float:
+        """Growth of the payload, as a share."""
+        return self.payload_bytes / self.payload_bytes_fp32 - 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the bundle comes from.
+
+    Attributes:
+        source: Name or folder that ``zoo.load`` was given.
+        weights: ``"random"`` or ``"trained"``.
+        seed: Seed of random weights.
+        model_sha256: Digest of all tensors of the model, tables included.
+        versions: Versions of the packages that made it.
+        command: Command that made it.
+    """
+
+    source: str
+    weights: Literal["random", "trained"]
+    seed: int | None
+    model_sha256: str
+    versions: dict[str, str]
+    command: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of ``manifest.json``; it checks that its parts fit one another.
+
+    Attributes:
+        schema_version: Always :data:`SCHEMA_VERSION`.
+        spec: The model, as splitzoo's ``ModelSpec``.
+        target: Target that the halves are for, such as ``"cpu"``.
+        precision: Precision of the device graph, such as ``"fp32"``.
+        graphs: ``device``: image float32 to the wire tensors. ``edge``: the edge's inputs to the
+            outputs. ``hyper``, where the coder needs it: symbols of z to scale indexes. ``boxes``,
+            for detectors: their second stage.
+        coding: The entropy coder.
+        postprocessing: Settings of what is done with the outputs, where the task has any.
+        labels: Path of the class labels.
+        selftest: Path of the self-test's record.
+        requirements: Packages that the bundle needs, as pip takes them.
+        parity: What was checked at export, and the limits.
+        precision_report: What a precision below fp32 changes.
+        provenance: Where the bundle comes from.
+        files: SHA-256 of every file but this one, by path.
+    """
+
+    schema_version: int
+    spec: dict[str, Any]
+    target: str
+    precision: str
+    graphs: dict[str, GraphInfo]
+    coding: Coding
+    postprocessing: dict[str, Any]
+    labels: str
+    selftest: str
+    requirements: tuple[str, ...]
+    parity: Parity
+    precision_report: PrecisionReport | None
+    provenance: Provenance
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in LIMITS:
+            raise ValueError(f"precision is {self.precision!r}, not one of {', '.join(LIMITS)}")
+        for name in ("name", "task"):
+            if not isinstance(self.spec.get(name), str):
+                raise ValueError(f"spec.{name} is missing, or not a word")
+        for name in ("device", "edge"):
+            if name not in self.graphs:
+                raise ValueError(f"graphs.{name} is missing")
+        if unknown := self.graphs.keys() - set(GRAPHS):
+            raise ValueError(f"graphs.{min(unknown)} is unknown")
+        shapes = [tensor.shape[1:] for tensor in self.graphs["device"].inputs]
+        if shapes != [(3, *self.preprocessing.crop)]:
+            raise ValueError("the device graph's input is not the preprocessed image")
+        _check_wire(self)
+        _check_task(self)
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the device graph's input."""
+        return read_strictly(Preprocessing, self.spec.get("preprocessing"), "spec.preprocessing")
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` into a folder."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json`` of a bundle's folder.
+
+    Raises:
+        BundleError: It is missing, of another schema, or damaged; says where.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST_NAME}.",
+            next_step="Make one with: splitzoo export split --target cpu -o DIR",
+        )
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BundleError(f"{path} is larger than {_MAX_BYTES >> 20} MiB.", next_step=_AGAIN)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if type(version) is int and version > 0 and version != SCHEMA_VERSION:
+            newer = ", or: pip install --upgrade splitzoo"
+            raise BundleError(
+                f"{path} has schema {version}; this reads schema {SCHEMA_VERSION}.",
+                next_step="Use the splitrun inside the bundle"
+                + (newer if version > SCHEMA_VERSION else ", or export it again."),
+            )
+        manifest = read_strictly(Manifest, content)
+        if manifest.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {manifest.schema_version}")
+    except (OSError, RecursionError, ValueError) as error:
+        raise BundleError(f"{path} is damaged: {error}.", next_step=_AGAIN) from error
+    return manifest
+
+
+def _check_sizes(sizes: tuple[int, ...]) -> None:
+    if not all(1 <= size <= _MAX_DIMENSION for size in sizes):
+        raise ValueError("a size is not a whole number from 1 on, or too large")
+
+
+def _check_wire(manifest: Manifest) -> None:
+    """See that what leaves one graph is what the next one takes."""
+    device, edge = manifest.graphs["device"], manifest.graphs["edge"]
+    for tensor in (*device.outputs, *edge.inputs):
+        if len(tensor.shape) != 4:
+            raise ValueError(f"{tensor.name} has {len(tensor.shape)} dimensions, not 4")
+    known = {tensor.name: tensor for tensor in device.outputs}
+    if manifest.coding.shape not in {tensor.shape[2:] for tensor in device.outputs}:
+        raise ValueError(f"no output of the device graph is {manifest.coding.shape}")
+    if hyper := manifest.graphs.get("hyper"):
+        fits = [tensor.name for tensor in hyper.inputs] == ["hyper_symbols"]
+        fits &= hyper.outputs[0].name in ("indexes", "params")
+        if not fits or known.get("hyper_symbols") != hyper.inputs[0]:
+            raise ValueError("the hyper graph does not turn hyper_symbols into indexes")
+        known |= {tensor.name: tensor for tensor in hyper.outputs}
+    for tensor in edge.inputs:
+        # An autoregressive coder makes one latent of another.
+        if known.get(tensor.name, tensor) != tensor:
+            raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
+
+
+def _check_task(manifest: Manifest) -> None:
+    """See that the edge gives what a prediction of this task is made of."""
+    task, boxes = manifest.spec["task"], manifest.graphs.get("boxes")
+    outputs = manifest.graphs["edge"].outputs
+    if task != "object-detection":
+        if boxes or len(outputs) != 1:
+            raise ValueError(f"the outputs are not those of {task}")
+        return
+    if boxes is None:
+        raise ValueError("a detector without a boxes graph")
+    # Levels of features, then objectness (1, anchors) and deltas (1, anchors, 4).
+    ranks = [len(tensor.shape) for tensor in outputs]
+    if len(outputs) < 3 or ranks != [4] * (len(outputs) - 2) + [2, 3]:
+        raise ValueError("the edge graph does not give levels, objectness and deltas")
+    names = {tensor.name for tensor in boxes.inputs[-2:]}
+    fits = boxes.inputs[:-2] == outputs[:-2] and len(boxes.outputs) == 2
+    if not fits or names.intersection(tensor.name for tensor in outputs):
+        raise ValueError("the boxes graph does not take the levels that the edge graph gives")
