@@ -29,7 +29,7 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
     checked: list[Record] = []
     counted, worst = Comparison(), 0.0
     for record in records:
-        more, error = check_record(bundle, device, edge, record)
+        more, error, _ = check_record(bundle, device, edge, record)
         counted, worst = counted + more, max(worst, error)
         checked.append(record)
     _check_varies(checked)

@@ -63,11 +63,7 @@ def run_selftest(bundle: Bundle, threads: int = 0, *, stand_in: bool = False) ->
     device = Device(bundle, threads, stand_in=stand_in)
     edge = Edge(bundle, threads, stand_in=stand_in)
     record = Record.load(bundle)
-    wire = [tensor[0] for tensor in record.wire.values()]
-    rewritten = device.codec.compress(*wire) == record.stream
-    if device.codec.coder.lossless and not rewritten:
-        raise ParityError("The entropy coder wrote another stream than the recorded one.")
-    counted, error = check_record(bundle, device, edge, record)
+    counted, error, rewritten = check_record(bundle, device, edge, record)
     return SelfTest(
         symbols=counted.symbols,
         symbols_differing=counted.differing,
@@ -84,11 +80,12 @@ def run_selftest(bundle: Bundle, threads: int = 0, *, stand_in: bool = False) ->
 
 def check_record(
     bundle: Bundle, device: Device, edge: Edge, record: Record
-) -> tuple[Comparison, float]:
+) -> tuple[Comparison, float, bool]:
     """Run both halves on a record's input and compare every step with the record.
 
     Returns:
-        The wire tensors' integers, counted, and the largest relative error of the outputs.
+        The wire tensors' integers, counted; the largest relative error of the outputs; and whether
+        this machine wrote the recorded stream, byte for byte.
 
     Raises:
         ParityError: A step differs by more than the bundle's limits.
@@ -96,6 +93,10 @@ def check_record(
     """
     found, tolerance = device.wire_tensors(record.image), bundle.limits.output_tolerance
     counted = check_device(bundle, found, record)
+    wire = [tensor[0] for tensor in record.wire.values()]
+    rewritten = device.codec.compress(*wire) == record.stream
+    if device.codec.coder.lossless and not rewritten:
+        raise ParityError("The entropy coder wrote another stream than the recorded one.")
     _check_edge_inputs(edge, record, tolerance)
     error = check_outputs(edge.graph(list(record.edge_inputs.values())), record.outputs, tolerance)
     if record.boxes_inputs:
@@ -103,7 +104,7 @@ def check_record(
         error = max(error, check_outputs(boxes, record.boxes_outputs, tolerance))
     check_halves(device, edge, found)
     edge.prediction(list(record.outputs.values()))  # labels and settings fit the outputs
-    return counted, error
+    return counted, error, rewritten
 
 
 def check_device(bundle: Bundle, found: Tensors, record: Record) -> Comparison:

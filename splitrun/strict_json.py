@@ -32,7 +32,11 @@ def read_strictly(kind: type[T], value: Any, where: str = "") -> T:
 def _read(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None else _read(arguments[0], value, where)
+        if value is None and type(None) in arguments:
+            return None
+        # A value of none of the types is said not to be of the first.
+        kind = next((inner for inner in arguments if type(value) is inner), arguments[0])
+        return _read(kind, value, where)
     if kind is Any:
         return _read_any(value, where)
     if dataclasses.is_dataclass(kind):
@@ -54,8 +58,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
-    fits = type(value) in (str, int) if kind == str | int else type(value) is kind
-    if not fits or (type(value) is float and not math.isfinite(value)):
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{where} is {_short(value)}, not {_WORDS[kind]}")
     if type(value) is str:
         _check_text(value, where)

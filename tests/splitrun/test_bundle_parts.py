@@ -201,7 +201,7 @@ def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None
         {"outputs.logits": np.full((1, 10), "x")},
         {"stream": np.full(3, "x")},
         {"stream": np.zeros((3, 1), np.uint8)},
-        {"sent.more": np.zeros((1, 4, 55, 55), np.int32)},
+        {"wire.more": np.zeros((1, 4, 55, 55), np.int32)},
         {"boxes_inputs.levels": np.zeros((5, 1), np.int32)},
     ],
     ids=lambda changes: str({k: (v.dtype.str, v.shape) for k, v in changes.items()}),
