@@ -24,17 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splitrun.coding.coder import Coder
-from splitrun.coding.factorized import ContextCoder, FactorizedCoder
-from splitrun.coding.files import save_coder
-from splitrun.coding.quantised import QuantisedCoder
-from splitrun.coding.tables import FactorizedTables
+from splitrun.coding import Coder, FactorizedCoder, FactorizedTables, save_coder
+from splitrun.coding.factorized import ContextCoder
 from splitrun.files import new_file
 from splitrun.machine import machine
 from splitzoo import zoo
 from splitzoo.zoo.calibration.calibrate import codings, sent_tensors
-from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.images import MOST_IMAGES, parted
+from splitzoo.zoo.calibration.sparse import fit_sparse
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.train.recipe import recipes
@@ -114,10 +111,10 @@ def measure_bytes(source: str, data: Path) -> dict:
         for name, coder in coders.items()
     }
     context = coders["context coding"]
-    raw = isinstance(learned, QuantisedCoder)
+    raw = learned.is_quantised
     alike, seconds = 0, []
     for one in held_out:
-        hyper = None if learned.kind != "hyperprior" else functools.partial(_indexes, one[2:])
+        hyper = functools.partial(_indexes, one[2:]) if learned.needs_hyper else None
         began = time.perf_counter()
         payload = context.encode(*one)
         between = time.perf_counter()
@@ -128,7 +125,7 @@ def measure_bytes(source: str, data: Path) -> dict:
         ) or torch.equal(_answer(model, decoded), _answer(model, one))
     ideal = np.array([context.ideal_bits(*one) / 8 for one in held_out])  # pyright: ignore[reportAttributeAccessIssue]
     # Scale, zero point and origins; a check of the indexes.
-    head = 5 + context.channels if raw else 2 if learned.kind == "hyperprior" else 0
+    head = 5 + context.channels if raw else 2 if learned.needs_hyper else 0
     over = sizes["context coding"] - head - ideal
     return {
         "model": model.spec.name,
@@ -202,7 +199,7 @@ def measure_speed(source: str, data: Path) -> dict:
     torch.set_num_threads(THREADS)
     symbols, theirs = big_example(source, data)
     fitted, held_out = symbols[1:], symbols[0]
-    ours = ContextCoder(fit_context(fitted, limit=15))
+    ours = ContextCoder(fit_sparse(fitted, limit=15))
     medians = theirs.quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)  # pyright: ignore
     latent = torch.from_numpy(held_out)[None].float() + medians
     payload, strings = ours.encode(held_out), theirs.compress(latent)  # pyright: ignore

@@ -235,7 +235,7 @@ def _write_parts(
             *dict.fromkeys((*plan.halves.device.requirements, *plan.halves.edge.requirements)),
             *_PACKAGES_OF_CODECS.get(codec.coder.settings().get("codec"), ()),
         ),
-        parity=Parity(limits=limits_of(precision, codec.coder.kind)),
+        parity=Parity(limits=limits_of(precision, quantised=codec.coder.is_quantised)),
         precision_report=None,
         provenance=Provenance(
             source=model.source,

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from splitrun.bundle import ENGINES_FOLDER, Bundle, open_bundle
+from splitrun.coding import CODERS
 from splitrun.engines import ENGINES
 from splitrun.errors import BundleError
 from splitrun.limits import limits_of
@@ -99,7 +100,9 @@ def _check_limits(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
     limits, report = manifest.parity.limits, manifest.precision_report
     accepted = report is not None and bool(report.accepted)
-    for name, limit in asdict(limits_of(manifest.precision, manifest.coding.kind)).items():
+    coder = CODERS.get(manifest.coding.kind)  # an unknown one is refused with its tables
+    allowed = limits_of(manifest.precision, quantised=coder is not None and coder.is_quantised)
+    for name, limit in asdict(allowed).items():
         found = getattr(limits, name)
         if found > limit and not (accepted and name in _ACCEPTED):
             raise BundleError(

@@ -34,7 +34,7 @@ def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int 
     Returns:
         The bits; None where the coder is context coding, which sc2bench has not.
     """
-    if coder is not None and coder.kind.endswith(("context", "relu")):
+    if coder is not None and coder.is_context:
         return None
     bits = 0
     for module in (model.encoder, model.bottleneck):

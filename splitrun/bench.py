@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .bundle import Bundle
-from .coding.ans_engine import ENGINE
+from .coding.ans import BACKEND
 from .halves import Device, Edge
 from .machine import machine, versions
 from .measure import Latency, measure_steps, peak_memory_bytes
@@ -111,6 +111,6 @@ def bench_half(
 
 def _entropy_coder() -> dict[str, str]:
     """Say which implementation of the entropy coder ran."""
-    if ENGINE.NAME == "constriction":
+    if BACKEND.NAME == "constriction":
         return versions("constriction")
-    return {"constriction": f"not installed: {ENGINE.NAME}"}
+    return {"constriction": f"not installed: {BACKEND.NAME}"}

@@ -86,13 +86,13 @@ class Bundle:
             raise BundleError(error.message, next_step="Export the bundle again.") from error
         hyper = self.graphs.get("hyper")
         found = len(self.device.outputs), len(self.edge.inputs), hyper is not None
-        gives = coder.gives + (len(hyper.outputs) - 1 if hyper else 0)
-        if found != (coder.takes, gives, coder.needs_hyper):
+        gives = coder.num_outputs + (len(hyper.outputs) - 1 if hyper else 0)
+        if found != (coder.num_inputs, gives, coder.needs_hyper):
             needs = "needs a" if coder.needs_hyper else "has no"
             raise BundleError(
-                f"The coder {coding.kind} takes {coder.takes} tensors, gives {gives} and {needs} "
-                f"hyper graph; the bundle's device gives {found[0]}, its edge takes {found[1]}, "
-                f"and it has {'one' if hyper else 'none'}.",
+                f"The coder {coding.kind} takes {coder.num_inputs} tensors, gives {gives} and "
+                f"{needs} hyper graph; the bundle's device gives {found[0]}, its edge takes "
+                f"{found[1]}, and it has {'one' if hyper else 'none'}.",
                 next_step="Export the bundle again.",
             )
         channels = [tensor.shape[1] for tensor in self.device.outputs]

@@ -47,9 +47,9 @@ _OWN_RANGE = 16
 them, so one other extreme moves all of them."""
 
 
-def limits_of(precision: str, coder: str) -> Limits:
-    """Return the limits of a precision for the symbols of a kind of coder."""
+def limits_of(precision: str, *, quantised: bool) -> Limits:
+    """Return the limits of a precision for a coder that ``is_quantised`` or is not."""
     limits = LIMITS[precision]
-    if precision != "fp32" and coder.startswith("quantised"):
+    if precision != "fp32" and quantised:
         limits = replace(limits, changed=1.0, difference=_OWN_RANGE)
     return limits

@@ -140,7 +140,7 @@ def check_halves(device: Device, edge: Edge, wire: Tensors) -> None:
         ) from error
     if not device.codec.coder.lossless:
         return
-    kept = device.codec.coder.received(*tensors)
+    kept = device.codec.coder.decoded(*tensors)
     expected = {
         info.name: value for info, value in zip(device.graph.info.outputs, kept, strict=True)
     }

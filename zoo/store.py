@@ -131,10 +131,13 @@ def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
 def _check_coder(path: Path, model: "SplitModel") -> None:
     """Refuse fitted tables that are not for what this model sends."""
     own, found = model.bottleneck.entropy_coder(), model.codec.coder
-    same = all(getattr(own, one) == getattr(found, one) for one in ("takes", "gives", "channels"))
+    same = all(
+        getattr(own, name) == getattr(found, name)
+        for name in ("num_inputs", "num_outputs", "channels")
+    )
     latent = getattr(getattr(found, "tables", None), "channels", None)
     wanted = model.spec.latent_shape[0]
-    if not same or (found.kind == "hyperprior-context" and latent != wanted):
+    if not same or (found.is_context and found.needs_hyper and latent != wanted):
         raise ModelFolderError(
             f"{path} holds fitted tables of kind {found.kind}, which are not for what "
             f"{model.spec.name} sends."

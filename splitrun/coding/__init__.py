@@ -1,4 +1,4 @@
-"""Entropy coding and the wire format: numpy alone, and constriction where it can be installed.
+"""Entropy coding and the wire format; constriction makes it faster, numpy alone is enough.
 
 ::
 
@@ -8,12 +8,10 @@
                       tables: integers, made once, stored with the model
 """
 
-from .codec import Codec
-from .coder import Coder, Hyper
-from .coders import CODERS
+from .coder import Coder, HyperDecoder
+from .coders import CODERS, load_coder, save_coder
 from .factorized import FactorizedCoder
-from .files import load_coder, save_coder
-from .stream import STREAM_OVERHEAD_BYTES, read_stream, write_stream
+from .stream import STREAM_OVERHEAD_BYTES, Codec, read_stream, write_stream
 from .tables import FactorizedTables
 
 __all__ = [
@@ -23,7 +21,7 @@ __all__ = [
     "Coder",
     "FactorizedCoder",
     "FactorizedTables",
-    "Hyper",
+    "HyperDecoder",
     "load_coder",
     "read_stream",
     "save_coder",

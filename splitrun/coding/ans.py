@@ -1,23 +1,33 @@
-"""Asymmetric numeral systems under integer tables: what the entropy coders here share.
+"""Asymmetric numeral systems: symbols on a payload's stack, under the rows of integer tables.
 
 A payload is the state of a stack-like ANS coder (Duda, https://arxiv.org/abs/1311.2540) with
-64-bit state, 32-bit words and 24-bit models, as the `constriction` library keeps it; see
-``ans_engine`` for what keeps it here. A block of symbols, read from the top of the stack, is their
+64-bit state, 32-bit words and 24-bit models, as the `constriction` library keeps it. For the ARM
+boards that run Linux constriction has no wheels; there ``plain_ans`` writes and reads the same
+bytes. A block of symbols, read from the top of the stack, is their
 slots in order, escape slots among them; below these, for the escaped symbols in the same order,
 their magnitude classes, then their low bits, then their high bits.
 """
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BitstreamError
-from .ans_engine import ENGINE, AnsCoder
+from ..errors import BitstreamError, TablesError
+from .plain_ans import AnsCoder
 from .tables import FactorizedTables
+
+BACKEND: ModuleType
+"""Module that keeps the stack; ``plain_ans`` describes what it holds."""
+try:
+    from . import constriction_ans as BACKEND
+except ImportError:
+    from . import plain_ans as BACKEND
 
 _CODER_PRECISION = 24
 _LOW_BITS = 16
+_MAX_ROWS = 1 << 8
 _CLASSES = 35
 """An escaped int32 symbol lies up to 2**32 outside its table; with the sign, 34 bits and zero."""
 
@@ -26,10 +36,10 @@ class Stack:
     """A payload while it is written or read: what was pushed last is popped first.
 
     Args:
-        payload: To be read; by default, one to be written.
+        payload: Payload to be read; by default, one is to be written.
 
     Attributes:
-        coder: That of the engine, which holds it.
+        coder: Stack of the backend, which holds the payload.
 
     Raises:
         BitstreamError: The payload is not one that :meth:`payload` gives.
@@ -39,7 +49,7 @@ class Stack:
         if payload.endswith(b"\0"):
             raise BitstreamError("The payload ends in a zero byte, which no encoder writes.")
         words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4")
-        self.coder: AnsCoder = ENGINE.AnsCoder(words.astype(np.uint32))
+        self.coder: AnsCoder = BACKEND.AnsCoder(words.astype(np.uint32))
 
     def payload(self) -> bytes:
         """Return all that was pushed."""
@@ -57,24 +67,24 @@ class Stack:
 
 
 class RowModels:
-    """The rows of entropy tables as models of the coder, and a code for what lies outside of them.
+    """Codes symbols under the rows of entropy tables, and escape-codes those outside their row.
 
     Symbols come in the order of the rows that code them; ``counts`` says how many each row has.
 
     Args:
-        tables: Of any rows: one per channel, one per scale.
+        tables: Tables whose rows are, say, one per channel or one per scale.
     """
 
     def __init__(self, tables: FactorizedTables) -> None:
         self.tables = tables
-        self._models = ENGINE.AnsModels(
+        self._models = BACKEND.AnsModels(
             [
                 _frequencies(np.diff(row[:length]))
                 for row, length in zip(tables.cdf, tables.length, strict=True)
             ]
         )
         self._escape = tables.length - np.int32(2)
-        self._escape_classes = ENGINE.AnsModels([_escape_class_frequencies()])
+        self._escape_classes = BACKEND.AnsModels([_escape_class_frequencies()])
 
     def slots(
         self, symbols: NDArray[np.int32], counts: NDArray[np.int64]
@@ -98,7 +108,7 @@ class RowModels:
         """Code a block of symbols.
 
         Args:
-            stack: Where they go.
+            stack: Stack that takes them.
             symbols: (n,) int32, any values; those outside their row are escape-coded.
             counts: (rows,), n in all.
         """
@@ -131,8 +141,8 @@ class RowModels:
         """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits.
 
         Args:
-            symbols: As :meth:`push` takes them.
-            counts: Likewise.
+            symbols: Symbols (n,), as :meth:`push` takes them.
+            counts: Number of symbols of each row.
         """
         slots, _ = self.slots(symbols, counts)
         frequencies = np.diff(self.tables.cdf.astype(np.int64), axis=1)
@@ -179,7 +189,7 @@ class ChannelModels:
     """Codes symbols (C, h, w) under one row per channel: channel after channel, in raster order.
 
     Args:
-        tables: C rows.
+        tables: Tables of C rows.
     """
 
     def __init__(self, tables: FactorizedTables) -> None:
@@ -187,11 +197,11 @@ class ChannelModels:
         self._rows = RowModels(tables)
 
     def push(self, stack: Stack, symbols: NDArray[np.int32]) -> None:
-        """Code symbols, int32, of any values: those outside their row are escape-coded."""
+        """Code symbols int32, any values; those outside their row are escape-coded."""
         self._rows.push(stack, symbols.ravel(), self._counts(symbols.size // self._channels))
 
     def pop(self, stack: Stack, shape: tuple[int, ...]) -> NDArray[np.int32]:
-        """Read back what :meth:`push` wrote of symbols of this shape, at least one.
+        """Read back what :meth:`push` wrote for symbols of this shape, at least one.
 
         Raises:
             BitstreamError: A symbol is beyond 32 bits.
@@ -208,10 +218,72 @@ class ChannelModels:
         return np.full(self._channels, of_each)
 
 
+class ConditionalModels:
+    """Codes symbols under the rows that their scale indexes name: row after row, in raster order.
+
+    A hyperprior's rows are zero-mean Gaussians of rising scale, quantised: the conditional entropy
+    model of Ballé et al. 2018 (https://arxiv.org/abs/1802.01436, Section 3).
+
+    Args:
+        tables: Tables of one row per scale, 256 at most.
+
+    Attributes:
+        channels: Number of channels that the symbols must have; None for any.
+        indexes: Number of indexes, and of rows.
+
+    Raises:
+        TablesError: There are more rows.
+    """
+
+    def __init__(self, tables: FactorizedTables) -> None:
+        if tables.channels > _MAX_ROWS:
+            raise TablesError(
+                f"Entropy tables: {tables.channels} scales; {_MAX_ROWS} are possible."
+            )
+        self.channels: int | None = None
+        self.indexes = tables.channels
+        self._rows = RowModels(tables)
+
+    def push(self, stack: Stack, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
+        """Code symbols.
+
+        Args:
+            stack: Stack that takes them.
+            symbols: Symbols of any shape, int32, any values; those outside their row are
+                escape-coded.
+            indexes: Index of each symbol, below the number of rows.
+        """
+        order, counts = self._sort(indexes)
+        self._rows.push(stack, symbols.ravel()[order], counts)
+
+    def pop(self, stack: Stack, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Read back what :meth:`push` wrote with these indexes, at least one.
+
+        Returns:
+            Symbols in the shape of ``indexes``, int32.
+
+        Raises:
+            BitstreamError: A symbol is beyond 32 bits.
+        """
+        order, counts = self._sort(indexes)
+        symbols = np.empty(indexes.size, np.int32)
+        symbols[order] = self._rows.pop(stack, counts)
+        return symbols.reshape(indexes.shape)
+
+    def ideal_bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> float:
+        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
+        order, counts = self._sort(indexes)
+        return self._rows.ideal_bits(symbols.ravel()[order], counts)
+
+    def _sort(self, indexes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        flat = indexes.ravel()
+        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=self.indexes)
+
+
 def _bit_fields(
     classes: NDArray[np.int32],
 ) -> Iterator[tuple[NDArray[np.bool_], int, NDArray[np.int32]]]:
-    """Say how the bits below the leading one are sent: whose, from which bit, how many."""
+    """Yield how the bits below the leading one are sent: whose, from which bit, how many."""
     rest = np.maximum(classes - 1, 0)
     for shift, bits in ((0, np.minimum(rest, _LOW_BITS)), (_LOW_BITS, rest - _LOW_BITS)):
         chosen = bits > 0
@@ -226,7 +298,7 @@ def _frequencies(counts: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def _escape_class_frequencies() -> NDArray[np.int64]:
-    """Return those of the escapes' bit lengths: falling as 1 / (bits + 2), in integers."""
+    """Return frequencies of the escapes' bit lengths: falling as 1 / (bits + 2), in integers."""
     counts = (1 << 16) // np.arange(2, _CLASSES + 2, dtype=np.int64)
     counts = counts * (1 << 16) // int(counts.sum())
     counts[0] += (1 << 16) - int(counts.sum())

@@ -26,7 +26,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What zipfile and numpy raise at damaged files, beside what they document."""
+"""Exceptions that zipfile and numpy raise at damaged files, documented or not."""
 
 
 def write_arrays(
@@ -35,9 +35,9 @@ def write_arrays(
     """Write arrays as an ``.npz`` file.
 
     Args:
-        path: Of the file.
-        arrays: By name.
-        save: ``np.savez`` or ``np.savez_compressed``.
+        path: File to write.
+        arrays: Arrays by name.
+        save: Function that packs them, ``np.savez`` or ``np.savez_compressed``.
 
     Raises:
         OSError: The file system refused.
@@ -53,9 +53,9 @@ def read_arrays(
     """Read all arrays of an ``.npz`` file; nothing is unpickled.
 
     Args:
-        path: Of the file.
-        names: That it must hold, and nothing else.
-        limit_bytes: Of all arrays together, unpacked.
+        path: File to read.
+        names: Names of the arrays that it must hold; it may hold nothing else.
+        limit_bytes: Largest size of all arrays together, unpacked.
 
     Raises:
         ValueError: The file is missing, damaged, too large, or holds other arrays.

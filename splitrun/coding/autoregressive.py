@@ -1,13 +1,13 @@
-"""Entropy coding of a latent y under its hyperprior and its own context: Minnen et al. 2018.
+"""Coder of a latent y under its hyperprior and a network over its own context: Minnen et al. 2018.
 
 ::
 
     device: y, symbols of z, parameters ─► payload
     edge:   payload ─► symbols of z ─► hyper-decoder ─► parameters ─► y_hat
 
-(https://arxiv.org/abs/1809.02736.) Which scale a symbol of y has follows from the parameters and
-from what is decoded already, see ``context_network``; here that happens between symbols. Parameters
-are floats that two engines compute: see ``DesyncError``.
+(https://arxiv.org/abs/1809.02736.) The scale of a symbol of y follows from the parameters and from
+the positions decoded before it, see ``context_network``. Parameters are floats that two engines
+compute: see ``DesyncError``.
 
 The payload is a check of all scale indexes in the order of coding, 2 bytes, and one stack (see
 ``ans``): on its top z, channel after channel in raster order, below it y, step after step; within a
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from ..errors import BitstreamError, DesyncError, SplitzooError, TablesError
 from .ans import Stack
-from .codec import MAX_SYMBOLS
-from .coder import Array, Hyper, Setting
-from .context_network import ContextNetwork, Float64, Places, finite_float32
-from .gaussian import SAME_ENGINE, check_indexes
-from .hyperprior import HierarchicalCoder
+from .coder import Array, HyperDecoder, Setting
+from .context_network import ContextNetwork, Float64, Positions, finite_float32
+from .hyperprior import SAME_ENGINE, HierarchicalCoder, check_indexes
+from .stream import MAX_SYMBOLS
 from .tables import FactorizedTables
 
 
@@ -37,10 +36,10 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
     M is the number of channels of y.
 
     Args:
-        hyper_tables: Of z, one row per channel.
-        tables: Of y, one row per scale.
+        hyper_tables: Tables of z, one row per channel.
+        tables: Tables of y, one row per scale.
         scales: (rows,) float32, rising: the scale of each row of ``tables``.
-        network: Predicts scales and means.
+        network: Network that predicts scales and means.
 
     Raises:
         TablesError: The scales do not rise, or are not those of the tables.
@@ -110,7 +109,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
         latent = np.moveaxis(latent, 0, -1).astype(np.float64)
         steps: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
 
-        def quantise(places: Places, scales: Float64, means: Float64) -> Float64:
+        def quantise(places: Positions, scales: Float64, means: Float64) -> Float64:
             symbols = np.rint(latent[places] - means)
             if not np.all(np.abs(symbols) <= np.iinfo(np.int32).max):
                 raise TablesError("y, relative to its means, is not finite or beyond 32 bits.")
@@ -124,20 +123,19 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
         return self._finish(stack, hyper_symbols, _joined([indexes for _, indexes in steps]))
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Read back y_hat, the rounded y.
 
-        Time and memory are bounded by the sizes of z and of what the hyper-decoder returns.
-
         Args:
-            payload: From :meth:`encode`.
-            height: Of z.
-            width: Of z.
-            hyper: Symbols of z (N, height, width) int32 to parameters (2M, h, w) float32, and more.
+            payload: Result of :meth:`encode`.
+            height: Height of z.
+            width: Width of z.
+            hyper: Function of z's symbols (N, height, width) int32 that returns the parameters
+                (2M, h, w) float32, and whatever else the edge takes.
 
         Returns:
-            y_hat (M, h, w) float32, and what ``hyper`` gave beside the parameters.
+            y_hat (M, h, w) float32, and what ``hyper`` returned after the parameters.
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
@@ -148,7 +146,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
         self._check_latent(params, BitstreamError)
         steps: list[NDArray[np.uint8]] = []
 
-        def read(_: Places, scales: Float64, means: Float64) -> Float64:
+        def read(_: Positions, scales: Float64, means: Float64) -> Float64:
             steps.append(self._indexes(scales))
             return self._models.pop(stack, steps[-1]) + means
 
@@ -170,7 +168,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
         return y_hat, *rest
 
     def _check_latent(self, params: Array, error: type[SplitzooError]) -> None:
-        """Check what the hyper-decoder gives."""
+        """Check the parameters from the hyper-decoder."""
         doubled = 2 * self.network.channels
         if (
             params.ndim != 3
@@ -185,7 +183,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
             )
 
     def _indexes(self, scales: Float64) -> NDArray[np.uint8]:
-        """Return the first row of at least that scale for each, or the last row."""
+        """Return for each scale the first row of at least that scale, or the last row."""
         return np.searchsorted(self.scales[:-1], scales).astype(np.uint8)
 
 

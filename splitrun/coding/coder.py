@@ -1,100 +1,158 @@
-"""What stands between the device graph's outputs and the edge graph's inputs."""
+"""The contract of entropy coders: the tensors of one image to a payload, and back."""
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import TablesError
+
 Array = NDArray[Any]
 Setting = str | int
-Hyper = Callable[[NDArray[np.int32]], tuple[Array, ...]]
+HyperDecoder = Callable[[NDArray[np.int32]], tuple[Array, ...]]
 """The hyper-decoder on the edge: symbols of z (C, h, w) int32 to the scale indexes of y (int32) and
 whatever else the edge graph takes; for an autoregressive coder, to its parameters (float32)."""
 
+AnyCoder = TypeVar("AnyCoder", bound="Coder")
+"""Type of the coder itself: Python 3.10, which boards run, has no ``Self``."""
 
-class Coder(Protocol):
-    """Turns the tensors of one image into a payload, and a payload into what the edge graph takes.
 
-    Tensors have no batch dimension. A coder is made of tables and settings that travel with the
-    model; none of them is computed on a device.
+class Coder(ABC):
+    """Turns the wire tensors of one image into a payload, and a payload into the edge's inputs.
+
+    Tensors have no batch dimension. A coder is made of settings and integer tables that travel with
+    the model; nothing of it is computed on a device. It does not change once it is made: several
+    threads may use one at a time.
 
     Attributes:
         kind: Key in ``CODERS``.
-        lossless: Decoding gives back exactly what :meth:`received` says.
-        takes: Tensors that it encodes: the device graph's outputs.
-        gives: Tensors that it decodes by itself; those that the hyper-decoder gives after its first
-            follow them.
-        needs_hyper: Decoding calls the hyper-decoder.
+        lossless: Whether decoding gives back exactly what :meth:`decoded` says.
+        num_inputs: Number of tensors that are encoded: the device graph's outputs.
+        num_outputs: Number of tensors that the coder decodes by itself; the hyper-decoder's outputs
+            after its first follow them.
+        needs_hyper: Whether decoding calls the hyper-decoder.
+        is_context: Whether symbols decoded before pick the table of the next one.
+        is_quantised: Whether values of 8 bits are sent with the range of their own image.
     """
 
     kind: ClassVar[str]
     lossless: ClassVar[bool]
-    takes: ClassVar[int]
-    gives: ClassVar[int]
-    needs_hyper: ClassVar[bool]
+    num_inputs: ClassVar[int] = 1
+    num_outputs: ClassVar[int] = 1
+    needs_hyper: ClassVar[bool] = False
+    is_context: ClassVar[bool] = False
+    is_quantised: ClassVar[bool] = False
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """Channels of the tensor that is decoded first; bounds what a stream may claim."""
-        ...
 
     def shape(self, *tensors: Array) -> tuple[int, int]:
         """Return height and width of the tensor that is decoded first."""
-        ...
+        height, width = tensors[0].shape[-2:]
+        return height, width
 
+    @abstractmethod
     def encode(self, *tensors: Array) -> bytes:
         """Code the device graph's outputs for one image, each (C, h, w), in their order."""
-        ...
 
+    @abstractmethod
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Return the edge graph's inputs for one image, in their order.
 
-        Time and memory are bounded by ``channels * height * width``, whatever the payload holds.
+        Time and memory are bounded by ``channels * height * width`` and by the size of what the
+        hyper-decoder returns, whatever the payload holds.
 
         Args:
-            payload: From :meth:`encode`.
-            height: As :meth:`shape` said.
-            width: Likewise.
-            hyper: The hyper-decoder, for coders that need one.
+            payload: Result of :meth:`encode`.
+            height: Height of the tensor that is decoded first, see :meth:`shape`.
+            width: Width of that tensor.
+            hyper: Hyper-decoder, for coders that need one.
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
             DesyncError: The hyper-decoder here gives other scale indexes than the device's.
         """
-        ...
 
-    def received(self, *tensors: Array) -> tuple[Array, ...]:
+    def decoded(self, *tensors: Array) -> tuple[Array, ...]:
         """Return what a lossless coder gives back of the device graph's outputs, in their order.
 
-        All of it as it is, but where the edge computes the same from other values.
+        These are the outputs themselves, except where the edge computes the same from others.
         """
         return tensors
 
+    @abstractmethod
     def digest(self) -> bytes:
         """Return the SHA-256 of all that coding depends on."""
-        ...
 
+    @abstractmethod
     def settings(self) -> dict[str, Setting]:
-        """Return what a manifest says of the coder beside its kind."""
-        ...
+        """Return what a manifest says about the coder beside its kind."""
 
+    @abstractmethod
     def arrays(self) -> dict[str, Array]:
         """Return the tables by name, for an ``.npz`` file."""
-        ...
 
     @classmethod
+    @abstractmethod
     def array_names(cls) -> tuple[str, ...]:
         """Return the names of :meth:`arrays`."""
-        ...
 
     @classmethod
-    def from_parts(cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]) -> "Coder":
-        """Make a coder from what :meth:`settings` and :meth:`arrays` gave, which may be hostile.
+    @abstractmethod
+    def from_parts(
+        cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> AnyCoder:
+        """Make a coder from :meth:`settings` and :meth:`arrays`, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
         """
-        ...
+
+
+class SettingsCoder(Coder):
+    """Base of coders without tables.
+
+    Attributes:
+        setting_names: Names of the settings, which are the constructor's arguments.
+    """
+
+    setting_names: ClassVar[tuple[str, ...]]
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of kind and settings."""
+        content = " ".join(map(str, (self.kind, *self.settings().values())))
+        return hashlib.sha256(content.encode()).digest()
+
+    def arrays(self) -> dict[str, Array]:
+        """Return nothing: there are no tables."""
+        return {}
+
+    @classmethod
+    def array_names(cls) -> tuple[str, ...]:
+        """Return no names: there are no tables."""
+        return ()
+
+    @classmethod
+    def from_parts(
+        cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
+    ) -> AnyCoder:
+        """Make a coder from its settings, which may be hostile.
+
+        Raises:
+            TablesError: They are not valid.
+        """
+        names = cls.setting_names  # pyright: ignore[reportAttributeAccessIssue]  # bound to Coder
+        if set(settings) != set(names) or arrays:
+            raise TablesError(
+                f"A coder of kind {cls.kind} has the settings {', '.join(names)} and no tables; "
+                f"found were {', '.join(map(str, settings)) or 'no settings'} and "
+                f"{len(arrays)} tables."
+            )
+        return cls(**settings)

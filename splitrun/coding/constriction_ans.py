@@ -1,4 +1,4 @@
-"""The stack of a payload, kept by the `constriction` library: see ``ans_engine``."""
+"""The stack of a payload, kept by the `constriction` library; for its methods see ``plain_ans``."""
 
 from typing import Any
 
@@ -13,22 +13,14 @@ _UNIFORM = _stream.model.Uniform()
 
 
 class AnsModels:
-    """Rows of integer frequencies.
-
-    Args:
-        frequencies: Of each row, (n,) int64, above 0, 2**24 in all.
-    """
+    """Rows of integer frequencies."""
 
     def __init__(self, frequencies: list[NDArray[np.int64]]) -> None:
         self.rows = [_integer_model(row) for row in frequencies]
 
 
 class AnsCoder:
-    """A stack of symbols.
-
-    Args:
-        words: That it holds, (m,) uint32; the last is not 0.
-    """
+    """A stack of symbols."""
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
         self._coder = _stream.stack.AnsCoder(words)
@@ -53,11 +45,11 @@ class AnsCoder:
         )
 
     def encode_bits(self, values: NDArray[np.int32], widths: NDArray[np.int32]) -> None:
-        """Push integers of so many bits each."""
+        """Push integers such that the first is popped first."""
         self._coder.encode_reverse(values, _UNIFORM, _sizes(widths))
 
     def decode_bits(self, widths: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Pop integers of so many bits each."""
+        """Pop integers."""
         return self._coder.decode(_UNIFORM, _sizes(widths))
 
     def is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""The network between one position of y and the next: scales and means from what is decoded so far.
+"""The network that predicts scales and means of y from the positions decoded so far.
 
 ::
 
@@ -22,10 +22,10 @@ from ..errors import TablesError
 from .coder import Array
 
 Float64 = NDArray[np.float64]
-Places = tuple[NDArray[Any], NDArray[Any]]
+Positions = tuple[NDArray[Any], NDArray[Any]]
 """Rows and columns of n positions."""
-Fill = Callable[[Places, Float64, Float64], Float64]
-"""From n positions, their scales and their means, each (n, M), to their y_hat (n, M)."""
+Fill = Callable[[Positions, Float64, Float64], Float64]
+"""Function of n positions, their scales and their means, each (n, M), to their y_hat (n, M)."""
 
 _TAPS = 12
 _REACH = 2
@@ -38,13 +38,14 @@ class ContextNetwork:
     M is the number of channels of y.
 
     Args:
-        weights: float32, by the names in ``NAMES``: ``weight_0`` (2M, M, 12) of the masked
+        weights: Arrays float32, by the names in ``NAMES``: ``weight_0`` (2M, M, 12) of the masked
             convolution, its 12 taps before the centre in raster order; ``weight_1`` (A, 4M) over
             parameters and context; ``weight_2`` (B, A); ``weight_3`` (2M, B) for scales and means;
             and a bias of each.
 
     Attributes:
-        weights: As given.
+        weights: The same arrays.
+        channels: Number of channels of y, M.
 
     Raises:
         TablesError: A weight is missing, not float32, not finite, or of another shape.
@@ -79,15 +80,15 @@ class ContextNetwork:
         return content.digest()
 
     def macs(self, height: int, width: int) -> int:
-        """Return the multiply-accumulates of a walk through y of that height and width."""
+        """Return the number of multiply-accumulates for a latent of this height and width."""
         return height * width * sum(weight.size for weight, _ in self._layers)
 
     def walk(self, params: NDArray[np.float32], fill: Fill) -> Float64:
-        """Go through all positions, those that do not need each other together.
+        """Go through all positions; those that do not need each other go together.
 
         Args:
-            params: (2M, h, w) float32, from the hyper-decoder.
-            fill: Gives y_hat, from which the later positions get their context.
+            params: Parameters (2M, h, w) float32, from the hyper-decoder.
+            fill: Function that returns y_hat, the context of later positions.
 
         Returns:
             y_hat (M, h, w). Where weights or symbols are extreme it may not be finite.
@@ -113,7 +114,7 @@ class ContextNetwork:
         return np.split(x, 2, axis=1)
 
 
-def _steps(height: int, width: int) -> Iterator[Places]:
+def _steps(height: int, width: int) -> Iterator[Positions]:
     """Yield positions that can be decoded together: those of equal ``column + 3 row``.
 
     The context reaches two columns to the right in the row above, one step before.
@@ -125,7 +126,7 @@ def _steps(height: int, width: int) -> Iterator[Places]:
 
 
 def finite_float32(arrays: Mapping[str, Array], name: str) -> NDArray[np.float32]:
-    """Return one array, which may be hostile.
+    """Return one of the arrays, which may be hostile.
 
     Raises:
         TablesError: It is missing, not float32, or not finite.

@@ -1,7 +1,7 @@
-"""Entropy coding of an array of symbols: asymmetric numeral systems.
+"""Coders of one array of symbols, such as those of a factorized prior.
 
 The payload is one stack (see ``ans``). Under one table per channel it holds, read from its top, the
-symbols, channel after channel in raster order; under context tables, see ``context_models``.
+symbols, channel after channel in raster order; for context coding, see ``context``.
 """
 
 import hashlib
@@ -10,50 +10,38 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ..errors import TablesError
 from .ans import ChannelModels, Stack
-from .coder import Array, Coder, Hyper, Setting
-from .context_models import ContextModels
-from .context_tables import ContextTables
-from .dense_models import DenseModels
-from .dense_tables import DenseTables
+from .coder import AnyCoder, Array, Coder, HyperDecoder, Setting
+from .context.dense import DenseModels, DenseTables
+from .context.sparse import SparseModels, SparseTables
 from .tables import FactorizedTables
 
-Tables = TypeVar("Tables", FactorizedTables, ContextTables, DenseTables)
-AnyCoder = TypeVar("AnyCoder", bound=Coder)
-"""Of boards, whose Python 3.10 has no ``Self``."""
+Tables = TypeVar("Tables", FactorizedTables, SparseTables, DenseTables)
 
 
 class SymbolCoder(Coder, Generic[Tables]):
-    """What coders of one array of symbols share.
+    """Base of coders of one array of symbols.
 
     Args:
-        tables: Of the symbols.
+        tables: Tables of the symbols.
 
     Attributes:
+        tables: Tables of the symbols.
         tables_type: Class of the tables.
-        models_type: Class of what holds them in the entropy coder's own form.
+        models_type: Class that codes under them.
     """
 
-    kind: ClassVar[str]
     tables_type: ClassVar[Any]
     models_type: ClassVar[Any]
     lossless: ClassVar[bool] = True
-    takes: ClassVar[int] = 1
-    gives: ClassVar[int] = 1
-    needs_hyper: ClassVar[bool] = False
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self._models: ChannelModels | ContextModels | DenseModels = self.models_type(tables)
+        self._models: ChannelModels | SparseModels | DenseModels = self.models_type(tables)
 
     @property
     def channels(self) -> int:
         """Channels of the symbols."""
         return self.tables.channels
-
-    def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return height and width of the symbols, the first tensor."""
-        height, width = tensors[0].shape[-2:]
-        return height, width
 
     def digest(self) -> bytes:
         """Return the SHA-256 of all that coding depends on."""
@@ -76,7 +64,7 @@ class SymbolCoder(Coder, Generic[Tables]):
     def from_parts(
         cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
     ) -> AnyCoder:
-        """Make a coder from tables, which may be hostile.
+        """Make a coder from its tables, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
@@ -87,14 +75,14 @@ class SymbolCoder(Coder, Generic[Tables]):
         """Code the symbols of one image, losslessly.
 
         Args:
-            tensors: Symbols (C, H, W) int32, any values; those outside their table are
+            tensors: Symbols (C, h, w) int32, any values; those outside their table are
                 escape-coded.
 
         Returns:
             The payload.
 
         Raises:
-            TablesError: They have another number of channels than the tables.
+            TablesError: Symbols and tables differ in their number of channels.
         """
         (symbols,) = tensors
         if symbols.ndim != 3 or len(symbols) != self.channels:
@@ -106,14 +94,11 @@ class SymbolCoder(Coder, Generic[Tables]):
         return stack.payload()
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
-        """Read back what :meth:`encode` wrote.
+        """Return the symbols (C, height, width) int32 that :meth:`encode` wrote.
 
         Time and memory are bounded by ``C * height * width``, whatever the payload holds.
-
-        Returns:
-            One tensor: symbols (C, height, width) int32.
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
@@ -133,7 +118,7 @@ class FactorizedCoder(SymbolCoder[FactorizedTables]):
     """Codes symbols independently of each other.
 
     Args:
-        tables: One row per channel.
+        tables: Tables of one row per channel.
     """
 
     kind: ClassVar[str] = "factorized"
@@ -145,20 +130,21 @@ class FactorizedCoder(SymbolCoder[FactorizedTables]):
         return self.tables.digest()
 
 
-class ContextCoder(SymbolCoder[ContextTables]):
+class ContextCoder(SymbolCoder[SparseTables]):
     """Codes symbols under tables that the symbols coded before them pick.
 
     Args:
-        tables: Fitted to such symbols, without side indexes.
+        tables: Tables for symbols without scale indexes.
 
     Raises:
-        TablesError: They are for symbols that come with indexes.
+        TablesError: The tables are for symbols that come with indexes.
     """
 
     kind: ClassVar[str] = "context"
-    tables_type: ClassVar[Any] = ContextTables
-    models_type: ClassVar[Any] = ContextModels
+    is_context: ClassVar[bool] = True
+    tables_type: ClassVar[Any] = SparseTables
+    models_type: ClassVar[Any] = SparseModels
 
-    def __init__(self, tables: ContextTables) -> None:
+    def __init__(self, tables: SparseTables) -> None:
         tables.check_side(expected=False)
         super().__init__(tables)

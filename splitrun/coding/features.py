@@ -1,4 +1,4 @@
-"""Feature compression: the planes of a layer's output as one grey image, through an image codec.
+"""Coder of feature compression: a layer's planes as one grey image, through an image codec.
 
 The payload is a raw deflate stream (RFC 1951) of the ranges, and behind it the image.
 
@@ -20,10 +20,8 @@ ranges of their own are 0 to 7 dB worse than unpadded ones. After average poolin
 their own would be all of the payload; 256 elements to a range do as well as one range for all.
 """
 
-import hashlib
 import math
 import zlib
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -31,12 +29,12 @@ from numpy.typing import NDArray
 
 from ..errors import BitstreamError, SplitzooError, TablesError
 from ..images.codecs import codec_of
-from .coder import Array, Coder, Hyper, Setting
+from .coder import Array, HyperDecoder, Setting, SettingsCoder
+from .tables import MAX_CHANNELS
 
 FEATURE_CODECS = ("jpeg", "webp")
-"""Names in ``IMAGE_CODECS`` of those that code the grey image."""
+"""Image codecs, by their names in ``IMAGE_CODECS``, that can code the grey image."""
 
-_MAX_CHANNELS = 1 << 16
 _SMALL_PLANE = 32
 _ELEMENTS_OF_A_RANGE = 256
 _RANGE_BYTES = 6
@@ -44,15 +42,15 @@ _DEFLATE = -15  # without the header and checksum of zlib's own format
 _FLOAT32 = np.finfo(np.float32)
 
 
-class FeaturesCoder(Coder):
+class FeaturesCoder(SettingsCoder):
     """Codes features of any sign and scale as 8-bit planes in one image.
 
     A plane that is constant, zeros among them, comes back exactly where it has a range of its own.
 
     Args:
-        codec: ``"jpeg"`` or ``"webp"``.
-        quality: In the codec's own units.
-        channels: Of the features.
+        codec: Name of the image codec, ``"jpeg"`` or ``"webp"``.
+        quality: Quality in the codec's own units.
+        channels: Number of channels of the features.
 
     Raises:
         TablesError: There is no such codec, quality or number of channels.
@@ -60,18 +58,16 @@ class FeaturesCoder(Coder):
 
     kind: ClassVar[str] = "features"
     lossless: ClassVar[bool] = False
-    takes: ClassVar[int] = 1
-    gives: ClassVar[int] = 1
-    needs_hyper: ClassVar[bool] = False
+    setting_names: ClassVar[tuple[str, ...]] = ("codec", "quality", "channels")
 
     def __init__(self, codec: str, quality: int, channels: int) -> None:
         if codec not in FEATURE_CODECS:
             raise TablesError(
                 f"Features are coded with {' or '.join(FEATURE_CODECS)}, not {codec!r}."
             )
-        if type(channels) is not int or not 1 <= channels <= _MAX_CHANNELS:
+        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
             raise TablesError(
-                f"Features of {channels!r} channels; 1 to {_MAX_CHANNELS} are possible."
+                f"Features of {channels!r} channels; 1 to {MAX_CHANNELS} are possible."
             )
         self.codec = codec_of(codec, quality)
         self.quality = quality
@@ -81,11 +77,6 @@ class FeaturesCoder(Coder):
     def channels(self) -> int:
         """Channels of the features."""
         return self._channels
-
-    def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return the planes' height and width."""
-        (features,) = tensors
-        return features.shape[1], features.shape[2]
 
     def encode(self, *tensors: Array) -> bytes:
         """Code the features of one image: (C, h, w) float32, all finite.
@@ -117,15 +108,9 @@ class FeaturesCoder(Coder):
         return deflate.compress(header) + deflate.flush() + image
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Return the features (C, height, width) float32, all finite.
-
-        Args:
-            payload: From :meth:`encode`.
-            height: Of the planes.
-            width: Likewise.
-            hyper: Not needed.
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
@@ -161,36 +146,9 @@ class FeaturesCoder(Coder):
             f"image, whose sides end at {self.codec.max_side}."
         )
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of kind and settings."""
-        settings = f"{self.kind} {self.codec.name} {self.quality} {self.channels}"
-        return hashlib.sha256(settings.encode()).digest()
-
     def settings(self) -> dict[str, Setting]:
         """Return the codec's name and quality, and the number of channels."""
         return {"codec": self.codec.name, "quality": self.quality, "channels": self.channels}
-
-    def arrays(self) -> dict[str, Array]:
-        """Return nothing: there are no tables."""
-        return {}
-
-    @classmethod
-    def array_names(cls) -> tuple[str, ...]:
-        """Return no names."""
-        return ()
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "FeaturesCoder":
-        """Make a coder from its settings.
-
-        Raises:
-            TablesError: They are not those of a codec.
-        """
-        if set(settings) != {"codec", "quality", "channels"} or arrays:
-            raise TablesError("The settings of a features coder are codec, quality and channels.")
-        return cls(**settings)  # pyright: ignore  # types are checked there
 
 
 def _planes_of_a_range(height: int, width: int) -> int:
@@ -220,7 +178,7 @@ def _widened(steps: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def _of_planes(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return each plane's value out of each range's, (C, 1, 1) float64."""
+    """Return the value of each plane from the value of each range, (C, 1, 1) float64."""
     repeated = np.repeat(values.astype(np.float64), _planes_of_a_range(*shape[1:]))
     return repeated[: shape[0], None, None]
 
@@ -255,7 +213,7 @@ def _laid_out(levels: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.ui
 
 
 def _inflated(payload: bytes, size: int) -> tuple[bytes, bytes]:
-    """Return the deflated part of a payload, of a known size, and what lies behind it."""
+    """Return a payload's deflated part, whose size is known, and the bytes after it."""
     inflate = zlib.decompressobj(_DEFLATE)
     try:
         header = inflate.decompress(payload, size + 1)  # one more shows that there are more

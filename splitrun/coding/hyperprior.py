@@ -1,4 +1,4 @@
-"""Entropy coding of a latent y and its hyperprior z: Ballé et al. 2018.
+"""Coders of a latent y and its hyper-latent z: Ballé et al. 2018.
 
 ::
 
@@ -7,10 +7,11 @@
 
 The payload is a check of the scale indexes, 2 bytes, and one stack (see ``ans``): on its top z,
 channel after channel in raster order, below it y, scale after scale in raster order
-(https://arxiv.org/abs/1802.01436; with means, https://arxiv.org/abs/1809.02736). Under context
-tables, see ``context_models`` for the order of both.
+(https://arxiv.org/abs/1802.01436; with means, https://arxiv.org/abs/1809.02736). For context
+coding, see ``context`` for the order of both.
 """
 
+import binascii
 import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,53 +19,48 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BitstreamError, SplitzooError, TablesError
-from .ans import ChannelModels, Stack
-from .coder import Array, Coder, Hyper, Setting
-from .context_models import ContextModels, SideModels
-from .context_tables import ContextTables
-from .factorized import AnyCoder
-from .gaussian import (
-    CHECK_BYTES,
-    ConditionalModels,
-    check_indexes,
-    index_check,
-    valid_indexes,
-)
+from ..errors import BitstreamError, DesyncError, SplitzooError, TablesError
+from .ans import ChannelModels, ConditionalModels, Stack
+from .coder import AnyCoder, Array, Coder, HyperDecoder, Setting
+from .context.sparse import SideModels, SparseModels, SparseTables
+from .stream import MAX_SYMBOLS
 from .tables import FactorizedTables
 
-Tables = TypeVar("Tables", FactorizedTables, ContextTables)
+Tables = TypeVar("Tables", FactorizedTables, SparseTables)
 
-HYPER = "hyper_"
-"""Of the names of z's tables."""
+SAME_ENGINE = "Run the hyper-decoder with the same engine, precision and version on both."
+_HYPER = "hyper_"
+"""Prefix of the names of z's tables."""
+
+_CHECK_BYTES = 2
 
 
 class HierarchicalCoder(Coder, Generic[Tables]):
-    """What coders with a hyperprior share.
+    """Base of coders with a hyperprior.
 
     Args:
-        hyper_tables: Of z.
-        tables: Of y.
+        hyper_tables: Tables of z.
+        tables: Tables of y.
 
     Attributes:
-        tables_type: Class of both.
-        hyper_models_type: Class of what holds those of z in the entropy coder's own form.
-        models_type: The same for y.
+        hyper_tables: Tables of z.
+        tables: Tables of y.
+        tables_type: Class of both tables.
+        hyper_models_type: Class that codes z.
+        models_type: Class that codes y.
     """
 
-    kind: ClassVar[str]
     tables_type: ClassVar[Any] = FactorizedTables
     hyper_models_type: ClassVar[Any] = ChannelModels
     models_type: ClassVar[Any] = ConditionalModels
     lossless: ClassVar[bool] = True
-    takes: ClassVar[int] = 3
-    gives: ClassVar[int] = 1
+    num_inputs: ClassVar[int] = 3
     needs_hyper: ClassVar[bool] = True
 
     def __init__(self, hyper_tables: Tables, tables: Tables) -> None:
         self.hyper_tables = hyper_tables
         self.tables = tables
-        self._hyper_models: ChannelModels | ContextModels = self.hyper_models_type(hyper_tables)
+        self._hyper_models: ChannelModels | SparseModels = self.hyper_models_type(hyper_tables)
         self._models: ConditionalModels | SideModels = self.models_type(tables)
 
     @property
@@ -88,18 +84,18 @@ class HierarchicalCoder(Coder, Generic[Tables]):
 
     def arrays(self) -> dict[str, Array]:
         """Return the tables of z and y by name."""
-        return self.hyper_tables.arrays(HYPER) | self.tables.arrays()
+        return self.hyper_tables.arrays(_HYPER) | self.tables.arrays()
 
     @classmethod
     def array_names(cls) -> tuple[str, ...]:
         """Return the names of :meth:`arrays`."""
-        return cls.tables_type.names(HYPER) + cls.tables_type.names()
+        return cls.tables_type.names(_HYPER) + cls.tables_type.names()
 
     @classmethod
     def from_parts(
         cls: type[AnyCoder], settings: Mapping[str, Setting], arrays: Mapping[str, Array]
     ) -> AnyCoder:
-        """Make a coder from tables, which may be hostile.
+        """Make a coder from its tables, which may be hostile.
 
         Raises:
             TablesError: They are not valid.
@@ -108,7 +104,7 @@ class HierarchicalCoder(Coder, Generic[Tables]):
 
     @classmethod
     def _tables_of(cls, arrays: Mapping[str, Array]) -> tuple[Tables, Tables]:
-        return cls.tables_type.of(arrays, HYPER), cls.tables_type.of(arrays)
+        return cls.tables_type.of(arrays, _HYPER), cls.tables_type.of(arrays)
 
     def _finish(
         self, stack: Stack, hyper_symbols: NDArray[np.int32], indexes: NDArray[np.uint8]
@@ -123,16 +119,16 @@ class HierarchicalCoder(Coder, Generic[Tables]):
         return index_check(indexes) + stack.payload()
 
     def _begin(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None
     ) -> tuple[bytes, Stack, tuple[Array, ...]]:
         """Return the check, what lies below z, and what the hyper-decoder makes of z."""
         if hyper is None:
             raise TypeError(f"a coder of kind {self.kind} decodes with a hyper-decoder only")
-        if len(payload) < CHECK_BYTES:
+        if len(payload) < _CHECK_BYTES:
             raise BitstreamError("The payload ends within the check of its scale indexes.")
-        stack = Stack(payload[CHECK_BYTES:])
+        stack = Stack(payload[_CHECK_BYTES:])
         symbols = self._hyper_models.pop(stack, (self.channels, height, width))
-        return payload[:CHECK_BYTES], stack, hyper(symbols)
+        return payload[:_CHECK_BYTES], stack, hyper(symbols)
 
     def encode(self, *tensors: Array) -> bytes:
         """Code one image, losslessly.
@@ -158,20 +154,19 @@ class HierarchicalCoder(Coder, Generic[Tables]):
         return self._finish(stack, hyper_symbols, indexes)
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Read back what :meth:`encode` wrote.
 
-        Time and memory are bounded by the sizes of z and of what the hyper-decoder returns.
-
         Args:
-            payload: From :meth:`encode`.
-            height: Of z.
-            width: Of z.
-            hyper: Symbols of z (N, height, width) int32 to scale indexes (C, h, w) int32, and more.
+            payload: Result of :meth:`encode`.
+            height: Height of z.
+            width: Width of z.
+            hyper: Function of z's symbols (N, height, width) int32 that returns the scale indexes
+                of y (C, h, w) int32, and whatever else the edge takes.
 
         Returns:
-            Symbols of y (C, h, w) int32, and what ``hyper`` gave beside the indexes.
+            Symbols of y (C, h, w) int32, and what ``hyper`` returned after the indexes.
 
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
@@ -187,8 +182,8 @@ class HierarchicalCoder(Coder, Generic[Tables]):
     def ideal_bits(self, *tensors: Array) -> float:
         """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
         symbols, hyper_symbols, indexes = tensors
-        of_z = self._hyper_models.ideal_bits(hyper_symbols)
-        return of_z + self._models.ideal_bits(symbols, self._valid(indexes, TablesError))
+        bits = self._hyper_models.ideal_bits(hyper_symbols)
+        return bits + self._models.ideal_bits(symbols, self._valid(indexes, TablesError))
 
     def _valid(self, indexes: Array, error: type[SplitzooError]) -> NDArray[np.uint8]:
         known = self._models.channels
@@ -201,8 +196,8 @@ class HyperpriorCoder(HierarchicalCoder[FactorizedTables]):
     """Codes y under the Gaussians whose scales the hyper-decoder computes from z.
 
     Args:
-        hyper_tables: Of z, one row per channel.
-        tables: Of y, one row per scale.
+        hyper_tables: Tables of z, one row per channel.
+        tables: Tables of y, one row per scale.
 
     Raises:
         TablesError: There are more than 256 scales.
@@ -211,22 +206,72 @@ class HyperpriorCoder(HierarchicalCoder[FactorizedTables]):
     kind: ClassVar[str] = "hyperprior"
 
 
-class ContextHyperpriorCoder(HierarchicalCoder[ContextTables]):
-    """Codes y under what its neighbours and the hyperprior's scales say; z by its neighbours.
+class ContextHyperpriorCoder(HierarchicalCoder[SparseTables]):
+    """Codes y under tables that its neighbours and the scale indexes pick; z by its neighbours.
 
     Args:
-        hyper_tables: Of z.
-        tables: Of y; the scale indexes are its side indexes.
+        hyper_tables: Tables of z.
+        tables: Tables of y, for symbols that come with scale indexes.
 
     Raises:
         TablesError: The tables of z are for symbols that come with indexes, or those of y are not.
     """
 
     kind: ClassVar[str] = "hyperprior-context"
-    tables_type: ClassVar[Any] = ContextTables
-    hyper_models_type: ClassVar[Any] = ContextModels
+    is_context: ClassVar[bool] = True
+    tables_type: ClassVar[Any] = SparseTables
+    hyper_models_type: ClassVar[Any] = SparseModels
     models_type: ClassVar[Any] = SideModels
 
-    def __init__(self, hyper_tables: ContextTables, tables: ContextTables) -> None:
+    def __init__(self, hyper_tables: SparseTables, tables: SparseTables) -> None:
         hyper_tables.check_side(expected=False)
         super().__init__(hyper_tables, tables)
+
+
+def valid_indexes(indexes: Array, rows: int, error: type[SplitzooError]) -> NDArray[np.uint8]:
+    """Return scale indexes as uint8.
+
+    Args:
+        indexes: (C, h, w) integers.
+        rows: Number of rows that they may name, 256 at most.
+        error: Class of the error where they do not fit.
+
+    Raises:
+        SplitzooError: They are not integers of that form, too many, or beyond the tables.
+    """
+    fit = indexes.ndim == 3 and indexes.dtype.kind in "iu" and 0 < indexes.size <= MAX_SYMBOLS
+    if not fit or indexes.min() < 0 or indexes.max() >= rows:
+        found = f" from {indexes.min()} to {indexes.max()}" if fit else ""
+        raise error(
+            f"The scale indexes are {indexes.dtype} {indexes.shape}{found}; expected are "
+            f"integers (C, h, w) from 0 to {rows - 1}, {MAX_SYMBOLS} at most."
+        )
+    return indexes.astype(np.uint8)
+
+
+def index_check(indexes: NDArray[np.uint8]) -> bytes:
+    """Return the CRC-16 of scale indexes, which goes into the payload.
+
+    It differs for certain where one index or two neighbours do, and otherwise in all but one of
+    65,536 cases. Symbols read under wrong rows would then hardly end where the payload does, and
+    that is checked too: 2 bytes suffice.
+    """
+    return binascii.crc_hqx(indexes.tobytes(), 0xFFFF).to_bytes(_CHECK_BYTES, "little")
+
+
+def check_indexes(indexes: NDArray[np.uint8], check: bytes) -> None:
+    """Check that the edge's scale indexes are the device's.
+
+    Args:
+        indexes: Scale indexes computed on the edge.
+        check: Result of :func:`index_check` on the device.
+
+    Raises:
+        DesyncError: They differ.
+    """
+    if index_check(indexes) != check:
+        raise DesyncError(
+            "The scale indexes computed here are not those that the device computed from the same "
+            "hyperprior: its arithmetic differs.",
+            next_step=SAME_ENGINE,
+        )

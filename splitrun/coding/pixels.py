@@ -1,22 +1,20 @@
-"""Input compression: the image itself on the wire, through an image codec."""
+"""Coder of input compression: the image itself on the wire, through an image codec."""
 
-import hashlib
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
-from ..errors import TablesError
 from ..images.codecs import codec_of
-from .coder import Array, Coder, Hyper, Setting
+from .coder import Array, HyperDecoder, Setting, SettingsCoder
 
 
-class PixelsCoder(Coder):
+class PixelsCoder(SettingsCoder):
     """Codes pixels with an image codec; the payload is the codec's file.
 
     Args:
-        codec: Its name in ``IMAGE_CODECS``. It is looked for when first used, not here.
-        quality: In the codec's own units.
+        codec: Name of the image codec in ``IMAGE_CODECS``; whether it is available is checked when
+            it is first used.
+        quality: Quality in the codec's own units.
 
     Raises:
         TablesError: There is no such codec, or it lacks that quality.
@@ -24,9 +22,7 @@ class PixelsCoder(Coder):
 
     kind: ClassVar[str] = "pixels"
     lossless: ClassVar[bool] = False
-    takes: ClassVar[int] = 1
-    gives: ClassVar[int] = 1
-    needs_hyper: ClassVar[bool] = False
+    setting_names: ClassVar[tuple[str, ...]] = ("codec", "quality")
 
     def __init__(self, codec: str, quality: int) -> None:
         self.codec = codec_of(codec, quality)
@@ -36,11 +32,6 @@ class PixelsCoder(Coder):
     def channels(self) -> int:
         """Red, green and blue."""
         return 3
-
-    def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return the image's height and width."""
-        (pixels,) = tensors
-        return pixels.shape[1], pixels.shape[2]
 
     def encode(self, *tensors: Array) -> bytes:
         """Code one image: pixels (3, h, w) uint8, RGB.
@@ -54,15 +45,9 @@ class PixelsCoder(Coder):
         return self.codec.encode(np.ascontiguousarray(pixels.transpose(1, 2, 0)), self.quality)
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Return the image: pixels (3, height, width) uint8, RGB.
-
-        Args:
-            payload: From :meth:`encode`.
-            height: Of the image.
-            width: Likewise.
-            hyper: Not needed.
 
         Raises:
             DependencyError: The codec is not available here.
@@ -71,32 +56,6 @@ class PixelsCoder(Coder):
         pixels = self.codec.decode(payload, height, width, self.channels)
         return (np.ascontiguousarray(pixels.transpose(2, 0, 1)),)
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of kind and settings."""
-        return hashlib.sha256(f"{self.kind} {self.codec.name} {self.quality}".encode()).digest()
-
     def settings(self) -> dict[str, Setting]:
         """Return the codec's name and quality."""
         return {"codec": self.codec.name, "quality": self.quality}
-
-    def arrays(self) -> dict[str, Array]:
-        """Return nothing: there are no tables."""
-        return {}
-
-    @classmethod
-    def array_names(cls) -> tuple[str, ...]:
-        """Return no names."""
-        return ()
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "PixelsCoder":
-        """Make a coder from its settings.
-
-        Raises:
-            TablesError: They are not those of a codec.
-        """
-        if set(settings) != {"codec", "quality"} or arrays:
-            raise TablesError("The settings of a pixels coder are codec and quality.")
-        return cls(**settings)  # pyright: ignore  # types are checked there

@@ -1,4 +1,4 @@
-"""The stack of a payload, kept by Python and numpy alone: see ``ans_engine``.
+"""The stack of a payload, kept by Python and numpy alone, where constriction is not installed.
 
 This is the range variant of asymmetric numeral systems (Duda, https://arxiv.org/abs/1311.2540,
 Section 3.3): a state below 2**64, words of 32 bits that it spills, models of 24 bits. It does bit
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NAME: str = "plain Python coder"
+"""Name of the backend, for people."""
 
 _PRECISION = 24
 _TOTAL = 1 << _PRECISION
@@ -20,26 +21,27 @@ _WORD = 1 << 32
 _WORD_MASK = _WORD - 1
 _SPILL = 64 - _PRECISION
 _BLOCK = 1 << 16
-"""Symbols that are lists of Python's integers at a time, which take tens of bytes each."""
+"""Number of symbols that are Python's integers at a time: these take tens of bytes each."""
 
 
 class AnsModels:
     """Rows of integer frequencies, one row after the other in flat arrays.
 
     Args:
-        frequencies: Of each row, (n,) int64, above 0, 2**24 in all.
+        frequencies: Frequencies of each row's slots, (n,) int64 with n from 2, above 0, 2**24 in
+            all.
 
     Attributes:
         first: (rows,) int64, where each row begins.
-        frequency: Of every slot, int64.
-        start: Of every slot, int64: the sum of its row's frequencies before it.
+        frequency: Frequency of every slot, int64.
+        start: Sum of the frequencies before every slot in its row, int64.
     """
 
     def __init__(self, frequencies: list[NDArray[np.int64]]) -> None:
         sizes = np.array([row.size for row in frequencies], np.int64)
         self.first = np.cumsum(sizes) - sizes
         self.frequency = np.concatenate(frequencies)
-        # Every row adds up to as much.
+        # Every row adds up to 2**24.
         self.start = np.cumsum(self.frequency) - self.frequency
         self.start -= np.repeat(np.arange(sizes.size), sizes) << _PRECISION
         self._finders: dict[int, tuple[list[int], list[tuple[int, int]]]] = {}
@@ -48,8 +50,8 @@ class AnsModels:
         """Return a row as decoding looks it up; it is made when it is first needed.
 
         Returns:
-            Where each slot but the first begins; and of each slot what its frequency is less than
-            2**24, and where it begins.
+            Start of each slot but the first; and for each slot, 2**24 less its frequency, and its
+            start.
         """
         if row not in self._finders:
             end = self.first[row + 1] if row + 1 < self.first.size else self.start.size
@@ -61,10 +63,10 @@ class AnsModels:
 
 
 class AnsCoder:
-    """A stack of symbols.
+    """A stack of symbols, written and read under models of the same module.
 
     Args:
-        words: That it holds, (m,) uint32; the last is not 0.
+        words: Words that it holds, (m,) uint32; the last is not 0. None: it is empty.
     """
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
@@ -76,7 +78,13 @@ class AnsCoder:
     def encode(
         self, slots: NDArray[np.int32], models: AnsModels, counts: NDArray[np.int64]
     ) -> None:
-        """Push symbols such that the first is popped first."""
+        """Push symbols such that the first is popped first.
+
+        Args:
+            slots: (n,) int32, in the order of the rows that code them, each below its row's size.
+            models: Models with these rows.
+            counts: (rows,) number of symbols of each row, n in all.
+        """
         places = np.repeat(models.first, counts)
         places += slots
         for end in range(places.size, 0, -_BLOCK):
@@ -84,7 +92,15 @@ class AnsCoder:
             self._push(models.start[block], models.frequency[block])
 
     def decode(self, models: AnsModels, counts: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Pop symbols."""
+        """Pop symbols; a stack that is exhausted goes on giving some.
+
+        Args:
+            models: Models that they were pushed with.
+            counts: (rows,) number of symbols of each row, at least one above 0.
+
+        Returns:
+            Slots (n,) int32.
+        """
         state, words, find = self._state, self._words, bisect_right
         slots: list[int] = []
         for row in np.flatnonzero(counts).tolist():
@@ -101,12 +117,17 @@ class AnsCoder:
         return np.array(slots, np.int32)
 
     def encode_bits(self, values: NDArray[np.int32], widths: NDArray[np.int32]) -> None:
-        """Push integers of so many bits each."""
+        """Push integers such that the first is popped first.
+
+        Args:
+            values: (n,) int32, each below ``2**width``.
+            widths: (n,) int32, from 1 to 23 bits.
+        """
         frequency = np.right_shift(_TOTAL, widths.astype(np.int64))
         self._push(values * frequency, frequency)
 
     def decode_bits(self, widths: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Pop integers of so many bits each."""
+        """Pop what :meth:`encode_bits` pushed, (n,) int32."""
         state, words = self._state, self._words
         values: list[int] = []
         for below in (_PRECISION - widths).tolist():
@@ -123,7 +144,7 @@ class AnsCoder:
         return not self._state and not self._words
 
     def words(self) -> NDArray[np.uint32]:
-        """Return all that was pushed."""
+        """Return all that was pushed, (m,) uint32; the last is not 0."""
         words, state = self._words.copy(), self._state
         while state:
             words.append(state & _WORD_MASK)
@@ -131,7 +152,7 @@ class AnsCoder:
         return np.array(words, np.uint32)
 
     def _push(self, starts: NDArray[np.int64], frequencies: NDArray[np.int64]) -> None:
-        """Push symbols whose intervals these are, (n,), the last first."""
+        """Push symbols by their intervals (n,), the last first."""
         state, words = self._state, self._words
         for start, frequency in zip(starts[::-1].tolist(), frequencies[::-1].tolist(), strict=True):
             if state >> _SPILL >= frequency:

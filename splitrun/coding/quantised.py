@@ -1,30 +1,28 @@
-"""Values of an affine quantiser: as raw bytes, or under context tables.
+"""Coder of an affine quantiser's values as raw bytes.
 
-The raw payload is the scale (float32), the zero point (1 byte), and the values (1 byte each),
+The payload is the scale (float32), the zero point (1 byte), and the values (1 byte each),
 channel after channel in raster order, little endian.
 """
 
 import hashlib
 import struct
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from ..errors import BitstreamError, TablesError
-from .coder import Array, Coder, Hyper, Setting
-from .factorized import ContextCoder
+from .coder import Array, HyperDecoder, Setting, SettingsCoder
+from .tables import MAX_CHANNELS
 
 _HEAD = struct.Struct("<fB")
-_MAX_CHANNELS = 1 << 16
 
 
-class QuantisedCoder(Coder):
-    """Packs what a quantiser gives for one image.
+class QuantisedCoder(SettingsCoder):
+    """Packs a quantiser's values, scale and zero point for one image.
 
     Args:
-        channels: Of the values.
-        bits: Of each value; 8 is all that there is.
+        channels: Number of channels of the values.
+        bits: Number of bits of each value; 8 is all that there is.
 
     Raises:
         TablesError: The channels or bits are not possible.
@@ -32,14 +30,15 @@ class QuantisedCoder(Coder):
 
     kind: ClassVar[str] = "quantised"
     lossless: ClassVar[bool] = True
-    takes: ClassVar[int] = 3
-    gives: ClassVar[int] = 3
-    needs_hyper: ClassVar[bool] = False
+    num_inputs: ClassVar[int] = 3
+    num_outputs: ClassVar[int] = 3
+    is_quantised: ClassVar[bool] = True
+    setting_names: ClassVar[tuple[str, ...]] = ("channels", "bits")
 
     def __init__(self, channels: int, bits: int = 8) -> None:
         # A bool is an int to Python.
-        if type(channels) is not int or not 1 <= channels <= _MAX_CHANNELS:
-            raise TablesError(f"Quantised values: {channels!r} channels, not 1 to {_MAX_CHANNELS}.")
+        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+            raise TablesError(f"Quantised values: {channels!r} channels, not 1 to {MAX_CHANNELS}.")
         if type(bits) is not int or bits != 8:
             raise TablesError(f"Quantised values: of {bits!r} bits, not 8.")
         self._channels = channels
@@ -49,11 +48,6 @@ class QuantisedCoder(Coder):
     def channels(self) -> int:
         """Channels of the values."""
         return self._channels
-
-    def shape(self, *tensors: Array) -> tuple[int, int]:
-        """Return height and width of the values."""
-        values, _, _ = tensors
-        return values.shape[-2], values.shape[-1]
 
     def encode(self, *tensors: Array) -> bytes:
         """Pack the device graph's outputs for one image.
@@ -72,7 +66,7 @@ class QuantisedCoder(Coder):
         return pack_range(values, scale, zero_point, self.channels) + values.tobytes()
 
     def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
+        self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None
     ) -> tuple[Array, ...]:
         """Read back what :meth:`encode` wrote.
 
@@ -89,99 +83,26 @@ class QuantisedCoder(Coder):
         values = np.frombuffer(rest, np.uint8).reshape(self.channels, height, width)
         return values.copy(), scale, zero_point
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the settings."""
-        return hashlib.sha256(f"quantised-1 {self.channels} {self.bits}".encode()).digest()
-
     def settings(self) -> dict[str, Setting]:
         """Return channels and bits."""
         return {"channels": self.channels, "bits": self.bits}
 
-    def arrays(self) -> dict[str, Array]:
-        """Return nothing: there are no tables."""
-        return {}
-
-    @classmethod
-    def array_names(cls) -> tuple[str, ...]:
-        """Return nothing: there are no tables."""
-        return ()
-
-    @classmethod
-    def from_parts(
-        cls, settings: Mapping[str, Setting], arrays: Mapping[str, Array]
-    ) -> "QuantisedCoder":
-        """Make a coder from settings, which may be hostile.
-
-        Raises:
-            TablesError: They are not valid.
-        """
-        if set(settings) != {"channels", "bits"}:
-            raise TablesError(f"Quantised values: the settings are {sorted(settings)}.")
-        return cls(**settings)  # pyright: ignore[reportArgumentType]  # checked in __init__
-
-
-class ContextQuantisedCoder(ContextCoder):
-    """Codes the values under tables that those coded before them pick, as ``context`` does symbols.
-
-    For streams that are there: calibration makes what ``live`` has, which sends less.
-    The payload is scale and zero point, as above, and a stack of the values less the zero point.
-    """
-
-    kind: ClassVar[str] = "quantised-context"
-    takes: ClassVar[int] = 3
-    gives: ClassVar[int] = 3
-
-    def encode(self, *tensors: Array) -> bytes:
-        """Code the device graph's outputs for one image, losslessly.
-
-        Args:
-            tensors: As :meth:`QuantisedCoder.encode` takes them.
-
-        Raises:
-            TablesError: The tensors are not of that form.
-        """
-        values, scale, zero_point = tensors
-        head = pack_range(values, scale, zero_point, self.channels)
-        return head + super().encode(_less_zero_point(values, scale, zero_point))
-
-    def decode(
-        self, payload: bytes, height: int, width: int, hyper: Hyper | None = None
-    ) -> tuple[Array, ...]:
-        """Read back what :meth:`encode` wrote.
-
-        Returns:
-            As :meth:`QuantisedCoder.decode` does.
-
-        Raises:
-            BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
-        """
-        scale, zero_point, rest = read_range(payload)
-        (symbols,) = super().decode(rest, height, width)
-        values = symbols.astype(np.int64) + zero_point.item()
-        if values.min() < 0 or values.max() > 255:
-            raise BitstreamError("The payload holds a value beyond 8 bits.")
-        return values.astype(np.uint8), scale, zero_point
-
-    def ideal_bits(self, *tensors: Array) -> float:
-        """Return the sum of −log2 p over the ordinary symbols and escape slots, in bits."""
-        return super().ideal_bits(_less_zero_point(*tensors))
-
-
-def _less_zero_point(values: Array, _scale: Array, zero_point: Array) -> Array:
-    return values.astype(np.int32) - np.int32(zero_point.item())
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the settings."""
+        return hashlib.sha256(f"quantised-1 {self.channels} {self.bits}".encode()).digest()
 
 
 def pack_range(values: Array, scale: Array, zero_point: Array, channels: int) -> bytes:
-    """Return the first bytes of a payload: scale and zero point.
+    """Check a quantiser's tensors, and return a payload's first bytes: scale and zero point.
 
     Args:
-        values: That they belong to.
-        scale: (1, 1, 1) float32.
-        zero_point: (1, 1, 1) int32.
-        channels: That the values are to have.
+        values: Values (C, h, w) uint8.
+        scale: Scale (1, 1, 1) float32.
+        zero_point: Zero point (1, 1, 1) int32.
+        channels: Number of channels that the values must have.
 
     Raises:
-        TablesError: The tensors are not what a quantiser gives.
+        TablesError: They are not a quantiser's.
     """
     if values.dtype != np.uint8 or values.ndim != 3 or len(values) != channels:
         raise TablesError(

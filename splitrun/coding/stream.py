@@ -1,4 +1,4 @@
-"""The frame around one image's payload: what goes over the network.
+"""From wire tensors to a stream and back: a model's codec, and the frame around each payload.
 
 ::
 
@@ -19,12 +19,16 @@ import zlib
 from typing import NamedTuple
 
 from ..errors import BitstreamError
+from .coder import Array, Coder, HyperDecoder
 
 STREAM_OVERHEAD_BYTES = 12
 """Bytes of a stream beyond its payload when the shape is not sent."""
 
 MAX_SIDE = (1 << 16) - 1
 """Height and width of a latent have two bytes each."""
+
+MAX_SYMBOLS = 1 << 24
+"""Largest number of symbols that a stream may claim: 64 MiB of int32."""
 
 _MAGIC = b"SZ"
 _VERSION = 1
@@ -38,9 +42,9 @@ class Frame(NamedTuple):
     """A stream taken apart.
 
     Attributes:
-        model_id: 4 bytes.
+        model_id: Id of the model, 4 bytes.
         shape: Height and width of the latent, or None where the model fixes them.
-        payload: What the entropy coder wrote.
+        payload: Bytes from the entropy coder.
     """
 
     model_id: bytes
@@ -52,8 +56,8 @@ def write_stream(payload: bytes, model_id: bytes, shape: tuple[int, int] | None 
     """Frame a payload.
 
     Args:
-        payload: What the entropy coder wrote.
-        model_id: 4 bytes.
+        payload: Bytes from the entropy coder.
+        model_id: Id of the model, 4 bytes.
         shape: Height and width of the latent, each below 65,536, if the model does not fix them.
     """
     header = _HEADER.pack(_MAGIC, _VERSION, _HAS_SHAPE if shape else 0, model_id)
@@ -93,3 +97,67 @@ def read_stream(stream: bytes) -> Frame:
         _SHAPE.unpack_from(body, _HEADER.size),
         body[_HEADER.size + _SHAPE.size :],
     )
+
+
+class Codec:
+    """Turns the wire tensors of one image into a stream and back: coder, frame and model id.
+
+    Several threads may use one at a time.
+
+    Args:
+        coder: Entropy coder of the model.
+        model_id: 4 bytes that tell streams of different models apart.
+        shape: Height and width of the tensor that is decoded first, where they need not be sent.
+    """
+
+    def __init__(self, coder: Coder, model_id: bytes, shape: tuple[int, int]) -> None:
+        self.coder = coder
+        self.model_id = model_id
+        self.shape = shape
+
+    def compress(self, *tensors: Array) -> bytes:
+        """Code and frame the device graph's outputs for one image, each (C, h, w)."""
+        return self.frame(self.coder.encode(*tensors), self.coder.shape(*tensors))
+
+    def decompress(self, stream: bytes, hyper: HyperDecoder | None = None) -> tuple[Array, ...]:
+        """Read the edge graph's inputs for one image, each (C, h, w).
+
+        Args:
+            stream: Result of :meth:`compress`.
+            hyper: Hyper-decoder, for coders that need one.
+
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or from another model.
+        """
+        payload, height, width = self.unframe(stream)
+        return self.coder.decode(payload, height, width, hyper)
+
+    def frame(self, payload: bytes, shape: tuple[int, int]) -> bytes:
+        """Frame a payload; another shape than the model's is sent along."""
+        self._check_size(*shape)
+        return write_stream(payload, self.model_id, None if shape == self.shape else shape)
+
+    def unframe(self, stream: bytes) -> tuple[bytes, int, int]:
+        """Check a stream's frame, and return its payload, height and width.
+
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or from another model.
+        """
+        frame = read_stream(stream)
+        if frame.model_id != self.model_id:
+            raise BitstreamError(
+                f"The stream is of model {frame.model_id.hex()}; this is {self.model_id.hex()}.",
+                next_step="Decode it with the bundle or model that wrote it.",
+            )
+        height, width = frame.shape or self.shape
+        self._check_size(height, width)
+        return frame.payload, height, width
+
+    def _check_size(self, height: int, width: int) -> None:
+        channels = self.coder.channels
+        possible = 0 < channels * height * width <= MAX_SYMBOLS
+        if not possible or max(height, width) > MAX_SIDE:
+            raise BitstreamError(
+                f"The stream claims {channels}×{height}×{width} symbols; "
+                f"from 1 to {MAX_SYMBOLS} are possible."
+            )

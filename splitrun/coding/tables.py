@@ -1,8 +1,9 @@
-"""Integer entropy tables: what the coder knows of the symbols' distribution."""
+"""Integer entropy tables: the distribution of symbols, as the entropy coder uses it."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,71 @@ from .coder import Array
 MAX_PRECISION = 16
 """Bits of the largest cumulative count; CompressAI's tables have 16."""
 
-_MAX_CHANNELS = 1 << 16
-_ARRAYS = {"cdf": 2, "length": 1, "offset": 1, "precision": 0}
+MAX_CHANNELS = 1 << 16
+
+_INT32 = np.iinfo(np.int32)
+AnyTables = TypeVar("AnyTables", bound="IntegerTables")
+
+
+class IntegerTables:
+    """Base of tables: frozen dataclasses of integer arrays, int32 and not writeable.
+
+    Attributes:
+        title: Name of the tables in messages.
+        specs: Rank and largest magnitude of each array, by name; arrays of rank 0 become ``int``.
+
+    Raises:
+        TablesError: An array is not of integers, or beyond that.
+    """
+
+    title: ClassVar[str]
+    specs: ClassVar[Mapping[str, tuple[int, int]]]
+
+    def __post_init__(self) -> None:
+        for name, (rank, most) in self.specs.items():
+            value = np.asarray(getattr(self, name))
+            if value.ndim != rank or value.dtype.kind not in "iu":
+                raise TablesError(f"{self.title}: {name} is no integer array of rank {rank}.")
+            low, high = max(-most, _INT32.min), min(most, _INT32.max)
+            if value.size and (value.min() < low or value.max() > high):
+                limit = "32 bits" if most > _INT32.max else most
+                raise TablesError(f"{self.title}: {name} is beyond {limit}.")
+            value = np.array(value, np.int32, order="C")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value if rank else int(value))
+        self._check()
+
+    def _check(self) -> None:
+        """Check that the arrays fit together."""
+
+    def arrays(self, prefix: str = "") -> dict[str, Array]:
+        """Return the arrays by name, int32."""
+        return {f"{prefix}{name}": np.asarray(getattr(self, name), np.int32) for name in self.specs}
+
+    @classmethod
+    def names(cls, prefix: str = "") -> tuple[str, ...]:
+        """Return the names that :meth:`arrays` gives."""
+        return tuple(f"{prefix}{name}" for name in cls.specs)
+
+    @classmethod
+    def of(cls: type[AnyTables], arrays: Mapping[str, Array], prefix: str = "") -> AnyTables:
+        """Make tables from :meth:`arrays`, which may be hostile.
+
+        Raises:
+            TablesError: An array is missing or not valid.
+        """
+        return cls(**cls._taken(arrays, prefix))
+
+    @classmethod
+    def _taken(cls, arrays: Mapping[str, Array], prefix: str) -> dict[str, Any]:
+        try:
+            return {name: arrays[f"{prefix}{name}"] for name in cls.specs}
+        except KeyError as error:
+            raise TablesError(f"{cls.title}: {error} is missing.") from error
 
 
 @dataclass(frozen=True, eq=False)
-class FactorizedTables:
+class FactorizedTables(IntegerTables):
     """One cumulative table per channel, for symbols that are coded independently of each other.
 
     Channel ``c`` has ``n = length[c] - 2`` ordinary symbols, ``offset[c]`` to
@@ -28,9 +88,9 @@ class FactorizedTables:
 
     Attributes:
         cdf: (C, L) int32; row c is used up to ``length[c]``.
-        length: (C,) int32, entries of each row in use: ordinary symbols + 2.
-        offset: (C,) int32, the smallest ordinary symbol.
-        precision: Bits; every row ends in ``2**precision``.
+        length: (C,) int32, number of entries of each row in use: ordinary symbols + 2.
+        offset: (C,) int32, smallest ordinary symbol of each row.
+        precision: Number of bits; every row ends in ``2**precision``.
 
     Raises:
         TablesError: A row is not a strictly increasing table from 0 to ``2**precision``.
@@ -41,33 +101,25 @@ class FactorizedTables:
     offset: NDArray[np.int32]
     precision: int
 
-    def __post_init__(self) -> None:
-        for name, ndim in _ARRAYS.items():
-            value = np.asarray(getattr(self, name))
-            if value.ndim != ndim or value.dtype.kind not in "iu":
-                raise TablesError(f"Entropy tables: {name} is not an integer array of rank {ndim}.")
-        if not 1 <= int(self.precision) <= MAX_PRECISION:
-            raise TablesError(f"Entropy tables: a precision of {self.precision} bits, not 1 to 16.")
-        for name in ("cdf", "length", "offset"):
-            value = np.asarray(getattr(self, name))
-            limits = np.iinfo(np.int32)
-            if value.size and (value.min() < limits.min or value.max() > limits.max):
-                raise TablesError(f"Entropy tables: {name} does not fit into 32 bits.")
-            value = np.ascontiguousarray(value, dtype=np.int32)
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "precision", int(self.precision))
-        self._check_rows()
+    title: ClassVar[str] = "Entropy tables"
+    specs: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "cdf": (2, 1 << 31),
+        "length": (1, 1 << 31),
+        "offset": (1, 1 << 31),
+        "precision": (0, 1 << 31),
+    }
 
-    def _check_rows(self) -> None:
+    def _check(self) -> None:
+        if not 1 <= self.precision <= MAX_PRECISION:
+            raise TablesError(f"Entropy tables: a precision of {self.precision} bits, not 1 to 16.")
         channels, width = self.cdf.shape
-        if not 1 <= channels <= _MAX_CHANNELS or self.length.shape != (channels,):
+        if not 1 <= channels <= MAX_CHANNELS or self.length.shape != (channels,):
             raise TablesError(f"Entropy tables: {channels} rows and {self.length.size} lengths.")
         if self.offset.shape != (channels,):
             raise TablesError(f"Entropy tables: {channels} rows and {self.offset.size} offsets.")
         if self.length.min() < 3 or self.length.max() > width:
             raise TablesError("Entropy tables: a length is below 3 or beyond its row.")
-        if np.any(self.offset.astype(np.int64) + self.length > np.iinfo(np.int32).max):
+        if np.any(self.offset.astype(np.int64) + self.length > _INT32.max):
             raise TablesError("Entropy tables: an offset leaves the 32-bit range.")
         for channel, (row, length) in enumerate(zip(self.cdf, self.length, strict=True)):
             used = row[:length]
@@ -78,7 +130,7 @@ class FactorizedTables:
 
     @property
     def channels(self) -> int:
-        """The number of channels, C."""
+        """Number of channels, C."""
         return self.cdf.shape[0]
 
     def digest(self) -> bytes:
@@ -90,64 +142,3 @@ class FactorizedTables:
         for row, length in zip(self.cdf, self.length, strict=True):
             content.update(row[:length].astype("<i4").tobytes())
         return content.digest()
-
-    def arrays(self, prefix: str = "") -> dict[str, Array]:
-        """Return the arrays by name, int32."""
-        return {f"{prefix}{name}": np.asarray(getattr(self, name), np.int32) for name in _ARRAYS}
-
-    @classmethod
-    def names(cls, prefix: str = "") -> tuple[str, ...]:
-        """Return the names that :meth:`arrays` gives."""
-        return tuple(f"{prefix}{name}" for name in _ARRAYS)
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, Array], prefix: str = "") -> "FactorizedTables":
-        """Make tables from what :meth:`arrays` gave.
-
-        Raises:
-            TablesError: An array is missing or not valid.
-        """
-        return cls(**taken(arrays, _ARRAYS, prefix))  # pyright: ignore[reportArgumentType]  # checked in __post_init__
-
-
-def keep_integers(owner: object, arrays: Mapping[str, tuple[int, int]], what: str) -> None:
-    """Make a frozen instance's arrays its own: int32, not writeable.
-
-    Args:
-        owner: Of the arrays, which may be hostile.
-        arrays: By name, the rank and the largest magnitude of each.
-        what: They are, for messages.
-
-    Raises:
-        TablesError: One is not of integers, or beyond that.
-    """
-    for name, (ndim, most) in arrays.items():
-        value = np.asarray(getattr(owner, name))
-        if value.ndim != ndim or value.dtype.kind not in "iu":
-            raise TablesError(f"{what}: {name} is no integer array of rank {ndim}.")
-        if value.size and (value.min() < -most or value.max() > most):
-            raise TablesError(f"{what}: {name} is beyond {most}.")
-        value = np.array(value, np.int32, order="C")
-        value.setflags(write=False)
-        object.__setattr__(owner, name, value)
-
-
-def integers_digest(head: bytes, owner: object, names: Iterable[str]) -> bytes:
-    """Return the SHA-256 of bytes and, after these, of an instance's arrays as int32."""
-    content = hashlib.sha256(head)
-    for name in names:
-        value = np.asarray(getattr(owner, name), "<i4")
-        content.update(np.array([value.ndim, *value.shape], "<i4").tobytes() + value.tobytes())
-    return content.digest()
-
-
-def taken(arrays: Mapping[str, Array], names: Iterable[str], prefix: str) -> dict[str, Array]:
-    """Return arrays by their names without a prefix.
-
-    Raises:
-        TablesError: One is missing.
-    """
-    try:
-        return {name: arrays[f"{prefix}{name}"] for name in names}
-    except KeyError as error:
-        raise TablesError(f"Entropy tables: {error} is missing.") from error

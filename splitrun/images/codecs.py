@@ -1,4 +1,4 @@
-"""The image codecs by name: for images, and for features laid out as images."""
+"""The registry of image codecs, for images and for features laid out as images."""
 
 from typing import Protocol
 
@@ -24,17 +24,17 @@ class ImageCodec(Protocol):
 
     @property
     def max_side(self) -> int:
-        """The longest side of an image that it codes, pixels."""
+        """Longest side of an image that it codes, pixels."""
         ...
 
     @property
     def qualities(self) -> range:
-        """What it can be asked for, in its own units, from the smallest files to the largest."""
+        """Qualities in the codec's own units, from the smallest files to the largest."""
         ...
 
     @property
     def lossless(self) -> bool:
-        """Pixels come back as they were."""
+        """Whether pixels come back as they were."""
         ...
 
     def available(self) -> str:
@@ -68,7 +68,7 @@ for _codec in (
     PillowCodec("webp", "WEBP", 16_383, check_webp),
     # libavif's limit.
     PillowCodec("avif", "AVIF", 1 << 15, check_avif),
-    # Its one quality is that of all it was given.
+    # Its one quality keeps all.
     PillowCodec("png", "PNG", 1 << 15, check_png, qualities=range(100, 101), lossless=True),
     HeicCodec(),
     BpgCodec(),
@@ -78,9 +78,9 @@ for _codec in (
 
 
 def codec_of(name: Setting, quality: Setting) -> ImageCodec:
-    """Return the codec of settings, which may come from a hostile manifest.
+    """Return an image codec by its settings, which may come from a hostile manifest.
 
-    It need not be available here.
+    The codec need not be available here.
 
     Raises:
         TablesError: There is no such codec, or it lacks that quality.

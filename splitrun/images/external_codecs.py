@@ -19,7 +19,7 @@ from PIL import Image
 from ..errors import BitstreamError, DependencyError, SplitzooError
 from .headers import check_bpg
 from .pillow_codecs import as_pixels, load, sides
-from .programs import Limits, ProgramError, find_program, read_output, run_program
+from .programs import ProgramError, ProgramLimits, find_program, read_output, run_program
 
 VTM_CONFIG_VARIABLE = "SPLITZOO_VTM_CONFIG"
 """Environment variable: the path of ``encoder_intra_vtm.cfg``."""
@@ -43,16 +43,16 @@ class TimeLimit:
     """How long a program may take.
 
     Attributes:
-        seconds: For any image.
-        seconds_per_megapixel: Beside that.
+        seconds: Time for any image.
+        seconds_per_megapixel: Further time by the size of the image.
     """
 
     seconds: float
     seconds_per_megapixel: float
 
-    def limits(self, height: int, width: int, *, decoding: bool = False) -> Limits:
+    def limits(self, height: int, width: int, *, decoding: bool = False) -> ProgramLimits:
         """Return a program's limits for an image."""
-        return Limits(
+        return ProgramLimits(
             seconds=self.seconds + self.seconds_per_megapixel * height * width / 1e6,
             # Four times the raw image, for files that grow and for what a program prints.
             file_bytes=12 * height * width + _SLACK_BYTES,
@@ -240,7 +240,7 @@ def _missing(*names: str) -> str:
 
 @contextmanager
 def _folder(name: str, *, decoding: bool = False) -> Iterator[Path]:
-    """Give a temporary folder for a program, and say what went wrong in it."""
+    """Open a temporary folder for a program, and raise what went wrong in it as our errors."""
     try:
         with tempfile.TemporaryDirectory(prefix="splitzoo-") as folder:
             yield Path(folder)

@@ -1,10 +1,9 @@
-"""The outer form of coded images, read before a decoder sees them: JPEG, WebP, PNG,
-BPG.
+"""Checks of JPEG, WebP, PNG and BPG files before a decoder sees them.
 
 A decoder allocates what an image's header claims, and spends time on each scan or frame that the
 image holds. So a payload must have the form in which the encoders here write it, one image in
-one pass, and claim the expected size. What passes costs a decoder no more than an image of that
-size does; whether its content is sound is for the decoder to say.
+one pass, and claim the expected size. A file that passes costs a decoder no more than an image of
+that size does; whether its content is sound is for the decoder to say.
 """
 
 import struct
@@ -19,7 +18,7 @@ _JPEG_BASELINE, _JPEG_SCAN = 0xC0, 0xDA
 
 
 def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a baseline JPEG of one scan, 8 bits, and this size.
+    """Check that data is a baseline JPEG of one scan, 8 bits, and this size.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -53,7 +52,7 @@ def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a single lossy WebP image of this size, without metadata.
+    """Check that data is a single lossy WebP image of this size, without metadata.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -72,7 +71,7 @@ def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_png(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but an 8-bit PNG image of this size that is not interlaced, without metadata.
+    """Check that data is an 8-bit PNG image of this size that is not interlaced, without metadata.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -97,7 +96,7 @@ def check_png(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_bpg(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a BPG image of 4:4:4 YCbCr, 8 bits, and this size, without extensions.
+    """Check that data is a BPG image of 4:4:4 YCbCr, 8 bits, and this size, without extensions.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -128,10 +127,10 @@ def _ue7(data: bytes, position: int) -> tuple[int, int]:
 
 
 def unpack(name: str, form: str, data: bytes, position: int) -> tuple[Any, ...]:
-    """Return the fields at a position, or refuse data that ends before them.
+    """Return the fields at a position.
 
     Raises:
-        BitstreamError: It does.
+        BitstreamError: The data ends before them.
     """
     try:
         return struct.unpack_from(form, data, position)
@@ -140,14 +139,14 @@ def unpack(name: str, form: str, data: bytes, position: int) -> tuple[Any, ...]:
 
 
 def other_form(name: str, what: str = "") -> BitstreamError:
-    """Return the error that a payload is no image as the encoder writes it."""
+    """Return the error for a payload that is no image as the encoder writes it."""
     if what:
         return BitstreamError(f"The payload's {name} image {what}.")
     return BitstreamError(f"The payload is no {name} image as this package writes it.")
 
 
 def check_size(name: str, claimed: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Compare height and width with those expected.
+    """Check height and width against those expected.
 
     Raises:
         BitstreamError: They differ.

@@ -1,10 +1,9 @@
-"""The outer form of AVIF and HEIC images, read before a decoder sees them.
+"""Checks of AVIF and HEIC files before a decoder sees them.
 
 Both are ISO base media files (ISO/IEC 14496-12) in the manner of HEIF (ISO/IEC 23008-12): nested
 boxes that describe items. The size stands twice, in the container and in the AV1 or HEVC data, and
-a decoder allocates the second before it can notice that they differ. As in
-:mod:`.image_headers`, what the encoders here write passes: one item, without transparency, grids,
-sequences or metadata.
+a decoder allocates the second before it can notice that they differ. As in ``headers``, files as
+the encoders here write them pass: one item, without transparency, grids, sequences or metadata.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ _HEIC_PROPERTIES = {b"ispe", b"pixi", b"colr", b"hvcC", b"clap"}
 _AV1_SEQUENCE, _AV1_DELIMITER, _AV1_FRAME = 1, 2, 6
 _HEVC_LAST_SLICE, _HEVC_SEQUENCE, _HEVC_SEI = 31, 33, (39, 40)
 _HEVC_FILL = 64
-"""Encoders fill an image up by less than this, pixels, to whole coding units or a least size."""
+"""Pixels by less than which encoders fill an image up, to whole coding units or a least size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class _Item:
     Attributes:
         size: Height and width that the container claims, pixels.
         configuration: Content of the codec's configuration box.
-        data: The coded image.
+        data: Coded image.
     """
 
     size: tuple[int, int]
@@ -37,7 +36,7 @@ class _Item:
 
 
 def check_avif(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but an AVIF file of one still image of this size.
+    """Check that data is an AVIF file of one still image of this size.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -56,7 +55,7 @@ def check_avif(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_heic(data: bytes, height: int, width: int, channels: int) -> None:
-    """Refuse all but a HEIC file of one HEVC image in one slice, of this size.
+    """Check that data is a HEIC file of one HEVC image in one slice, of this size.
 
     Raises:
         BitstreamError: It has another form or size.
@@ -90,11 +89,11 @@ def _only_item(
     """Take a file apart that holds one item, and nothing else.
 
     Args:
-        name: Of the format, for messages.
-        data: The file.
-        kind: That the item must have.
-        configuration: The property that holds the codec's configuration.
-        properties: That it may have.
+        name: Name of the format, for messages.
+        data: Content of the file.
+        kind: Type that the item must have.
+        configuration: Property that holds the codec's configuration.
+        properties: Properties that the item may have.
     """
     top = _boxes(name, data, 0, {b"ftyp", b"meta", b"mdat"})
     meta = _boxes(name, _part(name, top, b"meta"), 4, _META)

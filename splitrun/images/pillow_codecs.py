@@ -1,8 +1,8 @@
 """JPEG, WebP, AVIF and PNG of Pillow, and HEIC of pillow-heif, for pixels of one known size.
 
-Encoders are as their libraries set them, the quality apart: for equal pixels, JPEG and WebP files
-are those of ``Image.save(..., quality=quality)`` byte for byte. Files differ between versions of
-the libraries; what one has written, another reads.
+Encoders have their libraries' default settings, except for the quality: JPEG and WebP files are
+those of ``Image.save(..., quality=quality)``, byte for byte. Files differ between versions of the
+libraries; each reads what another wrote.
 """
 
 import importlib
@@ -22,9 +22,10 @@ from .headers import check_size
 from .heif_headers import check_heic
 
 Check = Callable[[bytes, int, int, int], None]
-"""Refuses data of another form than the encoder writes, or of other height, width, channels."""
+"""Function that raises for data of another form than the encoder writes, or of other height, width
+or channels."""
 
-# What Pillow's and libheif's readers raise at damaged data.
+# Exceptions that Pillow's and libheif's readers raise at damaged data.
 _DAMAGE = (
     EOFError,
     LookupError,
@@ -45,10 +46,10 @@ class PillowCodec:
     """A codec that Pillow has built in.
 
     Attributes:
-        name: In ``IMAGE_CODECS``.
-        format: As Pillow calls it.
-        max_side: Of the images that it codes, pixels.
-        check: Of what is to be decoded.
+        name: Key in ``IMAGE_CODECS``.
+        format: Pillow's name of the format.
+        max_side: Longest side of an image that it codes, pixels.
+        check: Check of data that is to be decoded.
     """
 
     name: str
@@ -112,7 +113,7 @@ class HeicCodec:
 
     def _library(self) -> Any:
         try:
-            # Not an import statement: the package is no dependency of what a board runs.
+            # Not an import statement: boards need not have the package.
             return importlib.import_module("pillow_heif")
         except ImportError as error:
             raise DependencyError(
@@ -198,17 +199,17 @@ def load(
     """Decode one image with one of Pillow's readers.
 
     Args:
-        name: Of the codec, for messages.
-        data: The coded image.
-        pillow_format: The only one to be read.
+        name: Name of the codec, for messages.
+        data: Coded image.
+        pillow_format: Format that it must have, as Pillow calls it.
         size: Height and width that the image must have.
-        channels: 3 or 1.
+        channels: Number of channels, 3 or 1.
 
     Returns:
         (height, width, 3) or (height, width) uint8.
 
     Raises:
-        BitstreamError: The data is damaged, of another format or size.
+        BitstreamError: The data is damaged, or has another format or size.
     """
     with _damage(name), Image.open(io.BytesIO(data), formats=[pillow_format]) as image:
         check_size(pillow_format, image.size[::-1], size)
@@ -216,7 +217,7 @@ def load(
 
 
 def as_pixels(image: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Return a decoded image's pixels, grey from colours or the reverse where need be.
+    """Return a decoded image's pixels; colours become grey, or the reverse, where need be.
 
     Raises:
         ValueError: It has another size or kind of pixels.

@@ -1,4 +1,4 @@
-"""Runs other programs: without a shell, within limits of time, output and memory."""
+"""Runs programs of external codecs: without a shell, within limits of time, output and memory."""
 
 import contextlib
 import os
@@ -17,21 +17,21 @@ except ImportError:  # Windows
     resource = None
 
 _LAST_WORDS = 300
-"""Characters of a program's output that an error repeats."""
+"""Number of characters of a program's output that an error repeats."""
 
 
 class ProgramError(Exception):
-    """A program that failed; the text says how."""
+    """A program failed; the text says how."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProgramLimits:
     """What a program may use.
 
     Attributes:
-        seconds: Of wall-clock time.
-        file_bytes: Size of each file that it writes. Held on Linux.
-        memory_bytes: Of address space; 0 for as much as there is. Held on Linux.
+        seconds: Wall-clock time.
+        file_bytes: Size of each file that it writes; enforced on Linux.
+        memory_bytes: Address space; 0 for as much as there is. Enforced on Linux.
     """
 
     seconds: float
@@ -50,15 +50,15 @@ def find_program(name: str, next_step: str) -> str:
     raise DependencyError(f"The program {name} is not on PATH.", next_step=next_step)
 
 
-def run_program(command: list[str], folder: Path, limits: Limits) -> None:
+def run_program(command: list[str], folder: Path, limits: ProgramLimits) -> None:
     """Run a program to its end.
 
     Where it takes too long, or the wait for it is interrupted, it is killed with what it started.
 
     Args:
-        command: The program's path and its arguments.
-        folder: Where it runs; its output goes into a file there.
-        limits: That it must keep.
+        command: Path of the program, and its arguments.
+        folder: Folder that it runs in; its output goes into a file there.
+        limits: Limits that it must keep.
 
     Raises:
         DependencyError: It could not be started.
@@ -81,7 +81,7 @@ def run_program(command: list[str], folder: Path, limits: Limits) -> None:
         raise ProgramError(f"{name} ended with code {code}" + (f", saying: {said}" if said else ""))
 
 
-def read_output(path: Path, limits: Limits) -> bytes:
+def read_output(path: Path, limits: ProgramLimits) -> bytes:
     """Return what a program wrote.
 
     Raises:
@@ -111,7 +111,7 @@ def _started(command: list[str], folder: Path, output: BinaryIO) -> "subprocess.
         ) from error
 
 
-def _limit(pid: int, limits: Limits) -> None:
+def _limit(pid: int, limits: ProgramLimits) -> None:
     if resource is None or not hasattr(resource, "prlimit"):
         return
     wanted = {

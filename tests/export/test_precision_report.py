@@ -110,9 +110,9 @@ def test_limits_that_make_no_sense_are_refused(changes) -> None:
 
 
 def test_values_with_a_range_of_their_own_may_all_differ_below_fp32() -> None:
-    assert limits_of("fp32", "quantised") == Limits()
-    assert limits_of("int8", "quantised").changed == 1.0
-    assert limits_of("int8", "factorized") == INT8
+    assert limits_of("fp32", quantised=True) == Limits()
+    assert limits_of("int8", quantised=True).changed == 1.0
+    assert limits_of("int8", quantised=False) == INT8
 
 
 # Images

@@ -12,24 +12,21 @@ from hypothesis.extra import numpy as numpy_strategies
 from rows_picked import rows_picked
 from strategies import INT32
 
-from splitrun.coding import Codec, FactorizedTables, load_coder, save_coder
-from splitrun.coding.coders import CODERS
-from splitrun.coding.context_models import ContextModels
-from splitrun.coding.context_tables import ContextTables
+from splitrun.coding import CODERS, Codec, FactorizedTables, load_coder, save_coder
+from splitrun.coding.context.skeleton import number_of_passes
+from splitrun.coding.context.sparse import SparseModels, SparsePlanes, SparseTables
 from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder
-from splitrun.coding.pyramid import passes_of, walk
-from splitrun.coding.quantised import ContextQuantisedCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder, ReluRange
 from splitrun.errors import BitstreamError, TablesError
-from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.dense import fit_dense
+from splitzoo.zoo.calibration.sparse import fit_sparse
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "context"
 MODEL_ID = b"test"
-KINDS = ("context", "hyperprior-context", "quantised-context", "quantised-relu")
+KINDS = ("context", "hyperprior-context", "quantised-relu")
 ENDS = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
-"""Of the live ranges of two channels: dead below −2, and above 3."""
+"""Ends of the ranges of two channels, which are clipped below −2 and above 3."""
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 19), st.integers(1, 19))
 WEIGHTS = st.integers(-600, 600) | st.integers(-(1 << 16), 1 << 16)
 
@@ -53,10 +50,10 @@ def tables(draw, channels, sides=0):
         cuts = draw(st.sets(st.integers(1, 65535), min_size=1, max_size=9))
         rows.append([0, *sorted(cuts), 65536])
     width = max(map(len, rows))
-    passes = passes_of(levels)
+    passes = number_of_passes(levels)
     draws = st.lists(WEIGHTS, min_size=8 * passes, max_size=8 * passes)
     weights = np.array(draw(draws), np.int32).reshape(passes, 4, 2, 1)
-    return ContextTables(
+    return SparseTables(
         weights=weights.repeat(channels, 3),
         side=np.array(draw(st.lists(st.integers(0, 999), min_size=sides, max_size=sides)), "i4"),
         side_weights=np.full((passes, channels), draw(st.integers(-300, 300)), np.int32),
@@ -111,19 +108,9 @@ def test_any_symbols_come_back_with_a_hyperprior(data, shape):
     assert rest.dtype == np.float32
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data(), SHAPES, st.integers(0, 255))
-def test_any_8_bit_values_come_back(data, shape, zero_point):
-    values = data.draw(numpy_strategies.arrays(np.uint8, shape))
-    sent = values, np.full((1, 1, 1), 0.5, np.float32), np.full((1, 1, 1), zero_point, np.int32)
-    coder = ContextQuantisedCoder(data.draw(tables(shape[0])))
-    for one, other in zip(coder.decode(coder.encode(*sent), *shape[1:]), sent, strict=True):
-        np.testing.assert_array_equal(one, other, strict=True)
-
-
 def test_both_sides_pick_the_same_rows_pass_by_pass(monkeypatch):
     symbols = clustered(0, 3, 21, 34)
-    models = ContextModels(fit_context(clustered(1, 8, 3, 21, 34), limit=15))
+    models = SparseModels(fit_sparse(clustered(1, 8, 3, 21, 34), limit=15))
     rows = rows_picked(monkeypatch, models, symbols)
     assert len(rows) == 10
     assert len(np.unique(np.concatenate(rows, axis=None))) > 10
@@ -132,50 +119,39 @@ def test_both_sides_pick_the_same_rows_pass_by_pass(monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (8, 8), (17, 30)])
 @pytest.mark.parametrize("levels", [0, 1, 3, 6])
 def test_each_place_is_coded_once_and_knows_neighbours_that_are(size, levels):
-    """Against the places themselves: the image in the docstring of ``pyramid``, counted out."""
-    image = np.random.default_rng(0).integers(-9, 9, (2, 1, *size)).astype(np.int32)
+    """Against the places themselves: the image in the docstring of ``skeleton``, counted out."""
+    symbols, off = np.random.default_rng(0).integers(-9, 9, (2, 1, 1, *size)).astype(np.int32)
+    image = np.stack((symbols, np.abs(off)))[:, 0, 0]
     coded = np.zeros(size, int)
-    near = {
-        0: [],
-        1: [[(-1, -1), (-1, 1), (1, -1), (1, 1)]],
-        2: [[(0, -1), (0, 1)], [(-1, 0), (1, 0)]],
-        3: [[(-1, 0), (1, 0)], [(0, -1), (0, 1)], [(-1, -1), (-1, 1), (1, -1), (1, 1)]],
-    }
-
-    def code(number, kinds, sites):
-        rows, columns = (np.arange(side)[one] for side, one in zip(size, sites, strict=True))
-        distance = 1 << (levels - 1 - (number - 1) // 3) if number else 0
-        neighbours = near[(number - 1) % 3 + 1 if number else 0]
-        assert len(kinds) == len(neighbours)
-        for kind, offsets in zip(kinds, neighbours, strict=True):
-            expected = [
-                sum(
-                    image[:, 0, row + distance * down, column + distance * right]
-                    for down, right in offsets
-                    if 0 <= row + distance * down < size[0]
-                    and 0 <= column + distance * right < size[1]
-                )
-                for row, column in itertools.product(rows, columns)
-            ]
-            expected = [one + np.zeros(2, np.int32) for one in expected]
-            np.testing.assert_array_equal(kind[:, 0].T, expected)
+    near = (
+        [[(-1, -1), (-1, 1), (1, -1), (1, 1)]],
+        [[(0, -1), (0, 1)], [(-1, 0), (1, 0)]],
+        [[(-1, 0), (1, 0)], [(0, -1), (0, 1)], [(-1, -1), (-1, 1), (1, -1), (1, 1)]],
+    )
+    planes = SparsePlanes(symbols.shape, levels, 9)
+    for step in planes.steps():
+        rows, columns = (np.arange(n)[s] for n, s in zip(size, step.at[1:], strict=True))
+        level, kind = divmod(step.number - 1, 3)
+        distance = 1 << (levels - 1 - level) if step.number else 0
+        neighbours = near[kind] if step.number else []
+        for sums, offsets in zip(step.known, neighbours, strict=True):
+            expected = []
             for row, column in itertools.product(rows, columns):
-                assert all(
-                    coded[row + distance * down, column + distance * right]
-                    for down, right in offsets
-                    if 0 <= row + distance * down < size[0]
-                    and 0 <= column + distance * right < size[1]
-                )
-        coded[sites] += 1
-        return image[:, :, sites[0], sites[1]]
-
-    walk(*size, levels, code)
+                places = [
+                    (row + distance * down, column + distance * right) for down, right in offsets
+                ]
+                inside = [(y, x) for y, x in places if 0 <= y < size[0] and 0 <= x < size[1]]
+                assert all(coded[place] for place in inside)
+                expected.append(sum((image[:, y, x] for y, x in inside), np.zeros(2, np.int32)))
+            np.testing.assert_array_equal(sums[:, 0, 0].T, expected)
+        coded[step.at[1:]] += 1
+        planes.put(step, step.of(symbols), step.of(off))
     assert np.all(coded == 1)
 
 
 def test_clusters_are_coded_in_fewer_bytes_and_near_the_ideal():
     fitted, others = clustered(2, 60, 4, 40, 40), clustered(3, 10, 4, 40, 40)
-    coder = ContextCoder(fit_context(fitted, limit=15))
+    coder = ContextCoder(fit_sparse(fitted, limit=15))
     plain = [np.unique(others[:, c], return_counts=True)[1] / others[:, c].size for c in range(4)]
     entropy = sum(-(share * np.log2(share)).sum() for share in plain) * 40 * 40 / 8
     sizes = [len(coder.encode(one)) for one in others]
@@ -186,7 +162,7 @@ def test_clusters_are_coded_in_fewer_bytes_and_near_the_ideal():
 
 
 def test_symbols_that_fitting_never_saw_are_escaped():
-    coder = ContextCoder(fit_context(np.zeros((8, 1, 9, 9), np.int32), limit=15))
+    coder = ContextCoder(fit_sparse(np.zeros((8, 1, 9, 9), np.int32), limit=15))
     symbols = np.zeros((1, 9, 9), np.int32)
     assert len(coder.encode(symbols)) <= 8
     symbols[0, 4, 4] = INT32.min
@@ -203,12 +179,11 @@ def coders():
     symbols, indexes = example()
     values = np.clip(symbols * 9, -100, 100)
     return {
-        "context": ContextCoder(fit_context(symbols, limit=15)),
+        "context": ContextCoder(fit_sparse(symbols, limit=15)),
         "hyperprior-context": ContextHyperpriorCoder(
-            fit_context(symbols[:, :, :3, :4], limit=15),
-            fit_context(symbols, limit=15, side=indexes, sides=7),
+            fit_sparse(symbols[:, :, :3, :4], limit=15),
+            fit_sparse(symbols, limit=15, side=indexes, sides=7),
         ),
-        "quantised-context": ContextQuantisedCoder(fit_context(values, limit=255)),
         "quantised-relu": ReluQuantisedCoder(fit_dense(values.clip(0)), ReluRange(ENDS)),
     }
 
@@ -238,12 +213,12 @@ def test_golden_streams_are_written_and_read_as_ever(request, kind):
         np.savez_compressed(path, stream=np.frombuffer(stream, np.uint8), **named, **coder.arrays())
     with np.load(path) as golden:
         coder = CODERS[kind].from_parts({}, golden)
-        tensors = tuple(golden[f"sent_{number}"] for number in range(coder.takes))
+        tensors = tuple(golden[f"sent_{number}"] for number in range(coder.num_inputs))
         stream = golden["stream"].tobytes()
     codec = Codec(coder, MODEL_ID, coder.shape(*tensors))
     assert codec.compress(*tensors) == stream
     decoded = codec.decompress(stream, hyper_of(tensors))
-    for one, other in zip(decoded, coder.received(*tensors), strict=False):
+    for one, other in zip(decoded, coder.decoded(*tensors), strict=False):
         np.testing.assert_array_equal(one, other, strict=True)
 
 
@@ -309,7 +284,6 @@ HOSTILE = {
     ("kind", "prefix"),
     [
         ("context", ""),
-        ("quantised-context", ""),
         ("hyperprior-context", "hyper_"),
         ("hyperprior-context", ""),
     ],
@@ -325,8 +299,3 @@ def test_hostile_tables_are_refused(tmp_path, kind, prefix):
         np.savez(tmp_path / "tables.npz", **arrays)
         with pytest.raises(TablesError, match="tables"):
             load_coder(kind, {}, tmp_path / "tables.npz")
-
-
-def test_the_id_covers_the_kind():
-    tables = coders()["context"].tables
-    assert ContextCoder(tables).digest() != ContextQuantisedCoder(tables).digest()

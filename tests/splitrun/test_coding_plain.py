@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from strategies import tables_and_symbols
 
-from splitrun.coding import CODERS, FactorizedCoder, ans, ans_engine, constriction_ans, plain_ans
+from splitrun.coding import CODERS, FactorizedCoder, ans, constriction_ans, plain_ans
 from splitrun.coding.ans import Stack
 from splitrun.coding.factorized import ContextCoder
 from splitrun.errors import BitstreamError
@@ -33,7 +33,7 @@ def both(act):
     outcomes = []
     for engine in (constriction_ans, plain_ans):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ans, "ENGINE", engine)
+            patch.setattr(ans, "BACKEND", engine)
             try:
                 outcomes.append(act())
             except BitstreamError as error:
@@ -42,7 +42,7 @@ def both(act):
 
 
 def test_here_the_engines_are_two():
-    assert ans_engine.ENGINE is constriction_ans
+    assert ans.BACKEND is constriction_ans
     assert (constriction_ans.NAME, plain_ans.NAME) == ("constriction", "plain Python coder")
 
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from splitrun.coding import Codec, load_coder, save_coder
-from splitrun.coding.coders import CODERS
+from splitrun.coding import CODERS, Codec, load_coder, save_coder
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.errors import BitstreamError, TablesError
 

@@ -14,9 +14,15 @@ from torch import nn
 
 from splitrun.coding import FactorizedTables, load_coder
 from splitrun.coding.ans import Stack
-from splitrun.coding.dense_models import MAX_SYMBOLS, DenseModels
-from splitrun.coding.dense_tables import GROUP, MAX_WEIGHT, DenseTables, features
-from splitrun.coding.neighbours import passes
+from splitrun.coding.context.dense import (
+    GROUP,
+    MAX_CONTEXT_VALUES,
+    MAX_WEIGHT,
+    DenseModels,
+    DenseTables,
+    features,
+    placed_passes,
+)
 from splitrun.coding.relu_range import ReluQuantisedCoder, ReluRange
 from splitrun.errors import BitstreamError, TablesError
 from splitzoo.zoo.bottlenecks.channel_reduction import layers, relu_range
@@ -92,7 +98,7 @@ def test_live_values_come_back_and_dead_ones_are_the_origin(data, shape, scale, 
     coder = ReluQuantisedCoder(data.draw(tables(shape[0])), ReluRange(ends))
     payload = coder.encode(*sent)
     decoded = coder.decode(payload, *shape[1:])
-    for one, other in zip(decoded, coder.received(*sent), strict=True):
+    for one, other in zip(decoded, coder.decoded(*sent), strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
     assert coder.encode(*decoded) == payload
     latent = (values.astype(np.float64) - zero_point) * np.float64(np.float32(scale))
@@ -119,7 +125,7 @@ def test_each_place_is_coded_once_and_its_taps_are_known_before(size, levels):
     outside = size[0] * size[1]
     known = np.zeros(outside + 1, bool)
     known[outside] = True
-    for one in passes(*size, levels, 2):
+    for one in placed_passes(*size, levels, 2):
         assert known[one.taps].all()
         assert not known[one.places].any()
         known[one.places] = True
@@ -127,7 +133,7 @@ def test_each_place_is_coded_once_and_its_taps_are_known_before(size, levels):
 
 
 def test_taps_are_the_nearest_known_places_and_zones_the_nearest_side():
-    last = passes(9, 11, 1, 2)[-1]
+    last = placed_passes(9, 11, 1, 2)[-1]
     place = list(last.places).index(3 * 11 + 4)
     rows, columns = np.divmod(last.taps[:, place], 11)
     offsets = {(int(y), int(x)) for y, x in zip(rows - 3, columns - 4, strict=True)}
@@ -136,7 +142,7 @@ def test_taps_are_the_nearest_known_places_and_zones_the_nearest_side():
     expected = {(y, x) for y, x in near if 0 < y * y + x * x <= 5 and (y % 2 or x % 2)}
     assert offsets == expected
     zones = np.zeros(99, int)
-    for one in passes(9, 11, 1, 2):
+    for one in placed_passes(9, 11, 1, 2):
         zones[one.places] = one.zones
     grid = zones.reshape(9, 11)
     assert grid[4, 5] == 0 and list(grid[:3, 5]) == [1, 2, 0]
@@ -203,7 +209,9 @@ def test_tables_are_fitted_to_the_smallest_latents(shape):
 
 def test_more_symbols_than_memory_is_for_are_refused():
     models = DenseModels(fit_dense(smooth(8, 8, 1)))
-    with pytest.raises(BitstreamError, match=f"1×4096×4096 values are more than the {MAX_SYMBOLS}"):
+    with pytest.raises(
+        BitstreamError, match=f"1×4096×4096 values are more than the {MAX_CONTEXT_VALUES}"
+    ):
         models.pop(Stack(b"\1"), (1, 1 << 12, 1 << 12))
     with pytest.raises(BitstreamError, match="without calibration"):
         models.push(Stack(), np.zeros((1, 1 << 12, 1 << 12), np.int32))
@@ -245,7 +253,7 @@ def test_hostile_tables_are_refused(tmp_path):
             arrays = coder.arrays()
             arrays[name] = change(arrays[name])
             np.savez(tmp_path / "tables.npz", **arrays)
-            with pytest.raises(TablesError, match=r"tables|Live range"):
+            with pytest.raises(TablesError, match=r"tables|ReLU range"):
                 load_coder("quantised-relu", {}, tmp_path / "tables.npz")
 
 
@@ -291,7 +299,7 @@ def test_payloads_that_no_encoder_writes_are_refused():
     for length in range(7):
         with pytest.raises(BitstreamError):
             coder.decode(payload[:length], 20, 24)
-    for distance, message in ((255, "beyond 8 bits"), (-1, "dead value")):
+    for distance, message in ((255, "beyond 8 bits"), (-1, "clipped value")):
         stack = Stack()
         DenseModels(coder.tables).push(stack, np.full((1, 20, 24), distance, np.int32))
         with pytest.raises(BitstreamError, match=message):
@@ -301,7 +309,7 @@ def test_payloads_that_no_encoder_writes_are_refused():
 @pytest.mark.parametrize("shape", [(2, 20, 24), (1, 1, 20, 24), (1, 20)])
 def test_other_shapes_than_a_quantisers_are_refused(shape):
     coder, sent = example(values=np.zeros(shape, np.uint8))
-    for method in (coder.encode, coder.received, coder.ideal_bits):
+    for method in (coder.encode, coder.decoded, coder.ideal_bits):
         with pytest.raises(TablesError, match="1 channels were expected"):
             method(*sent)
 
@@ -327,7 +335,7 @@ def test_the_decoder_computes_the_same_bit_for_bit(network):
     rng = np.random.default_rng(1)
     values = rng.integers(0, 256, (3, 33, 34)).astype(np.uint8)
     sent = values, np.full((1, 1, 1), 0.02, np.float32), np.full((1, 1, 1), 117, np.int32)
-    received, *_ = coder.received(*sent)
+    received, *_ = coder.decoded(*sent)
     assert 0.3 < np.mean(received != values) < 0.9
 
     def answer(one):

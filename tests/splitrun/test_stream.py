@@ -15,7 +15,7 @@ from splitrun.coding import (
     read_stream,
     write_stream,
 )
-from splitrun.coding.codec import MAX_SYMBOLS
+from splitrun.coding.stream import MAX_SYMBOLS
 from splitrun.errors import BitstreamError, SplitzooError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "factorized"

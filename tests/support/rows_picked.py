@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from splitrun.coding.ans import Stack
-from splitrun.coding.gaussian import ConditionalModels
+from splitrun.coding.ans import ConditionalModels, Stack
 
 
 def rows_picked(monkeypatch, models, symbols):

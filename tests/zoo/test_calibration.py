@@ -24,9 +24,9 @@ from splitzoo.cards.card import gather_facts, render_card
 from splitzoo.export.recording import record_run
 from splitzoo.profile.rate import model_rates
 from splitzoo.zoo.calibration import calibrate as calibrating
-from splitzoo.zoo.calibration.context import fit_context
 from splitzoo.zoo.calibration.record import Calibration
 from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
+from splitzoo.zoo.calibration.sparse import fit_sparse
 
 MODEL = zoo.DEFAULT_MODEL
 IMAGES = 24
@@ -120,7 +120,7 @@ def test_models_of_other_kinds_are_calibrated(name, images):
     assert done.record.payload_bytes["context coding"] < first
     image = model.spec.preprocessing.load(list_images(images)[0])
     tensors = (one[0] for one in model.wire_tensors(torch.from_numpy(image)))
-    sent = dict(zip(model.bottleneck.wire_names, model.codec.coder.received(*tensors), strict=True))
+    sent = dict(zip(model.bottleneck.wire_names, model.codec.coder.decoded(*tensors), strict=True))
     (stream,) = model.compress(torch.from_numpy(image))
     decoded = model.codec.decompress(stream, model.hyper_decode)
     for name, one in zip(model.bottleneck.edge_inputs, decoded, strict=True):
@@ -144,7 +144,7 @@ def test_a_calibrated_model_keeps_what_is_better(calibrated, images):
 
 def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, images, tmp_path):
     def worse(symbols, **_):
-        return fit_context(np.full_like(symbols, 9), limit=15)
+        return fit_sparse(np.full_like(symbols, 9), limit=15)
 
     monkeypatch.setattr(calibrating, "fit_context", worse)
     monkeypatch.setattr(calibrating, "tables_from_counts", lambda counts: flat(len(counts)))
@@ -253,7 +253,7 @@ def test_damaged_tables_are_refused(calibrated, tmp_path):
     st.integers(1, 255),
 )
 def test_tables_of_any_symbols_code_them(symbols, limit):
-    coder = ContextCoder(fit_context(symbols, limit=limit))
+    coder = ContextCoder(fit_sparse(symbols, limit=limit))
     for one in symbols:
         (decoded,) = coder.decode(coder.encode(one), *one.shape[1:])
         np.testing.assert_array_equal(decoded, one, strict=True)

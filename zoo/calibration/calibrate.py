@@ -1,4 +1,4 @@
-"""Calibrating a model: its symbols of images, codings of them, and the one that is kept."""
+"""Calibrating a model: fit several codings to its symbols of images, and keep the smallest."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,29 +6,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splitrun.coding.coder import Array, Coder
-from splitrun.coding.dense_models import MAX_SYMBOLS
-from splitrun.coding.dense_tables import MAX_CHANNELS
-from splitrun.coding.factorized import ContextCoder, FactorizedCoder
+from splitrun.coding import Coder, FactorizedCoder, FactorizedTables
+from splitrun.coding.coder import Array
+from splitrun.coding.context.dense import MAX_CHANNELS, MAX_CONTEXT_VALUES
+from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder
-from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import CalibrationError, ImageError
 from splitrun.signals import check_stopped
 
 from ...progress import SILENT, Progress
 from ..bottlenecks.channel_reduction import relu_range
 from ..split_model import SplitModel
-from .context import fit_context
 from .dense import fit_dense
 from .images import LEAST_IMAGES, MOST_IMAGES, check_enough, choose, parted
 from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
+from .sparse import fit_sparse
 
 _MOST_SYMBOLS = 1 << 25
 _MOST_VALUES = 1 << 23
-"""That are fitted to at once, to save memory: of 8-bit values, each is predicted from many."""
+"""Largest numbers of symbols, and of 8-bit values, that are fitted to at once, to save memory: each
+of the latter is predicted from many."""
 
 _LIMIT = 15
 _REACH = 1023
@@ -36,7 +36,7 @@ _REACH = 1023
 _PRESENT = "present tables"
 
 Tensors = tuple[Array, ...]
-"""What the device half gives for one image, each (C, h, w)."""
+"""Wire tensors of one image, each (C, h, w)."""
 
 
 def calibrate(
@@ -49,25 +49,25 @@ def calibrate(
 ) -> Calibration | None:
     """Fit a model's entropy tables to images, and give the model those that send fewest bytes.
 
-    Weights and answers stay as they are, bit for bit, and so do symbols, but for those of CR + BQ
-    of which the edge makes 0 (see ``coding.live``). Three quarters of the images are fitted
-    to; on the others, codings are compared: the learned tables; tables counted channel by channel;
-    tables that the symbols before pick (see ``coding.context_models``). One is kept only where it
-    sends less on average, and of no image 2% + 16 bytes more than the learned tables do.
+    Weights and outputs stay as they are, bit for bit. So do symbols, except for values of CR + BQ
+    that the edge's ReLU clips (see ``splitrun.coding.relu_range``). Three quarters of the images
+    are fitted to; on the others, codings are compared: the learned tables, tables counted channel
+    by channel, and context coding (see ``splitrun.coding.context``). A new one is kept only where
+    it sends less on average, and for no image 2% + 16 bytes more than the learned tables.
 
     Args:
-        model: To be calibrated, in place.
-        folder: Of images, like those that the model will see.
-        most: Images to use, drawn at random with a fixed seed.
-        command: For the record.
-        progress: Told of each image.
+        model: Model to calibrate, in place.
+        folder: Folder of images like those that the model will see.
+        most: Largest number of images to use, drawn at random with a fixed seed.
+        command: Command line, for the record.
+        progress: Progress, told of each image.
 
     Returns:
-        What the model has now; None where no new tables send less.
+        Calibration that the model has now; None where no new tables send less.
 
     Raises:
-        CalibrationError: There are fewer than 8 usable images, or the model's coder has
-            nothing to fit: codecs of images and autoregressive coders.
+        CalibrationError: There are fewer than 8 usable images, or the model's coder has no tables
+            to fit: image codecs and autoregressive coders.
         ImageError: The folder does not exist, or holds no image.
     """
     model.eval()
@@ -80,16 +80,15 @@ def calibrate(
             next_step="Models with a learned density or 8-bit values can be calibrated.",
         )
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
-    at_once = _MOST_VALUES if isinstance(learned, QuantisedCoder) else _MOST_SYMBOLS
+    at_once = _MOST_VALUES if learned.is_quantised else _MOST_SYMBOLS
     most = min(most, max(LEAST_IMAGES, at_once // symbols))
-    images = sent_tensors(model, folder, most=most, progress=progress)
-    fitted, held_out = parted(images)
+    fitted, held_out = parted(sent_tensors(model, folder, most=most, progress=progress))
     coders = codings(model, fitted)
     first = next(iter(coders))
     if model.calibration is not None:
         coders[_PRESENT] = model.calibration.coder()
     sizes = {
-        name: np.array([len(coder.encode(*one)) for one in held_out])
+        name: np.array([len(coder.encode(*tensors)) for tensors in held_out])
         for name, coder in coders.items()
     }
     fair = {name: size for name, size in sizes.items() if np.all(size <= 1.02 * sizes[first] + 16)}
@@ -111,7 +110,7 @@ def calibrate(
 
 
 def can_be_calibrated(model: SplitModel) -> bool:
-    """Say whether a model's coder has tables to fit."""
+    """Return whether a model's coder has tables to fit."""
     return type(model.bottleneck.entropy_coder()) in _MAKERS
 
 
@@ -119,21 +118,21 @@ def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
     """Fit every coding that a model's tensors can have.
 
     Args:
-        model: With a coder that has tables to fit.
-        images: What :func:`sent_tensors` gave.
+        model: Model whose coder has tables to fit.
+        images: Result of :func:`sent_tensors`.
 
     Returns:
-        Coders by name, the one that the model was trained with first.
+        Coders by name, first the one that the model was trained with.
     """
     learned = model.bottleneck.entropy_coder()
-    first = "raw values" if isinstance(learned, QuantisedCoder) else "learned tables"
+    first = "raw values" if learned.is_quantised else "learned tables"
     return {first: learned} | _MAKERS[type(learned)](images, model)
 
 
 def sent_tensors(
     model: SplitModel, folder: Path, *, most: int, progress: Progress = SILENT
 ) -> list[Tensors]:
-    """Run the device half: the wire tensors of each usable image, each (C, h, w).
+    """Run the device half, and return the wire tensors of each usable image.
 
     Raises:
         CalibrationError: There are fewer than 8.
@@ -153,18 +152,20 @@ def sent_tensors(
 
 
 def _factorized(images: list[Tensors], _model: SplitModel) -> dict[str, Coder]:
-    symbols = np.stack([one[0] for one in images])
-    channels = symbols.shape[1]
-    rows = np.broadcast_to(np.arange(channels)[:, None, None], symbols.shape)
+    symbols = np.stack([tensors[0] for tensors in images])
     return {
-        "counted tables": FactorizedCoder(_counted(symbols, rows, channels)),
-        "context coding": ContextCoder(fit_context(symbols, limit=_LIMIT)),
+        "counted tables": FactorizedCoder(_counted(symbols)),
+        "context coding": ContextCoder(fit_sparse(symbols, limit=_LIMIT)),
     }
 
 
-def _counted(symbols: Array, rows: Array, number: int) -> FactorizedTables:
+def _counted(symbols: Array, indexes: Array | None = None, scales: int = 0) -> FactorizedTables:
+    """Count symbols (N, C, h, w) by their scale indexes; without these, channel by channel."""
+    channels = symbols.shape[1]
+    rows = np.arange(channels)[:, None, None] if indexes is None else indexes
     reach = min(_REACH, max(1, int(np.abs(symbols.astype(np.int64)).max())))
-    return tables_from_counts(count_rows(symbols, rows, number, reach))
+    rows = np.broadcast_to(rows, symbols.shape)
+    return tables_from_counts(count_rows(symbols, rows, scales or channels, reach))
 
 
 def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
@@ -172,26 +173,23 @@ def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
     symbols, hyper_symbols, indexes = (np.stack(tensors) for tensors in zip(*images, strict=True))
     assert isinstance(learned, HyperpriorCoder)
     scales = learned.tables.channels
-    tables = fit_context(symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=scales)
-    channels = hyper_symbols.shape[1]
-    rows = np.broadcast_to(np.arange(channels)[:, None, None], hyper_symbols.shape)
-    counted = _counted(hyper_symbols, rows, channels), _counted(symbols, indexes, scales)
+    tables = fit_sparse(symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=scales)
+    counted = _counted(hyper_symbols), _counted(symbols, indexes, scales)
     return {
         "counted tables": HyperpriorCoder(*counted),
-        "context coding": ContextHyperpriorCoder(fit_context(hyper_symbols, limit=_LIMIT), tables),
+        "context coding": ContextHyperpriorCoder(fit_sparse(hyper_symbols, limit=_LIMIT), tables),
     }
 
 
 def _quantised(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
-    if images[0][0].size > MAX_SYMBOLS or images[0][0].shape[0] > MAX_CHANNELS:
+    if images[0][0].size > MAX_CONTEXT_VALUES or images[0][0].shape[0] > MAX_CHANNELS:
         return {}
-    live = relu_range(model.decoder.get_submodule("g_s"))
+    kept = relu_range(model.decoder.get_submodule("g_s"))
     distances = [
-        live.distances(values, live.origins(scale.item(), zero_point.item()))
+        kept.distances(values, kept.origins(scale.item(), zero_point.item()))
         for values, scale, zero_point in images
     ]
-    tables = fit_dense(np.stack(distances))
-    return {"context coding": ReluQuantisedCoder(tables, live)}
+    return {"context coding": ReluQuantisedCoder(fit_dense(np.stack(distances)), kept)}
 
 
 _MAKERS: dict[type, Callable[[list[Tensors], SplitModel], dict[str, Coder]]] = {

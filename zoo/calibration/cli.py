@@ -1,4 +1,4 @@
-"""``splitzoo zoo calibrate``."""
+"""The command ``splitzoo zoo calibrate``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 def calibrate(
     model: ModelArgument,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Of images like those that the model will see.")
+        Path,
+        typer.Option(metavar="DIR", help="Folder of images like those that the model will see."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write the model to.")
+    ],
     images: Annotated[
         int | None,
         typer.Option(
             min=8,
             max=1 << 16,
-            help="To use, as far as memory allows.",
+            help="Number of images to use, as far as memory allows.",
             show_default="384",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fit a model's entropy tables to images: fewer bytes, the same answers."""
+    """Fit a model's entropy tables to images: fewer bytes, the same outputs."""
     from splitrun.files import check_free
 
     from ..catalog import load, save
@@ -51,7 +54,7 @@ def calibrate(
     save(found, output)
     if done is None:
         console.data(None, lambda: None)
-        console.hint(f"No new tables send less; {output} has the best of those that it had.")
+        console.hint(f"No new tables send less; {output} holds the best of those that it had.")
         return
     console.data(done.record, lambda: show(console, str(output), done.record))
     console.hint(f"Next: splitzoo export split {output}")

@@ -1,4 +1,4 @@
-"""Images to calibrate with: which are taken, which are held out, and how few are too few."""
+"""Images to calibrate with: which are drawn, which are held out, and how few are too few."""
 
 import random
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ T = TypeVar("T")
 MOST_IMAGES = 384
 LEAST_IMAGES = 8
 _HELD_OUT = 4
-"""One image of so many is not fitted to."""
+"""Every how many images one is held out: not fitted to, but compared on."""
 
 
 def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
-    """Draw images from a folder, with a fixed seed, in an order that follows from nothing.
+    """Draw images from a folder at random, with a fixed seed, in random order.
 
     Raises:
         ImageError: The folder does not exist, or holds no image.
@@ -30,10 +30,10 @@ def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
 
 
 def check_enough(folder: Path, chosen: int, usable: int) -> None:
-    """Refuse a folder of which too few images can be read.
+    """Check that enough images of a folder can be read.
 
     Raises:
-        CalibrationError: It is one.
+        CalibrationError: There are too few.
     """
     if usable >= LEAST_IMAGES:
         return
@@ -49,5 +49,5 @@ def check_enough(folder: Path, chosen: int, usable: int) -> None:
 
 def parted(images: Sequence[T]) -> tuple[list[T], list[T]]:
     """Return the images that are fitted to, and those that are held out to compare on."""
-    fitted = [one for number, one in enumerate(images) if number % _HELD_OUT]
+    fitted = [image for number, image in enumerate(images) if number % _HELD_OUT]
     return fitted, list(images[::_HELD_OUT])

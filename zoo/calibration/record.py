@@ -1,4 +1,4 @@
-"""What calibration gave: a coder in parts, and what it saves. Imports no torch."""
+"""The result of calibration: a coder's arrays, and how they were fitted. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Self
@@ -8,13 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from splitrun.errors import TablesError
 
 if TYPE_CHECKING:
-    from splitrun.coding.coder import Array, Coder
+    from splitrun.coding import Coder
+    from splitrun.coding.coder import Array
 
-CALIBRATED = (
-    *("factorized", "context", "hyperprior", "hyperprior-context"),
-    "quantised-context",
-    "quantised-relu",
-)
+CALIBRATED = ("factorized", "context", "hyperprior", "hyperprior-context", "quantised-relu")
 """Kinds of coders that calibration makes."""
 
 
@@ -22,12 +19,12 @@ class CalibrationRecord(BaseModel):
     """How a coder was fitted, and what it saves on images that it was not fitted to.
 
     Attributes:
-        kind: Of the coder that was kept.
-        fitted: Images that it was fitted to.
-        held_out: Others, on which the codings were compared.
-        payload_bytes: Mean over these, by coding: as the model was trained, and others.
-        kept: The coding that was kept, a key of these.
-        command: That calibrated the model; empty where Python did.
+        kind: Kind of the coder that was kept.
+        fitted: Number of images that it was fitted to.
+        held_out: Number of other images, on which the codings were compared.
+        payload_bytes: Mean payload of these by coding, first of the model as it was trained.
+        kept: Coding that was kept, a key of ``payload_bytes``.
+        command: Command that calibrated the model; empty where Python did.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +51,7 @@ class CalibrationRecord(BaseModel):
 
     @property
     def after(self) -> float:
-        """Mean payload of what was kept."""
+        """Mean payload of the coding that was kept."""
         return self.payload_bytes[self.kept]
 
 
@@ -63,8 +60,8 @@ class Calibration:
     """A coder in place of the one that a model was trained with.
 
     Attributes:
-        arrays: Of the coder, by name.
-        record: How they were fitted.
+        arrays: Arrays of the coder, by name.
+        record: Record of how they were fitted.
     """
 
     arrays: "dict[str, Array]"
@@ -76,7 +73,7 @@ class Calibration:
         Raises:
             TablesError: The arrays are not valid.
         """
-        from splitrun.coding.coders import CODERS  # what reads configurations needs none of them
+        from splitrun.coding import CODERS  # whoever reads configurations needs none of them
 
         kind = CODERS[self.record.kind]
         if self.arrays.keys() != set(kind.array_names()):

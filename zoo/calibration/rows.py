@@ -1,4 +1,4 @@
-"""From counts of symbols to integer tables."""
+"""Integer tables from counts of symbols."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from splitrun.coding.tables import MAX_PRECISION, FactorizedTables
 
 _TOTAL = 1 << MAX_PRECISION
 _PSEUDO_COUNT = 2.0
-"""Symbols that each row is taken to have seen of a two-sided geometric distribution."""
+"""Number of symbols of a two-sided geometric distribution that each row starts with."""
 
 _NEGLIGIBLE = 0.25 / _TOTAL
 
@@ -18,10 +18,10 @@ def count_rows(
     """Count symbols by their rows.
 
     Args:
-        symbols: Of any shape.
-        rows: Of the same shape, each below ``number``.
-        number: Of the rows.
-        reach: Symbols beyond it are counted in the last column.
+        symbols: Symbols of any shape.
+        rows: Row of each, below ``number``.
+        number: Number of rows.
+        reach: Largest magnitude with a column of its own; others are counted in the last column.
 
     Returns:
         (number, 2 · reach + 2): from ``-reach`` to ``reach``, and those beyond.
@@ -36,13 +36,13 @@ def count_rows(
 def tables_from_counts(
     counts: NDArray[np.int64], spreads: NDArray[np.float64] | None = None
 ) -> FactorizedTables:
-    """Make tables from what :func:`count_rows` gave, smoothed.
+    """Make tables from counts, smoothed.
 
-    What a row has not seen has the probability of a two-sided geometric distribution of its mean
-    magnitude, and what lies beyond the row is escaped.
+    Symbols that a row has not seen get the probability of a two-sided geometric distribution of its
+    mean magnitude; those beyond the row are escaped.
 
     Args:
-        counts: (rows, 2 · reach + 2).
+        counts: Result of :func:`count_rows`, (rows, 2 · reach + 2).
         spreads: (rows,) mean magnitudes to start from, for rows that have seen little.
     """
     reach = counts.shape[1] // 2 - 1
