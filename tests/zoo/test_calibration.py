@@ -146,7 +146,7 @@ def test_learned_tables_stay_where_nothing_is_better(monkeypatch, splitzoo, imag
     def worse(symbols, **_):
         return fit_sparse(np.full_like(symbols, 9), limit=15)
 
-    monkeypatch.setattr(calibrating, "fit_context", worse)
+    monkeypatch.setattr(calibrating, "fit_sparse", worse)
     monkeypatch.setattr(calibrating, "tables_from_counts", lambda counts: flat(len(counts)))
     plain = zoo.save(static(), tmp_path / "plain")
     words = ("zoo", "calibrate", plain, "--data", images, "-o", tmp_path / "m")
