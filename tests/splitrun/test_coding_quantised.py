@@ -117,7 +117,7 @@ def test_a_payload_of_another_length_is_refused(change):
     ],
 )
 def test_hostile_settings_are_refused(parts):
-    with pytest.raises(TablesError, match="[Qq]uantised"):
+    with pytest.raises(TablesError, match=r"[Qq]uantised"):
         QuantisedCoder.from_parts(parts, {})
 
 

@@ -30,6 +30,7 @@ from splitzoo.zoo.calibration.sparse import fit_sparse
 
 MODEL = zoo.DEFAULT_MODEL
 IMAGES = 24
+PER_CHANNEL = ("weights", "side_weights")
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,12 @@ def test_damaged_tables_are_refused(calibrated, tmp_path):
     with pytest.raises(ModelFolderError, match="is none of"):
         zoo.load(folder)
     folder = damaged("of another kind")
-    change_config(folder, "calibration", "kind", value="quantised-context")
+    change_config(folder, "calibration", "kind", value="quantised-relu")
+    with pytest.raises(SplitzooError, match="other tables"):
+        zoo.load(folder)
+    folder = damaged("of fewer channels")
+    fewer = {f"calibrated.{name}": lambda array: array[..., 1:] for name in PER_CHANNEL}
+    change_tensors(folder, **fewer)
     with pytest.raises(ModelFolderError, match="not for what"):
         zoo.load(folder)
     folder = damaged("of another type")
