@@ -40,24 +40,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RandomWeights = Annotated[
     bool,
     typer.Option(
-        "--random-weights", help="Seeded random weights: for graphs and latency, not for answers."
+        "--random-weights",
+        help="Use seeded random weights: for graphs and latency, not for answers.",
     ),
 ]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Run a bundle's graphs though they can hold code: PyTorch's formats."
+        "--trust", help="Run graphs that can hold code (PyTorch's formats) from this bundle."
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the random weights. [default: 0]")
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Seed for random weights. [default: 0]")
 ]
 
 
 def command_line() -> str:
     """Return the command that was given, for records that others read.
 
-    Of absolute paths, the last name alone is told: the others are this machine's affair.
+    Absolute paths are cut to their last name: the rest is this machine's affair.
     """
 
     def told(word: str) -> str:

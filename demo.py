@@ -37,14 +37,14 @@ def demo(
     """Go through everything once with the default model: load, split, run, compare, profile."""
     from splitrun.files import check_free, new_folder
 
-    from .zoo.catalog import DEFAULT_MODEL, load
+    from .zoo.resolve import DEFAULT_MODEL, ModelSource
 
     console = Console()
     used_seed = seed_of(random_weights, seed)
     check_free(output)
     with console.progress() as progress:
         progress.step(f"loading {DEFAULT_MODEL}")
-        model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
+        model = ModelSource.of().load(seed=used_seed)
 
         from . import export
         from .cards.card import build_card

@@ -24,28 +24,30 @@ def read_document(
     """Read a document and hold it to its model.
 
     Args:
-        model: Of the document.
-        path: Of the file.
-        what: The document's name, for messages.
-        version_field: That holds the document's version.
-        supported: The newest version that is understood.
-        limit_bytes: Beyond which the file is not read.
-        error: Raised for whatever is wrong; takes a message and ``next_step``.
+        model: Pydantic model of the document.
+        path: Path of the file.
+        what: Name of the document, for messages.
+        version_field: Field that holds the document's version.
+        supported: Version that is read; no other is.
+        limit_bytes: Size in bytes beyond which the file is not read.
+        error: Error to raise for whatever is wrong; it takes a message and ``next_step``.
         next_step: What to do about a missing or damaged document.
 
     Raises:
-        SplitzooError: As ``error``: the file is missing, too large, newer or damaged.
+        SplitzooError: As ``error``, where the document is missing, too large, of another
+            version, or damaged.
     """
     try:
         if path.stat().st_size > limit_bytes:
             raise error(f"{path} is larger than {limit_bytes >> 20} MiB.", next_step=next_step)
         text = path.read_text(encoding="utf-8")
         version = TypeAdapter(dict[str, Any]).validate_json(text).get(version_field)
-        if isinstance(version, int) and version > supported:
+        if isinstance(version, int) and version != supported:
+            newer = version > supported
             raise error(
                 f"{path} is no {what} that this splitzoo reads: it has {version_field} {version}, "
-                f"and this reads up to {supported}.",
-                next_step="pip install --upgrade splitzoo",
+                f"and this reads {version_field} {supported}.",
+                next_step="pip install --upgrade splitzoo" if newer else next_step,
             )
         return model.model_validate_json(text)
     except ValidationError as invalid:

@@ -12,9 +12,9 @@ from .console import Console
 def push(
     model: Annotated[
         str,
-        typer.Argument(metavar="NAME_OR_FOLDER", help="A saved model's folder, or a name to copy."),
+        typer.Argument(metavar="NAME_OR_FOLDER", help="A saved model's folder, or a name."),
     ],
-    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="On the Hub.")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub.")],
     private: Annotated[
         bool,
         typer.Option(
@@ -22,25 +22,28 @@ def push(
             help="Make the repository private; one that exists must be private already.",
         ),
     ] = False,
-    message: Annotated[str | None, typer.Option("-m", "--message", help="Of the commit.")] = None,
+    message: Annotated[
+        str | None, typer.Option("-m", "--message", help="Message of the commit.")
+    ] = None,
     token: Annotated[
         str | None,
-        typer.Option(help="Of the Hub.", show_default="the one that `hf auth login` stored"),
+        typer.Option(help="Token for the Hub.", show_default="the one that `hf auth login` stored"),
     ] = None,
 ) -> None:
     """Publish a model on the Hub: weights, config and card in one commit."""
     from .cards.card import build_card
-    from .zoo.catalog import load, save
+    from .zoo.catalog import save
     from .zoo.config import read_config
     from .zoo.hub_push import CARD_NAME, push_model
-    from .zoo.source import Source
+    from .zoo.resolve import ModelSource
 
     console = Console()
     with console.progress() as progress, tempfile.TemporaryDirectory() as temporary:
-        folder = Source.of(model).folder
+        source = ModelSource.of(model)
+        folder = source.folder or source.bundle
         if folder is None:
             progress.step(f"loading {model}")
-            folder = save(load(model), Path(temporary) / "model")
+            folder = save(source.load(), Path(temporary) / "model")
         read_config(folder)
         card = folder / CARD_NAME
         if not card.is_file():

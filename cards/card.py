@@ -19,12 +19,11 @@ from ..export.readme import target_words
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
-from ..zoo.catalog import DEFAULT_MODEL, get_spec, is_assembled
 from ..zoo.config import ModelConfig, read_config
 from ..zoo.hub_push import CARD_NAME, FIGURES, IMAGE_NAME
 from ..zoo.metrics import NAMES
 from ..zoo.packaged import packaged_folder
-from ..zoo.source import as_folder
+from ..zoo.resolve import ModelSource, is_assembled
 from ..zoo.spec import ModelSpec
 from ..zoo.train.recipe import stages_of
 from .diagram import draw_split
@@ -135,11 +134,12 @@ def gather_facts(
         BundleError: The bundle cannot be read.
         UnknownNameError: No model has that name.
     """
+    source = ModelSource.of(model) if model else None
     manifest = open_bundle(bundle).manifest if bundle else None
     report = read_report(profile) if profile else None
     evaluated = read_accuracy(accuracy) if accuracy else None
     specs = {
-        "the model": get_spec(model) if model else None,
+        "the model": source.spec() if source else None,
         "the bundle": spec_of(manifest) if manifest else None,
         "the profile": report.spec if report else None,
         "the accuracy report": evaluated.spec if evaluated else None,
@@ -160,11 +160,8 @@ def gather_facts(
             f"The profile is of other weights ({report.model_id}) than the accuracy report "
             f"({evaluated.model_id})."
         )
-    spec = next(iter(named.values()), None) or get_spec(DEFAULT_MODEL)
-    folder = as_folder(model) if model else None
-    config = read_config(folder) if folder else None
-    if config is None:
-        config = _packaged_config(spec)
+    spec = next(iter(named.values()), None) or ModelSource.of().spec()
+    config = source.config() if source and source.folder else _packaged_config(spec)
     figures = [tradeoff / f"{name}.png" for name in FIGURES] if tradeoff else []
     if missing := [one for one in figures if not one.is_file()]:
         raise ReportError(

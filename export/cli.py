@@ -90,16 +90,16 @@ def split(
     """Cut a model in two graphs, hold both against PyTorch, and write a bundle."""
     from splitrun.files import check_free
 
-    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
+    from ..zoo.resolve import ModelSource
     from .options import ExportOptions
     from .targets import TARGETS
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
-    model = model or DEFAULT_MODEL
+    source = ModelSource.of(model)
     chosen = TARGETS.get(target)
     chosen.halves(edge, aot=aot)
-    folder = output or Path(f"{get_spec(model).name}-{target}")
+    folder = output or Path(f"{source.spec().name}-{target}")
     check_free(folder)
     kept = KEPT
     if keep_fp32 is not None:
@@ -116,10 +116,10 @@ def split(
         "accept": accept,
     }
     # Known before the weights are: those of a detector are hundreds of megabytes.
-    ExportOptions(**options).check_possible(get_spec(model))
+    ExportOptions(**options).check_possible(source.spec())
     with console.progress() as progress:
         progress.step("loading")
-        built = load(model, pretrained=used_seed is None, seed=used_seed or 0)
+        built = source.load(seed=used_seed)
         from .. import export
         from .manifest import calibration_of
 

@@ -54,23 +54,19 @@ def encoder(
     json: Json = False,
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, bytes per image."""
-    from splitrun.bundle import MANIFEST_NAME
     from splitrun.preprocessing import list_images
 
-    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
-    from ..zoo.source import as_folder
+    from ..zoo.resolve import ModelSource
     from .report import check_kind
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     DEVICES.get(device)
-    model = model or DEFAULT_MODEL
-    folder = as_folder(model)
-    is_bundle = folder is not None and (folder / MANIFEST_NAME).is_file()
-    if is_bundle and random_weights:
+    source = ModelSource.of(model)
+    if source.bundle and random_weights:
         raise typer.BadParameter("a bundle has its own weights.", param_hint="--random-weights")
-    if not is_bundle:
-        get_spec(model)
+    if not source.bundle:
+        source.spec()
     if output:
         check_kind(output)
     options = {
@@ -84,11 +80,11 @@ def encoder(
         progress.step("loading")
         from .encoder import profile_bundle, profile_model
 
-        if is_bundle and folder is not None:
+        if source.bundle:
             progress.step("measuring the bundle")
-            report = profile_bundle(folder, **options, trust=trust, progress=progress)
+            report = profile_bundle(source.bundle, **options, trust=trust, progress=progress)
         else:
-            loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
+            loaded = source.load(seed=used_seed)
             progress.step("measuring the model")
             report = profile_model(loaded, **options, progress=progress)
         if output:
@@ -213,36 +209,31 @@ def accuracy(
 
     Begun again with the same -o, an evaluation that was interrupted goes on.
     """
-    from splitrun.bundle import MANIFEST_NAME
-
-    from ..zoo.catalog import DEFAULT_MODEL, get_spec, load
     from ..zoo.datasets import read_dataset
     from ..zoo.labels import labels_of
-    from ..zoo.source import as_folder
+    from ..zoo.resolve import ModelSource
     from .accuracy_report import check_table, save_images
     from .report import check_kind
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
-    model = model or DEFAULT_MODEL
+    source = ModelSource.of(model)
     outputs = output or []
     for path in outputs:
         check_kind(path) if path.suffix == ".json" else check_table(path)
-    folder = as_folder(model)
-    is_bundle = folder is not None and (folder / MANIFEST_NAME).is_file()
-    if is_bundle and (random_weights or predictions):
+    if source.bundle and (random_weights or predictions):
         raise typer.BadParameter("a bundle has its own weights, and gives its own answers.")
-    if not is_bundle:
-        get_spec(model)
+    if not source.bundle:
+        source.spec()
     with console.progress() as progress:
         progress.step("loading")
         from .accuracy import evaluate
         from .subjects import BundleSubject, ModelSubject, PredictionsSubject, Subject
 
-        if is_bundle and folder is not None:
-            subject: Subject = BundleSubject(folder, threads, trust=trust)
+        if source.bundle:
+            subject: Subject = BundleSubject(source.bundle, threads, trust=trust)
         else:
-            loaded = load(model, pretrained=used_seed is None, seed=used_seed or 0)
+            loaded = source.load(seed=used_seed)
             if predictions is None:
                 subject = ModelSubject(loaded)
             else:
@@ -391,16 +382,15 @@ def bits(
     """Map where in an image the bits go, and where an input codec's would."""
     from splitrun.files import check_free, new_folder
 
-    from ..zoo.catalog import load
+    from ..zoo.resolve import ModelSource
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     check_free(output)
     with console.progress() as progress:
         progress.step("loading")
-        weights = {"pretrained": used_seed is None, "seed": used_seed or 0}
-        ours = load(model, **weights)
-        theirs = load(against, **weights) if against else None
+        ours = ModelSource.of(model).load(seed=used_seed)
+        theirs = ModelSource.of(against).load(seed=used_seed) if against else None
         from splitrun.preprocessing import read_rgb
 
         from .bit_maps import draw_bit_maps, map_bits

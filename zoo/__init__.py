@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from .calibration.calibrate import calibrate
     from .catalog import (
-        DEFAULT_MODEL,
         build,
         fetch,
         get_spec,
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
         load,
         save,
     )
+    from .resolve import DEFAULT_MODEL, ModelSource
     from .spec import ModelSpec
     from .split_model import SplitModel
 
 _HOME = {
-    "DEFAULT_MODEL": ".catalog",
+    "DEFAULT_MODEL": ".resolve",
     "build": ".catalog",
     "calibrate": ".calibration.calibrate",
     "fetch": ".catalog",
@@ -37,6 +37,7 @@ _HOME = {
     "list_models": ".catalog",
     "load": ".catalog",
     "save": ".catalog",
+    "ModelSource": ".resolve",
     "ModelSpec": ".spec",
     "Preprocessing": "splitrun.preprocessing",
     "SplitModel": ".split_model",
@@ -44,6 +45,7 @@ _HOME = {
 
 __all__ = [
     "DEFAULT_MODEL",
+    "ModelSource",
     "ModelSpec",
     "Preprocessing",
     "SplitModel",

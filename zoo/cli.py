@@ -8,14 +8,14 @@ import typer
 
 from ..console import Console, Json, ModelArgument
 from .calibration.cli import calibrate
-from .kinds import Method, Task
+from .spec import Method, Task
 from .train.cli import recipe, train
 
 app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")
 
 Token = Annotated[
     str | None,
-    typer.Option(help="Of the Hub.", show_default="the one that `hf auth login` stored"),
+    typer.Option(help="Token for the Hub.", show_default="the one that `hf auth login` stored"),
 ]
 
 
@@ -28,23 +28,27 @@ def _finite(beta: float | None) -> float | None:
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
-    task: Annotated[Task | None, typer.Option(help="Keep the models of this task.")] = None,
-    method: Annotated[Method | None, typer.Option(help="Keep the models of this method.")] = None,
+    task: Annotated[Task | None, typer.Option(help="Task of the models.")] = None,
+    method: Annotated[Method | None, typer.Option(help="Method of the models.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Part of a backbone's name.")] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the rate in training.", callback=_finite)
+        float | None,
+        typer.Option(help="Weight β of the rate in training.", callback=_finite),
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only models whose weights lie on this machine.")
+        bool,
+        typer.Option("--pretrained", help="List models whose weights are on this machine."),
     ] = False,
     json: Json = False,
 ) -> None:
     """List the registered models."""
-    from .catalog import DEFAULT_MODEL, get_spec, list_models
+    from .catalog import list_models
+    from .models import find_spec
+    from .resolve import DEFAULT_MODEL
 
     console = Console(json)
     specs = [
-        get_spec(name)
+        find_spec(name)
         for name in list_models(
             pattern,
             task=task,
@@ -68,48 +72,34 @@ def list_(
 
 @app.command()
 def show(model: ModelArgument, json: Json = False) -> None:
-    """Print what a model is: its parts, where it is cut, what crosses the link, training."""
-    from .catalog import get_spec
+    """Show what a model is: its parts, where it is cut, what is sent, how it is trained."""
     from .description import describe
+    from .resolve import ModelSource
     from .train.recipe import stages_of
 
     console = Console(json)
     with console.progress() as progress:
         progress.step("building")
-        described = describe(get_spec(model))
+        described = describe(ModelSource.of(model).spec())
 
     def table() -> None:
         spec = described.spec
         bottleneck = spec.bottleneck
-        cut = f"after {spec.cut}" if spec.cut else "in front of it"
-        rows = [
-            ("task", spec.task),
-            ("method", f"{spec.method}, {bottleneck.kind} bottleneck, {spec.strength}"),
-            ("backbone", f"{spec.backbone}, cut {cut}"),
-            ("input", f"{_by(spec.input_shape)} float32"),
-            ("preprocessing", spec.preprocessing.summary()),
-            ("on the device", f"{bottleneck.device}; {described.device_parameters:,} parameters"),
-            *(
-                ("on the wire" if number == 0 else "", f"{one.name} {_by(one.shape)} {one.dtype}")
-                for number, one in enumerate(described.wire)
-            ),
-            (
-                "on the edge",
-                f"{bottleneck.edge + ', ' if bottleneck.edge else ''}{spec.backbone}"
-                f"{' ' + cut if spec.cut else ''}; {described.edge_parameters:,} parameters",
-            ),
-            ("data set", f"{spec.dataset}, {spec.num_classes} classes"),
-            *(
-                (
-                    f"training stage {number}",
-                    f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.learning}, rate "
-                    f"{stage.optimizer.learning_rate:g}: {stage.objective}",
-                )
-                for number, stage in enumerate(stages_of(spec.name), 1)
-            ),
-            ("in sc2-benchmark", spec.reference or "—"),
-        ]
-        console.table(spec.name, ("", ""), rows)
+        cut = f" after {spec.cut}" if spec.cut else ""
+        edge = f"{bottleneck.edge}, " if bottleneck.edge else ""
+        rows = spec.summary() | {
+            "on the device": f"{bottleneck.device}; {described.device_parameters:,} parameters",
+            "on the edge": f"{edge}{spec.backbone}{cut}; {described.edge_parameters:,} parameters",
+        }
+        rows |= {
+            f"training stage {number}": (
+                f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.learning}, rate "
+                f"{stage.optimizer.learning_rate:g}: {stage.objective}"
+            )
+            for number, stage in enumerate(stages_of(spec.name), 1)
+        }
+        rows["in sc2-benchmark"] = spec.reference or "—"
+        console.table(spec.name, ("", ""), list(rows.items()))
 
     console.data(described, table)
 
@@ -117,46 +107,48 @@ def show(model: ModelArgument, json: Json = False) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision.")
+        str,
+        typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision."),
     ],
     cache_dir: Annotated[
-        Path | None, typer.Option(help="Of the Hub's files.", show_default="huggingface-hub's own")
+        Path | None,
+        typer.Option(help="Folder for the Hub's files.", show_default="huggingface-hub's"),
     ] = None,
     token: Token = None,
 ) -> None:
-    """Fetch a model's weights from the Hub, so that it loads without a network."""
-    from .catalog import fetch, get_spec, is_assembled, load
-    from .source import Source
+    """Download a model's weights, so that it loads without a network."""
+    from .resolve import ModelSource
 
     console = Console()
-    name = Source.of(model).name
-    if name is not None and is_assembled(get_spec(name)):
-        with console.progress() as progress:
-            progress.step("fetching the published parts")
-            load(name, cache_dir=cache_dir)
-        console.hint(f"{name} is made of published parts; they are in their libraries' caches.")
-        if cache_dir is not None:
-            console.hint("The files of torchvision and CompressAI, if any, are torch.hub's.")
-        if token is not None:
-            console.hint("Published parts need no token; --token was not used.")
+    source = ModelSource.of(model, cache_dir=cache_dir, token=token)
+    if not source.is_assembled:
+        folder = source.fetch()
+        console.print(str(folder))
+        console.hint(f"Next: splitzoo export split {model}")
         return
-    folder = fetch(model, cache_dir=cache_dir, token=token)
-    console.print(str(folder))
-    console.hint(f"Next: splitzoo export split {model}")
+    with console.progress() as progress:
+        progress.step("fetching the published parts")
+        source.load()
+    console.hint(f"{model} is made of published parts; they are in their libraries' caches.")
+    if cache_dir is not None:
+        console.hint("The files of torchvision and CompressAI, if any, are where torch.hub's are.")
+    if token is not None:
+        console.hint("Published parts need no token; --token was not used.")
 
 
 @app.command()
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A .pt file of sc2-benchmark, or a folder.")
+        Path,
+        typer.Argument(metavar="CKPT", help="A .pt file of sc2-benchmark, or a folder with --all."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     name: Annotated[
         str | None,
-        typer.Option(help="Of the model.", show_default="what the file's name says"),
+        typer.Option(help="Name of the model.", show_default="what the file's name says"),
     ] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="Convert every checkpoint below the folder CKPT.")
+        bool, typer.Option("--all", help="Convert every checkpoint in the folder CKPT and below.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -169,7 +161,3 @@ def convert(
 app.command()(calibrate)
 app.command()(recipe)
 app.command()(train)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

@@ -1,9 +1,14 @@
-"""``config.json`` of a saved model. Imports no torch, so that a download is judged quickly."""
+"""``config.json`` of a saved model. Imports no torch, so that a download is checked quickly.
+
+One format version is read: the present one.
+"""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from splitrun.bundle import MANIFEST_NAME
 from splitrun.errors import ModelFolderError
 
 from .. import __version__
@@ -12,11 +17,10 @@ from .calibration.record import CalibrationRecord
 from .spec import ModelSpec
 from .train.record import TrainingRecord
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
-_BUNDLE_FILE = "manifest.json"
 
 
 class ModelConfig(BaseModel):
@@ -24,17 +28,19 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format_version: int = Field(default=FORMAT_VERSION, ge=2)
+    format_version: Literal[5] = FORMAT_VERSION
     library_name: str = "splitzoo"
     library_version: str = __version__
     spec: ModelSpec
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     random_seed: int | None = Field(
-        default=None, ge=0, description="of the weights, where they are random and not trained"
+        default=None,
+        ge=0,
+        description="seed for the weights, where they are random and not trained",
     )
-    origin: str = Field(default="", description="where the weights were before, in words")
+    origin: str = Field(default="", description="where the weights came from, in words")
     training: TrainingRecord | None = Field(
-        default=None, description="how they were trained, where that was done here"
+        default=None, description="how the weights were trained, where splitzoo did that"
     )
     calibration: CalibrationRecord | None = Field(
         default=None, description="how the entropy tables were fitted to images, if they were"
@@ -49,7 +55,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
-        if (folder / _BUNDLE_FILE).is_file():
+        if (folder / MANIFEST_NAME).is_file():
             raise ModelFolderError(
                 f"{folder} is a bundle, not a saved model: it has no {CONFIG_NAME}.",
                 next_step=f"Commands that take bundles: splitzoo export verify {folder}, splitzoo "
@@ -67,4 +73,5 @@ def read_config(folder: Path) -> ModelConfig:
         supported=FORMAT_VERSION,
         limit_bytes=MAX_CONFIG_BYTES,
         error=ModelFolderError,
+        next_step="Copy or save the model's folder again.",
     )

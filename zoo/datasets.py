@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from splitrun.errors import DatasetError, DependencyError
 from splitrun.preprocessing import IMAGE_SUFFIXES
 
-from .kinds import Task
+from .spec import Task
 
 Split = Literal["train", "val"]
 _WNIDS = "imagenet-1k"

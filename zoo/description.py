@@ -29,12 +29,9 @@ def describe(spec: ModelSpec) -> Description:
     Raises:
         SpecError: Nothing can be built from this spec.
     """
-    import torch
+    from .parts import build_model, building, check_fit
 
-    from .catalog import building
-    from .parts import build_model, check_fit
-
-    with building(spec), torch.random.fork_rng(devices=[]):
+    with building(spec):
         model = build_model(spec).eval()
         check_fit(model)
     return Description(

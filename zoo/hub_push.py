@@ -43,7 +43,6 @@ def push_model(
         ModelFolderError: The folder holds no model that can be loaded; no request was made.
         HubError: The Hub refused, or cannot be reached.
     """
-    from .catalog import build
     from .config import CONFIG_NAME, WEIGHTS_NAME
     from .store import load_folder
 
@@ -53,7 +52,7 @@ def push_model(
             "Models are pushed to the main branch.", next_step=f"Name just {repo.repo_id}"
         )
     token = checked_token(token)
-    name = load_folder(folder, build).spec.name
+    name = load_folder(folder).spec.name
     files = {file: folder / file for file in (CONFIG_NAME, WEIGHTS_NAME)}
     files |= _card_files(folder if card is None else Path(card), wanted=card is not None)
     with hub_calls(repo, folder, pushing=True):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from splitrun.errors import DependencyError
 
 from .datasets import Boxes
-from .kinds import Task
+from .spec import Task
 
 TOP = 5
 UNLABELLED = 255

@@ -6,15 +6,16 @@
     task              ─► tail                        decoder = g_s, then tail
 """
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 
-from splitrun.errors import SpecError
+from splitrun.errors import SpecError, UnknownNameError
 
 from . import bottleneck_specs as specs
 from .backbones import build_head, build_tail
@@ -98,6 +99,31 @@ def _tail(spec: ModelSpec) -> nn.Module:
 
         return SegmentationTail(*arguments)
     return build_tail(*arguments)
+
+
+def build(spec: ModelSpec, *, seed: int = 0) -> SplitModel:
+    """Build a model with seeded random weights; see :func:`splitzoo.zoo.build`."""
+    with building(spec):
+        torch.default_generator.manual_seed(seed)
+        model = build_model(spec).eval()
+        check_fit(model)
+        model.update()
+    model.random_seed = seed
+    return model
+
+
+@contextlib.contextmanager
+def building(spec: ModelSpec) -> Iterator[None]:
+    """Keep torch's random state, and turn what specs that make no sense raise into SpecError."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    except UnknownNameError as error:
+        raise SpecError(
+            f"{spec.name} cannot be built: {error.message}", next_step=error.next_step
+        ) from error
+    except (RuntimeError, ValueError, AttributeError, TypeError, OSError) as error:
+        raise SpecError(f"{spec.name} cannot be built: {error}") from error
 
 
 def build_model(spec: ModelSpec) -> SplitModel:

@@ -1,6 +1,7 @@
 """What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
-from typing import Annotated, Any, Self
+import textwrap
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,9 +15,18 @@ from .bottleneck_specs import (
     Part,
     WireTensor,
 )
-from .kinds import TASKS, Method, Task
 
-__all__ = ["TASKS", "Method", "ModelSpec", "Task"]
+Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
+TASKS: tuple[Task, ...] = ("image-classification", "object-detection", "semantic-segmentation")
+
+Method = Literal[
+    "entropic-student",
+    "end-to-end",
+    "channel-reduction",
+    "fine-tuning",
+    "feature-compression",
+    "input-compression",
+]
 
 
 class ModelSpec(Part):
@@ -46,14 +56,6 @@ class ModelSpec(Part):
         default="", description="Hub name of the network that training begins from"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _older(cls, data: Any) -> Any:
-        # Models saved in format 2 and bundles of schema 2 held the recipe's words here.
-        if isinstance(data, dict):
-            data = {key: value for key, value in data.items() if key != "training"}
-        return data
-
     @model_validator(mode="after")
     def _has_as_many_labels_as_classes(self) -> Self:
         if self.labels and len(self.labels) != self.num_classes:
@@ -80,6 +82,28 @@ class ModelSpec(Part):
         if bottleneck.crop and any(a > b for a, b in zip(bottleneck.crop, given.crop, strict=True)):
             raise ValueError(f"a crop of {bottleneck.crop} out of an input of {given.crop}")
         return self
+
+    def __str__(self) -> str:
+        rows = {"name": self.name, **self.summary()}
+        width = max(map(len, rows))
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+    def __repr__(self) -> str:
+        return f"<ModelSpec\n{textwrap.indent(str(self), '  ')}\n>"
+
+    def summary(self) -> dict[str, str]:
+        """Return what the model is, in words: task, method, cut, input, wire tensors, data set."""
+        cut = f"after {self.cut}" if self.cut else "in front of it"
+        wire = (f"{tensor.name} {_by(tensor.shape)} {tensor.dtype}" for tensor in self.wire)
+        return {
+            "task": self.task,
+            "method": f"{self.method}, {self.bottleneck.kind} bottleneck, {self.strength}",
+            "backbone": f"{self.backbone}, cut {cut}",
+            "input": f"{_by(self.input_shape)} float32",
+            "preprocessing": self.preprocessing.summary(),
+            "on the wire": ", ".join(wire),
+            "data set": f"{self.dataset}, {self.num_classes} classes",
+        }
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -110,3 +134,7 @@ class ModelSpec(Part):
             return f"quality {self.quality}"
         channels = getattr(self.bottleneck, "channels", None)
         return f"{channels} ch" if channels else "—"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

@@ -1,8 +1,7 @@
 """A saved model: a folder with ``config.json`` and ``model.safetensors``. Nothing is unpickled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -17,16 +16,14 @@ from splitrun.files import new_folder, sha256_file
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
-from .spec import ModelSpec
-
-if TYPE_CHECKING:
-    from .split_model import SplitModel
+from .parts import build
+from .split_model import SplitModel
 
 _CALIBRATED = "calibrated."
 """Of the names of tables that were fitted to images."""
 
 
-def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -> Path:
+def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
     _ = model.codec  # makes the tables of a model that was just trained
     state = {
@@ -59,12 +56,11 @@ def save_folder(model: "SplitModel", folder: Path, *, half_edge: bool = False) -
     return folder
 
 
-def load_folder(folder: Path, build: Callable[[ModelSpec], "SplitModel"]) -> "SplitModel":
+def load_folder(folder: Path) -> SplitModel:
     """Load a model that :func:`save_folder` wrote.
 
     Args:
-        folder: Of the model.
-        build: Makes the architecture of a spec.
+        folder: Folder of the model.
 
     Raises:
         ModelFolderError: A file is missing or changed, or the weights do not fit the spec; every
@@ -128,7 +124,7 @@ def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
     return {name.removeprefix(_CALIBRATED): state.pop(name).numpy() for name in names}
 
 
-def _check_coder(path: Path, model: "SplitModel") -> None:
+def _check_coder(path: Path, model: SplitModel) -> None:
     """Refuse fitted tables that are not for what this model sends."""
     own, found = model.bottleneck.entropy_coder(), model.codec.coder
     same = all(

@@ -27,9 +27,10 @@ from splitzoo.export.precision.report import read_images
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
+from splitzoo.zoo.resolve import DEFAULT_MODEL
 from splitzoo.zoo.split_model import SplitModel
 
-COMPARED = (catalog.DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
+COMPARED = (DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
 """A factorized prior, and a hyperprior with means."""
 
 TORCH = "torch, eager"

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.sc2bench_parity import check_parity
+from benchmarks.sc2bench_reference import bottleneck_of, build_reference
 from splitrun.errors import ParityError
 from splitzoo.zoo.bottleneck_specs import NeuralCodecBottleneck
 from splitzoo.zoo.bottlenecks.neural_codec import build as build_codec
-from splitzoo.zoo.catalog import build, is_assembled
+from splitzoo.zoo.catalog import build
 from splitzoo.zoo.conversion.keys import map_tensors
-from splitzoo.zoo.conversion.parity import check_parity
-from splitzoo.zoo.conversion.reference import bottleneck_of, build_reference
 from splitzoo.zoo.deprecations import quiet_torchscript
+from splitzoo.zoo.resolve import is_assembled
 from splitzoo.zoo.spec import ModelSpec
 
 with quiet_torchscript():

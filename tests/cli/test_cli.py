@@ -371,7 +371,7 @@ def test_demo_leaves_a_taken_folder_alone(splitzoo, tmp_path) -> None:
 def test_demo_of_an_image_that_is_none_leaves_nothing_behind(
     splitzoo, copied_graphs, tiny_folder, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("splitzoo.zoo.catalog.DEFAULT_MODEL", str(tiny_folder))
+    monkeypatch.setattr("splitzoo.zoo.resolve.DEFAULT_MODEL", str(tiny_folder))
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     words = ("demo", "--random-weights", "--image", bad, "-o", tmp_path / "out")

@@ -232,7 +232,9 @@ def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, t
 def test_int8_without_images_is_refused_before_anything_is_loaded(
     splitzoo, tiny_folder, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "splitzoo.zoo.resolve.ModelSource.load", lambda *_, **__: pytest.fail("loaded")
+    )
     words = ("--precision", "int8", "-o", tmp_path / "b")
     refused(splitzoo("export", "split", tiny_folder, *words), "--calibration DIR")
 

@@ -324,7 +324,9 @@ def test_a_detector_of_any_batch_is_refused_before_its_weights(
     splitzoo, tmp_path, monkeypatch
 ) -> None:
     folder = zoo.save(zoo.build(small_spec(DETECTOR, "fp")), tmp_path / "saved")
-    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "splitzoo.zoo.resolve.ModelSource.load", lambda *_, **__: pytest.fail("loaded")
+    )
     code, _, err = splitzoo("export", "split", folder, "--dynamic-batch", "-o", tmp_path / "bundle")
     assert code == 1
     assert "takes one image" in err

@@ -20,12 +20,10 @@ STATE = collections.OrderedDict(
         "empty": torch.IntTensor(),
     }
 )
-# The file formats of torch: zip files since 1.6, pickles and raw storages before.
-FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 
 
-def write(path, content, *, zipped=True):
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+def write(path, content):
+    torch.save(content, path)
     return path
 
 
@@ -61,8 +59,8 @@ def everything():
 
 def equal(found, expected):
     return found.keys() == expected.keys() and all(
-        torch.equal(found[name], one) and found[name].dtype == one.dtype
-        for name, one in expected.items()
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype
+        for name, tensor in expected.items()
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from dense_models import enliven
 from torch import nn
 
+from benchmarks.sc2bench_reference import bottleneck_of, build_reference
 from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
-from splitzoo.zoo.conversion.reference import bottleneck_of, build_reference
 
 BESIDE = ("args", "best_value", "lr_scheduler", "optimizer")
 """What torchdistill 1.1.5 writes beside the model."""

@@ -10,13 +10,12 @@ import zipfile
 
 import pytest
 import torch
-from checkpoint_files import FORMATS, STATE, archive, equal, everything, refuse, write
+from checkpoint_files import STATE, archive, equal, everything, refuse, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from splitrun.errors import CheckpointError
-from splitzoo.zoo.conversion import checkpoint as reading
 from splitzoo.zoo.conversion.checkpoint import read_checkpoint
 
 
@@ -28,9 +27,8 @@ def path(tmp_path):
 # What they may hold
 
 
-@FORMATS
-def test_all_that_sc2bench_writes_is_read(path, zipped):
-    read = read_checkpoint(write(path, everything(), zipped=zipped))
+def test_all_that_sc2bench_writes_is_read(path):
+    read = read_checkpoint(write(path, everything()))
     assert equal(read.tensors, STATE)
     assert read.beside == ("args", "best_value", "config", "lr_scheduler", "optimizer")
     assert read.path == path
@@ -38,9 +36,8 @@ def test_all_that_sc2bench_writes_is_read(path, zipped):
     assert len(read.sha256) == 64
 
 
-@FORMATS
-def test_a_state_dict_alone_is_read(path, zipped):
-    read = read_checkpoint(write(path, STATE, zipped=zipped))
+def test_a_state_dict_alone_is_read(path):
+    read = read_checkpoint(write(path, STATE))
     assert equal(read.tensors, STATE)
     assert read.beside == ()
 
@@ -88,45 +85,28 @@ class Claim:
 
 
 class Pickler(pickle._Pickler):
-    view = ()
-
     def persistent_id(self, obj):
         if isinstance(obj, Storage):
-            return ("storage", torch.FloatStorage, "0", "cpu", obj.numel, *self.view)
+            return ("storage", torch.FloatStorage, "0", "cpu", obj.numel)
         return None
 
 
-class OldPickler(Pickler):
-    view = (None,)
-
-
-def claimed(pickler, claim):
+def claimed(claim):
     stream = io.BytesIO()
-    pickler(stream, 2).dump({"model": {"weight": claim}})
+    Pickler(stream, 2).dump({"model": {"weight": claim}})
     return stream.getvalue()
 
 
 def claim_in_zip(path, claim):
     data = {"data/0": bytes(64), "version": "3\n", "byteorder": "little"}
-    return archive(path, {"data.pkl": claimed(Pickler, claim), **data})
+    return archive(path, {"data.pkl": claimed(claim), **data})
 
 
-def claim_in_old(path, claim, numel=None):
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    before = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, system)
-    content = b"".join(pickle.dumps(one, 2) for one in before)
-    content += claimed(OldPickler, claim) + pickle.dumps(["0"], 2)
-    path.write_bytes(content + struct.pack("<q", numel or claim.numel) + bytes(64))
-    return path
-
-
-@pytest.mark.parametrize("written", [claim_in_zip, claim_in_old])
-def test_true_claims_are_read(path, written):
-    read = read_checkpoint(written(path, Claim(16, 4, 4)))
+def test_true_claims_are_read(path):
+    read = read_checkpoint(claim_in_zip(path, Claim(16, 4, 4)))
     assert equal(read.tensors, {"weight": torch.zeros(4, 4)})
 
 
-@pytest.mark.parametrize("written", [claim_in_zip, claim_in_old])
 @pytest.mark.parametrize(
     "claim",
     [
@@ -139,19 +119,14 @@ def test_true_claims_are_read(path, written):
     ],
     ids=lambda claim: f"{claim.size} of {claim.numel}",
 )
-def test_tensors_larger_than_the_file_are_refused(path, written, claim):
-    refuse(written(path, claim))
+def test_tensors_larger_than_the_file_are_refused(path, claim):
+    refuse(claim_in_zip(path, claim))
 
 
 def test_a_storage_that_claims_more_than_its_tensor_needs_takes_no_memory(path):
     read = read_checkpoint(claim_in_zip(path, Claim(1 << 40, 16)))
     assert equal(read.tensors, {"weight": torch.zeros(16)})
     assert read.tensors["weight"].untyped_storage().nbytes() < path.stat().st_size
-    refuse(claim_in_old(path, Claim(1 << 40, 16)))
-
-
-def test_old_storages_of_another_size_than_claimed_are_refused(path):
-    refuse(claim_in_old(path, Claim(16, 16), numel=1 << 40))
 
 
 @pytest.mark.parametrize("size", [1 << 20, 1 << 27])
@@ -181,10 +156,9 @@ def test_a_flipped_bit_is_seen(path):
     refuse(path, "data/0 is damaged")
 
 
-@FORMATS
 @pytest.mark.parametrize("part", [0, 0.2, 0.6, 0.95, 0.999])
-def test_a_file_that_is_cut_short_is_refused(path, zipped, part):
-    content = write(path, everything(), zipped=zipped).read_bytes()
+def test_a_file_that_is_cut_short_is_refused(path, part):
+    content = write(path, everything()).read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     refuse(path, "released" if part else "cannot be read")
 
@@ -194,7 +168,6 @@ def test_a_large_file_is_refused_unread(path):
     size = path.stat().st_size
     assert read_checkpoint(path, limit_bytes=size).tensors.keys() == STATE.keys()
     refuse(path, f"up to {size - 1:,}", limit_bytes=size - 1)
-    assert reading.LIMIT_BYTES == 4 * 1024**3
 
 
 @pytest.mark.parametrize(
@@ -206,11 +179,16 @@ def test_what_is_no_checkpoint_is_refused(path, content):
     refuse(path, "cannot be read as a checkpoint")
 
 
+def test_the_format_before_zip_files_is_refused(path):
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    refuse(path, "no zip file, which torch writes since version 1.6")
+
+
 def test_the_format_of_tar_files_is_refused(path):
     with tarfile.open(path, "w") as file:
         for name in ("sys_info", "pickle", "storages", "tensors"):
             file.addfile(tarfile.TarInfo(name))
-    refuse(path, "no pickle")
+    refuse(path, "no zip file")
 
 
 def test_other_zip_files_are_refused(path):
@@ -251,10 +229,10 @@ def test_sparse_tensors_are_refused(path):
     refuse(write(path, {"model": {"a": torch.eye(2).to_sparse()}}), "_rebuild_sparse_tensor")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["zip", "old"])
-def content(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "some.pt"
-    return write(path, everything(), zipped=request.param).read_bytes()
+    return write(path, everything()).read_bytes()
 
 
 @settings(

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from splitrun.errors import HubError, WeightsNotFoundError
 from splitzoo import zoo
-from splitzoo.zoo.catalog import build
 from splitzoo.zoo.hub import fetch_config, fetch_model, hub_name, is_cached, parse_repo
 from splitzoo.zoo.hub_names import Repo
 from splitzoo.zoo.store import load_folder
@@ -155,7 +154,7 @@ def test_a_model_is_fetched_config_first_and_all_of_one_commit(hub, tiny_folder,
 
 def test_a_fetched_model_loads(hub, tiny_folder, tiny_model):
     hub.publish(NAME, tiny_folder)
-    assert load_folder(fetch_model(REPO), build).digest() == tiny_model.digest()
+    assert load_folder(fetch_model(REPO)).digest() == tiny_model.digest()
 
 
 def test_other_files_of_the_repository_are_not_fetched(hub, tiny_folder):

@@ -13,7 +13,7 @@ from splitzoo import zoo
 from splitzoo.zoo.backbones import find_backbone
 from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
 from splitzoo.zoo.packaged import packaged
-from splitzoo.zoo.source import Source, as_folder
+from splitzoo.zoo.resolve import ModelSource
 from splitzoo.zoo.spec import TASKS
 
 BETAS = [0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
@@ -356,59 +356,58 @@ def place(tmp_path, monkeypatch):
     ("given", "expected"),
     [
         # A registered name is one even where a folder of that name lies; a Path never is.
-        (NAMES[0], Source(name=NAMES[0])),
-        (Path(NAMES[0]), Source(folder=Path(NAMES[0]))),
-        (f"./{NAMES[0]}", Source(folder=Path(NAMES[0]))),
+        (NAMES[0], ModelSource(name=NAMES[0])),
+        (Path(NAMES[0]), ModelSource(folder=Path(NAMES[0]))),
+        (f"./{NAMES[0]}", ModelSource(folder=Path(NAMES[0]))),
         (
             f"ilsvrc2012-{NAMES[0]}_from_resnet50",
-            Source(name=f"ilsvrc2012-{NAMES[0]}_from_resnet50"),
+            ModelSource(name=f"ilsvrc2012-{NAMES[0]}_from_resnet50"),
         ),
         # Names of configurations hold slashes.
         (
             "ilsvrc2012/input_compression/jpeg-resnet50",
-            Source(name="ilsvrc2012/input_compression/jpeg-resnet50"),
+            ModelSource(name="ilsvrc2012/input_compression/jpeg-resnet50"),
         ),
-        ("splittable_anything-fp", Source(name="splittable_anything-fp")),
-        ("nothing", Source(name="nothing")),
-        ("file", Source(name="file")),
-        ("model", Source(folder=Path("model"))),
-        ("model/", Source(folder=Path("model"))),
-        ("./model", Source(folder=Path("model"))),
-        ("~odd", Source(folder=Path("~odd"))),
-        (".", Source(folder=Path())),
+        ("splittable_anything-fp", ModelSource(name="splittable_anything-fp")),
+        ("nothing", ModelSource(name="nothing")),
+        ("file", ModelSource(name="file")),
+        ("model", ModelSource(folder=Path("model"))),
+        ("model/", ModelSource(folder=Path("model"))),
+        ("./model", ModelSource(folder=Path("model"))),
+        ("~odd", ModelSource(folder=Path("~odd"))),
+        (".", ModelSource(folder=Path())),
         # A folder that is there comes before a repository.
-        ("org/name", Source(folder=Path("org/name"))),
-        ("org/other", Source(repository="org/other")),
-        ("org/name@v1", Source(repository="org/name@v1")),
-        ("o.r-g/n_a.me@refs/pr/3", Source(repository="o.r-g/n_a.me@refs/pr/3")),
+        ("org/name", ModelSource(folder=Path("org/name"))),
+        ("org/other", ModelSource(repository="org/other")),
+        ("org/name@v1", ModelSource(repository="org/name@v1")),
+        ("o.r-g/n_a.me@refs/pr/3", ModelSource(repository="o.r-g/n_a.me@refs/pr/3")),
     ],
     ids=str,
 )
 def test_what_is_meant(place, given, expected):
-    assert Source.of(given) == expected
-    assert as_folder(given) == expected.folder
+    assert ModelSource.of(given) == expected
 
 
 def test_a_name_of_a_family_beats_a_folder_unless_it_is_written_as_a_path(place):
     for name in ("splittable_resnet50-fp-beta7", "resnet101-webp-q3"):
         (place / name).mkdir()
-        assert Source.of(name) == Source(name=name)
+        assert ModelSource.of(name) == ModelSource(name=name)
         for path in (f"./{name}", f"{name}/", Path(name)):
-            assert Source.of(path) == Source(folder=Path(name))
+            assert ModelSource.of(path) == ModelSource(folder=Path(name))
     # Not a name of anything, whatever it looks like.
     (place / "splittable_mine-fp").mkdir()
-    assert Source.of("splittable_mine-fp") == Source(folder=Path("splittable_mine-fp"))
+    assert ModelSource.of("splittable_mine-fp") == ModelSource(folder=Path("splittable_mine-fp"))
 
 
 def test_a_folder_has_no_revision(place):
     with pytest.raises(UnknownNameError, match="No revision is named 'v1'"):
-        Source.of("./model", "v1")
+        ModelSource.of("./model", revision="v1")
 
 
 @pytest.mark.parametrize(
     "program",
     [
-        "from splitzoo.zoo.source import Source; print(Source.of({!r}).name)",
+        "from splitzoo.zoo.resolve import ModelSource; print(ModelSource.of({!r}).name)",
         "from splitzoo.zoo.models import find_spec; print(find_spec({!r}).reference)",
         "from splitzoo.zoo.models import registered; print({!r} in registered())",
     ],
@@ -471,8 +470,8 @@ def test_learned_codecs_of_other_widths_are_other_architectures(monkeypatch):
 
 
 def test_a_revision_is_of_a_repository():
-    assert Source.of("org/name", "v1") == Source(repository="org/name@v1")
-    assert Source.of(NAMES[0], "v1") == Source(name=NAMES[0])
+    assert ModelSource.of("org/name", revision="v1") == ModelSource(repository="org/name@v1")
+    assert ModelSource.of(NAMES[0], revision="v1") == ModelSource(name=NAMES[0], revision="v1")
 
 
 @pytest.mark.parametrize(
@@ -487,7 +486,7 @@ def test_a_revision_is_of_a_repository():
 def test_a_path_to_nothing_is_an_unknown_folder(place, given):
     if given in ("/", "x/file"):
         given = f"{given}/nowhere/deep"
-    for read in (Source.of, as_folder, zoo.load, zoo.get_spec):
+    for read in (ModelSource.of, zoo.load, zoo.get_spec):
         with pytest.raises(UnknownNameError) as caught:
             read(given)
         assert (caught.value.kind, caught.value.name) == ("model folder", str(given))

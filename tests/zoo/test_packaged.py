@@ -1,6 +1,5 @@
 """The trained models that the package carries, and what is made of a whole network."""
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,8 +10,8 @@ from splitzoo import zoo
 from splitzoo.demo import IMAGE
 from splitzoo.zoo.config import read_config
 from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
+from splitzoo.zoo.pretrained import recode
 from splitzoo.zoo.train.recipe import find_recipe
-from splitzoo.zoo.whole import recode
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
@@ -127,17 +126,3 @@ def test_half_of_the_devices_bytes_is_refused(tiny_model, tmp_path):
     (folder / "config.json").write_text(config.model_dump_json())
     with pytest.raises(ModelFolderError, match=r"of another shape or type: encoder\.0\.weight"):
         zoo.load(folder)
-
-
-def test_a_model_of_format_2_is_read(tiny_model, tmp_path):
-    import json
-
-    folder = zoo.save(tiny_model, tmp_path / "model")
-    path = folder / "config.json"
-    data = json.loads(path.read_text())
-    del data["training"], data["spec"]["labels"]
-    data["format_version"] = 2
-    data["spec"]["training"] = [{"loss": "words", "epochs": 3}]
-    path.write_text(json.dumps(data))
-    assert zoo.load(folder).digest() == tiny_model.digest()
-    assert np.array_equal(zoo.load(folder).spec.labels, ())

@@ -161,12 +161,12 @@ def test_published_parts_have_no_repository_and_no_revision(offline) -> None:
 
 
 def test_pull_of_published_parts_says_what_it_does_not_use(splitzoo, monkeypatch, tmp_path) -> None:
-    given = {}
-    monkeypatch.setattr("splitzoo.zoo.catalog.load", lambda name, **told: given.update(told))
+    loaded = []
+    monkeypatch.setattr("splitzoo.zoo.resolve.ModelSource.load", lambda self: loaded.append(self))
     code, out, err = splitzoo(
         *("zoo", "pull", "resnet50-jpeg-q90", "--cache-dir", tmp_path, "--token", "hf_secretsecret")
     )
-    assert (code, out, given) == (0, "", {"cache_dir": tmp_path})
+    assert (code, out, [source.cache_dir for source in loaded]) == (0, "", [tmp_path])
     assert "--token was not used" in err
     assert "hf_secret" not in err
 

@@ -34,7 +34,8 @@ def calibrate(
     """Fit a model's entropy tables to images: fewer bytes, the same outputs."""
     from splitrun.files import check_free
 
-    from ..catalog import load, save
+    from ..catalog import save
+    from ..resolve import ModelSource
     from .calibrate import calibrate as run
     from .images import MOST_IMAGES
 
@@ -42,7 +43,7 @@ def calibrate(
     check_free(output)
     with console.progress() as progress:
         progress.step("loading")
-        found = load(model)
+        found = ModelSource.of(model).load()
         progress.step("fitting entropy tables")
         done = run(
             found,

@@ -3,9 +3,8 @@
 ::
 
     .pt file ─► read, nothing of it run ─► names of tensors mapped ─► model ─► tables ─► folder
-                                                                        │
-                                                  sc2bench's own model ─┴─► parity
 
-Everything in a checkpoint is either in the model or named, with a reason, in the
-:class:`~splitzoo.zoo.conversion.convert.Conversion`.
+Every tensor of a checkpoint is either in the model or named, with a reason, in the
+:class:`~splitzoo.zoo.conversion.convert.Conversion`. That converted models compute what sc2bench's
+own do is shown by tests.
 """

@@ -7,7 +7,6 @@ import typer
 
 from ...console import Console
 from .convert import Conversion, Outcome, convert, convert_all, find_checkpoints
-from .parity import Parity
 
 _REASON_WIDTH = 240
 
@@ -18,10 +17,10 @@ def run(
     """Convert one checkpoint, or all below a folder, and print what was done.
 
     Args:
-        console: Prints.
-        checkpoint: A file, or a folder with ``everything``.
-        output: The folder to write; with ``everything``, the folder of those.
-        name: Of the model; None for what the file's name says.
+        console: Console to print on.
+        checkpoint: A file; with ``everything``, a folder.
+        output: Folder to write; with ``everything``, the folder of the models' folders.
+        name: Name of the model; None for what the file's name says.
         everything: Convert every checkpoint below the folder; go on after one that fails.
 
     Raises:
@@ -48,23 +47,8 @@ def _show(console: Console, conversion: Conversion) -> None:
         *(("left out", f"{len(one.names)} {one.reason}") for one in conversion.left_out),
     ]
     if conversion.beside:
-        rows.append(("left out", f"{', '.join(conversion.beside)}: of the training"))
-    rows.append(("parity", _in_words(conversion.parity)))
+        rows.append(("left out", f"{', '.join(conversion.beside)}: state of the training"))
     console.table(conversion.folder, ("", ""), rows)
-
-
-def _in_words(parity: Parity) -> str:
-    if parity.output_max_relative_error is None:
-        return f"not checked, {parity.not_checked}"
-    symbols = (
-        f"{parity.symbols_differing} of {parity.symbols:,} symbols differ, at ties; "
-        if parity.symbols
-        else ""
-    )
-    return (
-        f"{parity.reference}, {parity.images} images: {symbols}outputs within "
-        f"{parity.output_max_relative_error:.1e} of the largest"
-    )
 
 
 def _run_all(console: Console, folder: Path, output: Path) -> None:
@@ -89,4 +73,4 @@ def _summary(console: Console, outcomes: list[Outcome]) -> None:
 def _result(outcome: Outcome) -> str:
     if outcome.conversion is None:
         return textwrap.shorten(outcome.reason, _REASON_WIDTH, placeholder=" … (all of it: --json)")
-    return f"{outcome.conversion.folder}; {_in_words(outcome.conversion.parity)}"
+    return outcome.conversion.folder

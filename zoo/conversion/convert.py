@@ -18,7 +18,6 @@ from ..spec import ModelSpec
 from ..split_model import SplitModel
 from .checkpoint import Checkpoint, read_checkpoint, require_file
 from .keys import LeftOut, map_tensors, prefixes
-from .parity import Parity, check_parity
 
 SUFFIXES = (".pt", ".pth")
 _WIDEST = 1 << 15
@@ -30,14 +29,13 @@ class Conversion:
     """What was made of a checkpoint.
 
     Attributes:
-        checkpoint: Its file.
-        sha256: Of that file.
-        name: Of the model.
-        folder: Of the saved model.
-        tensors: So many of the checkpoint's are in it.
-        left_out: Those that are not, with reasons.
-        beside: What else the checkpoint held, which is training's and is not in the model.
-        parity: How the model compares with sc2bench's own.
+        checkpoint: Path of the checkpoint.
+        sha256: SHA-256 of the checkpoint.
+        name: Name of the model.
+        folder: Folder of the saved model.
+        tensors: Number of the checkpoint's tensors that are in the model.
+        left_out: Tensors that are not in the model, with reasons.
+        beside: Names of what else the checkpoint held, such as the optimizer's state.
     """
 
     checkpoint: str
@@ -47,7 +45,6 @@ class Conversion:
     tensors: int
     left_out: tuple[LeftOut, ...]
     beside: tuple[str, ...]
-    parity: Parity
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,11 @@ class Outcome:
     """What became of one of many checkpoints.
 
     Attributes:
-        checkpoint: Its file.
-        status: "skipped" are those whose file name is no experiment of sc2-benchmark, and those
-            that were converted before.
-        reason: Why it was skipped or failed.
-        conversion: Of those that were converted now.
+        checkpoint: Path of the checkpoint.
+        status: "skipped" where the file name is no experiment of sc2-benchmark, or where the
+            checkpoint was converted before.
+        reason: Reason why it was skipped or failed.
+        conversion: Result, where it was converted now.
     """
 
     checkpoint: str
@@ -72,8 +69,8 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
     """Return the spec of the model that a checkpoint is of.
 
     Args:
-        path: Of the checkpoint, named after its experiment as the released ones are.
-        name: Of the model, any that ``zoo.load`` takes; by default the file's name says it.
+        path: Path of the checkpoint, named after its experiment as the released ones are.
+        name: Name of the model, any that ``zoo.load`` takes; by default the file's name says it.
 
     Raises:
         UnknownNameError: No model or experiment has that name.
@@ -105,16 +102,15 @@ def convert(
     """Convert a checkpoint into a folder that ``zoo.load`` reads.
 
     Args:
-        path: Of the checkpoint.
-        folder: To write; it must not exist, or be empty.
-        name: Of the model; by default the file's name says it.
+        path: Path of the checkpoint.
+        folder: Folder to write; it must not exist, or be empty.
+        name: Name of the model; by default the file's name says it.
         progress: Told of each step.
 
     Raises:
         UnknownNameError: The file's name, or ``name``, is that of no model.
         CheckpointError: The file cannot be read, asks for more than tensors, or does not fit the
             model.
-        ParityError: The converted model differs from sc2bench's own.
         OutputError: The folder is taken or cannot be written; nothing is left behind.
     """
     check_free(folder)
@@ -126,8 +122,6 @@ def convert(
     model = build(spec)
     mapped, left_out = map_tensors(spec, checkpoint.tensors, model.state_dict())
     _fill(model, mapped, checkpoint)
-    progress.step("comparing with sc2bench")
-    parity = check_parity(model, checkpoint.tensors)
     progress.step("saving")
     model.origin = _origin(path, checkpoint.sha256)
     save(model, folder)
@@ -139,7 +133,6 @@ def convert(
         tensors=len(mapped),
         left_out=left_out,
         beside=checkpoint.beside,
-        parity=parity,
     )
 
 

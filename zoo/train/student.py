@@ -4,10 +4,11 @@ from pathlib import Path
 
 from splitrun.errors import RecipeError, TrainingError
 
-from ..catalog import build, load
+from ..parts import build
+from ..pretrained import copy_weights, whole_spec
+from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
-from ..whole import copy_weights, whole_spec
 from .recipe import Recipe, Start
 
 
@@ -24,7 +25,7 @@ def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
     """
     if not recipe.teacher:
         return None
-    found = load(str(teacher or recipe.teacher))
+    found = ModelSource.of(str(teacher or recipe.teacher)).load()
     if not whole_spec(found.spec):
         raise RecipeError(
             f"{found.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
@@ -79,7 +80,7 @@ def build_student(
 
 def _start(student: SplitModel, start: Start, given: str | Path) -> None:
     name = str(given or start.source(student.spec.name))
-    source = load(name)
+    source = ModelSource.of(name).load()
     for ours, theirs in start.parts.items():
         try:
             part, state = student.get_submodule(ours), source.get_submodule(theirs).state_dict()

@@ -7,21 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from splitrun.errors import DependencyError, ParityError
-
-from ..bottleneck_specs import ChannelReductionBottleneck, HyperpriorBottleneck
-from ..deprecations import quiet_torchscript
-from ..spec import ModelSpec
-from ..split_model import SplitModel
-from ..tasks.detection import DetectionTail
-from ..tasks.segmentation import SegmentationTail
-from .reference import (
+from benchmarks.sc2bench_reference import (
     bottleneck_of,
     build_reference,
     dense_parts,
     describe_reference,
     load_reference,
 )
+from splitrun.errors import DependencyError, ParityError
+from splitzoo.zoo.bottleneck_specs import ChannelReductionBottleneck, HyperpriorBottleneck
+from splitzoo.zoo.deprecations import quiet_torchscript
+from splitzoo.zoo.spec import ModelSpec
+from splitzoo.zoo.split_model import SplitModel
+from splitzoo.zoo.tasks.detection import DetectionTail
+from splitzoo.zoo.tasks.segmentation import SegmentationTail
 
 with quiet_torchscript():
     from compressai.models.google import get_scale_table

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from splitrun.errors import DependencyError
-
-from ..backbones.build import build_whole
-from ..backbones.table import RESNET_CUTS
-from ..bottleneck_specs import (
+from splitzoo.zoo.backbones.build import build_whole
+from splitzoo.zoo.backbones.table import RESNET_CUTS
+from splitzoo.zoo.bottleneck_specs import (
     ChannelReductionBottleneck,
     FactorizedPriorBottleneck,
     HyperpriorBottleneck,
     LayerBottleneck,
 )
-from ..bottlenecks import channel_reduction
-from ..spec import ModelSpec
-from .keys import SCALE_TABLE, TABLE_BUFFERS, up_to_date
+from splitzoo.zoo.bottlenecks import channel_reduction
+from splitzoo.zoo.conversion.keys import SCALE_TABLE, TABLE_BUFFERS, up_to_date
+from splitzoo.zoo.spec import ModelSpec
 
 VERSION = "0.1.1"
 _OLD_NETWORK = "resnet-24"

@@ -1,0 +1,241 @@
+"""Find the model that a user names: a registered name, a folder, a bundle, or a Hub repository.
+
+Every command and :func:`splitzoo.zoo.load` go through :class:`ModelSource`. Imports no torch.
+"""
+
+import contextlib
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splitrun.bundle import MANIFEST_NAME
+from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
+
+from .config import ModelConfig, read_config
+from .models import find_spec, is_name, registered
+from .packaged import packaged_folder, whole_network
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from .split_model import SplitModel
+
+DEFAULT_MODEL = "flowers-splittable_regnetx_002-fp-beta3"
+"""The model that is taken where none is named: a small trained one, part of this package."""
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from; made by :meth:`of`. One of the first four is set.
+
+    Attributes:
+        name: Registered name, alias, or name of a family.
+        folder: Folder of a saved model; it exists.
+        bundle: Folder of a bundle; it exists.
+        repository: Hub repository, ``"org/name"`` or ``"org/name@revision"``.
+        revision: Revision of the repository that holds a registered model's weights.
+        cache_dir: Folder of the Hub's files.
+        token: Token for private repositories.
+        local_files_only: Whether requests are forbidden.
+        given: What the user wrote.
+    """
+
+    name: str | None = None
+    folder: Path | None = None
+    bundle: Path | None = None
+    repository: str | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | None = None
+    local_files_only: bool = False
+    given: str = field(default="", compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        given: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+    ) -> "ModelSource":
+        """Tell what is meant; only the local file system is looked at.
+
+        A name, registered or of a family, is one even where a folder of that name lies; written
+        as a path, ``./name``, it is the folder.
+
+        Args:
+            given: A name, folder or repository; by default the default model.
+            revision: See :func:`splitzoo.zoo.load`; so for the others.
+            cache_dir: Folder of the Hub's files.
+            token: Token for private repositories.
+            local_files_only: Whether requests are forbidden.
+
+        Raises:
+            UnknownNameError: A path is meant and no folder is there; or a revision is asked of a
+                folder, or of a repository that names one already.
+        """
+        given = DEFAULT_MODEL if given is None else given
+        place = _place(given)
+        if place.repository:
+            if revision and "@" in place.repository:
+                raise UnknownNameError(
+                    "revision", revision, next_step=f"{given} names one already: leave one out."
+                )
+            repository = f"{place.repository}@{revision}" if revision else place.repository
+            place, revision = replace(place, repository=repository), None
+        elif place.name is None and revision:
+            raise UnknownNameError(
+                "revision", revision, next_step=f"The folder {given} has none: leave it out."
+            )
+        return replace(
+            place,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            given=str(given),
+        )
+
+    @property
+    def is_assembled(self) -> bool:
+        """Whether the model is made of published parts when it is loaded."""
+        return (
+            self.name is not None
+            and is_assembled(spec := find_spec(self.name))
+            and packaged_folder(spec.name) is None
+            and whole_network(spec.name) is None
+        )
+
+    def spec(self) -> ModelSpec:
+        """Return the model's spec; of a repository, ``config.json`` alone is fetched.
+
+        Raises:
+            UnknownNameError: No model has that name.
+            SpecError: The name is of a family, but its backbone cannot be cut.
+            ModelFolderError: The folder holds no readable ``config.json``.
+            HubError: The repository cannot be read.
+        """
+        return self.config().spec if self.name is None else find_spec(self.name)
+
+    def config(self) -> ModelConfig:
+        """Return the ``config.json`` of a folder or repository; see :meth:`spec` for errors."""
+        folder = self.folder or self.bundle
+        if folder is None:
+            from .hub import fetch_config, parse_repo
+
+            folder = fetch_config(
+                parse_repo(self.repository or ""),
+                cache_dir=self.cache_dir,
+                token=self.token,
+                local_files_only=self.local_files_only,
+            )
+        return read_config(folder)
+
+    def fetch(self) -> Path:
+        """Return the folder of the saved model, which is downloaded where that is needed.
+
+        Raises:
+            UnknownNameError: No model has that name.
+            WeightsNotFoundError: The Hub has none for a registered name, or the model is made of
+                published parts.
+            HubError: The Hub, or the way to it, failed.
+        """
+        if folder := self.folder or self.bundle:
+            return folder
+        from .hub import fetch_model, hub_name, parse_repo
+
+        text = self.repository
+        if self.name is not None:
+            spec = find_spec(self.name)
+            folder = packaged_folder(spec.name)
+            if folder is not None and self.revision is None:
+                return folder
+            if is_assembled(spec):
+                raise WeightsNotFoundError(
+                    spec.name,
+                    "it is made of published parts, and no repository holds it",
+                    next_step=f"Fetch the parts: splitzoo zoo pull {spec.name}, or zoo.load.",
+                )
+            text = hub_name(spec.name) + (f"@{self.revision}" if self.revision else "")
+        return fetch_model(
+            parse_repo(text or ""),
+            cache_dir=self.cache_dir,
+            token=self.token,
+            local_files_only=self.local_files_only,
+        )
+
+    def load(self, *, seed: int | None = None) -> "SplitModel":
+        """Load the model, in evaluation mode.
+
+        Args:
+            seed: Seed for random weights; by default the trained ones are loaded.
+
+        Raises:
+            SplitzooError: See :func:`splitzoo.zoo.load`.
+        """
+        model = self._load_trained() if seed is None else self._build(self.spec(), seed)
+        model.source = self.given or self.name or ""
+        return model
+
+    def _build(self, spec: ModelSpec, seed: int = 0) -> "SplitModel":
+        from .parts import build
+
+        return build(spec, seed=seed)
+
+    def _load_trained(self) -> "SplitModel":
+        if self.name is not None:
+            spec = find_spec(self.name)
+            whole = whole_network(spec.name)
+            if whole is not None:
+                from .pretrained import recode
+
+                return recode(ModelSource(name=whole).load(), self._build(spec))
+            if self.is_assembled:
+                from .pretrained import assemble
+
+                if self.revision is not None:
+                    raise SpecError(
+                        f"{spec.name} has no revisions: it is made of published parts.",
+                        next_step="Leave the revision out.",
+                    )
+                return assemble(
+                    self._build(spec),
+                    cache_dir=self.cache_dir,
+                    local_files_only=self.local_files_only,
+                )
+        from .store import load_folder
+
+        return load_folder(self.fetch())
+
+
+def _place(given: str | Path) -> ModelSource:
+    text, path = str(given), Path(given)
+    if isinstance(given, str) and text in registered():
+        return ModelSource(name=text)
+    with contextlib.suppress(OSError):  # a name too long for a file system
+        if text and path.is_dir():
+            if isinstance(given, str) and "/" not in text and is_name(text):
+                return ModelSource(name=text)
+            bundle = (path / MANIFEST_NAME).is_file()
+            return ModelSource(bundle=path) if bundle else ModelSource(folder=path)
+    local = isinstance(given, Path) or text.startswith((".", "/", "~")) or "\\" in text
+    if not local and _REPOSITORY.fullmatch(text):
+        return ModelSource(repository=text)
+    if local or "/" in text:
+        raise UnknownNameError(
+            "model folder", text, next_step="Give a folder that holds config.json, or a name."
+        )
+    return ModelSource(name=text)
+
+
+def is_assembled(spec: ModelSpec) -> bool:
+    """Say whether a model is put together from published parts, none of which was trained for it.
+
+    Input and feature compression are: their backbones come from timm and torchvision, their
+    learned codecs from CompressAI.
+    """
+    return spec.method in ("input-compression", "feature-compression")
