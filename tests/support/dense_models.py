@@ -10,6 +10,18 @@ GROWTH = 0.8
 
 
 @torch.no_grad()
+def stir_norms(model, *, most=1.0, spread=0.1):
+    """Give batch norms random weights and statistics; return the model in evaluation mode."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.uniform_(0.5, most)
+            layer.bias.normal_(0, spread)
+            layer.running_mean.normal_(0, spread)
+            layer.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@torch.no_grad()
 def enliven(model, seed=0):
     """Give batch norms statistics, and heads weights that give many confident answers."""
     generator = torch.Generator().manual_seed(seed)

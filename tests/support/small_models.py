@@ -1,8 +1,10 @@
 """A small model for each kind of bottleneck and task: built, exported and run in a moment."""
 
+import torch
+
 from splitrun.preprocessing import Preprocessing
 from splitzoo import zoo
-from splitzoo.zoo.backbones import find_backbone
+from splitzoo.zoo import backbones
 from splitzoo.zoo.bottleneck_specs import (
     ChannelReductionBottleneck,
     FactorizedPriorBottleneck,
@@ -13,7 +15,7 @@ from splitzoo.zoo.bottleneck_specs import (
     NeuralCodecBottleneck,
 )
 
-BACKBONE = find_backbone("test_resnet")
+BACKBONE = backbones.find_backbone("test_resnet")
 LAYER2 = BACKBONE.stages[1]
 SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, BACKBONE.channels)}
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -45,6 +47,17 @@ METHODS = {
 CUTS = dict.fromkeys(("fp", "shp", "mshp", "bq"), BACKBONE.layer)
 CUTS |= {"layer": LAYER2.layer, "feature-jpeg": LAYER2.layer}
 TASKS = ("image-classification", "object-detection", "semantic-segmentation")
+
+
+def build_network(name, *, seed=0, **options):
+    """A network of timm with seeded weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbones.build_whole(name, **options).eval()
+
+
+def made_image(*size, seed=1):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
 def small_spec(task: str, kind: str):

@@ -1,4 +1,7 @@
+"""Networks of timm, cut: the parts are the whole, or the cut is refused."""
+
 import copy
+import functools
 import math
 
 import pytest
@@ -6,6 +9,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import build_network, made_image
 from torch import nn
 from torch.nn import functional
 
@@ -24,67 +28,44 @@ SMALL = {
     "mambaout_femto": ("stages.0", 48),
     "levit_128s": ("stem.act2", 32),
 }
+OF_ONE_SIZE = ("vit_tiny_r_s16_p8_224", "levit_128s")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@functools.cache
+def built(name):
+    """A network of ten classes to be left as it is."""
+    return build_network(name, num_classes=10)
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def small(request):
-    """A small network's name, entry and seeded weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        whole = backbones.build_whole(request.param, num_classes=10)
-    return request.param, backbones.find_backbone(request.param), whole.eval()
-
-
-def build(name, *, seed=0, **options):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return backbones.build_whole(name, **options).eval()
-
-
-def made_image(*size, seed=1):
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+@pytest.fixture(scope="module")
+def resnet():
+    return built("test_resnet")
 
 
 # ── cuts ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_head_then_tail_is_the_whole(small):
-    name, entry, whole = small
+@pytest.mark.parametrize("name", SMALL)
+def test_head_then_tail_is_the_whole(name):
+    entry, whole = backbones.find_backbone(name), built(name)
     layer, channels = SMALL[name]
     assert (entry.layer, entry.channels) == (layer, channels)
     head, tail = backbones.head(whole, layer), backbones.tail(whole, layer)
-    image = made_image(2, 3, *entry.preprocessing.crop)
+    height, width = entry.preprocessing.crop if name in OF_ONE_SIZE else (64, 96)
+    image = made_image(2, 3, height, width)
     with torch.no_grad():
         expected = whole(image)
         features = head(image)
         logits = tail(features)
-    height, width = entry.preprocessing.crop
     assert features.shape == (2, channels, math.ceil(height / 4), math.ceil(width / 4))
     assert logits.shape == (2, 10)
     assert torch.equal(logits, expected)
     assert not torch.equal(logits[0], logits[1])
-
-
-def test_parts_keep_timms_names_and_share_no_tensor(small):
-    name, entry, whole = small
-    head = backbones.head(whole, entry.layer).state_dict()
-    tail = backbones.tail(whole, entry.layer).state_dict()
-    assert not head.keys() & tail.keys()
-    assert head.keys() | tail.keys() == whole.state_dict().keys()
-    assert any(key.startswith(f"{entry.layer}.") for key in head) or name == "levit_128s"
-
-
-def test_parts_are_the_models_own_modules(small):
-    _, entry, whole = small
-    tail = backbones.tail(whole, entry.layer)
+    # The parts are the model's own modules under timm's names, and share no tensor.
+    before, after = head.state_dict(), tail.state_dict()
+    assert not before.keys() & after.keys()
+    assert before.keys() | after.keys() == whole.state_dict().keys()
+    assert any(key.startswith(f"{layer}.") for key in before) or name == "levit_128s"
     owned = {id(parameter) for parameter in whole.parameters()}
     assert {id(parameter) for parameter in tail.parameters()} <= owned
 
@@ -92,8 +73,7 @@ def test_parts_are_the_models_own_modules(small):
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_every_cut_point_divides_exactly(data):
-    name = data.draw(st.sampled_from(["test_resnet", "test_efficientnet", "test_convnext"]))
-    whole = build(name, num_classes=5)
+    whole = built(data.draw(st.sampled_from(["test_resnet", "test_efficientnet", "test_convnext"])))
     named = [module for module, _ in whole.named_modules() if module]
     near = data.draw(st.sampled_from(named))
     points = backbones.cut_points(whole, [near])
@@ -105,21 +85,20 @@ def test_every_cut_point_divides_exactly(data):
         assert torch.equal(logits, whole(image))
 
 
-def test_layers_are_cut_points_or_refused():
-    whole = build("test_resnet")
-    points = backbones.cut_points(whole, ["layer1.0.conv1"])
+def test_layers_are_cut_points_or_refused(resnet):
+    points = backbones.cut_points(resnet, ["layer1.0.conv1"])
     image = made_image(1, 3, 32, 32)
-    within = [name for name, _ in whole.layer1[0].named_children() if name != "downsample"]
+    within = [name for name, _ in resnet.layer1[0].named_children() if name != "downsample"]
     assert within
     for name in within:
         layer = f"layer1.0.{name}"
         if layer in points:
             continue
         with pytest.raises(SpecError, match=r"layer1.0\.\w+ ?") as caught:
-            backbones.tail(whole, layer)
+            backbones.tail(resnet, layer)
         assert "test_resnet" in caught.value.message
     with pytest.raises(SpecError) as caught:
-        backbones.tail(whole, "layer2.0.conv1")
+        backbones.tail(resnet, "layer2.0.conv1")
     assert caught.value.message == (
         "test_resnet cannot be cut after layer2.0.conv1: later layers also need what was "
         "computed before it."
@@ -128,13 +107,12 @@ def test_layers_are_cut_points_or_refused():
     assert "layer1" in caught.value.next_step
     # The head of such a layer is fine: feature extraction alone does not need the tail.
     with torch.no_grad():
-        assert backbones.head(whole, "layer2.0.conv1")(image).ndim == 4
+        assert backbones.head(resnet, "layer2.0.conv1")(image).ndim == 4
 
 
 def test_dense_connections_are_refused():
-    whole = build("densenet121")
     with pytest.raises(SpecError, match=r"It can be cut after .*features\.denseblock1"):
-        backbones.tail(whole, "features.denseblock2.denselayer3")
+        backbones.tail(built("densenet121"), "features.denseblock2.denselayer3")
 
 
 def test_a_layer_that_never_runs_as_a_module_is_refused():
@@ -206,19 +184,18 @@ def test_a_forward_that_changes_features_in_place_is_refused(way):
         backbones.tail(InPlace(), "conv")
 
 
-def test_unknown_layers_get_close_ones():
-    whole = build("test_resnet")
+def test_unknown_layers_get_close_ones(resnet):
     with pytest.raises(UnknownNameError) as caught:
-        backbones.head(whole, "layer7")
+        backbones.head(resnet, "layer7")
     assert caught.value.kind == "layer of test_resnet"
     assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
     assert caught.value.matches
     with pytest.raises(UnknownNameError):
-        backbones.tail(whole, "")
+        backbones.tail(resnet, "")
 
 
 def test_the_models_mode_is_left_as_it_was():
-    whole = build("test_resnet").train()
+    whole = build_network("test_resnet").train()
     whole.layer3.eval()
     backbones.tail(whole, "layer1")
     assert whole.training
@@ -253,18 +230,14 @@ def test_features_of_several_layers():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         part = backbones.build_features("test_resnet", "layer1", layers).eval()
-    whole = build("test_resnet")
+    whole = build_network("test_resnet")
     image = made_image(1, 3, 96, 64)
     with torch.no_grad():
         expected = backbones.features(whole, layers)(image)
         given = part(expected["layer1"])
     assert list(given) == list(expected) == list(layers)
-    assert [tuple(one.shape[1:]) for one in given.values()] == [
-        (32, 24, 16),
-        (48, 12, 8),
-        (192, 6, 4),
-        (96, 3, 2),
-    ]
+    shapes = [(32, 24, 16), (48, 12, 8), (192, 6, 4), (96, 3, 2)]
+    assert [tuple(features.shape[1:]) for features in given.values()] == shapes
     assert all(torch.equal(given[layer], expected[layer]) for layer in layers)
     assert {key.split(".")[0] for key in part.state_dict()} == {"layer2", "layer3", "layer4"}
 
@@ -276,16 +249,13 @@ def test_features_before_the_layer_are_refused():
         backbones.build_features("test_resnet", None, ("layer1", "layer1.0"))
 
 
-@pytest.mark.parametrize("dilated", [False, True])
-def test_features_equal_torchvisions(dilated):
+def test_dilated_features_equal_torchvisions():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = torchvision.models.resnet50(
-            replace_stride_with_dilation=[False, dilated, dilated]
-        ).eval()
-    part = backbones.build_features(
-        "resnet50", "layer1", ("layer3", "layer4"), output_stride=8 if dilated else None
-    ).eval()
+        dilated = [False, True, True]
+        theirs = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
+    layers = ("layer3", "layer4")
+    part = backbones.build_features("resnet50", "layer1", layers, output_stride=8).eval()
     weights = theirs.state_dict()
     part.load_state_dict({key: weights[key] for key in part.state_dict()})
     features = made_image(1, 256, 17, 17)
@@ -293,7 +263,7 @@ def test_features_equal_torchvisions(dilated):
         third = theirs.layer3(theirs.layer2(features))
         fourth = theirs.layer4(third)
         given = part(features)
-    assert given["layer3"].shape[2:] == ((9, 9) if dilated else (5, 5))
+    assert given["layer3"].shape[2:] == (9, 9)
     torch.testing.assert_close(given["layer3"], third, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(given["layer4"], fourth, rtol=1e-5, atol=1e-5)
 
@@ -310,11 +280,8 @@ def test_parts_export_to_onnx(name, tmp_path):
 
     entry = backbones.find_backbone(name)
     size = (64, 64)
-    whole = build(name, num_classes=10, input_size=size)
-    head, tail = (
-        backbones.head(whole, entry.layer).eval(),
-        backbones.tail(whole, entry.layer).eval(),
-    )
+    whole = build_network(name, num_classes=10, input_size=size)
+    head, tail = (cut(whole, entry.layer).eval() for cut in (backbones.head, backbones.tail))
     image = made_image(1, 3, *size)
     with torch.no_grad():
         features = head(image)

@@ -1,5 +1,7 @@
 """CR + BQ: its networks and its quantiser."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -22,11 +24,8 @@ def test_any_latent_is_quantised_within_a_step_and_zero_stays_zero(latent):
     quantiser = UniformQuantiser(2).eval()
     latent[0, 0, 0, 0] = 0
     values, scale, zero_point = quantiser.to_wire(torch.from_numpy(latent))
-    assert (values.dtype, scale.dtype, zero_point.dtype) == (
-        torch.uint8,
-        torch.float32,
-        torch.int32,
-    )
+    dtypes = (torch.uint8, torch.float32, torch.int32)
+    assert (values.dtype, scale.dtype, zero_point.dtype) == dtypes
     assert scale.shape == zero_point.shape == (2, 1, 1, 1)
     assert (scale > 0).all()
     assert 0 <= zero_point.min() <= zero_point.max() <= 255
@@ -55,8 +54,8 @@ def test_each_image_has_its_own_range():
     small, large = torch.rand(1, 1, 4, 4), 1000 * torch.rand(1, 1, 4, 4) - 500
     both = quantiser.to_wire(torch.cat([small, large]))
     for index, image in enumerate((small, large)):
-        for one, of_batch in zip(quantiser.to_wire(image), both, strict=True):
-            assert torch.equal(one[0], of_batch[index])
+        for tensor, batch in zip(quantiser.to_wire(image), both, strict=True):
+            assert torch.equal(tensor[0], batch[index])
 
 
 def test_training_goes_past_the_quantiser():
@@ -77,10 +76,15 @@ def test_training_goes_past_the_quantiser():
 def test_channel_reduction_has_the_papers_layers_and_the_backbones_shape(
     network, cut, layers, side, features
 ):
-    encoder, decoder = channel_reduction.layers(network, 3)
-    assert (len(encoder), len(encoder) + len(decoder)) == (cut, layers)
-    meta = torch.empty(1, 3, side, side, device="meta")
-    assert decoder.to("meta")(encoder.to("meta")(meta)).shape[1:] == features
+    with torch.device("meta"):
+        encoder, decoder = channel_reduction.layers(network, 3)
+        assert (len(encoder), len(encoder) + len(decoder)) == (cut, layers)
+        assert decoder(encoder(torch.empty(1, 3, side, side))).shape[1:] == features
+
+
+@functools.cache
+def encoder_of(network):
+    return channel_reduction.layers(network, 3, width=4)[0]
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,15 +95,15 @@ def test_channel_reduction_has_the_papers_layers_and_the_backbones_shape(
 )
 def test_channel_reduction_sends_what_its_spec_says(network, height, width):
     sizes = ChannelReductionBottleneck(network=network, channels=3)
-    encoder, _ = channel_reduction.layers(network, 3)
-    latent = encoder.to("meta")(torch.empty(1, 3, height, width, device="meta"))
+    with torch.device("meta"):
+        latent = encoder_of(network)(torch.empty(1, 3, height, width))
     assert sent_by(UniformQuantiser(3), latent) == sizes.wire(height, width)
 
 
 @pytest.mark.parametrize("network", ["resnet-24", "resnet-20", "densenet", "inception"])
 def test_an_untrained_channel_reduction_keeps_its_signal(network):
     torch.manual_seed(0)
-    encoder, decoder = (part.eval() for part in channel_reduction.layers(network, 3))
+    encoder, decoder = (part.eval() for part in channel_reduction.layers(network, 3, width=16))
     with torch.no_grad():
         latent = encoder(torch.randn(1, 3, 96, 96))
         features = decoder(UniformQuantiser(3).eval()(latent))

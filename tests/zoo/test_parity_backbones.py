@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from dense_models import stir_norms
 from torch import nn
 
 from splitzoo.zoo import backbones
@@ -15,24 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def seeded():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(threads)
-
-
-def stirred(model):
-    """Give a network's normalisations statistics that leave no part of them idle."""
-    with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.0)
-                layer.bias.normal_(0, 0.1)
-                layer.running_mean.normal_(0, 0.1)
-                layer.running_var.uniform_(0.5, 1.5)
-    return model.eval()
 
 
 @torch.no_grad()
@@ -52,8 +38,9 @@ def load_whole(tail, weights):
 @pytest.mark.parametrize(
     ("name", "layer", "channels"),
     [
-        ("resnet50", "layer1", 256),
-        ("resnet50", "layer2", 512),
+        ("resnet18", "layer1", 64),
+        ("resnet18", "layer2", 128),
+        pytest.param("resnet50", "layer1", 256, marks=pytest.mark.slow),
         pytest.param("resnet101", "layer1", 256, marks=pytest.mark.slow),
         pytest.param("resnet152", "layer2", 512, marks=pytest.mark.slow),
     ],
@@ -61,13 +48,13 @@ def load_whole(tail, weights):
 def test_resnet(name, layer, channels):
     from sc2bench.models.backbone import SplittableResNet
 
-    whole = stirred(getattr(torchvision.models, name)())
+    whole = stir_norms(getattr(torchvision.models, name)())
     peer = SplittableResNet(
         nn.Identity(),
         whole,
         skips_avgpool=False,
         skips_fc=False,
-        short_module_names=[one for one in ("layer2", "layer3", "layer4") if one > layer],
+        short_module_names=[name for name in ("layer2", "layer3", "layer4") if name > layer],
     )
     tail = backbones.build_tail(name, layer)
     load_whole(tail, whole.state_dict())
@@ -82,7 +69,7 @@ def test_regnet(name):
 
     peer = splittable_regnet(_bottleneck(), regnet_name=name, skips_head=False)
     peer.bottleneck_layer = nn.Identity()
-    stirred(peer)
+    stir_norms(peer)
     tail = backbones.build_tail(name, "s1")
     tail.load_state_dict(peer.state_dict())
     channels = backbones.find_backbone(name).channels
@@ -118,7 +105,7 @@ def test_densenet(name):
         _bottleneck(), densenet_name=name, skips_avgpool=False, skips_classifier=False
     )
     peer.bottleneck_layer = nn.Identity()
-    stirred(peer)
+    stir_norms(peer)
     tail = backbones.build_tail(name, "features.transition2")
     tail.load_state_dict(peer.state_dict())
     assert_equal(peer, tail, torch.randn(2, 256, 14, 14))
@@ -132,7 +119,7 @@ def test_inception():
     peer = SplittableInceptionV3(
         nn.Identity(),
         [name for name, _ in whole.named_children() if name.startswith("Mixed_") or name == "fc"],
-        stirred(whole),
+        stir_norms(whole),
         skips_avgpool=False,
         skips_dropout=False,
         skips_fc=False,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from dense_models import stir_norms
 from names_of_models import RESNET
 
 from splitzoo import zoo
@@ -19,10 +20,7 @@ OUR_NAMES = {
     "bottleneck_layer.encoder.": "encoder.",
     "bottleneck_layer.entropy_bottleneck.": "bottleneck.entropy_bottleneck.",
     "bottleneck_layer.decoder.": "decoder.g_s.",
-    "layer2.": "decoder.tail.layer2.",
-    "layer3.": "decoder.tail.layer3.",
-    "layer4.": "decoder.tail.layer4.",
-    "fc.": "decoder.tail.fc.",
+    **{f"{layer}.": f"decoder.tail.{layer}." for layer in ("layer2", "layer3", "layer4", "fc")},
 }
 
 
@@ -34,7 +32,7 @@ def our_name(name):
 @pytest.fixture(scope="module")
 def images(photos):
     preprocessing = zoo.get_spec(RESNET).preprocessing
-    return [torch.from_numpy(preprocessing.load(path)) for path in photos]
+    return [torch.from_numpy(preprocessing.load(path)) for path in photos[:4]]
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +51,7 @@ def peer(images):
             skips_avgpool=False,
             skips_fc=False,
         )
-        for layer in model.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.0)
-                layer.bias.normal_(0, 0.1)
-                layer.running_mean.normal_(0, 0.1)
-                layer.running_var.uniform_(0.5, 1.5)
+        stir_norms(model)
         bottleneck = model.bottleneck_layer
         medians = bottleneck.entropy_bottleneck.quantiles[:, 0, 1]
         medians.uniform_(-0.45, 0.45)
@@ -117,23 +110,20 @@ def test_the_comparison_covers_ordinary_symbols_and_escapes(ours, comparisons):
     tables = ours.codec.coder.tables
     first = tables.offset.reshape(1, -1, 1, 1)
     escaped = (symbols < first) | (symbols >= first + tables.length.reshape(1, -1, 1, 1) - 2)
-    assert len(comparisons) == 10
     assert 0.01 < escaped.mean() < 0.5
     assert np.unique(symbols).size > 20
     assert np.unique(tables.offset).size > 1
 
 
-def test_symbols_are_equal_to_the_last_one(comparisons):
+def test_symbols_and_what_is_decoded_from_them_are_equal_to_the_last_one(ours, comparisons):
     for compared in comparisons:
         np.testing.assert_array_equal(compared.symbols, compared.peer_symbols, strict=True)
-
-
-def test_what_the_peer_decodes_is_what_we_decode(ours, comparisons):
-    for compared in comparisons:
         (symbols,) = ours.codec.decompress(compared.stream)
         np.testing.assert_array_equal(symbols[None], compared.peer_symbols, strict=True)
         dequantised = ours.bottleneck.from_wire(torch.from_numpy(symbols[None]))
         assert torch.equal(dequantised, compared.peer_dequantised)
+        payload, *_ = ours.codec.unframe(compared.stream)
+        assert len(payload) <= len(compared.peer_string) + 16
 
 
 def test_logits_are_equal_within_float_rounding(peer, ours, comparisons):
@@ -146,12 +136,6 @@ def test_logits_are_equal_within_float_rounding(peer, ours, comparisons):
         # The same layers on the same symbols: only the order of float32 additions may differ,
         # which through fifty layers stays far below 1e-4 of the largest logit.
         assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
-
-
-def test_no_payload_is_more_than_16_bytes_longer_than_the_peers(ours, comparisons):
-    for compared in comparisons:
-        payload, *_ = ours.codec.unframe(compared.stream)
-        assert len(payload) <= len(compared.peer_string) + 16
 
 
 def test_encoder_bits_are_counted_as_the_peer_does(peer, ours):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from dense_models import stir_norms
 from PIL import Image
-from torch import nn
 from torchvision import transforms
 
 from splitzoo import zoo
@@ -46,14 +46,7 @@ def classifier():
     """torchvision's ResNet-18, whose layers have timm's names, with no part of it idle."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        network = torchvision.models.resnet18(weights=None)
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.5)
-                layer.bias.normal_(0, 0.3)
-                layer.running_mean.normal_(0, 0.3)
-                layer.running_var.uniform_(0.5, 1.5)
-    return network.eval()
+        return stir_norms(torchvision.models.resnet18(weights=None), most=1.5, spread=0.3)
 
 
 def as_image(pixels):
@@ -186,7 +179,7 @@ def neural_codecs(request, classifier):
         )
         homes = {"g_a": "encoder", "g_s": "decoder.g_s.0"}
         codec = {
-            f"{homes.get(name.partition('.')[0], 'coder')}.{name}": tensor
+            f"{homes.get(name.partition('.')[0], 'bottleneck')}.{name}": tensor
             for name, tensor in peer.state_dict().items()
         }
         return copy_weights(classifier, model, codec)

@@ -1,3 +1,5 @@
+"""Segmentation: the tail and its graph, and what is said of its class maps."""
+
 import numpy as np
 import onnx
 import pytest
@@ -34,14 +36,6 @@ def tail():
 
 
 @torch.no_grad()
-def test_logits_have_the_size_of_the_input(tail):
-    logits = tail(some_features(images=2))
-    assert logits.dtype == torch.float32
-    assert logits.shape == (2, CLASSES, *SIZE)
-    assert len(logits.argmax(1).unique()) >= 3
-
-
-@torch.no_grad()
 def test_the_input_size_is_the_spec_s_and_not_the_features(tail):
     features = some_features()
     other = tiny_segmentation(size=(99, 132))
@@ -53,17 +47,20 @@ def test_the_input_size_is_the_spec_s_and_not_the_features(tail):
         align_corners=False,
     )
     assert torch.equal(other(features), expected)
+    logits = tail(some_features(images=2))
+    assert (logits.dtype, logits.shape) == (torch.float32, (2, CLASSES, *SIZE))
+    assert len(logits.argmax(1).unique()) >= 3
 
 
 @torch.no_grad()
 def test_the_backbone_is_dilated_to_stride_8(tail):
     found = tail.body(some_features())
-    assert [tuple(one.shape[2:]) for one in found.values()] == [(13, 17), (13, 17)]
+    assert [tuple(features.shape[2:]) for features in found.values()] == [(13, 17), (13, 17)]
     dilations = {
         name: {
-            one.dilation[0]
-            for one in getattr(tail.body, name).modules()
-            if isinstance(one, nn.Conv2d) and one.kernel_size == (3, 3)
+            layer.dilation[0]
+            for layer in getattr(tail.body, name).modules()
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
         }
         for name in ("layer2", "layer3", "layer4")
     }
@@ -98,25 +95,16 @@ def test_both_heads_learn():
     tail = tiny_segmentation().train()
     features, target = some_features(images=2), torch.randint(0, CLASSES, (2, *SIZE))
     main, auxiliary = tail.forward_with_aux(features)
-    loss = functional.cross_entropy(main, target) + 0.5 * functional.cross_entropy(
-        auxiliary, target
-    )
-    loss.backward()
+    losses = [functional.cross_entropy(logits, target) for logits in (main, auxiliary)]
+    sum(losses).backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in tail.parameters())
 
 
 @pytest.fixture(scope="module")
 def graph(tail, tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / "segmentation.onnx"
-    write_onnx(
-        tail,
-        [some_features()],
-        path,
-        input_names=["features"],
-        output_names=["logits"],
-        dynamic_batch=False,
-        opset=20,
-    )
+    names = {"input_names": ["features"], "output_names": ["logits"]}
+    write_onnx(tail, [some_features()], path, **names, dynamic_batch=False, opset=20)
     return path
 
 
@@ -137,9 +125,12 @@ def test_the_exported_graph_gives_the_same_logits(tail, graph):
 def test_the_exported_graph_leaves_the_auxiliary_head_behind(tail, graph):
     model = onnx.load(graph)
     assert {node.domain for node in model.graph.node} == {""}
-    stored = sum(np.prod(one.dims, dtype=int) for one in model.graph.initializer)
-    auxiliary = sum(one.numel() for one in tail.aux_classifier.parameters())
-    assert stored < sum(one.numel() for one in tail.parameters()) - 0.9 * auxiliary
+    stored = sum(np.prod(tensor.dims, dtype=int) for tensor in model.graph.initializer)
+    auxiliary, whole = (
+        sum(parameter.numel() for parameter in module.parameters())
+        for module in (tail.aux_classifier, tail)
+    )
+    assert stored < whole - 0.9 * auxiliary
 
 
 def test_a_backbone_without_features_at_all_strides_is_refused():
