@@ -1,9 +1,9 @@
-"""Run the two halves of a bundle: image to stream on the device, stream to output on the edge.
+"""Run the two halves of a bundle: image to stream on the device, stream to prediction on the edge.
 
 >>> from splitrun import Device, Edge, open_bundle
 >>> bundle = open_bundle("bundle")
->>> (stream,) = Device(bundle).encode(bundle.preprocessing.load("photo.jpg"))
->>> (logits,) = Edge(bundle).decode(stream)
+>>> stream = Device(bundle).encode_image("photo.jpg")  # bytes, to be sent
+>>> print(Edge(bundle).predict(stream))
 
 All that a board or an edge server runs. It needs numpy, Pillow and the bundle's engine, and codes
 faster with constriction; it imports neither torch nor splitzoo. Its command line is
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from .bundle import Bundle, open_bundle
     from .coding import Codec, Coder
     from .errors import BitstreamError, BundleError, DesyncError, SplitzooError
-    from .halves import Device, Edge
-    from .predictions import Prediction
+    from .halves import Device, Edge, Outputs, Stream
+    from .manifest import Manifest
+    from .predictions import ClassScore, Prediction
+    from .predictions.detection import Detection
+    from .predictions.segmentation import ClassShare
     from .preprocessing import Preprocessing
     from .selftest import SelfTest, run_selftest
 
@@ -29,15 +32,21 @@ _HOME = {
     "BitstreamError": ".errors",
     "Bundle": ".bundle",
     "BundleError": ".errors",
+    "ClassScore": ".predictions",
+    "ClassShare": ".predictions.segmentation",
     "Codec": ".coding",
     "Coder": ".coding",
     "DesyncError": ".errors",
+    "Detection": ".predictions.detection",
     "Device": ".halves",
     "Edge": ".halves",
+    "Manifest": ".manifest",
+    "Outputs": ".halves",
     "Prediction": ".predictions",
     "Preprocessing": ".preprocessing",
     "SelfTest": ".selftest",
     "SplitzooError": ".errors",
+    "Stream": ".halves",
     "open_bundle": ".bundle",
     "run_selftest": ".selftest",
 }
@@ -46,15 +55,21 @@ __all__ = [
     "BitstreamError",
     "Bundle",
     "BundleError",
+    "ClassScore",
+    "ClassShare",
     "Codec",
     "Coder",
     "DesyncError",
+    "Detection",
     "Device",
     "Edge",
+    "Manifest",
+    "Outputs",
     "Prediction",
     "Preprocessing",
     "SelfTest",
     "SplitzooError",
+    "Stream",
     "open_bundle",
     "run_selftest",
 ]

@@ -1,0 +1,75 @@
+"""Device and Edge as a program uses them: images in any form, named outputs, many threads."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splitrun import Device, Edge, Stream, open_bundle
+from splitrun.engines import onnx_runtime
+from splitrun.errors import BitstreamError, ImageError
+
+
+@pytest.fixture(scope="module")
+def halves(tiny_bundle):
+    bundle = open_bundle(str(tiny_bundle))
+    return bundle, Device(bundle), Edge(bundle)
+
+
+def test_an_image_in_any_form_gives_the_same_stream(halves, photo) -> None:
+    bundle, device, edge = halves
+    opened = Image.open(photo).convert("RGB")
+    stream = device.encode_image(photo)
+    assert isinstance(stream, Stream)
+    assert stream.payload_bytes == len(stream) - 12
+    for image in (str(photo), photo.read_bytes(), opened, np.asarray(opened)):
+        assert device.encode_image(image) == stream
+    assert device.encode(bundle.preprocessing.load(photo)) == [stream]
+    (logits,) = outputs = edge.decode(stream)
+    assert outputs["logits"] is outputs[0] is logits
+    assert logits.shape == (1, 10)
+    assert repr(outputs) == "Outputs(logits: float32 (1, 10))"
+    prediction = edge.predict(stream, top=3)
+    assert prediction == edge.prediction(outputs, top=3)
+    assert [score.index for score in prediction.top] == np.argsort(-logits[0])[:3].tolist()
+    assert str(prediction).splitlines()[0].endswith(prediction.top[0].label)
+
+
+@pytest.mark.parametrize(
+    ("image", "saying"),
+    [
+        (b"no image", "the image given as bytes: it is not an image of a known format"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\), not uint8 \(H, W, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        (Image.new("F", (4, 4)), "given as a Pillow image: it is damaged"),
+    ],
+)
+def test_what_is_no_image_is_refused(halves, image, saying) -> None:
+    with pytest.raises(ImageError, match=saying):
+        halves[1].encode_image(image)
+
+
+@pytest.mark.parametrize("thread_safe", [True, False], ids=["engine for threads", "with a lock"])
+def test_threads_get_what_one_thread_gets(tiny_bundle, photos, monkeypatch, thread_safe) -> None:
+    monkeypatch.setattr(onnx_runtime.OnnxRuntimeSession, "thread_safe", thread_safe)
+    bundle = open_bundle(tiny_bundle)
+    device, edge = Device(bundle), Edge(bundle)
+
+    def run(photo):
+        stream = device.encode_image(photo)
+        return stream, edge.decode(stream)["logits"].tobytes(), edge.predict(stream)
+
+    def reject(stream):
+        with pytest.raises(BitstreamError):
+            edge.predict(stream[:-1])
+
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(content, "PNG")
+    images = [*photos[:3], content.getvalue()]
+    serial = [run(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, images * 6)) == serial * 6
+        list(pool.map(reject, [stream for stream, *_ in serial]))
