@@ -23,7 +23,7 @@ MAX_TIED = 0.01
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified.
+    """Result of verifying a bundle.
 
     Attributes:
         manifest: Manifest, valid against its schema.
@@ -77,7 +77,7 @@ def check_code(bundle: Bundle, *, trust: bool) -> None:
     """Refuse graphs of formats that can hold code, unless the bundle is trusted.
 
     Raises:
-        BundleError: There is one.
+        BundleError: A graph can hold code, and the bundle is not trusted.
     """
     for name, graph in bundle.graphs.items():
         if not trust and can_hold_code(bundle.folder, graph.engine):

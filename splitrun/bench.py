@@ -1,4 +1,4 @@
-"""Measure a bundle where it runs."""
+"""Measure latency and memory of a bundle where it runs."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from .record import Record
 
 @dataclass(frozen=True)
 class Bench:
-    """What a bench measured.
+    """Measurement of one half.
 
     Attributes:
         model: Name of the model.

@@ -23,8 +23,7 @@
     ├── DependencyError           a package that is not installed
     └── ParityError               exit code 3: two runtimes disagree
 
-Each says what happened and, in ``next_step``, what to do about it. This module imports nothing: it
-travels inside bundles.
+Each says what happened and, in ``next_step``, what to do about it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ class SplitzooError(Exception):
 
     Args:
         message: What happened, and what was expected.
-        next_step: What to do about it, best as a command; empty when there is nothing to advise.
+        next_step: Advice, best as a command; empty where there is none.
     """
 
     exit_code = 1
@@ -53,10 +52,10 @@ class UnknownNameError(SplitzooError):
     """A name that is not registered.
 
     Args:
-        kind: What was looked up, such as ``"model"``.
-        name: The name as given.
-        matches: The closest registered names, best first.
-        next_step: What to do about it; by default, the matches.
+        kind: Kind of the entry, such as ``"model"``.
+        name: Name as given.
+        matches: Closest registered names, best first.
+        next_step: Advice beside the matches.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ Tensors = tuple[NDArray[Any], ...]
 
 
 class Stream(bytes):
-    """What is sent of one image: bytes, in the format of :mod:`splitrun.coding.stream`.
+    """One image as it is sent: bytes, in the format of :mod:`splitrun.coding.stream`.
 
     Attributes:
         payload_bytes: Number of bytes without the frame.
@@ -52,8 +52,8 @@ class Outputs(Sequence[NDArray[Any]]):
 
     def __repr__(self) -> str:
         pairs = zip(self.names, self._tensors, strict=True)
-        said = ", ".join(f"{name}: {tensor.dtype} {tensor.shape}" for name, tensor in pairs)
-        return f"Outputs({said})"
+        shapes = (f"{name}: {tensor.dtype} {tensor.shape}" for name, tensor in pairs)
+        return f"Outputs({', '.join(shapes)})"
 
 
 class Graph:
@@ -66,7 +66,7 @@ class Graph:
         stand_in: Let another engine run it, if this one is not for every machine.
 
     Attributes:
-        info: What the manifest says of the graph.
+        info: Description of the graph in the manifest.
         engine: Name and version of the engine that runs it.
 
     Raises:

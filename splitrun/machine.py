@@ -1,9 +1,9 @@
-"""What machine this is, for measurements and records. Travels inside bundles."""
+"""Describe this machine, for measurements and records."""
 
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,11 +12,11 @@ _INSTRUCTIONS = {
     **{"avx512_bf16": "BF16", "amx_int8": "AMX", "asimd": "NEON", "asimddp": "dot product"},
     **{"i8mm": "I8MM", "bf16": "BF16", "sve": "SVE"},
 }
-"""What makes networks fast, by the kernel's word for it, on x86 and Arm."""
+"""Instructions that make networks fast, by the kernel's names for them, on x86 and Arm."""
 
 
 def machine() -> dict[str, str]:
-    """Name the processor, its cores, what it has for networks, the system and Python."""
+    """Return the processor, its cores and instructions for networks, the system and Python."""
     cpu, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -25,11 +25,12 @@ def machine() -> dict[str, str]:
         # x86 has "model name"; Arm boards name the board under "Model" or "Hardware".
         cpu = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or cpu
         flags = fields.get("flags") or fields.get("Features") or ""
+    names = (name for flag, name in _INSTRUCTIONS.items() if flag in flags.split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
         "cores": str(cores),
-        "instructions": ", ".join(dict.fromkeys(_named(flags.split()))),
+        "instructions": ", ".join(dict.fromkeys(names)),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -37,13 +38,9 @@ def machine() -> dict[str, str]:
 
 
 def short_name(environment: Mapping[str, str]) -> str:
-    """Return processor and instructions of what :func:`machine` gave, for a file's name."""
+    """Return processor and instructions from :func:`machine`, for the name of a file."""
     words = f"{environment['cpu']} {environment['instructions']}".lower()
     return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
-
-
-def _named(flags: list[str]) -> Iterator[str]:
-    return (name for flag, name in _INSTRUCTIONS.items() if flag in flags)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A named collection that answers a wrong name with the closest right ones."""
+"""Entries by name; a wrong name is answered with the closest correct ones."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,11 @@ from .errors import DuplicateNameError, UnknownNameError
 
 T = TypeVar("T")
 _FEW = 5
-"""So many names can be told outright where none is close."""
+"""Most names that are listed outright where none is close."""
 
 
 def close_matches(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three of the known names that are spelled much like one, best first."""
+    """Return up to three of the known names that are spelled like a name, best first."""
     return difflib.get_close_matches(name, list(known), n=3)
 
 

@@ -1,4 +1,4 @@
-"""Does this machine compute what the exporting machine recorded?"""
+"""Check that this machine computes what the exporting machine recorded."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from .record import Record
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a self-test found.
+    """Result of a self-test.
 
     Attributes:
         symbols: Integers compared, over all wire tensors.

@@ -1,4 +1,4 @@
-"""What Faster R-CNN does between its graphs and after them, as torchvision's detector does it.
+"""The steps of Faster R-CNN between its graphs and after them, as torchvision's detector has them.
 
 ::
 
@@ -43,18 +43,19 @@ class DetectionSettings:
     Attributes:
         canvas: Height and width of the model's input, pixels.
         grids: Height and width of each level that has anchors, the finest first.
-        pooled_levels: So many of the levels, the finest, are what boxes are cut out of.
-        num_classes: With the background, which is class 0.
+        pooled_levels: Number of levels, the finest, that boxes are cut out of.
+        num_classes: Number of classes, with the background, which is class 0.
         anchor_sizes: Side of a square anchor on each level, pixels.
         aspect_ratios: Height over width of the anchors at each place of each level.
-        level_candidates: So many anchors of each level, those of most objectness, are considered.
-        proposals: Rows that the boxes graph takes.
+        level_candidates: Number of anchors of each level, those of most objectness, that are
+            considered.
+        proposals: Number of rows that the boxes graph takes.
         proposal_score: Least objectness of a proposal, a probability.
         proposal_overlap: Intersection over union above which the lesser proposal is dropped.
-        delta_weights: That the box deltas of the boxes graph are divided by: x, y, width, height.
+        delta_weights: Divisors of the box deltas of the boxes graph: x, y, width, height.
         score: Least probability of a detection's class.
         overlap: Intersection over union above which the lesser detection of a class is dropped.
-        detections: At most, for an image.
+        detections: Number of detections in an image, at most.
         level_side: Side of a square box that is cut out of the level of stride 16, pixels.
     """
 
@@ -123,7 +124,7 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class Boxes:
-    """What was found in one image, best first.
+    """Boxes found in one image, best first.
 
     Attributes:
         boxes: (D, 4) float32, x0, y0, x1, y1 in pixels of the model's input.
@@ -152,14 +153,14 @@ def detect(
     settings: DetectionSettings,
     area: tuple[int, int] | None = None,
 ) -> Boxes:
-    """Turn what the edge graph gave for one image into boxes.
+    """Turn the edge graph's outputs for one image into boxes.
 
     Args:
-        outputs: The levels that boxes are cut out of, each (1, C, h, w), the finest first, then
+        outputs: Levels that boxes are cut out of, each (1, C, h, w), the finest first, then
             objectness (1, anchors) and deltas (1, anchors, 4).
-        run_boxes: The boxes graph: the levels, proposals (P, 4) float32 and their levels (P,)
+        run_boxes: Boxes graph: the levels, proposals (P, 4) float32 and their levels (P,)
             int32, to class logits (P, classes) and box deltas (P, 4 · classes).
-        settings: Of the model.
+        settings: Settings of the model.
         area: Height and width of the part of the input, from its top left, that is the image;
             by default the whole input.
 
@@ -190,8 +191,8 @@ def propose(
         objectness: (anchors,) float32, logits, level by level; in a level row by row, at each place
             one for each aspect ratio.
         deltas: (anchors, 4) float32 in the same order.
-        settings: Of the model.
-        area: As in :func:`detect`.
+        settings: Settings of the model.
+        area: Height and width of the image on the input, as in :func:`detect`.
 
     Returns:
         (P, 4) float32, best first, P at most ``settings.proposals``.
@@ -244,8 +245,8 @@ def select_boxes(
         class_logits: (P, classes) float32.
         box_deltas: (P, 4 · classes) float32, those of a class side by side.
         proposals: (P, 4) float32.
-        settings: Of the model.
-        area: As in :func:`detect`.
+        settings: Settings of the model.
+        area: Height and width of the image on the input, as in :func:`detect`.
 
     Raises:
         BundleError: A shape is another than the settings say.
@@ -278,7 +279,7 @@ def suppress(
         scores: (B,) float32; of equal ones the first is better.
         groups: (B,); boxes of different groups do not touch one another.
         overlap: Intersection over union above which the lesser box is dropped.
-        limit: Of boxes kept; the time that it takes is bounded by ``limit`` times B.
+        limit: Number of boxes kept, at most; the time is bounded by ``limit`` times B.
     """
     order = np.argsort(-scores, kind="stable")
     corners, group = boxes[order].T.copy(), groups[order]

@@ -1,4 +1,4 @@
-"""What a segmentation network's logits mean: the class of each pixel."""
+"""From a segmentation network's logits to the class of each pixel, and each class's share."""
 
 from dataclasses import dataclass
 from typing import Any

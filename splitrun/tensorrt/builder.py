@@ -1,4 +1,4 @@
-"""From an ONNX file to a TensorRT engine, with TensorRT 10.3 to 11."""
+"""Build a TensorRT engine of an ONNX file, with TensorRT 10.3 to 11."""
 
 import contextlib
 import warnings
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from .library import logger_of, said, start
+from .library import last_words, logger_of, start
 
 Shape = tuple[int, ...]
 WORKSPACE_BYTES = 1 << 30
@@ -19,10 +19,10 @@ class BuiltPlan:
     """A serialised engine, and what building it left.
 
     Attributes:
-        plan: The engine, for this GPU and this TensorRT.
-        timing_cache: Makes the next build quick; empty where the module keeps none.
-        messages: Warnings and errors of TensorRT's.
-        layers: Of the network that was parsed.
+        plan: Engine, for this GPU and this TensorRT.
+        timing_cache: Timings that make the next build quick; empty where the module keeps none.
+        messages: Warnings and errors of TensorRT.
+        layers: Number of layers of the network that was parsed.
     """
 
     plan: bytes
@@ -46,10 +46,10 @@ def build(
 
     Args:
         trt: The module ``tensorrt``, of version 10.3 or later, or one of its interface.
-        onnx: The file.
+        onnx: Path of the ONNX file.
         shapes: Least, usual and largest shape of each input whose batch is open.
-        timing_cache: Of an earlier build here.
-        workspace_bytes: That tactics may use.
+        timing_cache: Timing cache of an earlier build here.
+        workspace_bytes: Memory that tactics may use.
 
     Raises:
         BundleError: TensorRT cannot parse the file, take the shapes, or build; with its words.
@@ -62,7 +62,7 @@ def build(
     if not parser.parse_from_file(str(onnx)):
         found = [parser.get_error(number) for number in range(parser.num_errors)]
         faults = "; ".join(f"{_place(fault)}{fault.desc()}" for fault in found)
-        raise BundleError(f"TensorRT cannot parse {onnx.name}: {faults or said(logger)}")
+        raise BundleError(f"TensorRT cannot parse {onnx.name}: {faults or last_words(logger)}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -81,11 +81,11 @@ def build(
                 ) from error
         if config.add_optimization_profile(profile) < 0:
             raise BundleError(
-                f"TensorRT refuses the shapes for {onnx.name}: {shapes}. {said(logger)}"
+                f"TensorRT refuses the shapes for {onnx.name}: {shapes}. {last_words(logger)}"
             )
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BundleError(f"TensorRT cannot build an engine of {onnx.name}: {said(logger)}")
+        raise BundleError(f"TensorRT cannot build an engine of {onnx.name}: {last_words(logger)}")
     with _without_deprecations():
         kept = config.get_timing_cache() if cache is not None else None
         grown = b"" if kept is None else bytes(kept.serialize())

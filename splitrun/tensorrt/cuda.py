@@ -1,4 +1,4 @@
-"""The little of CUDA that running an engine takes, by cuda-python or by torch."""
+"""The part of CUDA that running an engine takes, by cuda-python or by torch."""
 
 import importlib
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ class Cuda(Protocol):
     """A GPU's memory, and a stream that is not the default one.
 
     Attributes:
-        stream: Its handle.
+        stream: Handle of the stream.
     """
 
     stream: int
@@ -33,7 +33,7 @@ class Cuda(Protocol):
         ...
 
     def synchronise(self) -> None:
-        """Wait for all that the stream was given."""
+        """Wait until the stream has done all its work."""
         ...
 
     def capability(self) -> str:
@@ -75,7 +75,7 @@ def open_cuda() -> Cuda:
 
 
 class _CudaPython:
-    """By the runtime's bindings, whose calls give an error code first."""
+    """CUDA by the runtime's bindings, whose calls return an error code first."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
@@ -113,7 +113,7 @@ class _CudaPython:
     def capability(self) -> str:
         names = ("cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor")
         attributes = (getattr(self._runtime.cudaDeviceAttr, name) for name in names)
-        return ".".join(str(self._call("cudaDeviceGetAttribute", one, 0)) for one in attributes)
+        return ".".join(str(self._call("cudaDeviceGetAttribute", kind, 0)) for kind in attributes)
 
     def gpu(self) -> str:
         found = self._call("cudaGetDeviceProperties", 0)
@@ -126,7 +126,7 @@ class _CudaPython:
 
 
 class _CudaTorch:
-    """By tensors of bytes."""
+    """CUDA by torch, with tensors of bytes."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch

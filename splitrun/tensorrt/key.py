@@ -14,7 +14,7 @@ _RELEASE = Path("/etc/nv_tegra_release")
 
 @dataclass(frozen=True)
 class EngineKey:
-    """Where an engine was built, and of what.
+    """The place where an engine was built, and its source.
 
     Attributes:
         tensorrt: Version of TensorRT.

@@ -1,4 +1,4 @@
-"""TensorRT itself: found or refused, started, and heard."""
+"""Import TensorRT or refuse it, start it, and keep its messages."""
 
 import importlib
 from collections.abc import Callable
@@ -42,19 +42,19 @@ def start(create: Callable[[Any], Any], logger: Any) -> Any:
     """Create a builder or a runtime.
 
     Raises:
-        BundleError: TensorRT does not start, which without a driver its bindings tell as TypeError.
+        BundleError: TensorRT does not start; without a driver, its bindings raise TypeError.
     """
     try:
         return create(logger)
     except TypeError as error:
         raise BundleError(
-            f"TensorRT does not start: {said(logger)}",
+            f"TensorRT does not start: {last_words(logger)}",
             next_step="Run this on the Jetson; a container needs --runtime nvidia.",
         ) from error
 
 
-def said(logger: Any) -> str:
-    """Return the last that a logger heard, as a sentence."""
+def last_words(logger: Any) -> str:
+    """Return the last messages of a logger, as a sentence."""
     return " ".join(logger.messages[-3:]) or "it does not say why."
 
 

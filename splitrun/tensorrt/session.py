@@ -15,7 +15,7 @@ from ..files import sha256_file
 from ..strict_json import read_strictly
 from .cuda import open_cuda
 from .key import BUILD, EngineKey, jetpack_version
-from .library import import_tensorrt, logger_of, said, start
+from .library import import_tensorrt, last_words, logger_of, start
 
 RECORD_NAME = "engine.json"
 _MAX_RECORD_BYTES = 1 << 20
@@ -46,13 +46,13 @@ class TensorRTSession:
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise BundleError(
-                f"TensorRT cannot load {plan.name}: {said(self._logger)}",
+                f"TensorRT cannot load {plan.name}: {last_words(self._logger)}",
                 next_step=f"Build it again: {BUILD} --force",
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise BundleError(
-                f"TensorRT cannot prepare {plan.name} to run: {said(self._logger)}",
+                f"TensorRT cannot prepare {plan.name} to run: {last_words(self._logger)}",
                 next_step="Free memory of the GPU, which on a Jetson is the board's own.",
             )
         self._types = {
@@ -89,7 +89,7 @@ class TensorRTSession:
             found[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
             self._bind(name, self._buffer(name, found[name].nbytes))
         if not context.execute_async_v3(cuda.stream):
-            raise BundleError(f"TensorRT failed: {said(self._logger)}")
+            raise BundleError(f"TensorRT failed: {last_words(self._logger)}")
         for name, array in found.items():
             cuda.download(array, self._buffers[name][0])
         cuda.synchronise()
