@@ -272,7 +272,7 @@ def test_memory_is_allocated_once(session, jetson) -> None:
     [
         ({"image": np.zeros((1, 3, 224, 224))}, ["symbols"], "image as float64"),
         ({"image": np.zeros((1, 3, 9, 9), np.float32)}, ["symbols"], r"float32 \(1, 3, 9, 9\)"),
-        ({"image": np.zeros((1, 3, 224, 224), np.float32)}, ["symbols"], "not take image"),
+        ({"photo": np.zeros((1, 3, 224, 224), np.float32)}, ["symbols"], "not take photo"),
         ({"image": np.zeros((1, 3, 224, 224), np.float32)}, ["other"], "gives no 'other'"),
     ],
 )
