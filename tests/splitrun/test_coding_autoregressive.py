@@ -8,6 +8,7 @@ import torch
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import damaged
 
 from splitrun.coding import Codec, FactorizedTables
 from splitrun.coding.autoregressive import AutoregressiveCoder
@@ -117,21 +118,15 @@ def test_y_hat_is_that_of_the_plain_loop(seed, channels, height, width, spread):
 @given(data=st.data())
 def test_a_damaged_payload_is_refused_or_is_what_its_latent_encodes_to(coder, sent, data):
     _, hyper_symbols, params = sent
-    payload = coder.encode(*sent)
-    places = st.tuples(st.integers(0, len(payload) - 1), st.integers(1, 255))
-    damaged = bytearray(payload[: data.draw(st.integers(0, len(payload)))])
-    for place, change in data.draw(st.lists(places, max_size=3)):
-        if place < len(damaged):
-            damaged[place] ^= change
-    damaged = bytes(damaged) + data.draw(st.binary(max_size=9))
+    changed = damaged(data, coder.encode(*sent))
     try:
-        y_hat, z = decode(coder, damaged, hyper_symbols, params)
+        y_hat, z = decode(coder, changed, hyper_symbols, params)
     except BitstreamError:
         return
     assert y_hat.shape == sent[0].shape
     assert np.isfinite(y_hat).all()
     if np.abs(y_hat).max() < 1 << 20:  # where float32 still tells neighbours apart
-        assert coder.encode(y_hat, z, params) == damaged
+        assert coder.encode(y_hat, z, params) == changed
 
 
 def test_other_parameters_are_noticed(coder, sent):

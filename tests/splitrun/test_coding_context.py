@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from rows_picked import rows_picked
-from strategies import INT32
+from strategies import INT32, row_tables
 
-from splitrun.coding import CODERS, Codec, FactorizedTables, load_coder, save_coder
+from splitrun.coding import CODERS, Codec, load_coder, save_coder
 from splitrun.coding.context.skeleton import number_of_passes
 from splitrun.coding.context.sparse import SparseModels, SparsePlanes, SparseTables
 from splitrun.coding.factorized import ContextCoder
@@ -45,11 +45,6 @@ def tables(draw, channels, sides=0):
     levels = draw(st.integers(0, 3))
     spreads = sorted(draw(st.sets(st.integers(1, 900), max_size=4)))
     fractions = sorted(draw(st.sets(st.integers(1, 255), max_size=3)))
-    rows = []
-    for _ in range((len(spreads) + 1) * (len(fractions) + 1)):
-        cuts = draw(st.sets(st.integers(1, 65535), min_size=1, max_size=9))
-        rows.append([0, *sorted(cuts), 65536])
-    width = max(map(len, rows))
     passes = number_of_passes(levels)
     draws = st.lists(WEIGHTS, min_size=8 * passes, max_size=8 * passes)
     weights = np.array(draw(draws), np.int32).reshape(passes, 4, 2, 1)
@@ -60,12 +55,7 @@ def tables(draw, channels, sides=0):
         spreads=np.array(spreads, np.int32),
         fractions=np.array(fractions, np.int32),
         limit=draw(st.integers(1, 255)),
-        rows=FactorizedTables(
-            np.array([row + [0] * (width - len(row)) for row in rows]),
-            np.array([len(row) for row in rows]),
-            np.array([draw(st.integers(-9, 3)) for _ in rows]),
-            16,
-        ),
+        rows=row_tables(draw, (len(spreads) + 1) * (len(fractions) + 1)),
     )
 
 
@@ -79,7 +69,7 @@ def tables_and_symbols(draw):
     return draw(tables(shape[0])), symbols
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tables_and_symbols())
 def test_any_symbols_come_back_under_any_tables(case):
     found, symbols = case

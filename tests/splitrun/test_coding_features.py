@@ -60,7 +60,7 @@ def any_features(draw):
     return np.array(planes).astype(np.float32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(any_features())
 def test_any_features_come_back_within_a_few_steps_of_their_range(features):
     channels, height, width = features.shape
@@ -176,7 +176,7 @@ def test_features_of_another_shape_are_refused(shape):
         FeaturesCoder("jpeg", 50, 3).encode(np.zeros(shape, np.float32))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(FEATURE_CODECS), st.integers(1, 4096), st.integers(1, 300), st.integers(1, 300)
 )
@@ -264,7 +264,7 @@ def test_damaged_payloads_are_refused_or_features(coded):
         decoded_or_refused(coder, bytes(damaged), 7, 9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=60))
 def test_any_bytes_are_refused(header, image):
     coder = FeaturesCoder("webp", 50, 3)

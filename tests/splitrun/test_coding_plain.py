@@ -59,7 +59,7 @@ def rows(draw):
     return [np.diff([0, *sorted(row), top]).astype(np.int64) << shift for row in drawn]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), frequencies=rows(), words=WORDS)
 def test_any_slots_on_any_stack(data, frequencies, words):
     counts = np.array([data.draw(st.integers(0, 9)) for _ in frequencies])
@@ -80,7 +80,7 @@ def test_any_slots_on_any_stack(data, frequencies, words):
     np.testing.assert_array_equal(*left, strict=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), frequencies=rows(), words=WORDS)
 def test_any_words_are_read_to_their_end_and_beyond(data, frequencies, words):
     most = st.integers(0, data.draw(st.sampled_from([3, 40])))
@@ -96,7 +96,7 @@ def test_any_words_are_read_to_their_end_and_beyond(data, frequencies, words):
     np.testing.assert_array_equal(*left, strict=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     words=WORDS,
     pairs=st.lists(
@@ -124,7 +124,7 @@ def test_any_bits_on_any_stack(words, pairs):
 # Payloads
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables_and_symbols())
 def test_any_symbols_under_any_tables(case):
     tables, symbols = case
@@ -142,7 +142,7 @@ def test_any_symbols_under_any_tables(case):
     assert one == other
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(case=tables_and_symbols(), data=st.data())
 def test_damaged_payloads(case, data):
     tables, symbols = case
@@ -160,7 +160,7 @@ def test_damaged_payloads(case, data):
     assert one == other
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(case=tables_and_symbols(), payload=st.binary(max_size=60))
 def test_payloads_of_nothing_in_particular(case, payload):
     tables, symbols = case

@@ -25,7 +25,7 @@ def tensors(values, scale=0.5, zero_point=7):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     values=SHAPES.flatmap(lambda shape: numpy_strategies.arrays(np.uint8, shape)),
     scale=SCALES,
@@ -82,7 +82,7 @@ def test_a_hostile_scale_is_refused(scale):
         QuantisedCoder(1).decode(struct.pack("<fB", scale, 0) + b"\0", 1, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(payload=st.binary(max_size=40))
 def test_any_bytes_are_refused_or_decoded(payload):
     coder = QuantisedCoder(3)

@@ -192,7 +192,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
             load(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), compressed=st.booleans())
 def test_a_file_with_changed_bytes_is_refused_or_holds_valid_tables(
     tmp_path_factory, data, compressed

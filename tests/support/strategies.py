@@ -38,6 +38,29 @@ def any_tables(draw):
     )
 
 
+def row_tables(draw, number):
+    """Tables of so many rows of a few ordinary symbols, near 0."""
+    cuts = st.sets(st.integers(1, 65535), min_size=1, max_size=9)
+    rows = [[0, *sorted(draw(cuts)), 65536] for _ in range(number)]
+    width = max(map(len, rows))
+    return FactorizedTables(
+        np.array([row + [0] * (width - len(row)) for row in rows]),
+        np.array([len(row) for row in rows]),
+        np.array([draw(st.integers(-9, 3)) for _ in rows]),
+        16,
+    )
+
+
+def damaged(data, payload):
+    """A payload cut short, with changed bytes, and with bytes behind it."""
+    places = st.tuples(st.integers(0, len(payload) - 1), st.integers(1, 255))
+    changed = bytearray(payload[: data.draw(st.integers(0, len(payload)))])
+    for place, change in data.draw(st.lists(places, max_size=3)):
+        if place < len(changed):
+            changed[place] ^= change
+    return bytes(changed) + data.draw(st.binary(max_size=9))
+
+
 @st.composite
 def tables_and_symbols(draw):
     tables = draw(any_tables())
