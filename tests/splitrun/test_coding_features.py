@@ -15,7 +15,7 @@ from PIL import Image
 
 from splitrun.coding import Codec
 from splitrun.coding.features import FEATURE_CODECS, FeaturesCoder
-from splitrun.errors import BitstreamError, SplitzooError, TablesError
+from splitrun.errors import BitstreamError, SplitzooError
 from splitrun.images.codecs import IMAGE_CODECS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "features"
@@ -326,59 +326,6 @@ def test_a_image_that_claims_too_much_never_reaches_a_decoder(monkeypatch, coded
     unpacked.decompress(large)
     with pytest.raises(BitstreamError, match="claims 2100×1800 pixels"):
         coder.decode(ranges + unpacked.unused_data, 7, 9)
-
-
-def test_a_coder_is_made_from_its_settings():
-    coder = FeaturesCoder("webp", 40, 5)
-    assert (coder.kind, coder.lossless, coder.channels) == ("features", False, 5)
-    assert coder.settings() == {"codec": "webp", "quality": 40, "channels": 5}
-    assert (coder.arrays(), coder.array_names()) == ({}, ())
-    again = FeaturesCoder.from_parts(coder.settings(), {})
-    features = smooth((5, 6, 7))
-    assert again.digest() == coder.digest()
-    assert again.encode(features) == coder.encode(features)
-    assert coder.shape(features) == (6, 7)
-    others = [
-        FeaturesCoder("jpeg", 40, 5),
-        FeaturesCoder("webp", 4, 5),
-        FeaturesCoder("webp", 4, 55),
-    ]
-    assert len({other.digest() for other in (coder, *others)}) == 4
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"codec": "avif"},
-        {"codec": "JPEG"},
-        {"codec": None},
-        {"codec": ["jpeg"]},
-        {"quality": 101},
-        {"quality": "50"},
-        {"quality": 5.0},
-        {"channels": 0},
-        {"channels": -1},
-        {"channels": 65_537},
-        {"channels": True},
-        {"channels": "3"},
-        {"channels": 3.0},
-        {"more": 1},
-    ],
-)
-def test_hostile_settings_are_refused(change):
-    parts = {"codec": "jpeg", "quality": 50, "channels": 3}
-    assert FeaturesCoder.from_parts(parts, {}).settings() == parts
-    with pytest.raises(TablesError):
-        FeaturesCoder.from_parts({**parts, **change}, {})
-
-
-@pytest.mark.parametrize("missing", ["codec", "quality", "channels"])
-def test_settings_that_lack_a_part_are_refused(missing):
-    parts = {"codec": "jpeg", "quality": 50, "channels": 3}
-    with pytest.raises(TablesError):
-        FeaturesCoder.from_parts({k: v for k, v in parts.items() if k != missing}, {})
-    with pytest.raises(TablesError):
-        FeaturesCoder.from_parts(parts, {"cdf": np.zeros(1)})
 
 
 def test_features_go_through_a_stream():

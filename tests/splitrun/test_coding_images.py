@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from splitrun.coding import Codec
 from splitrun.coding.pixels import PixelsCoder
@@ -420,55 +421,6 @@ def test_a_pillow_without_avif_says_so(monkeypatch):
         assert "pip install" in caught.value.next_step
 
 
-def test_a_coder_is_made_from_its_settings():
-    coder = PixelsCoder("webp", 40)
-    assert (coder.kind, coder.lossless, coder.channels) == ("pixels", False, 3)
-    assert coder.settings() == {"codec": "webp", "quality": 40}
-    assert (coder.arrays(), coder.array_names()) == ({}, ())
-    again = PixelsCoder.from_parts(coder.settings(), {})
-    assert again.digest() == coder.digest()
-    assert again.encode(planes(8, 9)) == coder.encode(planes(8, 9))
-    assert coder.shape(planes(8, 9)) == (8, 9)
-
-
-def test_digests_tell_settings_apart():
-    coders = [PixelsCoder(*parts) for parts in [("jpeg", 1), ("jpeg", 11), ("webp", 1)]]
-    assert len({coder.digest() for coder in coders}) == 3
-    assert all(len(coder.digest()) == 32 for coder in coders)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"codec": "jpeg"},
-        {"codec": "jpeg", "quality": 50, "more": 1},
-        {"codec": "jpg", "quality": 50},
-        {"codec": "", "quality": 50},
-        {"codec": 7, "quality": 50},
-        {"codec": ["jpeg"], "quality": 50},
-        {"codec": "../jpeg", "quality": 50},
-        {"codec": "jpeg", "quality": 101},
-        {"codec": "jpeg", "quality": -1},
-        {"codec": "jpeg", "quality": "50"},
-        {"codec": "jpeg", "quality": 50.0},
-        {"codec": "jpeg", "quality": True},
-        {"codec": "jpeg", "quality": None},
-        {"codec": "jpeg", "quality": 10**30},
-        {"codec": "bpg", "quality": 52},
-        {"codec": "vtm", "quality": 64},
-    ],
-)
-def test_hostile_settings_are_refused(settings):
-    with pytest.raises(TablesError):
-        PixelsCoder.from_parts(settings, {})
-
-
-def test_tables_that_nobody_asked_for_are_refused():
-    with pytest.raises(TablesError):
-        PixelsCoder.from_parts({"codec": "jpeg", "quality": 50}, {"cdf": np.zeros(3)})
-
-
 @pytest.mark.parametrize("name", here())
 def test_a_image_goes_through_a_stream(name):
     pixels = planes(24, 40)
@@ -477,6 +429,44 @@ def test_a_image_goes_through_a_stream(name):
     (decoded,) = codec.decompress(stream)
     assert len(stream) == len(codec.coder.encode(pixels)) + 16
     assert decoded.shape == pixels.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (65, 130)])
+def test_png_loses_nothing(shape):
+    coder = PixelsCoder("png", 100)
+    pixels = planes(*shape)
+    (decoded,) = coder.decode(coder.encode(pixels), *shape)
+    np.testing.assert_array_equal(decoded, pixels, strict=True)
+    grey = pixels[0]
+    codec = IMAGE_CODECS.get("png")
+    np.testing.assert_array_equal(codec.decode(codec.encode(grey, 100), *shape, 1), grey)
+    with pytest.raises(TablesError, match="png has no quality 90"):
+        PixelsCoder("png", 90)
+
+
+def test_png_of_another_form_is_refused_before_it_is_decoded():
+    coder = PixelsCoder("png", 100)
+    good = coder.encode(planes(16, 24))
+    header = good.index(b"IHDR")
+    for change in (
+        good[:20],
+        good[:-1],
+        good + b"\0",
+        good[: header + 4] + struct.pack(">I", 1 << 30) + good[header + 8 :],
+        good[: header + 16] + b"\x01" + good[header + 17 :],  # interlaced, or of other colours
+        saved(made_image(16, 24), format="PNG", pnginfo=_text()),
+        saved(made_image(16, 24)[..., 0], format="PNG"),
+    ):
+        with pytest.raises(BitstreamError):
+            coder.decode(change, 16, 24)
+    with pytest.raises(BitstreamError, match="claims 16×24"):
+        coder.decode(good, 24, 16)
+
+
+def _text():
+    info = PngInfo()
+    info.add_text("comment", "x" * 1000, zip=True)
+    return info
 
 
 # Encoders change between versions of the libraries, so only decoding is held to these.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from splitrun.coding import CODERS, Codec, load_coder, save_coder
+from splitrun.coding import Codec
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.errors import BitstreamError, TablesError
 
@@ -99,36 +99,6 @@ def test_a_payload_of_another_length_is_refused(change):
     other = payload[:change] if change < 0 else payload + bytes(change)
     with pytest.raises(BitstreamError, match=f"has {29 + change} bytes; expected were 29"):
         QuantisedCoder(3).decode(other, 2, 4)
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {},
-        {"channels": 3},
-        {"channels": 3, "bits": 8, "more": 1},
-        {"channels": 3, "bits": 4},
-        {"channels": 3, "bits": 8.0},
-        {"channels": 0, "bits": 8},
-        {"channels": -1, "bits": 8},
-        {"channels": True, "bits": 8},
-        {"channels": "3", "bits": 8},
-        {"channels": (1 << 16) + 1, "bits": 8},
-    ],
-)
-def test_hostile_settings_are_refused(parts):
-    with pytest.raises(TablesError, match=r"[Qq]uantised"):
-        QuantisedCoder.from_parts(parts, {})
-
-
-def test_a_coder_comes_back_from_its_parts(tmp_path):
-    coder = QuantisedCoder(3)
-    assert CODERS["quantised"] is QuantisedCoder
-    assert coder.settings() == {"channels": 3, "bits": 8}
-    save_coder(coder, tmp_path / "tables.npz")
-    loaded = load_coder("quantised", coder.settings(), tmp_path / "tables.npz")
-    assert loaded.settings() == coder.settings()
-    assert loaded.digest() == coder.digest() != QuantisedCoder(4).digest()
 
 
 def test_a_stream_of_absurd_size_is_refused():
