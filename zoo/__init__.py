@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from .resolve import DEFAULT_MODEL, ModelSource
     from .spec import ModelSpec
-    from .split_model import SplitModel
+    from .split_model import Detections, ModelOutput, SplitModel
 
 _HOME = {
     "DEFAULT_MODEL": ".resolve",
@@ -40,11 +40,15 @@ _HOME = {
     "ModelSource": ".resolve",
     "ModelSpec": ".spec",
     "Preprocessing": "splitrun.preprocessing",
+    "Detections": ".split_model",
+    "ModelOutput": ".split_model",
     "SplitModel": ".split_model",
 }
 
 __all__ = [
     "DEFAULT_MODEL",
+    "Detections",
+    "ModelOutput",
     "ModelSource",
     "ModelSpec",
     "Preprocessing",

@@ -115,33 +115,30 @@ def test_dense_connections_are_refused():
         backbones.tail(built("densenet121"), "features.denseblock2.denselayer3")
 
 
-def test_a_layer_that_never_runs_as_a_module_is_refused():
-    class Functional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(3, 4, 3)
-            self.second = nn.Conv2d(4, 4, 3)
+class Functional(nn.Module):
+    """Its second layer is never called as a module, its first twice."""
 
-        def forward(self, image):
-            features = self.first(image)
-            return functional.conv2d(features, self.second.weight)
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3)
+        self.second = nn.Conv2d(3, 4, 3)
+        self.last = nn.ReLU()
 
-    with pytest.raises(SpecError, match="second runs 0 times as a module in Functional"):
-        backbones.tail(Functional(), "second")
+    def forward(self, image):
+        features = self.first(self.first(image))
+        return self.last(functional.conv2d(features, self.second.weight))
 
 
-def test_a_layer_that_runs_twice_is_refused():
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3)
-            self.last = nn.ReLU()
-
-        def forward(self, image):
-            return self.last(self.conv(self.conv(image)))
-
-    with pytest.raises(SpecError, match=r"conv runs 2 times .*\nIt can be cut after conv, conv, l"):
-        backbones.head(Twice(), "conv")
+@pytest.mark.parametrize(
+    ("cut", "layer", "message"),
+    [
+        (backbones.tail, "second", "second runs 0 times as a module in Functional"),
+        (backbones.head, "first", r"first runs 2 times .*\nIt can be cut after first, first, l"),
+    ],
+)
+def test_a_layer_that_does_not_run_once_is_refused(cut, layer, message):
+    with pytest.raises(SpecError, match=message):
+        cut(Functional(), layer)
 
 
 class Depends(nn.Module):
