@@ -24,7 +24,7 @@ from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.graphs import GDN1, DeviceGraph, FoldedGDN1, fold_gdn
 from splitzoo.export.parity import check_parity
 from splitzoo.export.readme import bundle_readme
-from splitzoo.export.recording import record_run, seeded_image
+from splitzoo.export.recording import _boundary_distance, record_run, seeded_image
 from splitzoo.progress import Silent
 
 ROOT = Path(__file__).parents[2]
@@ -435,3 +435,8 @@ def test_an_unknown_target_is_answered_with_the_right_one(tiny_model, tmp_path, 
     assert (caught.value.kind, caught.value.matches) == ("target", ("cpu",))
     assert steps.said == ()
     assert not (tmp_path / "b").exists()
+
+
+def test_ties_lie_at_halves() -> None:
+    distance = _boundary_distance(torch.tensor([2.0, -1.0, 2.5 + 1e-5, -0.5 - 1e-5]))
+    torch.testing.assert_close(distance, torch.tensor([0.5, 0.5, 1e-5, 1e-5]), atol=1e-6, rtol=0)

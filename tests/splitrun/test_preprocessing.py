@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from splitrun.errors import ImageError
-from splitrun.preprocessing import list_images
+from splitrun.preprocessing import list_images, upright_size
 from splitzoo.zoo import Preprocessing
 
 ODD_SIZES = [
@@ -26,6 +26,7 @@ ODD_SIZES = [
     (300, 301),
     (301, 300),
     (500, 375),
+    (343, 256),  # a crop that begins at 59.5
     (257, 2000),
     (37, 91),
     (91, 37),
@@ -380,3 +381,14 @@ def test_a_folder_without_images_is_refused(tmp_path):
 def test_the_models_input_is_what_the_encoder_takes(tiny_model, photo):
     image = torch.from_numpy(tiny_model.spec.preprocessing.load(photo))
     assert tiny_model.wire_tensors(image)[0].shape[1:] == tiny_model.spec.latent_shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_the_turned_images(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (40, 24)).save(path, exif=exif)
+    with Image.open(path) as opened:
+        expected = ImageOps.exif_transpose(opened).size
+    assert upright_size(path) == expected

@@ -219,6 +219,14 @@ def test_any_other_refusal(published, status):
     refused(f"the Hub refused (status {status}): not today")
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_is_no_outage_even_where_the_cache_has_the_model(published, status):
+    fetch_model(REPO)
+    published.fault("HEAD", CONFIG, times=ALWAYS, status=status)
+    with pytest.raises(HubError):
+        fetch_model(REPO)
+
+
 def test_something_else_that_answers_in_the_place_of_the_hub(published):
     published.fault("HEAD", CONFIG, status=200, body=b"<html>Accept our terms</html>")
     host = published.url.removeprefix("http://")

@@ -1,5 +1,7 @@
 """The trained models that the package carries, and what is made of a whole network."""
 
+import copy
+
 import pytest
 import safetensors.torch
 import torch
@@ -99,6 +101,9 @@ def test_names_that_are_made_of_no_whole_network():
 
 
 def test_half_of_the_edges_bytes(tiny_model, tmp_path):
+    tiny_model = copy.deepcopy(tiny_model)
+    norms = [module for module in tiny_model.decoder.modules() if hasattr(module, "running_var")]
+    norms[0].running_var.fill_(1e-9)  # nothing to float16
     whole, half = (
         zoo.save(tiny_model, tmp_path / name, half_edge=half)
         for name, half in (("whole", False), ("half", True))
