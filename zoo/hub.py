@@ -1,16 +1,19 @@
-"""Models of the Hugging Face Hub: fetch them into its cache, find them there.
+"""Fetch models of the Hugging Face Hub into its cache, or find them there.
 
-A repository holds what :func:`splitzoo.zoo.save` writes, and a card. A model's files all come from
-one commit, ``config.json`` first: where that cannot be used, the weights are not fetched. One
-request tells which commit a branch is at; none is made for a commit hash at hand, for
-``local_files_only`` and under ``HF_HUB_OFFLINE``.
+A repository holds what :func:`splitzoo.zoo.save` writes, and a card. ``huggingface_hub`` downloads
+and keeps the files; what it does not do by itself is here: all files of a model come from one
+commit, ``config.json`` first, and where that cannot be used the weights are not fetched; a new
+commit is noted only when it is whole, so that an incomplete one never hides the whole one before;
+weights are checked against the config's SHA-256. One request tells which commit a branch is at;
+none is made for a commit at hand, for ``local_files_only`` and under ``HF_HUB_OFFLINE``.
 """
 
 import contextlib
 import json
 import logging
-from dataclasses import dataclass
+import re
 from pathlib import Path
+from typing import Any
 
 from splitrun.errors import HubError, ModelFolderError, OutputError
 from splitrun.files import new_file, sha256_file
@@ -18,11 +21,12 @@ from splitrun.files import new_file, sha256_file
 from .. import __version__
 from .config import CONFIG_NAME, MAX_CONFIG_BYTES, WEIGHTS_NAME, ModelConfig, read_config
 from .hub_errors import describe, hub_calls, is_outage, not_at_hand
-from .hub_names import Repo, checked_token, hub_name, is_commit, parse_repo
+from .hub_names import Repo, checked_token, hub_name, parse_repo
 
 __all__ = ["Repo", "fetch_config", "fetch_model", "hub_name", "is_cached", "parse_repo"]
 
 _log = logging.getLogger(__name__)
+_LIBRARY: dict[str, Any] = {"library_name": "splitzoo", "library_version": __version__}
 
 
 def fetch_model(
@@ -39,9 +43,9 @@ def fetch_model(
     last is taken from the cache, and a warning is logged.
 
     Args:
-        repo: Of the model.
-        token: By default the one of ``HF_TOKEN`` or of ``hf auth login``.
-        cache_dir: By default ``HF_HUB_CACHE``.
+        repo: Repository of the model.
+        token: Token; by default the one of ``HF_TOKEN`` or of ``hf auth login``.
+        cache_dir: Folder of the Hub's files; by default ``HF_HUB_CACHE``.
         local_files_only: Make no request.
 
     Returns:
@@ -53,15 +57,7 @@ def fetch_model(
         HubError: The Hub or the way to it failed, or the repository holds no model that can be
             used.
     """
-    cache = _cache(cache_dir)
-    with hub_calls(repo, cache):
-        fetch = _Fetch(repo, cache, checked_token(token), local_files_only)
-        commit = fetch.commit(CONFIG_NAME, WEIGHTS_NAME)
-        config = _read_config(repo, fetch.file(commit, CONFIG_NAME).parent)
-        weights = fetch.file(commit, WEIGHTS_NAME)
-        _check_weights(repo, weights, config)
-        _note(repo, weights.parent)
-    return weights.parent
+    return _fetch(repo, (CONFIG_NAME, WEIGHTS_NAME), token, hub_cache(cache_dir), local_files_only)
 
 
 def fetch_config(
@@ -71,17 +67,8 @@ def fetch_config(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Fetch ``config.json`` alone; see :func:`fetch_model`.
-
-    Returns:
-        A folder that holds it.
-    """
-    cache = _cache(cache_dir)
-    with hub_calls(repo, cache):
-        fetch = _Fetch(repo, cache, checked_token(token), local_files_only)
-        folder = fetch.file(fetch.commit(CONFIG_NAME), CONFIG_NAME).parent
-        _read_config(repo, folder)
-    return folder
+    """Fetch ``config.json`` alone, and return a folder that holds it; see :func:`fetch_model`."""
+    return _fetch(repo, (CONFIG_NAME,), token, hub_cache(cache_dir), local_files_only)
 
 
 def is_cached(name_or_repo: str, *, cache_dir: str | Path | None = None) -> bool:
@@ -89,111 +76,103 @@ def is_cached(name_or_repo: str, *, cache_dir: str | Path | None = None) -> bool
 
     Args:
         name_or_repo: A registered name, ``"org/name"`` or ``"org/name@revision"``.
-        cache_dir: By default ``HF_HUB_CACHE``.
+        cache_dir: Folder of the Hub's files; by default ``HF_HUB_CACHE``.
 
     Raises:
         HubError: It names no repository.
     """
     repo = parse_repo(name_or_repo if "/" in name_or_repo else hub_name(name_or_repo))
-    return _cached_commit(repo, _cache(cache_dir), CONFIG_NAME, WEIGHTS_NAME) is not None
+    files = (CONFIG_NAME, WEIGHTS_NAME)
+    return all(_cached(repo.repo_id, f, repo.revision, hub_cache(cache_dir)) for f in files)
 
 
-@dataclass(frozen=True)
-class _Fetch:
-    repo: Repo
-    cache: Path
-    token: str | None
-    local: bool
-
-    def commit(self, *files: str) -> str:
-        """Return the hash of the commit to take the files from."""
-        from huggingface_hub import constants
-
-        cached = _cached_commit(self.repo, self.cache, *files)
-        if self.local or constants.HF_HUB_OFFLINE:
-            if cached is None:
-                reason = "local_files_only" if self.local else "HF_HUB_OFFLINE"
-                raise not_at_hand(self.repo, self.cache, f"{reason} is set")
-            return cached
-        if cached is not None and cached == self.repo.revision:
-            return cached
-        try:
-            return self._current_commit()
-        except Exception as error:
-            if cached is None or not is_outage(error):
-                raise
-            _log.warning(
-                "%s: %s. The copy in the cache is used, commit %.7s.",
-                self.repo,
-                describe(error),
-                cached,
-            )
-            return cached
-
-    def file(self, commit: str, name: str) -> Path:
-        """Return the path of a file in the cache, where it is downloaded to if it is missing."""
-        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-        # Even for a file at hand, hf_hub_download would look for news of its own.
-        path = try_to_load_from_cache(
-            self.repo.repo_id, name, cache_dir=self.cache, revision=commit
-        )
-        if not isinstance(path, str):
-            path = hf_hub_download(
-                self.repo.repo_id,
-                name,
-                revision=commit,
-                cache_dir=self.cache,
-                token=self.token,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-                library_name="splitzoo",
-                library_version=__version__,
-            )
-        return Path(path)
-
-    def _current_commit(self) -> str:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.errors import FileMetadataError
-
-        # Unlike hf_hub_download this asks once, so that an outage is known at once.
-        found = get_hf_file_metadata(
-            hf_hub_url(self.repo.repo_id, CONFIG_NAME, revision=self.repo.revision),
-            token=self.token,
-            timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            library_name="splitzoo",
-            library_version=__version__,
-        )
-        if not is_commit(found.commit_hash or ""):
-            raise FileMetadataError("no commit hash")
-        if (found.size or 0) > MAX_CONFIG_BYTES:
-            raise HubError(
-                f"{self.repo} is no saved model of splitzoo: its {CONFIG_NAME} has {found.size} "
-                "bytes."
-            )
-        return found.commit_hash or ""
-
-
-def _cache(cache_dir: str | Path | None) -> Path:
+def hub_cache(cache_dir: str | Path | None) -> Path:
+    """Return the folder of the Hub's files."""
     from huggingface_hub import constants
 
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
 
-def _cached_commit(repo: Repo, cache: Path, *files: str) -> str | None:
+def _fetch(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, local: bool) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    with hub_calls(repo, cache):
+        token = checked_token(token)
+        commit = _commit(repo, files, token, cache, local)
+        paths: dict[str, Path] = {}
+        for name in files:
+            # Even for a file at hand, hf_hub_download would look for news of its own.
+            paths[name] = _cached(repo.repo_id, name, commit, cache) or Path(
+                hf_hub_download(
+                    repo.repo_id,
+                    name,
+                    revision=commit,
+                    cache_dir=cache,
+                    token=token,
+                    etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                    **_LIBRARY,
+                )
+            )
+            if name == CONFIG_NAME:
+                config = _read_config(repo, paths[name].parent)
+            else:
+                _check_weights(repo, paths[name], config)
+                _note(repo, paths[name].parent)
+    return paths[CONFIG_NAME].parent
+
+
+def _cached(repo_id: str, name: str, revision: str, cache: Path) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    paths = [
-        try_to_load_from_cache(repo.repo_id, name, cache_dir=cache, revision=repo.revision)
-        for name in files
-    ]
-    if not all(isinstance(path, str) for path in paths):
-        return None
-    return Path(str(paths[0])).parent.name
+    path = try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _commit(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, local: bool) -> str:
+    """Return the hash of the commit to take the files from."""
+    from huggingface_hub import constants
+
+    at_hand = [_cached(repo.repo_id, name, repo.revision, cache) for name in files]
+    cached = at_hand[0].parent.name if at_hand[0] and all(at_hand) else None
+    if local or constants.HF_HUB_OFFLINE:
+        if cached is None:
+            reason = "local_files_only" if local else "HF_HUB_OFFLINE"
+            raise not_at_hand(repo, cache, f"{reason} is set")
+        return cached
+    if cached is not None and cached == repo.revision:
+        return cached
+    try:
+        return _current_commit(repo, token)
+    except Exception as error:
+        if cached is None or not is_outage(error):
+            raise
+        _log.warning(
+            "%s: %s. The copy in the cache is used, commit %.7s.", repo, describe(error), cached
+        )
+        return cached
+
+
+def _current_commit(repo: Repo, token: str | None) -> str:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import FileMetadataError
+
+    # Unlike hf_hub_download this asks once, so that an outage is known at once.
+    found = get_hf_file_metadata(
+        hf_hub_url(repo.repo_id, CONFIG_NAME, revision=repo.revision),
+        token=token,
+        timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        **_LIBRARY,
+    )
+    if not re.fullmatch("[0-9a-f]{40}", found.commit_hash or ""):
+        raise FileMetadataError("no commit hash")
+    if (found.size or 0) > MAX_CONFIG_BYTES:
+        raise HubError(
+            f"{repo} is no saved model of splitzoo: its {CONFIG_NAME} has {found.size} bytes."
+        )
+    return found.commit_hash or ""
 
 
 def _note(repo: Repo, folder: Path) -> None:
-    # Only now, with all files at hand: noted earlier, a new commit of which a part is missing would
-    # hide the whole one before it.
     noted = folder.parents[1] / "refs" / repo.revision
     if repo.revision == folder.name or (noted.is_file() and noted.read_text() == folder.name):
         return
@@ -202,14 +181,13 @@ def _note(repo: Repo, folder: Path) -> None:
 
 
 def _read_config(repo: Repo, folder: Path) -> ModelConfig:
-    try:
+    # read_config says what is wrong with a file that is no JSON.
+    with contextlib.suppress(ValueError, RecursionError):
         content = json.loads((folder / CONFIG_NAME).read_bytes())
         if isinstance(content, dict) and content.get("library_name") != "splitzoo":
             raise HubError(
                 f"{repo} is no saved model of splitzoo: its {CONFIG_NAME} is another library's."
             )
-    except (ValueError, RecursionError):
-        pass  # read_config says what is wrong with it
     try:
         return read_config(folder)
     except ModelFolderError as error:

@@ -13,10 +13,7 @@ for waits; a download that stands still ends after 66 s, a silent server after a
 
 import contextlib
 import errno
-import json
 import re
-import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +32,39 @@ _LOGIN = "log in with a token from https://huggingface.co/settings/tokens: hf au
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _USED_UP = re.compile(r"r\s*=\s*0\s*;\s*t\s*=\s*(\d+)")
-_MALFORMED = (json.JSONDecodeError, KeyError)
-# By name, since which HTTP library it is differs; see _http_error.
-_CUT = ("RemoteProtocolError", "ReadError", "WriteError")
 _SECRET = re.compile(r"\b(hf|api_org)_\w+|(?<=Bearer )\S+", re.IGNORECASE)
+
+# Classes by name, since which HTTP library huggingface_hub uses differs; see _http_error.
+_NONSENSE = {"FileMetadataError", "JSONDecodeError", "KeyError"}
+_OUTAGES = (
+    (
+        _NONSENSE,
+        "what answers at {host} is not the Hub",
+        "Is HF_ENDPOINT right? Does the network want a login in a browser first?",
+    ),
+    ({"gaierror"}, "the address of {host} cannot be found", "Is there a network?"),
+    (
+        {"ConnectionRefusedError"},
+        "{host} refuses connections",
+        "Is HF_ENDPOINT right, or a proxy in the way?",
+    ),
+    (
+        {"TimeoutError"},
+        "{host} did not answer in time",
+        "Try again, or allow more seconds: HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT",
+    ),
+    (
+        {"SSLError"},
+        "the certificate of {host} is not trusted",
+        "Behind a proxy with its own, name its file in SSL_CERT_FILE.",
+    ),
+    (
+        {"ConnectionError", "RemoteProtocolError", "ReadError", "WriteError"},
+        "the connection to {host} was cut",
+        "Try again.",
+    ),
+)
+"""Classes of a cause, what it means, and what to do about it; the first that fits counts."""
 
 
 @contextlib.contextmanager
@@ -46,7 +72,7 @@ def hub_calls(repo: Repo, cache: Path, *, pushing: bool = False) -> Iterator[Non
     """Bound the waits of what is asked of the Hub meanwhile, and explain its errors.
 
     Args:
-        repo: What is asked for, for messages.
+        repo: Repository that is asked for, for messages.
         cache: Folder of the Hub's files, for messages.
         pushing: Whether the repository is written.
 
@@ -108,120 +134,108 @@ def describe(error: BaseException) -> str:
 
 
 def _explain(error: Exception, repo: Repo, cache: Path, pushing: bool) -> SplitzooError:
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     causes = list(_causes(error))
-    verb = "push to" if pushing else "fetch"
+    cannot = f"Cannot {'push to' if pushing else 'fetch'} {repo}"
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
-            return _answer(cause, repo, verb, pushing)
+            return _answer(cause, repo, cannot, pushing)
         if isinstance(cause, OfflineModeIsEnabled):
-            return HubError(f"Cannot {verb} {repo}: HF_HUB_OFFLINE is set.", next_step="Unset it.")
-        if isinstance(cause, (FileMetadataError, _http_error(), *_MALFORMED)):
+            return HubError(f"{cannot}: HF_HUB_OFFLINE is set.", next_step="Unset it.")
+        if isinstance(cause, _http_error()) or _classes(cause) & _NONSENSE:
             reason, next_step = _outage(causes)
-            return HubError(f"Cannot {verb} {repo}: {reason}.", next_step=next_step + _random(repo))
+            return HubError(f"{cannot}: {reason}.", next_step=next_step + _random(repo))
         if isinstance(cause, OSError) and cause.errno:
-            return _disk(cause, repo, cache, verb)
+            return _disk(cause, cannot, cache)
     if isinstance(error, UnicodeEncodeError):
         return bad_token()
     reason = _quoted(error)
     if reason.startswith("Consistency check failed"):
         reason = "a file came with another length than announced."
-    return HubError(f"Cannot {verb} {repo}: {reason}", next_step="Try again.")
+    return HubError(f"{cannot}: {reason}", next_step="Try again.")
 
 
-def _answer(error: "HfHubHTTPError", repo: Repo, verb: str, pushing: bool) -> SplitzooError:
-    from huggingface_hub import constants, errors
+def _answer(error: "HfHubHTTPError", repo: Repo, cannot: str, pushing: bool) -> SplitzooError:
+    """Return the error for an answer of the Hub that is no success."""
+    from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
     page = f"{address.scheme}://{_host()}{address.path}/{repo.repo_id}"
-    status = error.response.status_code
+    status, kinds = error.response.status_code, _classes(error)
     said = _quoted(error.server_message or "", error)
-    cannot = f"Cannot {verb} {repo}"
-    if isinstance(error, errors.GatedRepoError):
-        return HubError(
+    file = error.response.url.path.rpartition("/")[2]
+    wait = _wait_asked(error.response)
+    unauthorised = "Invalid credentials" in said or (status == 401 and pushing)
+    special = kinds & {"GatedRepoError", "DisabledRepoError", "EntryNotFoundError"}
+    unknown = status == 401 or kinds & {"RepositoryNotFoundError"}
+    if repo.model and unknown and not (unauthorised or pushing or special):
+        return WeightsNotFoundError(
+            repo.model,
+            f"{page} does not exist or is private",
+            next_step=f"If it is private, {_LOGIN}{_random(repo)}",
+        )
+    rules = (
+        (
+            "GatedRepoError" in kinds,
             f"{cannot}: it is gated, and its owner has not let you in.",
-            next_step=f"Ask for access at {page}, then {_LOGIN}",
-        )
-    if isinstance(error, errors.DisabledRepoError):
-        return HubError(f"{cannot}: it was disabled.", next_step=f"See {page}")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return HubError(
+            f"Ask for access at {page}, then {_LOGIN}",
+        ),
+        ("DisabledRepoError" in kinds, f"{cannot}: it was disabled.", f"See {page}"),
+        (
+            "RevisionNotFoundError" in kinds,
             f"{repo.repo_id} has no revision {repo.revision!r}.",
-            next_step=f"Its branches and tags: {page}/tree/{constants.DEFAULT_REVISION}",
-        )
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        name = error.response.url.path.rpartition("/")[2]
-        return HubError(
-            f"{repo} is no saved model of splitzoo: it has no {name}.", next_step=f"See {page}"
-        )
-    if "Invalid credentials" in said or (status == 401 and pushing):
-        return HubError(
+            f"Its branches and tags: {page}/tree/{constants.DEFAULT_REVISION}",
+        ),
+        (
+            "RemoteEntryNotFoundError" in kinds,
+            f"{repo} is no saved model of splitzoo: it has no {file}.",
+            f"See {page}",
+        ),
+        (
+            unauthorised,
             f"{cannot}: the Hub does not accept the token, or got none.",
-            next_step=f"To be known there, {_LOGIN}",
-        )
-    if status == 401 or isinstance(error, errors.RepositoryNotFoundError):
-        if repo.model and not pushing:
-            return WeightsNotFoundError(
-                repo.model,
-                f"{page} does not exist or is private",
-                next_step=f"If it is private, {_LOGIN}{_random(repo)}",
-            )
-        return HubError(
+            f"To be known there, {_LOGIN}",
+        ),
+        (
+            unknown,
             f"{cannot}: there is no such repository, or it is private.",
-            next_step=f"Is the name right? If it is private, {_LOGIN}",
-        )
-    if status == 403:
-        lacks = "the right to write there" if pushing else "the right to read it"
-        return HubError(
-            f"{cannot}: the token lacks {lacks}{said and f' ({said})'}.",
-            next_step="Make one that has it at https://huggingface.co/settings/tokens, then: "
-            "hf auth login",
-        )
-    if status == 429:
-        wait = _wait_asked(error.response)
-        when = f"in {wait} s" if wait else "in some minutes"
-        return HubError(
+            f"Is the name right? If it is private, {_LOGIN}",
+        ),
+        (
+            status == 403,
+            f"{cannot}: the token lacks the right to {'write there' if pushing else 'read it'}"
+            f"{said and f' ({said})'}.",
+            "Make one that has it at https://huggingface.co/settings/tokens, then: hf auth login",
+        ),
+        (
+            status == 429,
             f"{cannot}: too many requests.",
-            next_step=f"Try again {when}. Who is logged in may ask more often: hf auth login",
-        )
-    if status in (409, 412):
-        return HubError(f"{cannot}: it changed meanwhile.", next_step="Try again.")
-    if status >= 500:
-        return HubError(
+            f"Try again in {f'{wait} s' if wait else 'some minutes'}. Who is logged in may ask "
+            "more often: hf auth login",
+        ),
+        (status in (409, 412), f"{cannot}: it changed meanwhile.", "Try again."),
+        (
+            status >= 500,
             f"{cannot}: the Hub is not working (status {status}).",
-            next_step="Try again later; its state is at https://status.huggingface.co",
-        )
-    return HubError(f"{cannot}: the Hub refused (status {status}){said and f': {said}'}.")
+            "Try again later; its state is at https://status.huggingface.co",
+        ),
+        (True, f"{cannot}: the Hub refused (status {status}){said and f': {said}'}.", ""),
+    )
+    return next(HubError(text, next_step=advice) for applies, text, advice in rules if applies)
 
 
 def _outage(causes: list[BaseException]) -> tuple[str, str]:
-    from huggingface_hub.errors import FileMetadataError
-
     host = _host()
     for cause in causes:
-        if isinstance(cause, (FileMetadataError, *_MALFORMED)):
-            return (
-                f"what answers at {host} is not the Hub",
-                "Is HF_ENDPOINT right? Does the network want a login in a browser first?",
-            )
-        if isinstance(cause, socket.gaierror):
-            return f"the address of {host} cannot be found", "Is there a network?"
-        if isinstance(cause, ConnectionRefusedError):
-            return f"{host} refuses connections", "Is HF_ENDPOINT right, or a proxy in the way?"
-        if isinstance(cause, TimeoutError):
-            return (
-                f"{host} did not answer in time",
-                "Try again, or allow more seconds: HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT",
-            )
-        if isinstance(cause, ssl.SSLError):
-            return (
-                f"the certificate of {host} is not trusted",
-                "Behind a proxy with its own, name its file in SSL_CERT_FILE.",
-            )
-        if isinstance(cause, ConnectionError) or type(cause).__name__ in _CUT:
-            return f"the connection to {host} was cut", "Try again."
+        for names, reason, next_step in _OUTAGES:
+            if _classes(cause) & names:
+                return reason.format(host=host), next_step
     return f"{host} cannot be reached ({_quoted(causes[0])})", "Is there a network?"
+
+
+def _classes(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _host() -> str:
@@ -231,17 +245,17 @@ def _host() -> str:
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
 
 
-def _disk(error: OSError, repo: Repo, cache: Path, verb: str) -> HubError:
+def _disk(error: OSError, cannot: str, cache: Path) -> HubError:
     place, reason = error.filename or cache, (error.strerror or str(error)).lower()
     if error.errno in _FULL:
         return HubError(
-            f"Cannot {verb} {repo}: no space is left for {place}.",
+            f"{cannot}: no space is left for {place}.",
             next_step="Make some (hf cache ls), or name another place: --cache-dir, HF_HOME",
         )
     if error.errno in _FORBIDDEN:
         reason = "it may not be read or written"
     return HubError(
-        f"Cannot {verb} {repo}: {place}: {reason}.",
+        f"{cannot}: {place}: {reason}.",
         next_step="Name another place for the Hub's files: --cache-dir, HF_HOME",
     )
 

@@ -9,9 +9,8 @@ from splitrun.errors import HubError
 NAMESPACE_VARIABLE = "SPLITZOO_HUB_NAMESPACE"
 DEFAULT_NAMESPACE = "splitzoo"
 DEFAULT_REVISION = "main"
-_WORD = re.compile(r"\w([\w.-]{0,94}\w)?", re.ASCII)
-_BRANCH = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*", re.ASCII)
-_COMMIT = re.compile("[0-9a-f]{40}")
+_WORD = re.compile(r"(?!.*(--|\.\.))\w([\w.-]{0,94}\w)?", re.ASCII)
+_BRANCH = re.compile(r"(?!.*\.\.)(?=.{1,200}\Z)\w[\w.+-]*(/\w[\w.+-]*)*", re.ASCII)
 _TOKEN = re.compile("[!-~]+")
 
 
@@ -32,7 +31,7 @@ class Repo:
 
     @property
     def model(self) -> str | None:
-        """The registered name that the repository holds the weights of, or None."""
+        """The registered name whose weights the repository holds, or None."""
         namespace, _, name = self.repo_id.partition("/")
         return name if namespace == hub_namespace() else None
 
@@ -46,28 +45,24 @@ def parse_repo(text: str) -> Repo:
     """
     repo_id, separator, revision = text.partition("@")
     words = repo_id.split("/")
-    if len(words) != 2 or not all(map(_is_word, words)) or repo_id.endswith(".git"):
+    if len(words) != 2 or not all(map(_WORD.fullmatch, words)) or repo_id.endswith(".git"):
         raise HubError(
             f"{text!r} does not name a repository.",
             next_step="Such names are org/name or org/name@revision: letters, digits, - _ and .",
         )
-    if not separator:
-        return Repo(repo_id)
-    if not _BRANCH.fullmatch(revision) or ".." in revision or len(revision) > 200:
+    if separator and not _BRANCH.fullmatch(revision):
         raise HubError(
             f"{text!r} names no revision after the @.",
             next_step=f"Give a branch, tag or commit, or leave it out: {repo_id}",
         )
-    return Repo(repo_id, revision)
+    return Repo(repo_id, revision or DEFAULT_REVISION)
 
 
 def hub_name(name: str) -> str:
     """Return the repository of a registered model's weights: ``"splitzoo/<name>"``.
 
-    The environment variable ``SPLITZOO_HUB_NAMESPACE`` names another namespace.
-
     Raises:
-        HubError: The variable holds no namespace.
+        HubError: The environment names no namespace.
     """
     return f"{hub_namespace()}/{name}"
 
@@ -75,21 +70,18 @@ def hub_name(name: str) -> str:
 def hub_namespace() -> str:
     """Return the namespace in which registered names are looked up.
 
+    The environment variable ``SPLITZOO_HUB_NAMESPACE`` names another one.
+
     Raises:
-        HubError: The environment names none.
+        HubError: The variable holds no namespace.
     """
     namespace = os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE
-    if not _is_word(namespace):
+    if not _WORD.fullmatch(namespace):
         raise HubError(
             f"{NAMESPACE_VARIABLE} is {namespace!r}, which is no namespace of the Hub.",
             next_step="Set it to the name of a user or an organisation, or unset it.",
         )
     return namespace
-
-
-def is_commit(revision: str) -> bool:
-    """Say whether a revision is a whole commit hash."""
-    return _COMMIT.fullmatch(revision) is not None
 
 
 def checked_token(token: str | None) -> str | None:
@@ -104,12 +96,8 @@ def checked_token(token: str | None) -> str | None:
 
 
 def bad_token() -> HubError:
-    """Return the error of a token that can be none."""
+    """Return the error for what cannot be a token."""
     return HubError(
         "The token is empty or holds characters that no token has.",
         next_step="Copy it again from https://huggingface.co/settings/tokens",
     )
-
-
-def _is_word(word: str) -> bool:
-    return _WORD.fullmatch(word) is not None and "--" not in word and ".." not in word

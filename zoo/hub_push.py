@@ -28,13 +28,14 @@ def push_model(
     Config, weights, card and its images are sent, and nothing else that lies in the folder.
 
     Args:
-        folder: Of the model.
-        repo_id: ``"org/name"``.
+        folder: Folder of the model.
+        repo_id: Repository, ``"org/name"``.
         private: Make it a private repository. One that exists must be private already.
-        token: With the right to write; by default the one of ``HF_TOKEN`` or ``hf auth login``.
-        message: Of the commit.
-        card: A ``README.md``, or a folder that holds one; its images lie beside it. By default
-            the model's folder is looked in.
+        token: Token with the right to write; by default the one of ``HF_TOKEN`` or
+            ``hf auth login``.
+        message: Message of the commit.
+        card: A ``README.md``, or a folder that holds one, with its images beside it; by default
+            the model's folder.
 
     Returns:
         The address of the repository.
@@ -80,5 +81,5 @@ def _card_files(place: Path, *, wanted: bool) -> dict[str, Path]:
         if wanted:
             raise HubError(f"There is no card at {card}.", next_step="splitzoo cards build")
         return {}
-    images = [card.with_name(IMAGE_NAME), *(card.with_name(f"{one}.png") for one in FIGURES)]
-    return {CARD_NAME: card} | {one.name: one for one in images if one.is_file()}
+    images = [card.with_name(IMAGE_NAME), *(card.with_name(f"{name}.png") for name in FIGURES)]
+    return {CARD_NAME: card} | {image.name: image for image in images if image.is_file()}

@@ -18,6 +18,7 @@ from .backbones import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME
 from .conversion.keys import up_to_date
+from .hub import hub_cache
 from .hub_errors import hub_calls, not_at_hand
 from .hub_names import parse_repo
 from .spec import ModelSpec
@@ -77,12 +78,6 @@ def has_parts(spec: ModelSpec) -> bool:
     return not isinstance(codec, NeuralCodecBottleneck) or _at_hand(_codec_url(codec))
 
 
-def _hub_cache(cache_dir: str | Path | None) -> Path:
-    from huggingface_hub import constants
-
-    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
-
-
 def _cached(spec: ModelSpec, cache_dir: str | Path | None) -> Path | None:
     """Return the file of timm's weights in the Hub's cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
@@ -90,7 +85,7 @@ def _cached(spec: ModelSpec, cache_dir: str | Path | None) -> Path | None:
     if not spec.base_model:
         return None
     repo = parse_repo(spec.base_model).repo_id
-    path = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=_hub_cache(cache_dir))
+    path = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=hub_cache(cache_dir))
     return Path(path) if isinstance(path, str) else None
 
 
@@ -124,7 +119,7 @@ def _load_classifier(
         raise WeightsNotFoundError(
             spec.name, f"timm publishes none for {spec.backbone}", next_step=_RANDOM
         )
-    repo, cache = parse_repo(spec.base_model), _hub_cache(cache_dir)
+    repo, cache = parse_repo(spec.base_model), hub_cache(cache_dir)
     file = None
     if local_files_only:
         file = _cached(spec, cache_dir)
