@@ -1,4 +1,4 @@
-"""What commands print: data on standard output, progress and hints on standard error."""
+"""Print what commands say: data on standard output, progress and hints on standard error."""
 
 import contextlib
 import json

@@ -26,7 +26,7 @@ with quiet_torchscript():
     from compressai.models.google import get_scale_table
 
 TOLERANCE = 1e-4
-"""Of the largest output: the same layers, only the order of float32 additions may differ."""
+"""Largest difference, relative to the largest output: only the order of additions may differ."""
 TIE = 1e-3
 """So near to a half, two sums that should be equal may be rounded apart."""
 
@@ -40,12 +40,12 @@ class Parity:
 
     Attributes:
         reference: Such as ``"sc2bench 0.1.1"``; empty where nothing was compared.
-        images: So many were compared, made by a random generator.
-        symbols: Integers on the wire, of all images.
-        symbols_differing: So many of them, all within rounding of a half.
-        output_max_relative_error: Of the largest output, at the reference's symbols; None where
-            nothing was compared.
-        not_checked: Why nothing was compared; empty where it was.
+        images: Number of images compared, made by a random generator.
+        symbols: Number of integers on the wire, of all images.
+        symbols_differing: Number of symbols that differ, all within rounding of a half.
+        output_max_relative_error: Largest difference of outputs at the reference's symbols,
+            relative to the largest output; None where nothing was compared.
+        not_checked: Reason why nothing was compared; empty where it was.
     """
 
     reference: str = ""
@@ -63,8 +63,8 @@ def check_parity(model: SplitModel, tensors: Mapping[str, Tensor]) -> Parity:
     not: it is left out of both.
 
     Args:
-        model: In evaluation mode.
-        tensors: The checkpoint's, by sc2bench's names.
+        model: Model in evaluation mode.
+        tensors: Tensors of the checkpoint, by sc2bench's names.
 
     Returns:
         What was compared, or why nothing was.
@@ -185,7 +185,7 @@ def _output_error(
     else:
         expected, found = (reference(image),), (tail(features),)
     pairs = zip(found, expected, strict=True)
-    errors = torch.stack([(one - want).abs().max() / want.abs().max() for one, want in pairs])
+    errors = torch.stack([(ours - want).abs().max() / want.abs().max() for ours, want in pairs])
     return float(errors.nan_to_num(nan=torch.inf).max())
 
 

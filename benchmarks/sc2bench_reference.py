@@ -70,19 +70,21 @@ def load_reference(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load a checkpoint's tensors into sc2bench's model, strictly; its own way is not.
 
     Args:
-        model: sc2bench's.
-        tensors: By sc2bench's names. Entropy tables are not loaded.
+        model: sc2bench's model.
+        tensors: Tensors by sc2bench's names. Entropy tables are not loaded.
 
     Raises:
         RuntimeError: They do not fit.
     """
     made = (*TABLE_BUFFERS, SCALE_TABLE)
     given = {
-        up_to_date(name): one
-        for name, one in tensors.items()
+        up_to_date(name): tensor
+        for name, tensor in tensors.items()
         if name.rpartition(".")[2] not in made
     }
-    own = {name: one for name, one in model.state_dict().items() if name.rpartition(".")[2] in made}
+    own = {
+        name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] in made
+    }
     nn.Module.load_state_dict(model, own | given)
 
 

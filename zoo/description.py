@@ -1,4 +1,4 @@
-"""A model at a glance: its spec, what crosses the link, and what each side holds."""
+"""Describe a model at a glance: its spec, what is sent, and what each side holds."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,11 @@ class Description:
     """A model at a glance.
 
     Attributes:
-        spec: What it is.
-        wire: What the device graph gives for one image.
-        device_parameters: Learned parameters on the device.
-        edge_parameters: Learned parameters on the edge; a hyper-decoder counts on both sides.
+        spec: The model's spec.
+        wire: Tensors that the device graph gives for one image.
+        device_parameters: Number of learned parameters on the device.
+        edge_parameters: Number of learned parameters on the edge; a hyper-decoder counts on both
+            sides.
     """
 
     spec: ModelSpec
@@ -37,6 +38,6 @@ def describe(spec: ModelSpec) -> Description:
     return Description(
         spec=spec,
         wire=spec.wire,
-        device_parameters=sum(one.numel() for one in model.device_parameters()),
-        edge_parameters=sum(one.numel() for one in model.edge_parameters()),
+        device_parameters=sum(parameter.numel() for parameter in model.device_parameters()),
+        edge_parameters=sum(parameter.numel() for parameter in model.edge_parameters()),
     )

@@ -1,4 +1,4 @@
-"""The names of a data set's classes, from the libraries that carry them."""
+"""Labels of a model's classes: its own, or its data set's, from the libraries that carry them."""
 
 from .spec import ModelSpec
 

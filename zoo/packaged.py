@@ -16,7 +16,7 @@ from .spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("weights")
 WHOLE = "-png"
-"""Ending of the names of whole networks, in front of which nothing is lost."""
+"""Ending of the names of whole networks; a PNG in front of them loses nothing."""
 
 
 @functools.cache
@@ -70,10 +70,10 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
     """Return the spec of a whole network with another codec.
 
     Args:
-        whole: Of the network, with an image codec in front of it.
-        codec: Of the image or, after a layer, of its features.
-        quality: In the codec's own units.
-        layer: Of the backbone, after which it is cut; None: in front of it.
+        whole: Spec of the whole network, with an image codec in front of it.
+        codec: Codec of the image or, after a layer, of its features.
+        quality: Quality in the codec's own units.
+        layer: Layer of the backbone to cut after; None cuts in front of it.
 
     Raises:
         ValueError: The codec has no such quality, or the backbone no such layer.
@@ -87,7 +87,7 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
     if layer is None:
         changed = given.model_dump() | {"codec": codec, "quality": quality}
         return ModelSpec.model_validate(data | {"bottleneck": changed})
-    stages = {one.layer: one for one in find_backbone(whole.backbone).stages}
+    stages = {stage.layer: stage for stage in find_backbone(whole.backbone).stages}
     if layer not in stages:
         raise ValueError(f"{whole.backbone} ends no stage with {layer}: {', '.join(stages)}")
     normalised = data["preprocessing"] | {"mean": given.mean, "std": given.std}  # pyright: ignore

@@ -38,8 +38,8 @@ def assemble(
     """Load published weights into all parts of a model that was built.
 
     Args:
-        model: Of a method that :func:`splitzoo.zoo.catalog.is_assembled` names.
-        cache_dir: Of the Hub's files; those of torchvision and CompressAI are torch.hub's.
+        model: Model that :func:`splitzoo.zoo.resolve.is_assembled` is true of.
+        cache_dir: Folder of the Hub's files; torchvision's and CompressAI's are torch.hub's.
         local_files_only: Make no request.
 
     Raises:
@@ -172,7 +172,7 @@ def load_torchvision(tail: nn.Module, state: dict[str, Tensor]) -> None:
     """
     ours = tail.state_dict()
     # Frozen batch norms count no batches, and no count has a use here.
-    renamed = {_name(name): one for name, one in state.items() if not name.endswith(_COUNT)}
+    renamed = {_name(name): tensor for name, tensor in state.items() if not name.endswith(_COUNT)}
     missing = [name for name in ours if name not in renamed and not name.endswith(_COUNT)]
     unexpected = [name for name in renamed if name not in ours]
     if missing or unexpected:
@@ -187,7 +187,7 @@ def load_torchvision(tail: nn.Module, state: dict[str, Tensor]) -> None:
 
 def _name(name: str) -> str:
     """Return our name of a tensor of torchvision's dense networks."""
-    # Those of Faster R-CNN are of a time when torchvision spelled some layers otherwise.
+    # Faster R-CNN's weights are of a time when torchvision spelled some layers otherwise.
     name = re.sub(r"^backbone\.(body|fpn)\.", r"\1.", up_to_date(name))
     return re.sub(r"^backbone\.", "body.", name)
 
@@ -196,8 +196,8 @@ def recode(whole: SplitModel, model: SplitModel) -> SplitModel:
     """Give a model the weights of a whole network: the same with another codec, or cut.
 
     Args:
-        whole: With an image codec in front of it, such as the teacher of a recipe.
-        model: Built from a spec of :func:`splitzoo.zoo.packaged.recoded`.
+        whole: Whole network with an image codec in front of it, such as a recipe's teacher.
+        model: Model built from a spec of :func:`splitzoo.zoo.packaged.recoded`.
 
     Returns:
         The model, in evaluation mode.
@@ -217,13 +217,13 @@ def recode(whole: SplitModel, model: SplitModel) -> SplitModel:
 
 
 def copy_weights(part: nn.Module, state: Mapping[str, Tensor], ours: str, theirs: str) -> None:
-    """Load into a part those tensors of a state dict that have its names.
+    """Load the tensors that have a part's names into it.
 
     Args:
-        part: Every tensor of it is loaded, but for counters that the state lacks.
-        state: May hold more.
+        part: Module whose tensors are all loaded, but for counters that the state lacks.
+        state: State dict, which may hold more.
         ours: Name of the part's model, for messages.
-        theirs: Likewise, of the state's.
+        theirs: Name of the state's model, for messages.
 
     Raises:
         SpecError: A tensor is missing in the state, or of another shape there.

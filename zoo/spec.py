@@ -30,7 +30,7 @@ Method = Literal[
 
 
 class ModelSpec(Part):
-    """Name, architecture, input and labels of one split model."""
+    """Name, architecture, input and labels of a split model; it prints as a table."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
     task: Task
@@ -77,7 +77,7 @@ class ModelSpec(Part):
             return self
         if self.cut is not None:
             raise ValueError(f"a bottleneck of kind {bottleneck.kind} is in front of any cut")
-        if any(given.mean) or any(one != 1 for one in given.std):
+        if any(given.mean) or any(std != 1 for std in given.std):
             raise ValueError("a codec of images takes them with mean 0 and std 1")
         if bottleneck.crop and any(a > b for a, b in zip(bottleneck.crop, given.crop, strict=True)):
             raise ValueError(f"a crop of {bottleneck.crop} out of an input of {given.crop}")

@@ -1,4 +1,4 @@
-"""A saved model: a folder with ``config.json`` and ``model.safetensors``. Nothing is unpickled."""
+"""Write and read saved models: ``config.json`` and ``model.safetensors``; no pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from .parts import build
 from .split_model import SplitModel
 
 _CALIBRATED = "calibrated."
-"""Of the names of tables that were fitted to images."""
+"""Prefix of the names of tables that were fitted to images."""
 
 
 def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> Path:
@@ -105,7 +105,7 @@ def load_folder(folder: Path) -> SplitModel:
     if config.calibration is not None:
         model.calibration = Calibration(calibrated, config.calibration)
         _check_coder(path, model)
-    # Hostile tables are refused now, not at the first image.
+    # Hostile tables raise now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
         raise ModelFolderError(
@@ -125,7 +125,7 @@ def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
 
 
 def _check_coder(path: Path, model: SplitModel) -> None:
-    """Refuse fitted tables that are not for what this model sends."""
+    """Raise where fitted tables are not for what this model sends."""
     own, found = model.bottleneck.entropy_coder(), model.codec.coder
     same = all(
         getattr(own, name) == getattr(found, name)
@@ -141,7 +141,7 @@ def _check_coder(path: Path, model: SplitModel) -> None:
 
 
 def _may_be_half(name: str, dtype: torch.dtype) -> bool:
-    """Say whether a tensor may be stored as float16: one that only the edge computes with.
+    """Say whether a tensor may be stored as float16: only the edge computes with it.
 
     The variances of batch norms may be too small for it.
     """

@@ -217,7 +217,7 @@ def _state_dict(path: Path, loaded: object) -> tuple[dict[str, Tensor], tuple[st
     if isinstance(model, dict):
         beside = tuple(sorted(str(name) for name in entries if name != "model"))
         entries = dict(dict.items(model))
-    others = [name for name, one in entries.items() if not _is_tensor(name, one)]
+    others = [name for name, value in entries.items() if not _is_tensor(name, value)]
     if not entries or others:
         what = f"its {others[0]!r} is no tensor" if others else "there are no tensors in it"
         raise CheckpointError(
@@ -227,13 +227,13 @@ def _state_dict(path: Path, loaded: object) -> tuple[dict[str, Tensor], tuple[st
     return entries, beside
 
 
-def _is_tensor(name: Any, one: Any) -> bool:
-    plain = isinstance(one, Tensor) and one.layout is torch.strided and not one.is_meta
+def _is_tensor(name: Any, value: Any) -> bool:
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
     return isinstance(name, str) and plain
 
 
 def _check_tensors(path: Path, tensors: dict[str, Tensor], size: int) -> None:
-    """Refuse tensors that are larger than what the file has of them."""
-    for name, one in tensors.items():
-        if one.untyped_storage().nbytes() > size:
+    """Raise where a tensor is larger than the file."""
+    for name, tensor in tensors.items():
+        if tensor.untyped_storage().nbytes() > size:
             raise CheckpointError(f"{path} is damaged: {name} is larger than the file.")

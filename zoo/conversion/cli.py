@@ -44,7 +44,7 @@ def _show(console: Console, conversion: Conversion) -> None:
         ("from", conversion.checkpoint),
         ("SHA-256", conversion.sha256),
         ("tensors", f"{conversion.tensors:,}"),
-        *(("left out", f"{len(one.names)} {one.reason}") for one in conversion.left_out),
+        *(("left out", f"{len(left.names)} {left.reason}") for left in conversion.left_out),
     ]
     if conversion.beside:
         rows.append(("left out", f"{', '.join(conversion.beside)}: state of the training"))
@@ -56,15 +56,17 @@ def _run_all(console: Console, folder: Path, output: Path) -> None:
     with console.progress() as progress:
         outcomes = list(convert_all(progress.track(paths, "converting"), output))
     console.data(outcomes, lambda: _summary(console, outcomes))
-    if any(one.status == "failed" for one in outcomes):
+    if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
 def _summary(console: Console, outcomes: list[Outcome]) -> None:
-    rows = ((Path(one.checkpoint).name, one.status, _result(one)) for one in outcomes)
+    rows = (
+        (Path(outcome.checkpoint).name, outcome.status, _result(outcome)) for outcome in outcomes
+    )
     console.table("", ("checkpoint", "", "to, or why not"), rows)
     counts = [
-        f"{sum(one.status == status for one in outcomes)} {status}"
+        f"{sum(outcome.status == status for outcome in outcomes)} {status}"
         for status in ("converted", "skipped", "failed")
     ]
     console.hint(", ".join(counts) + ".")

@@ -26,7 +26,7 @@ _WIDEST = 1 << 15
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was made of a checkpoint.
+    """What a checkpoint was converted to.
 
     Attributes:
         checkpoint: Path of the checkpoint.
@@ -49,7 +49,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one of many checkpoints.
+    """What became of one checkpoint among many.
 
     Attributes:
         checkpoint: Path of the checkpoint.
@@ -74,7 +74,7 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
 
     Raises:
         UnknownNameError: No model or experiment has that name.
-        CheckpointError: The model is one that is not trained.
+        CheckpointError: Nothing is trained for this model.
     """
     if name is not None:
         spec = find_spec(name)

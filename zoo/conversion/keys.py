@@ -125,10 +125,10 @@ def map_tensors(
     """Give the tensors of a checkpoint our names.
 
     Args:
-        spec: Of the model.
-        theirs: The checkpoint's, by sc2bench's names.
-        ours: The model's state dict: what has to be filled, with which shape and dtype. Its entropy
-            tables are not looked at.
+        spec: Spec of the model.
+        theirs: Tensors of the checkpoint, by sc2bench's names.
+        ours: State dict of the model: what has to be filled, with which shape and dtype. Its
+            entropy tables are not looked at.
 
     Returns:
         Tensors by our names, everything that ``ours`` has but entropy tables; and what was left
@@ -138,7 +138,7 @@ def map_tensors(
         CheckpointError: Names are missing, unexpected or of another shape or dtype; all of them are
             listed, up to a few of each.
     """
-    wanted = {name: one for name, one in ours.items() if not _is_table(name)}
+    wanted = {name: tensor for name, tensor in ours.items() if not _is_table(name)}
     known = sorted(prefixes(spec).items(), key=lambda item: len(item[0]), reverse=True)
     mapped: dict[str, Tensor] = {}
     came_from: dict[str, str] = {}
@@ -146,7 +146,7 @@ def map_tensors(
     unexpected, unfit = [], []
     for given, tensor in theirs.items():
         current = up_to_date(given)
-        prefix, new = next((one for one in known if current.startswith(one[0])), ("", ""))
+        prefix, new = next((pair for pair in known if current.startswith(pair[0])), ("", ""))
         name = new + current.removeprefix(prefix)
         if name in mapped:
             unexpected.append(f"{given} (the same as {came_from[name]})")
