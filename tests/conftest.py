@@ -77,7 +77,7 @@ def hub(monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     with HubServer() as server:
-        server.connect(monkeypatch, folder / "cache")
+        server.waits = server.connect(monkeypatch, folder / "cache")
         yield server
 
 

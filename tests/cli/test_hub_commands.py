@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from commands import finish, refused
-from hub_server import READER, WRITER, HubServer, without_hub
+from hub_server import READER, WRITER, without_hub
+from huggingface_hub import constants
 from names_of_models import RESNET
 
 from splitzoo import zoo
@@ -15,13 +16,6 @@ from splitzoo import zoo
 # Of huggingface_hub's own call of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NAME = "org/tiny"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        server.connect(monkeypatch, tmp_path / "cache")
-        yield server
 
 
 @pytest.fixture
@@ -76,7 +70,7 @@ def test_pull_with_a_token_into_a_folder_of_ones_own(hub, splitzoo, tiny_folder,
     code, out, err = splitzoo(*words)
     assert code == 0
     assert Path(out.strip()).is_relative_to(tmp_path / "mine")
-    assert not (tmp_path / "cache" / "models--org--tiny" / "snapshots").exists()
+    assert not list(Path(constants.HF_HUB_CACHE).glob("*/snapshots"))
     assert READER not in out + err
 
 

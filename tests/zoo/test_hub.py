@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import READER, HubServer, without_hub
+from hub_server import READER, without_hub
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,13 +21,6 @@ from splitzoo.zoo.store import load_folder
 
 NAME = "org/tiny"
 REPO = Repo(NAME)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        server.connect(monkeypatch, tmp_path / "cache")
-        yield server
 
 
 @pytest.fixture
@@ -137,10 +130,10 @@ def test_a_namespace_that_is_none_is_refused(monkeypatch, namespace):
 # Fetching
 
 
-def test_a_model_is_fetched_config_first_and_all_of_one_commit(hub, tiny_folder, tmp_path):
+def test_a_model_is_fetched_config_first_and_all_of_one_commit(hub, tiny_folder):
     sha = hub.publish(NAME, tiny_folder)
     folder = fetch_model(REPO)
-    assert folder == tmp_path / "cache" / "models--org--tiny" / "snapshots" / sha
+    assert folder == Path(constants.HF_HUB_CACHE) / "models--org--tiny" / "snapshots" / sha
     assert contents(folder) == contents(tiny_folder)
     *on_hub, on_store = hub.seen()
     assert on_hub == [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import disk_of
-from hub_server import READER, HubServer
+from hub_server import READER
 from huggingface_hub import constants
 
 from splitrun.errors import HubError, WeightsNotFoundError
@@ -21,13 +21,6 @@ REPO = Repo(NAME)
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ALWAYS = 99
 BOUND_S = 55
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        server.waits = server.connect(monkeypatch, tmp_path / "cache")
-        yield server
 
 
 @pytest.fixture
@@ -163,18 +156,20 @@ def test_a_server_that_repeats_the_token_is_not_repeated(published, token):
     assert message.endswith("(… may not, nor may … or Bearer … def).")
 
 
+PLACES = ("/main/config.json", "/config.json", WEIGHTS, "/large/")
+
+
 @pytest.mark.parametrize(
-    ("headers", "next_step"),
+    ("place", "headers", "next_step"),
     [
-        ({}, "Try again in some minutes."),
-        ({"Retry-After": "7"}, "Try again in 7 s."),
-        ({"Retry-After": "3600"}, "Try again in 3600 s."),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "Try again in some minutes."),
-        ({"ratelimit": '"api";r=0;t=55'}, "Try again in 55 s."),
-        ({"ratelimit": '"api";r=0;t=55', "Retry-After": "7"}, "Try again in 55 s."),
+        *((place, {}, "Try again in some minutes.") for place in PLACES),
+        *((place, {"Retry-After": "3600"}, "Try again in 3600 s.") for place in PLACES),
+        (WEIGHTS, {"Retry-After": "7"}, "Try again in 7 s."),
+        (WEIGHTS, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "Try again in some minutes."),
+        (WEIGHTS, {"ratelimit": '"api";r=0;t=55'}, "Try again in 55 s."),
+        (WEIGHTS, {"ratelimit": '"api";r=0;t=55', "Retry-After": "7"}, "Try again in 55 s."),
     ],
 )
-@pytest.mark.parametrize("place", ["/main/config.json", "/config.json", WEIGHTS, "/large/"])
 def test_too_many_requests(published, place, headers, next_step):
     for method in ("HEAD", "GET"):
         published.fault(method, place, times=ALWAYS, status=429, headers=headers)
@@ -190,8 +185,7 @@ def test_a_short_wait_that_the_hub_asks_for_is_waited(published):
     assert published.waits == [5]
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
-@pytest.mark.parametrize("place", ["/main/config.json", "/config.json", WEIGHTS, "/large/"])
+@pytest.mark.parametrize(("place", "status"), [*zip(PLACES, (500, 502, 503, 504), strict=True)])
 def test_a_hub_that_does_not_work(published, place, status):
     for method in ("HEAD", "GET"):
         published.fault(method, place, times=ALWAYS, status=status)

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_server import READER, WRITER, HubServer
+from hub_server import READER, WRITER
 from huggingface_hub import constants
 
 from splitrun.errors import HubError, ModelFolderError
@@ -18,13 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 NAME = "org/tiny"
 CARD = b"---\nlicense: mit\n---\n# tiny\n![](split.png)\n"
 IMAGE = b"\x89PNG and so on"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        server.waits = server.connect(monkeypatch, tmp_path / "cache")
-        yield server
 
 
 @pytest.fixture
@@ -154,18 +147,22 @@ def test_a_token_without_the_right_to_write(hub, folder, exists):
     assert sum(request.method == "PUT" for request in hub.requests) == 0
 
 
+FAILURES = (
+    (500, {}, "the Hub is not working (status 500)"),
+    (503, {"Retry-After": "3600"}, "the Hub is not working (status 503)"),
+    (429, {"Retry-After": "3600"}, "too many requests"),
+    (412, {}, "it changed meanwhile"),
+    (413, {"X-Error-Message": "too large"}, "the Hub refused (status 413): too large"),
+)
 STEPS = ("/api/repos/create", "/preupload/", "/objects/batch", "/objects/verify", "/commit/")
 
 
-@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(
-    ("status", "headers", "saying"),
+    ("step", "status", "headers", "saying"),
     [
-        (500, {}, "the Hub is not working (status 500)"),
-        (503, {"Retry-After": "3600"}, "the Hub is not working (status 503)"),
-        (429, {"Retry-After": "3600"}, "too many requests"),
-        (412, {}, "it changed meanwhile"),
-        (413, {"X-Error-Message": "too large"}, "the Hub refused (status 413): too large"),
+        (step, *failure)
+        for number, step in enumerate(STEPS)
+        for failure in (*FAILURES[:1], FAILURES[1 + number % 4])
     ],
 )
 def test_a_hub_that_fails_at_any_step(hub, folder, step, status, headers, saying):
