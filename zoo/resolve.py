@@ -144,16 +144,14 @@ class ModelSource:
                 published parts.
             HubError: The Hub, or the way to it, failed.
         """
-        if folder := self.folder or self.bundle:
+        spec = find_spec(self.name) if self.name is not None else None
+        carried = packaged_folder(spec.name) if spec and self.revision is None else None
+        if folder := self.folder or self.bundle or carried:
             return folder
         from .hub import fetch_model, hub_name, parse_repo
 
         text = self.repository
-        if self.name is not None:
-            spec = find_spec(self.name)
-            folder = packaged_folder(spec.name)
-            if folder is not None and self.revision is None:
-                return folder
+        if spec is not None:
             if is_assembled(spec):
                 raise WeightsNotFoundError(
                     spec.name,
