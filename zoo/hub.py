@@ -96,29 +96,29 @@ def hub_cache(cache_dir: str | Path | None) -> Path:
 def _fetch(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, local: bool) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
+    def take(name: str) -> Path:
+        # Even for a file at hand, hf_hub_download would look for news of its own.
+        return _cached(repo.repo_id, name, commit, cache) or Path(
+            hf_hub_download(
+                repo.repo_id,
+                name,
+                revision=commit,
+                cache_dir=cache,
+                token=token,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                **_LIBRARY,
+            )
+        )
+
     with hub_calls(repo, cache):
         token = checked_token(token)
         commit = _commit(repo, files, token, cache, local)
-        paths: dict[str, Path] = {}
-        for name in files:
-            # Even for a file at hand, hf_hub_download would look for news of its own.
-            paths[name] = _cached(repo.repo_id, name, commit, cache) or Path(
-                hf_hub_download(
-                    repo.repo_id,
-                    name,
-                    revision=commit,
-                    cache_dir=cache,
-                    token=token,
-                    etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-                    **_LIBRARY,
-                )
-            )
-            if name == CONFIG_NAME:
-                config = _read_config(repo, paths[name].parent)
-            else:
-                _check_weights(repo, paths[name], config)
-                _note(repo, paths[name].parent)
-    return paths[CONFIG_NAME].parent
+        folder = take(CONFIG_NAME).parent
+        config = _read_config(repo, folder)
+        if WEIGHTS_NAME in files:
+            _check_weights(repo, take(WEIGHTS_NAME), config)
+            _note(repo, folder)
+    return folder
 
 
 def _cached(repo_id: str, name: str, revision: str, cache: Path) -> Path | None:
