@@ -1,4 +1,4 @@
-"""Labelled images on disk: folders of classes, COCO 2017 and PASCAL VOC 2012."""
+"""Labelled images on disk: folders of classes, COCO 2017 and PASCAL VOC 2012. No torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from splitrun.preprocessing import IMAGE_SUFFIXES
 from .spec import Task
 
 Split = Literal["train", "val"]
-_WNIDS = "imagenet-1k"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +22,10 @@ class Boxes:
     """Objects in one image.
 
     Attributes:
-        boxes: (B, 4) float32, x0, y0, x1, y1 in pixels of the image, upright.
+        boxes: (B, 4) float32, x0, y0, x1, y1 in pixels of the upright image.
         labels: (B,) int64, COCO's category numbers.
-        crowd: (B,) bool: a crowd, which is neither to be found nor a mistake to find.
-        area: (B,) float32, pixels, of the object's outline.
+        crowd: (B,) bool: whether it is a crowd, which a detector may find or miss.
+        area: (B,) float32, area inside the object's outline, pixels.
     """
 
     boxes: NDArray[np.float32]
@@ -37,13 +36,13 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and what is on it.
+    """An image and its label.
 
     Attributes:
-        path: Of the image.
-        name: Path below the data set's folder, with ``/``: identifies the image.
-        target: Class index; or :class:`Boxes`; or the path of an image of class indexes, 255
-            where nothing is said.
+        path: Path of the image.
+        name: Path below the data set's folder, with ``/``; it identifies the image.
+        target: Class index; or :class:`Boxes`; or the path of an image of class indexes, 255 for
+            unlabelled pixels.
     """
 
     path: Path
@@ -63,9 +62,9 @@ def digest(*parts: Sequence[Sample]) -> str:
     """Return the SHA-256 of the names and sizes of images: enough to tell data sets apart."""
     content = hashlib.sha256()
     for samples in parts:
-        for one in samples:
-            size = one.path.stat().st_size if one.path.is_file() else 0
-            content.update(f"{one.name} {size}\n".encode())
+        for sample in samples:
+            size = sample.path.stat().st_size if sample.path.is_file() else 0
+            content.update(f"{sample.name} {size}\n".encode())
     return content.hexdigest()
 
 
@@ -79,12 +78,13 @@ def read_dataset(
             ``val`` with one each. ``object-detection``: ``folder`` is COCO 2017's, with
             ``train2017``, ``val2017`` and ``annotations``. ``semantic-segmentation``: ``folder`` is
             ``VOC2012``, or holds ``VOCdevkit/VOC2012``.
-        folder: Of the data set.
-        split: The part wanted, where the folder has both.
-        labels: Of a model's classes, in the order of their indexes. Empty: those of the folder.
+        folder: Folder of the data set.
+        split: Part of the data set, if the folder has both.
+        labels: Labels of a model's classes, in the order of their indexes. Empty: the names of the
+            folders.
 
     Raises:
-        DatasetError: The folder is missing, empty, of another form, or has other classes.
+        DatasetError: The folder is missing or empty, has another form, or other classes.
         DependencyError: COCO's annotations need pycocotools.
     """
     folder = Path(folder)
@@ -92,29 +92,29 @@ def read_dataset(
         raise DatasetError(
             f"{folder} is not a folder.", next_step="Give the data set's folder with --data."
         )
-    read = {
-        "image-classification": _classes,
-        "object-detection": _coco,
-        "semantic-segmentation": _voc,
+    readers = {
+        "image-classification": _read_folders,
+        "object-detection": _read_coco,
+        "semantic-segmentation": _read_voc,
     }
-    found = read[task](folder, split, tuple(labels))
+    found = readers[task](folder, split, tuple(labels))
     if not found.samples:
         raise DatasetError(f"{folder} holds no images for {split}.")
     return found
 
 
-def _classes(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+def _read_folders(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     if (folder / split).is_dir():
         folder = folder / split
     names = sorted(
-        one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
     if not names:
         raise DatasetError(
             f"{folder} has no folders of classes.",
-            next_step="Put the images of each class into a folder of the class's name.",
+            next_step="Put the images of each class into a folder named after it.",
         )
-    indexes = _indexes(folder, names, labels or tuple(names))
+    indexes = _class_indexes(folder, names, labels or tuple(names))
     samples = [
         Sample(path, path.relative_to(folder).as_posix(), indexes[name])
         for name in names
@@ -124,12 +124,17 @@ def _classes(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     return Dataset(samples, labels or tuple(names))
 
 
-def _indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> dict[str, int]:
-    """Return the class index of each folder's name."""
+def _class_indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> dict[str, int]:
+    """Return the class index of each folder: by label, WordNet id of ImageNet, or order."""
     known = {label: index for index, label in enumerate(labels)}
     if known.keys() >= set(names):
         return {name: known[name] for name in names}
-    wnids = _wnids()
+    from .deprecations import quiet_torchscript
+
+    with quiet_torchscript():
+        from timm.data.imagenet_info import ImageNetInfo
+
+    wnids = {name: index for index, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
     if len(labels) == len(wnids) and wnids.keys() >= set(names):
         return {name: wnids[name] for name in names}
     numbered = all(label == f"class {index}" for index, label in enumerate(labels))
@@ -143,21 +148,12 @@ def _indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> dict[st
     )
 
 
-def _wnids() -> dict[str, int]:
-    from .deprecations import quiet_torchscript
-
-    with quiet_torchscript():
-        from timm.data.imagenet_info import ImageNetInfo
-
-    return {name: index for index, name in enumerate(ImageNetInfo(_WNIDS).label_names())}
-
-
-def _coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+def _read_coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
         raise DependencyError(
-            "COCO's annotations are read by pycocotools, which is not installed.",
+            "Reading COCO's annotations needs pycocotools, which is not installed.",
             next_step="pip install 'splitzoo[train]'",
         ) from error
     import contextlib
@@ -174,12 +170,10 @@ def _coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
             coco = COCO(file)
             samples = [_coco_sample(coco, images, number) for number in sorted(coco.getImgIds())]
     except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise DatasetError(f"{file} holds no annotations that can be read: {error}.") from error
+        raise DatasetError(f"{file} does not hold COCO's annotations: {error}.") from error
     if split == "train":
-        # As torchvision's reference training: an image without objects teaches nothing.
-        samples = [
-            one for one in samples if isinstance(one.target, Boxes) and len(one.target.boxes)
-        ]
+        # As in torchvision's reference training: an image without objects teaches nothing.
+        samples = [s for s in samples if isinstance(s.target, Boxes) and len(s.target.boxes)]
     return Dataset(samples, labels)
 
 
@@ -188,25 +182,20 @@ def _coco_sample(coco: Any, images: Path, number: int) -> Sample:
     if Path(name).name != name:
         raise ValueError(f"the image {name!r} lies outside {images.name}/")
     objects = [
-        one
-        for one in coco.loadAnns(coco.getAnnIds(imgIds=number))
-        if one["bbox"][2] > 0 and one["bbox"][3] > 0
+        item for item in coco.loadAnns(coco.getAnnIds(imgIds=number)) if min(item["bbox"][2:]) > 0
     ]
-    boxes = np.array([one["bbox"] for one in objects], np.float32).reshape(-1, 4)
+    boxes = np.array([item["bbox"] for item in objects], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    return Sample(
-        images / name,
-        name,
-        Boxes(
-            boxes,
-            np.array([one["category_id"] for one in objects], np.int64),
-            np.array([one.get("iscrowd", 0) for one in objects], bool),
-            np.array([one["area"] for one in objects], np.float32),
-        ),
+    target = Boxes(
+        boxes,
+        np.array([item["category_id"] for item in objects], np.int64),
+        np.array([item.get("iscrowd", 0) for item in objects], bool),
+        np.array([item["area"] for item in objects], np.float32),
     )
+    return Sample(images / name, name, target)
 
 
-def _voc(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
+def _read_voc(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     inner = folder / "VOCdevkit" / "VOC2012"
     folder = inner if inner.is_dir() else folder
     file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -218,12 +207,9 @@ def _voc(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
         ) from error
     if any(Path(name).name != name for name in names):
         raise DatasetError(f"{file} names images outside its folder.")
+    images, maps = folder / "JPEGImages", folder / "SegmentationClass"
     samples = [
-        Sample(
-            folder / "JPEGImages" / f"{name}.jpg",
-            f"{name}.jpg",
-            folder / "SegmentationClass" / f"{name}.png",
-        )
+        Sample(images / f"{name}.jpg", f"{name}.jpg", maps / f"{name}.png")
         for name in sorted(names)
     ]
     return Dataset(samples, labels)

@@ -1,7 +1,7 @@
-"""How good answers are: top-1 and top-5, mean average precision, mean intersection over union.
+"""Accuracy: top-1 and top-5, mean average precision, mean intersection over union.
 
-A result is what is kept of one image, small and free of torch, so that an evaluation can stop and
-go on, and processes can hand theirs to one another.
+A result is what is kept of one image, small and free of torch, so that an evaluation can be
+interrupted and continued, and processes can exchange theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from .spec import Task
 
 TOP = 5
 UNLABELLED = 255
-"""Of an image of class indexes: nothing is said of these pixels."""
+"""Value of the unlabelled pixels in an image of class indexes."""
 
 Scores = dict[str, float]
-"""By metric, shares in [0, 1]."""
+"""Shares in [0, 1] by metric."""
 
 Index = Annotated[int, Field(ge=0, lt=1 << 31)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -45,17 +45,18 @@ class ClassResult(_Result):
 
 
 class PixelResult(_Result):
-    """How many pixels of each correct class were given to each class.
+    """How many pixels of each correct class were predicted as each class.
 
     Attributes:
-        pairs: ``right · classes + given`` to a count, for pairs that occur.
+        pairs: Number of pixels by ``correct class · classes + predicted class``, for pairs that
+            occur.
     """
 
     pairs: dict[Index, Index]
 
 
 class BoxResult(_Result):
-    """Objects found and objects there, in pixels of the image."""
+    """Predicted and true objects, in pixels of the image."""
 
     boxes: list[Box]
     scores: list[Finite]
@@ -73,7 +74,7 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "object-detection": ("map", "map50"),
     "semantic-segmentation": ("miou", "pixel_accuracy"),
 }
-"""What is measured for each task, the main one first; all are shares in [0, 1]."""
+"""Metrics of each task, the main one first; all are shares in [0, 1]."""
 
 NAMES = {
     "top1": "top-1",
@@ -99,25 +100,26 @@ def classification_result(logits: NDArray[np.float32], label: int) -> ClassResul
 def segmentation_result(
     classes: NDArray[np.integer], truth: NDArray[np.integer], num_classes: int
 ) -> PixelResult:
-    """Count, for each correct class that occurs, the pixels given to each class.
+    """Count, for each correct class, the pixels predicted as each class.
 
     Args:
-        classes: (h, w), the answer.
-        truth: (h, w), 255 where nothing is said.
-        num_classes: With the background.
+        classes: (h, w), predicted class indexes.
+        truth: (h, w), correct class indexes, 255 for unlabelled pixels.
+        num_classes: Number of classes, with the background.
     """
     known = truth != UNLABELLED
     pairs = truth[known].astype(np.int64) * num_classes + classes[known]
     counts = np.bincount(pairs, minlength=num_classes * num_classes)
-    return PixelResult(pairs={int(one): int(counts[one]) for one in np.flatnonzero(counts)})
+    return PixelResult(pairs={int(pair): int(counts[pair]) for pair in np.flatnonzero(counts)})
 
 
 def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResult:
-    """Return objects found and objects there.
+    """Return predicted and true objects.
 
     Args:
-        found: ``boxes`` (D, 4), ``scores`` (D,), ``labels`` (D,), boxes in pixels of the image.
-        truth: In pixels of the image.
+        found: Predicted ``boxes`` (D, 4), in pixels of the image, ``scores`` (D,) and ``labels``
+            (D,).
+        truth: True objects, in pixels of the image.
     """
     return BoxResult(
         boxes=found["boxes"].astype(float).round(2).tolist(),
@@ -134,9 +136,9 @@ def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
     """Return the metrics of ``METRICS[task]`` over at least one image, each in [0, 1].
 
     Args:
-        task: Of the model.
-        results: Of the task's kind.
-        num_classes: Of the model.
+        task: Task of the model.
+        results: Results of the images, of the task's kind.
+        num_classes: Number of the model's classes.
 
     Raises:
         DependencyError: Detection needs torchmetrics and pycocotools.
@@ -144,8 +146,8 @@ def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
     if task == "image-classification":
         count = len(results)
         return {
-            "top1": sum(one.correct for one in results) / count,
-            "top5": sum(one.label in one.answer for one in results) / count,
+            "top1": sum(result.correct for result in results) / count,
+            "top5": sum(result.label in result.answer for result in results) / count,
         }
     if task == "semantic-segmentation":
         return _segmentation_scores(results, num_classes)
@@ -154,17 +156,17 @@ def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
 
 def _segmentation_scores(results: Sequence[PixelResult], num_classes: int) -> Scores:
     counts = np.zeros(num_classes * num_classes, np.int64)
-    for one in results:
-        for index, count in one.pairs.items():
-            counts[index] += count
+    for result in results:
+        for pair, count in result.pairs.items():
+            counts[pair] += count
     matrix = counts.reshape(num_classes, num_classes)
-    right = np.diag(matrix)
-    union = matrix.sum(0) + matrix.sum(1) - right
-    # Over the classes that occur in the images, or in the answers.
-    shares = right[union > 0] / union[union > 0]
+    correct = np.diag(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - correct
+    # Over the classes that occur in the images or in the predictions.
+    shares = correct[union > 0] / union[union > 0]
     return {
         "miou": float(shares.mean()) if shares.size else 0.0,
-        "pixel_accuracy": float(right.sum() / max(matrix.sum(), 1)),
+        "pixel_accuracy": float(correct.sum() / max(matrix.sum(), 1)),
     }
 
 
@@ -174,39 +176,25 @@ def _detection_scores(results: Sequence[BoxResult]) -> Scores:
         from torchmetrics.detection import MeanAveragePrecision
 
         metric = MeanAveragePrecision(box_format="xyxy", iou_type="bbox")
-    except ImportError as error:  # of pycocotools too, by torchmetrics
+    except ImportError as error:  # torchmetrics raises it for pycocotools too
         raise DependencyError(
             "Mean average precision needs torchmetrics and pycocotools.",
             next_step="pip install 'splitzoo[train]'",
         ) from error
-
-    def boxes(values: list[Box]) -> "torch.Tensor":
-        return torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
-
-    def whole(values: list[int]) -> "torch.Tensor":
-        return torch.tensor(values, dtype=torch.int64)
-
     metric.warn_on_many_detections = False
-    for one in results:
-        metric.update(
-            [
-                {
-                    "boxes": boxes(one.boxes),
-                    "scores": torch.tensor(one.scores, dtype=torch.float32),
-                    "labels": whole(one.labels),
-                }
-            ],
-            [
-                {
-                    "boxes": boxes(one.true_boxes),
-                    "labels": whole(one.true_labels),
-                    "iscrowd": whole([int(crowd) for crowd in one.crowd]),
-                    "area": torch.tensor(one.area, dtype=torch.float32),
-                }
-            ],
-        )
-    found = metric.compute()
-    # −1 stands for no object at all.
-    return {
-        name: max(float(found[key]), 0.0) for name, key in (("map", "map"), ("map50", "map_50"))
-    }
+    for result in results:
+        found = {
+            "boxes": torch.tensor(result.boxes, dtype=torch.float32).reshape(-1, 4),
+            "scores": torch.tensor(result.scores, dtype=torch.float32),
+            "labels": torch.tensor(result.labels, dtype=torch.int64),
+        }
+        truth = {
+            "boxes": torch.tensor(result.true_boxes, dtype=torch.float32).reshape(-1, 4),
+            "labels": torch.tensor(result.true_labels, dtype=torch.int64),
+            "iscrowd": torch.tensor(result.crowd, dtype=torch.int64),
+            "area": torch.tensor(result.area, dtype=torch.float32),
+        }
+        metric.update([found], [truth])
+    values = metric.compute()
+    # −1 means that there are no objects at all.
+    return {"map": max(float(values["map"]), 0.0), "map50": max(float(values["map_50"]), 0.0)}

@@ -29,7 +29,7 @@ RATE = {"kind": "rate"}
 MEAN_RATE = {"kind": "rate", "reduction": "mean"}
 DISTILLATION = {"kind": "distillation"}
 FIRST = stage(FEATURES, RATE, frozen="decoder.tail", select="last")
-SECOND = stage(DISTILLATION, frozen="encoder coder")
+SECOND = stage(DISTILLATION, frozen="encoder bottleneck")
 
 TEACHER = {
     "about": "A whole network.",

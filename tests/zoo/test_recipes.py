@@ -185,10 +185,10 @@ def test_a_recipe_that_makes_no_sense_is_refused(what, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1", "is no YAML"),
+        ("a: [1", "is not YAML"),
         ("a: &x [1]\nb: *x\n", "aliases"),
-        ("!!python/object/apply:os.system ['true']", "is no YAML"),
-        ("[1, 2]", "is no recipe"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+        ("[1, 2]", "is not a recipe"),
         ("\xff".encode("latin-1").decode("latin-1") * (1 << 20), "larger than 1 MiB"),
     ],
 )

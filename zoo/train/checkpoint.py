@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: a file from which it goes on as if nothing had happened."""
+"""Checkpoints: files from which an interrupted run continues as if nothing had happened."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 from splitrun.errors import TrainingError
 from splitrun.files import new_file
 
-VERSION = 1
 NAME = "checkpoint.pt"
 
 
@@ -17,14 +16,14 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
     """Write the state of a run, whole or not at all.
 
     Args:
-        run: The run's folder.
-        state: Tensors, numbers, words, and lists and dictionaries of them.
+        run: Folder of the run.
+        state: Tensors, numbers and strings, and lists and dictionaries of them.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     with new_file(run / NAME) as temporary:
-        torch.save({"version": VERSION, **state}, temporary)
+        torch.save(state, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut leaves the new name with old content
 
@@ -33,36 +32,34 @@ def load_checkpoint(run: Path, identity: str) -> dict[str, Any]:
     """Read the state of a run.
 
     Args:
-        run: The run's folder.
-        identity: Of what is trained, with what and on what; a run goes on with nothing else.
+        run: Folder of the run.
+        identity: Digest of what is trained, with what and on what; it must be the checkpoint's.
 
     Raises:
-        TrainingError: There is none, it cannot be read, or it is of something else.
+        TrainingError: There is no checkpoint, it cannot be read, or it is of another run.
     """
     path = run / NAME
     if not path.is_file():
         raise TrainingError(
-            f"{run} holds no {NAME} to go on from.", next_step="Leave --resume out to begin anew."
+            f"{run} has no {NAME} to continue from.", next_step="Leave --resume out to start anew."
         )
     try:
-        # Tensors and plain values alone: nothing in the file is run.
+        # Only tensors and plain values: nothing in the file is executed.
         state = torch.load(path, map_location="cpu", weights_only=True)
-        version, found = state["version"], state["identity"]
+        found = state["identity"]
     except Exception as error:  # torch raises many kinds at damaged files
         raise TrainingError(
-            f"Cannot read {path}: it is damaged.", next_step="Begin anew in another folder."
+            f"Cannot read {path}: it is damaged.", next_step="Start anew in another folder."
         ) from error
-    if version != VERSION:
-        raise TrainingError(f"{path} is of another version of splitzoo ({version}).")
     if found != identity:
         raise other_run(run)
     return state
 
 
 def other_run(run: Path) -> TrainingError:
-    """Return the error that a run is of something else than what it is to go on with."""
+    """Return the error that a run was started with something else than it is to continue with."""
     return TrainingError(
-        f"{run} was begun with another recipe, data set, teacher, seed or number of processes.",
-        next_step="Give the same ones, or begin anew in another folder. A finished run goes on "
-        "where its recipe has gained a stage at the end.",
+        f"{run} was started with another recipe, data set, teacher, seed or number of processes.",
+        next_step="Use the same ones, or start anew in another folder. A finished run continues "
+        "if its recipe has gained a stage at the end.",
     )

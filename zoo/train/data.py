@@ -1,7 +1,7 @@
-"""Training images: varied at random, in a random order, and both the same each time.
+"""Training images: in a random order and randomly varied, both decided by the seed alone.
 
-The seed of each image's variation is drawn with the order, so it depends neither on the number of
-workers nor on what was interrupted.
+The seed of each image's augmentation is drawn with the order, so it depends neither on the number
+of workers nor on an interruption.
 """
 
 import signal
@@ -26,21 +26,21 @@ from ..outputs import read_class_map
 from ..spec import ModelSpec
 from .recipe import Augmentation
 
-Key = tuple[int, int]
-"""Index of a sample and seed of its variation."""
+SampleKey = tuple[int, int]
+"""Index of a sample, and the seed of its augmentation."""
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """Which images each step takes, shuffled anew in each epoch.
 
     Attributes:
-        count: Of images.
-        batch_size: Over all processes. The images that are left over at the end of an epoch are
-            left out; each epoch leaves out others.
-        seed: Of order and variation.
-        rank: Of this process.
-        processes: How many share each batch.
+        count: Number of images.
+        batch_size: Images in a batch, over all processes. An epoch leaves out the images that do
+            not fill a batch, each epoch others.
+        seed: Seed for order and augmentation.
+        rank: Number of this process.
+        processes: Number of processes that share each batch.
     """
 
     count: int
@@ -51,71 +51,95 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return max(self.count // self.batch_size, 1)
 
-    def batches(self, epoch: int, begin: int = 0) -> Iterator[list[Key]]:
-        """Give this process's share of each batch of an epoch, from step ``begin`` on."""
+    def batches(self, epoch: int, begin: int = 0) -> Iterator[list[SampleKey]]:
+        """Yield this process's share of each batch of an epoch, from step ``begin`` on."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self.count)
         seeds = random.integers(1 << 62, size=self.count)
         for step in range(begin, self.steps):
-            places = range(step * self.batch_size, min((step + 1) * self.batch_size, self.count))
-            yield [(int(order[i]), int(seeds[i])) for i in places[self.rank :: self.processes]]
+            batch = range(step * self.batch_size, min((step + 1) * self.batch_size, self.count))
+            yield [(int(order[i]), int(seeds[i])) for i in batch[self.rank :: self.processes]]
 
 
 class TrainingImages(torch.utils.data.Dataset):
     """Images and targets as the network is trained on them.
 
     Args:
-        samples: Of the data set.
-        spec: Of the model: task and preprocessing.
+        samples: Samples of the data set.
+        spec: Spec of the model: task and preprocessing.
         augmentation: How images are varied.
     """
 
     def __init__(
         self, samples: Sequence[Sample], spec: ModelSpec, augmentation: Augmentation
     ) -> None:
-        self.samples, self.spec = samples, spec
-        self._vary = {
-            "image-classification": _VaryImage,
-            "object-detection": _VaryBoxes,
-            "semantic-segmentation": _VaryMask,
-        }[spec.task](spec.preprocessing, augmentation)
+        self.samples = samples
+        augment = {
+            "image-classification": _augment_image,
+            "object-detection": _augment_boxes,
+            "semantic-segmentation": _augment_mask,
+        }[spec.task]
+        self._augment = augment(spec.preprocessing, augmentation)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor | ImageError, Any]:
-        """Return an image (3, H, W) float32 and its target; or the error that it cannot be read.
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor | ImageError, Any]:
+        """Return an image (3, H, W) float32 and its target, or the error that it cannot be read.
 
-        Raised in a process that reads images, it would arrive as another.
+        An error raised in a worker would arrive as another kind.
         """
         index, seed = key
         sample = self.samples[index]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             try:
-                return self._vary(read_rgb(sample.path), sample.target)
+                return self._augment(read_rgb(sample.path), sample.target)
             except ImageError as error:
                 return error, None
 
 
+class EvaluationImages(torch.utils.data.Dataset):
+    """Images as evaluation reads them: (3, H, W) float32."""
+
+    def __init__(self, samples: Sequence[Sample], spec: ModelSpec) -> None:
+        self.samples, self._preprocessing = samples, spec.preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | ImageError, int]:
+        """Return an image, or the error that it cannot be read, and its index."""
+        try:
+            return torch.from_numpy(self._preprocessing.load(self.samples[index].path)[0]), index
+        except ImageError as error:
+            return error, index
+
+
 def training_loader(
-    images: TrainingImages, order: Order, epoch: int, begin: int, workers: int
+    images: TrainingImages, order: BatchOrder, epoch: int, begin: int, workers: int
 ) -> DataLoader:
     """Return the batches of one epoch, from step ``begin`` on.
 
-    Each is images (N, 3, H, W) float32 and, by task, class indexes (N,) int64; a list of ``boxes``,
-    ``labels`` and ``area``; or class maps (N, H, W) int64.
+    A batch is images (N, 3, H, W) float32 and, by task: class indexes (N,) int64; a list of
+    ``boxes``, ``labels`` and ``area``; or class maps (N, H, W) int64.
     """
     return _Loader(images, workers, batch_sampler=list(order.batches(epoch, begin)))
 
 
-class _Loader(DataLoader):
-    """A loader whose processes leave Ctrl-C to the one that trains, which ends them.
+def evaluation_loader(images: EvaluationImages, batch_size: int, workers: int) -> DataLoader:
+    """Return batches of images (N, 3, H, W) float32 and their indexes."""
+    return _Loader(images, workers, batch_size=batch_size)
 
-    A forked process has that one's handlers, and would print what interrupted it.
+
+class _Loader(DataLoader):
+    """A loader whose workers leave Ctrl-C to the training process, which ends them.
+
+    A forked worker inherits that process's signal handlers, and would print that it was
+    interrupted.
     """
 
     def __init__(self, images: torch.utils.data.Dataset, workers: int, **batches: Any) -> None:
@@ -123,14 +147,14 @@ class _Loader(DataLoader):
             images,
             num_workers=workers,
             collate_fn=_collate,
-            # Forked workers know this process's libraries; started anew, each would load torch.
+            # Forked workers have the libraries loaded; spawned ones would each load torch.
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_leave_signals,
             **batches,
         )
 
     def __iter__(self) -> Any:
-        # Until they have their own handlers, signals wait.
+        # Signals wait until the workers have their own handlers.
         before = _mask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return super().__iter__()
@@ -151,31 +175,9 @@ def _leave_signals(_worker: int) -> None:
     _mask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-class EvaluationImages(torch.utils.data.Dataset):
-    """Images as evaluation reads them: (3, H, W) float32."""
-
-    def __init__(self, samples: Sequence[Sample], spec: ModelSpec) -> None:
-        self.samples, self._preprocessing = samples, spec.preprocessing
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | ImageError, int]:
-        """Return an image, or the error that it cannot be read, and its index."""
-        try:
-            return torch.from_numpy(self._preprocessing.load(self.samples[index].path)[0]), index
-        except ImageError as error:
-            return error, index
-
-
-def evaluation_loader(images: EvaluationImages, batch_size: int, workers: int) -> DataLoader:
-    """Return batches of images (N, 3, H, W) float32 and their indexes."""
-    return _Loader(images, workers, batch_size=batch_size)
-
-
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     images, targets = zip(*items, strict=True)
-    broken = next((one for one in images if isinstance(one, ImageError)), None)
+    broken = next((image for image in images if isinstance(image, ImageError)), None)
     if broken is not None:
         return broken, None
     if isinstance(targets[0], dict):
@@ -183,83 +185,76 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return torch.stack(images), torch.as_tensor(np.stack(targets)).long()
 
 
-class _VaryImage:
-    """A part of the image, resized or as it is, perhaps mirrored, its colours changed."""
+def _augment_image(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+    """Return the augmentation of classification: crop, mirror, change colours."""
+    size = (augmentation.size,) * 2 if augmentation.size else preprocessing.crop
+    interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    transforms: list[Any] = []
+    if augmentation.crop == "resized":
+        transforms.append(
+            v2.RandomResizedCrop(size, scale=augmentation.scale, interpolation=interpolation)
+        )
+    elif augmentation.crop == "patch":
+        transforms.append(v2.Resize(preprocessing.resize, interpolation=interpolation))
+        transforms.append(v2.RandomCrop(size, pad_if_needed=True))
+    transforms.append(v2.RandomHorizontalFlip(augmentation.flip))
+    if augmentation.jitter:
+        transforms.append(v2.ColorJitter(*(augmentation.jitter,) * 3))
+    transform = v2.Compose(transforms)
+    to_pixels = preprocessing.pixels if augmentation.crop == "none" else np.asarray
 
-    def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
-        self._preprocessing, self._how = preprocessing, how
-        size = (how.size, how.size) if how.size else preprocessing.crop
-        kind = v2.InterpolationMode(preprocessing.interpolation)
-        steps: list[Any] = []
-        if how.crop == "resized":
-            shares = (float(how.scale[0]), float(how.scale[1]))
-            steps.append(v2.RandomResizedCrop(size, scale=shares, interpolation=kind))
-        elif how.crop == "patch":
-            steps.append(v2.Resize(preprocessing.resize, interpolation=kind))
-            steps.append(v2.RandomCrop(size, pad_if_needed=True))
-        steps.append(v2.RandomHorizontalFlip(how.flip))
-        if how.jitter:
-            steps.append(v2.ColorJitter(how.jitter, how.jitter, how.jitter))
-        self._steps = v2.Compose(steps)
+    def augment(image: Image.Image, label: int) -> tuple[Tensor, int]:
+        pixels = to_pixels(transform(image))
+        return torch.from_numpy(preprocessing.normalise(pixels)[0]), label
 
-    def __call__(self, image: Image.Image, label: int) -> tuple[Tensor, int]:
-        varied = self._steps(image)
-        if self._how.crop == "none":
-            pixels = self._preprocessing.pixels(varied)
-        else:
-            pixels = np.asarray(varied)
-        return torch.from_numpy(self._preprocessing.normalise(pixels)[0]), label
+    return augment
 
 
-class _VaryBoxes:
-    """The whole image, as in evaluation, perhaps mirrored with its boxes."""
+def _augment_boxes(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+    """Return the augmentation of detection: mirror the whole image and its boxes."""
 
-    def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
-        self._preprocessing, self._how = preprocessing, how
-
-    def __call__(self, image: Image.Image, target: Boxes) -> tuple[Tensor, dict[str, Tensor]]:
-        # A crowd is no object to learn from.
-        kept = ~target.crowd
-        scaled = self._preprocessing.pixels(image)
-        height, width = scaled.shape[:2]
+    def augment(image: Image.Image, target: Boxes) -> tuple[Tensor, dict[str, Tensor]]:
+        kept = ~target.crowd  # a crowd is not an object to learn
+        pixels = preprocessing.pixels(image)
+        height, width = pixels.shape[:2]
         ratio = np.array((width / image.width, height / image.height) * 2, np.float32)
         boxes = target.boxes[kept] * ratio
-        if torch.rand(()) < self._how.flip:
-            scaled = np.ascontiguousarray(scaled[:, ::-1])
+        if torch.rand(()) < augmentation.flip:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
             boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        values = self._preprocessing.padded(self._preprocessing.normalise(scaled))
+        values = preprocessing.padded(preprocessing.normalise(pixels))
         return torch.from_numpy(values[0]), {
             "boxes": torch.from_numpy(boxes),
             "labels": torch.from_numpy(target.labels[kept]),
             "area": torch.tensor((height, width)),
         }
 
+    return augment
 
-class _VaryMask:
-    """A part of the image, scaled at random, perhaps mirrored, and its class map."""
 
-    def __init__(self, preprocessing: Preprocessing, how: Augmentation) -> None:
-        self._preprocessing, self._how = preprocessing, how
+def _augment_mask(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+    """Return the augmentation of segmentation: scale, mirror and crop image and class map."""
+    shortest, longest = augmentation.scale
+    if longest <= 1:  # the default, which is for classification
+        shortest = longest = preprocessing.resize
+    height, width = preprocessing.crop
 
-    def __call__(self, image: Image.Image, target: Any) -> tuple[Tensor, NDArray[np.int64]]:
+    def augment(image: Image.Image, target: Any) -> tuple[Tensor, NDArray[np.int64]]:
         truth = read_class_map(target)
-        shortest, longest = self._how.scale
-        if longest <= 1:  # the default, which is for classification
-            shortest = longest = self._preprocessing.resize
-        side = shortest + float(torch.rand(())) * (longest - shortest)
-        ratio = side / min(image.size)
+        ratio = (shortest + float(torch.rand(())) * (longest - shortest)) / min(image.size)
         size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
-        resample = Image.Resampling[self._preprocessing.interpolation.upper()]
+        resample = Image.Resampling[preprocessing.interpolation.upper()]
         pixels = np.asarray(image.resize(size, resample))
         classes = np.asarray(truth.resize(size, Image.Resampling.NEAREST))
-        if torch.rand(()) < self._how.flip:
+        if torch.rand(()) < augmentation.flip:
             pixels, classes = pixels[:, ::-1], classes[:, ::-1]
-        height, width = self._preprocessing.crop
         top = int(torch.randint(max(pixels.shape[0] - height, 0) + 1, ()))
         left = int(torch.randint(max(pixels.shape[1] - width, 0) + 1, ()))
         window = np.s_[top : top + height, left : left + width]
-        values = self._preprocessing.normalise(np.ascontiguousarray(pixels[window]))
+        values = preprocessing.normalise(np.ascontiguousarray(pixels[window]))
         canvas = np.full((height, width), UNLABELLED, np.int64)
         part = classes[window]
         canvas[: part.shape[0], : part.shape[1]] = part
-        return torch.from_numpy(self._preprocessing.padded(values)[0]), canvas
+        return torch.from_numpy(preprocessing.padded(values)[0]), canvas
+
+    return augment

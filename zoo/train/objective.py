@@ -1,14 +1,14 @@
-"""What a stage of training lowers: the losses of a student, some of them beside its teacher.
+"""The losses of a training stage, computed from a student and, beside it, its teacher.
 
 ::
 
-    image ─┬─► encoder ─► coder (noise, bits) ─► g_s ─► tail ─► answer        student
-           │                                      │  features  │ answer
-           └────────────────► tail of the whole network ─► answer             teacher
+    image ─┬─► encoder ─► bottleneck (noise, bits) ─► g_s ─► tail ─► logits        student
+           │                                           │ features │ logits
+           └────────────────► tail of the whole network ─► logits                  teacher
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,21 +26,22 @@ from ..tasks.detection import DetectionTail
 from ..tasks.segmentation import SegmentationTail
 from .recipe import Distillation, FeatureLoss, RateLoss, Stage, TaskLoss
 
-Terms = dict[str, Tensor]
+LossValues = dict[str, Tensor]
+"""Scalars by name."""
 
 
 class Objective(nn.Module):
     """The losses of one stage, as a module that data-parallel training can wrap.
 
     Args:
-        student: To be trained.
-        teacher: Of the whole network, in evaluation mode; None where no loss compares with one.
-        stage: With the losses.
-        processes: That train together. Their gradients are averaged, so what is summed over a batch
-            counts so many times in each.
+        student: Model to train.
+        teacher: Whole network in evaluation mode; None if no loss compares with one.
+        stage: Stage with the losses.
+        processes: Number of processes that train together. Their gradients are averaged, so a sum
+            over a batch is multiplied by it.
 
     Raises:
-        RecipeError: The recipe asks for what this model does not have.
+        RecipeError: The recipe asks for something that the model does not have.
     """
 
     def __init__(
@@ -55,72 +56,74 @@ class Objective(nn.Module):
         self.student = student
         self.stage = stage
         self._processes = processes
-        taught = [one for one in stage.losses if isinstance(one, FeatureLoss | Distillation)]
+        spec, losses = student.spec, stage.losses
+        taught = any(isinstance(loss, FeatureLoss | Distillation) for loss in losses)
+        if taught and spec.cut is None:
+            raise RecipeError(f"{spec.name} is a whole network: it has no teacher.")
+        if spec.task != "image-classification" and any(
+            isinstance(loss, Distillation) for loss in losses
+        ):
+            raise RecipeError(f"Distillation is for classifiers; {spec.name} is none.")
+        _check_rate(student, stage)
         # In a list, since it is no part of what is trained.
         self._teacher = [teacher] if teacher is not None and taught else []
-        self._layers = _feature_layers(student.spec, stage)
-        if taught:
-            _check_teacher(student.spec, stage)
-            self._student_places()
-        if any(isinstance(one, RateLoss) for one in stage.losses):
-            _check_rate(student.spec, stage)
+        self._layers = _feature_layers(spec, stage)
+        self._compared = self._student_layers()
 
-    def forward(self, images: Tensor, targets: Any) -> Terms:
+    def forward(self, images: Tensor, targets: Any) -> LossValues:
         """Compute the losses of a batch.
 
         Args:
-            images: (N, 3, H, W) float32, as the student takes them.
-            targets: As ``training_loader`` gives them.
+            images: (N, 3, H, W) float32, preprocessed for the student.
+            targets: Targets, as ``training_loader`` gives them.
 
         Returns:
-            ``loss``, which is lowered, and what it is made of, by kind and without weights;
-            ``auxiliary``, lowered beside it, of the quantiles alone; ``bits`` per image where
-            there is a density; ``right``, the share of right answers, for classifiers. All are
-            scalars.
+            ``loss``, which is lowered, and its parts by kind, without their weights; ``auxiliary``,
+            which fits the quantiles alone and is lowered beside it; ``bits`` per image if there is
+            a density; ``correct``, the share of correct predictions, for classifiers.
         """
-        student = self.student
-        with _captured(student.decoder, self._student_places()) as features:
+        student, spec = self.student, self.student.spec
+        with _captured(self._compared) as features:
             latent = student.encoder(images)
             with torch.autocast(images.device.type, enabled=False):
                 latent_hat, likelihoods = student.bottleneck.forward_with_likelihoods(
                     latent.float()
                 )
-            task, answer = self._answer(latent_hat, targets)
-        terms = dict(task)
-        taught, theirs = self._teach(images)
-        loss = images.new_zeros(())
-        for term in self.stage.losses:
-            if isinstance(term, TaskLoss):
-                value = self._task_loss(term, task, answer, targets)
-            elif isinstance(term, FeatureLoss):
-                value = self._feature_loss(term, features, taught)
-            elif isinstance(term, Distillation):
-                value = _distillation(term, answer, theirs, targets)
+            detection, output = self._decode(latent_hat, targets)
+        taught, teacher_logits = self._teach(images)
+        values = dict(detection)
+        total = images.new_zeros(())
+        for loss in self.stage.losses:
+            if isinstance(loss, TaskLoss):
+                value = _task_loss(loss, detection, output, targets)
+            elif isinstance(loss, FeatureLoss):
+                value = self._feature_loss(loss, features, taught)
+            elif isinstance(loss, Distillation):
+                value = _distillation(loss, output, teacher_logits, targets)
             else:
-                value = _bits(likelihoods) * self._share(term.reduction, len(images))
-            weight = student.spec.beta if term.weight is None else term.weight
-            terms[term.kind] = value
-            loss = loss + (0.0 if weight is None else weight) * value
+                value = _bits(likelihoods) * self._scale(loss.reduction, len(images))
+            values[loss.kind] = value
+            total = total + (spec.beta or 0.0 if loss.weight is None else loss.weight) * value
         if likelihoods:
-            terms["bits"] = _bits(likelihoods).detach() / len(images)
-        if student.spec.task == "image-classification":
-            terms["right"] = (answer.detach().argmax(1) == targets).float().mean()
-        if student.bottleneck.training and (auxiliary := student.bottleneck.aux_loss()) is not None:
-            terms["auxiliary"] = auxiliary
-        return terms | {"loss": loss}
+            values["bits"] = _bits(likelihoods).detach() / len(images)
+        if spec.task == "image-classification":
+            values["correct"] = (output.detach().argmax(1) == targets).float().mean()
+        auxiliary = student.bottleneck.aux_loss() if student.bottleneck.training else None
+        if auxiliary is not None:
+            values["auxiliary"] = auxiliary
+        return values | {"loss": total}
 
-    def _answer(self, latent_hat: Tensor, targets: Any) -> tuple[Terms, Any]:
-        """Run the edge's half; a detector gives its losses, the others their logits."""
+    def _decode(self, latent_hat: Tensor, targets: Any) -> tuple[LossValues, Any]:
+        """Run the edge's half: a detector gives its losses, other models their logits."""
         decoder = self.student.decoder
-        tail = decoder.get_submodule("tail")
-        wants_task = any(isinstance(one, TaskLoss) for one in self.stage.losses)
         for name, part in decoder.named_children():
             if name != "tail":
                 latent_hat = part(latent_hat)
+        tail = decoder.get_submodule("tail")
         if isinstance(tail, DetectionTail):
-            if not wants_task:  # features alone
-                return {}, tail.dense(latent_hat)
-            areas = [tuple(one["area"].tolist()) for one in targets]
+            if not any(isinstance(loss, TaskLoss) for loss in self.stage.losses):
+                return {}, tail.dense(latent_hat)  # only features are compared
+            areas = [tuple(target["area"].tolist()) for target in targets]
             return tail.losses(latent_hat, targets, areas), None
         if isinstance(tail, SegmentationTail):
             return {}, tail.forward_with_aux(latent_hat)
@@ -128,137 +131,130 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> tuple[dict[str, Tensor], Any]:
+        """Return the teacher's features and logits."""
         if not self._teacher:
             return {}, None
         tail = self._teacher[0].decoder.get_submodule("tail")
-        places = {layer: tail.get_submodule(_inside(tail, layer)) for layer in self._layers}
-        with _captured(tail, places) as features:
-            answer = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
-        return features, answer
+        layers = {layer: tail.get_submodule(_path(tail, layer)) for layer in self._layers}
+        with _captured(layers) as features:
+            logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
+        return features, logits
 
-    def _student_places(self) -> dict[str, nn.Module]:
+    def _student_layers(self) -> dict[str, nn.Module]:
+        """Return the modules of the student that give the features, by the teacher's layers."""
         decoder, spec = self.student.decoder, self.student.spec
         tail = decoder.get_submodule("tail")
         try:
             return {
                 layer: decoder.get_submodule("g_s")
                 if layer == spec.cut
-                else tail.get_submodule(_inside(tail, layer))
+                else tail.get_submodule(_path(tail, layer))
                 for layer in self._layers
             }
         except AttributeError as error:
             raise RecipeError(
                 f"{spec.name} has no such features to compare: {error}.",
-                next_step="Name layers of the backbone behind the cut; those at the cut only where "
-                "a decoder gives them.",
+                next_step="Name layers of the backbone behind the cut, or the cut itself where the "
+                "bottleneck has a decoder.",
             ) from error
 
     def _feature_loss(
-        self, term: FeatureLoss, ours: dict[str, Tensor], theirs: dict[str, Tensor]
+        self, loss: FeatureLoss, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
     ) -> Tensor:
-        total = torch.zeros((), device=next(iter(ours.values())).device)
         tail = self._teacher[0].decoder.get_submodule("tail")
-        for layer in term.layers or self._layers:
-            given, wanted = ours[layer].float(), theirs[layer].float()
+        errors = []
+        for layer in loss.layers or self._layers:
+            ours, theirs = student[layer].float(), teacher[layer].float()
             if layer == self.student.spec.cut and channels_last(tail):
-                wanted = wanted.permute(0, 3, 1, 2)
-            if given.shape != wanted.shape:
+                theirs = theirs.permute(0, 3, 1, 2)
+            if ours.shape != theirs.shape:
                 raise RecipeError(
-                    f"The student's features in place of {layer} are {tuple(given.shape[1:])}, "
-                    f"the teacher's {tuple(wanted.shape[1:])}.",
-                    next_step="Is the teacher the same network, and its input of the same size?",
+                    f"The student's features in place of {layer} are {tuple(ours.shape[1:])}, "
+                    f"the teacher's {tuple(theirs.shape[1:])}.",
+                    next_step="Use the same network, at the same input size, as the teacher.",
                 )
-            total = total + functional.mse_loss(given, wanted, reduction="sum")
-        return total * self._share(term.reduction, len(next(iter(ours.values()))))
+            errors.append(functional.mse_loss(ours, theirs, reduction="sum"))
+        images = len(next(iter(student.values())))
+        total = sum(errors, torch.zeros((), device=errors[0].device))
+        return total * self._scale(loss.reduction, images)
 
-    def _share(self, reduction: str, images: int) -> float:
+    def _scale(self, reduction: str, images: int) -> float:
         return self._processes if reduction == "sum" else 1 / images
 
-    def _task_loss(self, term: TaskLoss, task: Terms, answer: Any, targets: Any) -> Tensor:
-        if task:
-            return torch.stack(list(task.values())).sum()
-        if isinstance(answer, tuple):
-            out, auxiliary = (
-                functional.cross_entropy(one, targets, ignore_index=UNLABELLED) for one in answer
-            )
-            return out + term.auxiliary * auxiliary
-        return functional.cross_entropy(answer, targets, label_smoothing=term.label_smoothing)
+
+def _task_loss(loss: TaskLoss, detection: LossValues, output: Any, targets: Any) -> Tensor:
+    if detection:
+        return torch.stack(list(detection.values())).sum()
+    if isinstance(output, tuple):
+        main, auxiliary = (
+            functional.cross_entropy(logits, targets, ignore_index=UNLABELLED) for logits in output
+        )
+        return main + loss.auxiliary * auxiliary
+    return functional.cross_entropy(output, targets, label_smoothing=loss.label_smoothing)
 
 
-def _distillation(term: Distillation, answer: Tensor, theirs: Tensor, targets: Tensor) -> Tensor:
+def _distillation(loss: Distillation, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     soft = functional.kl_div(
-        functional.log_softmax(answer / term.temperature, 1),
-        functional.log_softmax(theirs / term.temperature, 1),
+        functional.log_softmax(student / loss.temperature, 1),
+        functional.log_softmax(teacher / loss.temperature, 1),
         reduction="batchmean",
         log_target=True,
     )
-    hard = functional.cross_entropy(answer, targets)
-    return term.alpha * hard + (1 - term.alpha) * term.temperature**2 * soft
+    hard = functional.cross_entropy(student, targets)
+    return loss.alpha * hard + (1 - loss.alpha) * loss.temperature**2 * soft
 
 
 def _bits(likelihoods: tuple[Tensor, ...]) -> Tensor:
     """Return the bits of all images: −log2 of the probabilities, summed."""
-    return -torch.stack([one.log2().sum() for one in likelihoods]).sum()
+    return -torch.stack([likelihood.log2().sum() for likelihood in likelihoods]).sum()
 
 
 def _feature_layers(spec: ModelSpec, stage: Stage) -> tuple[str, ...]:
-    """Return the layers whose features are compared, those from the cut on by default."""
+    """Return the layers whose features are compared; by default those that end a stage."""
     found: dict[str, None] = {}
-    for term in stage.losses:
-        if not isinstance(term, FeatureLoss):
+    for loss in stage.losses:
+        if not isinstance(loss, FeatureLoss):
             continue
-        layers = term.layers
+        layers = loss.layers
         if not layers:
-            stages = [one.layer for one in find_backbone(spec.backbone).stages]
-            if spec.cut not in stages:
+            ends = [part.layer for part in find_backbone(spec.backbone).stages]
+            if spec.cut not in ends:
                 raise RecipeError(
-                    f"The stages of {spec.backbone} do not begin with {spec.cut}: name the layers."
+                    f"No stage of {spec.backbone} ends with {spec.cut}: name the layers."
                 )
-            layers = tuple(stages[stages.index(spec.cut) :])
+            layers = tuple(ends[ends.index(spec.cut) :])
         found |= dict.fromkeys(layers)
     return tuple(found)
 
 
-def _check_teacher(spec: ModelSpec, stage: Stage) -> None:
-    if spec.cut is None:
-        raise RecipeError(f"{spec.name} is a whole network: it has no teacher.")
-    distilled = any(isinstance(one, Distillation) for one in stage.losses)
-    if distilled and spec.task != "image-classification":
-        raise RecipeError(f"Distillation compares answers of classifiers; {spec.name} is none.")
-
-
-def _check_rate(spec: ModelSpec, stage: Stage) -> None:
-    density = ("factorized-prior", "scale-hyperprior", "mean-scale-hyperprior")
-    if spec.bottleneck.kind not in (*density, "entropy-bottleneck", "neural-input-codec"):
+def _check_rate(student: SplitModel, stage: Stage) -> None:
+    rates = [loss for loss in stage.losses if isinstance(loss, RateLoss)]
+    spec = student.spec
+    if rates and student.bottleneck.aux_loss() is None:
         raise RecipeError(f"A {spec.bottleneck.kind} bottleneck has no density, so no rate loss.")
-    if spec.beta is None and any(
-        isinstance(one, RateLoss) and one.weight is None for one in stage.losses
-    ):
+    if spec.beta is None and any(loss.weight is None for loss in rates):
         raise RecipeError(
             f"{spec.name} has no β to weigh its rate with.",
             next_step="Give the rate loss a weight, or the model a beta.",
         )
 
 
-def _inside(tail: nn.Module, layer: str) -> str:
-    """Return the path of a backbone's layer in a tail: dense ones hold it in ``body``."""
-    return layer if not hasattr(tail, "body") else f"body.{layer}"
+def _path(tail: nn.Module, layer: str) -> str:
+    """Return a layer's path in a tail; those of dense tasks hold the backbone in ``body``."""
+    return f"body.{layer}" if hasattr(tail, "body") else layer
 
 
 @contextlib.contextmanager
-def _captured(module: nn.Module, places: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Keep what some modules give while the block runs."""
-    kept: dict[str, Tensor] = {}
+def _captured(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Keep the outputs of some layers while the block runs."""
+    outputs: dict[str, Tensor] = {}
 
-    def keep(name: str):
-        def hook(_module: nn.Module, _given: Any, output: Tensor) -> None:
-            kept[name] = output
+    def hook_of(name: str):
+        return lambda _module, _input, output: outputs.__setitem__(name, output)
 
-        return hook
-
-    hooks = [place.register_forward_hook(keep(name)) for name, place in places.items()]
+    hooks = [layer.register_forward_hook(hook_of(name)) for name, layer in layers.items()]
     try:
-        yield kept
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,11 +1,7 @@
-"""What a training run is to do: a recipe, a model, a data set, a folder."""
+"""What a training run is to do: a recipe, a model, a data set, a folder. Imports no torch."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from splitrun.errors import DatasetError, RecipeError, TrainingError
 
@@ -29,18 +25,18 @@ class Plan:
     """What is to be trained, and how.
 
     Attributes:
-        name: Of the recipe.
-        recipe: With its stages as they are to be run.
-        spec: Of the model.
+        name: Name of the recipe.
+        recipe: Recipe with the stages to run.
+        spec: Spec of the model.
         data: Folder of the data set.
         run: Folder of the run.
-        teacher: A name or folder in place of the recipe's.
-        start: Likewise, of ``recipe.start.model``.
-        seed: Of weights, order, variation and noise.
-        workers: Processes that read images, beside each training process.
+        teacher: Name or folder of a teacher in place of the recipe's.
+        start: Name or folder of a model in place of ``recipe.start.model``.
+        seed: Seed for weights, order, augmentation and noise.
+        workers: Number of processes that read images for each training process.
         mixed_precision: ``no``, ``fp16`` or ``bf16``.
-        checkpoint_minutes: At most so long between checkpoints within an epoch.
-        command: That was given, for the record.
+        checkpoint_minutes: Longest time between checkpoints within an epoch.
+        command: Command that was given, for the training record.
     """
 
     name: str
@@ -56,91 +52,51 @@ class Plan:
     checkpoint_minutes: float = 10.0
     command: str = ""
 
+    def check_dataset(self) -> None:
+        """Check that recipe and folder are for the data set of the model's task.
 
-def with_epochs(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
-    """Return a recipe whose stages have other numbers of epochs.
-
-    Args:
-        recipe: To change.
-        epochs: One number for all stages, or one for each.
-
-    Raises:
-        RecipeError: There are more or fewer than stages.
-    """
-    if not epochs:
-        return recipe
-    numbers = list(epochs) * len(recipe.stages) if len(epochs) == 1 else list(epochs)
-    if len(numbers) != len(recipe.stages):
-        raise RecipeError(
-            f"{len(numbers)} numbers of epochs for {len(recipe.stages)} stages.",
-            next_step="Give --epochs once for all stages, or once for each.",
-        )
-    stages = tuple(
-        stage.for_epochs(number) for stage, number in zip(recipe.stages, numbers, strict=True)
-    )
-    return recipe.model_copy(update={"stages": stages})
-
-
-def recipe_text(recipe: Recipe, spec: ModelSpec) -> str:
-    """Return a recipe as YAML, with the one model that it is followed for."""
-    # Written as JSON first, so that YAML sees plain lists and words.
-    data = json.loads(recipe.model_dump_json(exclude_defaults=True))
-    data["models"] = [
-        one for one in data["models"] if (one if isinstance(one, str) else one["name"]) == spec.name
-    ]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-
-
-def check_same_data(plan: Plan) -> None:
-    """Refuse a recipe for another kind of data set, and one folder for both parts.
-
-    Raises:
-        RecipeError: The recipe is for another task's data set.
-        DatasetError: There are no two folders.
-    """
-    wanted = _DATASETS[plan.spec.task]
-    if plan.recipe.dataset != wanted:
-        raise RecipeError(
-            f"{plan.spec.name} is trained on {wanted}, not on {plan.recipe.dataset}.",
-            next_step=f"Write dataset: {wanted}",
-        )
-    if wanted == "image-folder" and plan.data.is_dir():
-        for name in ("train", "val"):
-            if not (plan.data / name).is_dir():
+        Raises:
+            RecipeError: The recipe is for another task's data set.
+            DatasetError: A folder of images lacks ``train`` or ``val``.
+        """
+        wanted = _DATASETS[self.spec.task]
+        if self.recipe.dataset != wanted:
+            raise RecipeError(
+                f"{self.spec.name} is trained on {wanted}, not on {self.recipe.dataset}.",
+                next_step=f"Write dataset: {wanted}",
+            )
+        for name in ("train", "val") if wanted == "image-folder" and self.data.is_dir() else ():
+            if not (self.data / name).is_dir():
                 raise DatasetError(
-                    f"{plan.data} has no folder {name}.",
-                    next_step="Put the images to learn from into train/CLASS/, others into "
+                    f"{self.data} has no folder {name}.",
+                    next_step="Put training images into train/CLASS/, validation images into "
                     "val/CLASS/.",
                 )
 
+    def check_batches(self, images: int, processes: int) -> None:
+        """Check that every process gets an image of each batch.
 
-def check_large_enough(recipe: Recipe, images: int, processes: int) -> None:
-    """Refuse more processes than there are images in a batch.
-
-    Raises:
-        TrainingError: There are.
-    """
-    smallest = min(images, *(stage.batch_size for stage in recipe.stages))
-    if smallest < processes:
-        raise TrainingError(
-            f"{processes} processes cannot share batches of {smallest} images.",
-            next_step="Start fewer processes, or give larger batches.",
-        )
+        Raises:
+            TrainingError: There are more processes than images in a batch.
+        """
+        smallest = min(images, *(stage.batch_size for stage in self.recipe.stages))
+        if smallest < processes:
+            raise TrainingError(
+                f"{processes} processes cannot share batches of {smallest} images.",
+                next_step="Start fewer processes, or use larger batches.",
+            )
 
 
 def known_labels(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the labels that a model must be trained with; none where the folder says them."""
+    """Return the labels that a model must be trained with; empty if the data gives them."""
     return tuple(labels_of(spec)) if spec.dataset else ()
 
 
 def with_classes(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
-    """Return the spec of a model that has the data set's classes, where it has none of its own."""
+    """Return a spec with the data set's classes, if it has no data set of its own."""
     if spec.dataset:
         return spec
+    labels = dataset.labels
     return spec.model_copy(
-        update={
-            "dataset": "custom",
-            "num_classes": len(dataset.labels),
-            "labels": dataset.labels,
-        }
+        update={"dataset": "custom", "num_classes": len(labels), "labels": labels}
     )

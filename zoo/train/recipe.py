@@ -1,14 +1,15 @@
 """Recipes: how models are trained, as readable YAML files. Imports no torch.
 
-One file serves all models that differ in β or channels alone. The files of this package hold the
-training of the SC2 paper (TMLR 2023), Appendices C and D, as sc2-benchmark's configurations have
-it, and that of the small family trained on images of flowers.
+One file serves all models that differ only in β or channels. The package's recipes are the training
+of the SC2 paper (TMLR 2023), Appendices C and D, as sc2-benchmark configures it, and the training
+of the small family on images of flowers.
 """
 
 import functools
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,26 +25,26 @@ from ..spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("recipes")
 MAX_RECIPE_BYTES = 1 << 20
+YAML_SUFFIXES = (".yaml", ".yml")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,120}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")]
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value.split()) if isinstance(value, str) else value
-
-
-Modules = Annotated[tuple[Module, ...], BeforeValidator(_as_tuple), Field(max_length=100)]
+Modules = Annotated[
+    tuple[Module, ...],
+    BeforeValidator(lambda value: tuple(value.split()) if isinstance(value, str) else value),
+    Field(max_length=100),
+]
 
 
 class TaskLoss(Part):
-    """The task's own loss: cross entropy; for detectors, torchvision's four losses, summed.
+    """The task's own loss: cross entropy; for detectors, the sum of torchvision's four losses.
 
     Attributes:
         auxiliary: Weight of the loss of a segmentation network's auxiliary head.
-        label_smoothing: Of the cross entropy.
+        label_smoothing: Smoothing of the cross entropy's labels.
     """
 
     kind: Literal["task"]
@@ -59,8 +60,8 @@ class FeatureLoss(Part):
     """Squared error between student's and teacher's features, summed over elements and layers.
 
     Attributes:
-        layers: Of the backbone, as timm names them; by default each layer that ends a stage, from
-            the cut on.
+        layers: Layers of the backbone, as timm names them; by default each layer that ends a stage,
+            from the cut on.
         reduction: ``sum`` over the images of a batch, or their ``mean``.
     """
 
@@ -74,16 +75,16 @@ class FeatureLoss(Part):
 
 
 class Distillation(Part):
-    """Cross entropy and divergence from the teacher's answers: Eq. 5 and 6 of the SC2 paper.
+    """Cross entropy and divergence from the teacher's logits: Eq. 5 and 6 of the SC2 paper.
 
     Attributes:
         alpha: Share of the cross entropy.
-        temperature: That softens both answers.
+        temperature: Temperature that softens the logits of both networks.
     """
 
     kind: Literal["distillation"]
     weight: Weight = 1.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alpha: Share = 0.5
     temperature: Positive = 1.0
 
     def __str__(self) -> str:
@@ -94,7 +95,7 @@ class RateLoss(Part):
     """Bits of the latent by its learned density: the second term of Eq. 8 of the SC2 paper.
 
     Attributes:
-        weight: None stands for the model's β.
+        weight: Weight of the bits; None stands for the model's β.
         reduction: ``sum`` over the images of a batch, or their ``mean``.
     """
 
@@ -110,11 +111,11 @@ AnyLoss = Annotated[TaskLoss | FeatureLoss | Distillation | RateLoss, Field(disc
 
 
 class Optimizer(Part):
-    """What updates the weights.
+    """The optimiser of a stage.
 
     Attributes:
-        rates: Learning rates of parts that have another one, by their paths in the model.
-        decay_all: Weight decay acts on biases and norms too, as PyTorch's optimisers do.
+        rates: Learning rates of parts that have their own, by their paths in the model.
+        decay_all: Whether weight decay acts on biases and norms too, as in PyTorch's optimisers.
     """
 
     kind: Literal["adam", "adamw", "sgd"]
@@ -125,23 +126,23 @@ class Optimizer(Part):
     decay_all: bool = True
 
     def __str__(self) -> str:
-        parts = [self.kind.replace("adam", "Adam").replace("sgd", "SGD").replace("mw", "mW")]
+        parts = [{"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[self.kind]]
         parts += [f"momentum {self.momentum:g}"] if self.momentum else []
         parts += [f"weight decay {self.weight_decay:g}"] if self.weight_decay else []
         return ", ".join(parts)
 
 
 class Schedule(Part):
-    """How the learning rate goes on from its first value.
+    """How the learning rate falls during a stage.
 
     Attributes:
         kind: ``steps``: multiplied by ``factor`` after the epochs of ``milestones``; ``cosine``: to
-            zero; ``polynomial``: Eq. 7 of the SC2 paper, to zero.
-        warmup: Epochs over which it rises to its first value.
+            zero; ``polynomial``: to zero by Eq. 7 of the SC2 paper.
+        warmup: Epochs in which the rate first rises to its full value.
     """
 
     kind: Literal["steps", "cosine", "polynomial"] = "steps"
-    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    milestones: tuple[Positive, ...] = ()
     factor: Positive = 0.1
     power: Positive = 0.9
     warmup: Weight = 0.0
@@ -151,7 +152,7 @@ class Schedule(Part):
         if epoch < self.warmup:
             return (epoch + 1e-3) / self.warmup
         if self.kind == "steps":
-            return self.factor ** sum(epoch >= one for one in self.milestones)
+            return self.factor ** sum(epoch >= milestone for milestone in self.milestones)
         passed = min((epoch - self.warmup) / max(epochs - self.warmup, 1e-9), 1.0)
         if self.kind == "cosine":
             return 0.5 * (1 + math.cos(math.pi * passed))
@@ -159,48 +160,46 @@ class Schedule(Part):
 
     def __str__(self) -> str:
         if self.kind == "steps":
-            return f"cut after {', '.join(f'{one:g}' for one in self.milestones)}" * bool(
-                self.milestones
-            )
-        return {"cosine": "falling as a cosine", "polynomial": "falling as a polynomial"}[self.kind]
+            milestones = ", ".join(f"{milestone:g}" for milestone in self.milestones)
+            return f"cut after {milestones}" if milestones else ""
+        return f"falling as a {self.kind}"
 
 
 class Augmentation(Part):
     """How training images are varied.
 
     Attributes:
-        crop: ``resized``: a random part, of ``scale`` of the area, resized; ``patch``: a random
-            part of the image as evaluation scales it; ``none``: as in evaluation.
-        size: Height and width of the images that the network is trained on, pixels; None for
-            those of the model's input.
-        scale: Smallest and largest share of the area; for segmentation, shortest and longest
-            shorter side, pixels.
-        jitter: Of brightness, contrast and saturation, as shares.
+        crop: ``resized``: a random part of the image, ``scale`` of its area, resized; ``patch``: a
+            random part of the image as evaluation scales it; ``none``: as in evaluation.
+        size: Height and width of training images, pixels; None: those of the model's input.
+        scale: Smallest and largest share of the area; for segmentation, smallest and largest
+            length of the shorter side, pixels.
+        flip: Probability that an image is mirrored.
+        jitter: Variation of brightness, contrast and saturation, as shares.
     """
 
     crop: Literal["resized", "patch", "none"] = "resized"
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
     scale: tuple[Positive, Positive] = (0.08, 1.0)
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flip: Share = 0.5
+    jitter: Share = 0.0
 
     @model_validator(mode="after")
-    def _has_a_range(self) -> Self:
+    def _check_range(self) -> Self:
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale goes from {self.scale[0]} down to {self.scale[1]}")
         return self
 
 
 class Stage(Part):
-    """One stage of training; the next begins with the weights that it ends with.
+    """One stage of training; the next one begins with the weights that it ends with.
 
     Attributes:
-        frozen: Parts, by their paths in the model, that stay as they are. They run as in
-            evaluation: a frozen coder rounds, a frozen batch norm keeps its statistics.
-        select: Whose weights are kept: those of the ``last`` epoch, or of the ``best`` on the
+        frozen: Parts that do not change, by their paths in the model. They run as in evaluation: a
+            frozen bottleneck rounds, a frozen batch norm keeps its statistics.
+        select: Which weights are kept: those of the ``last`` epoch, or of the ``best`` one on the
             validation images.
-        validate_every: So many epochs are between two looks at the validation images; the last is
-            always looked at.
+        validate_every: Number of epochs between validations; the last epoch is always validated.
         clip_norm: Bound of the gradient's norm.
     """
 
@@ -216,59 +215,52 @@ class Stage(Part):
     clip_norm: Positive | None = None
 
     def validates(self, epoch: int) -> bool:
-        """Say whether the weights after an epoch, from 1, are looked at."""
+        """Return whether the weights are validated after an epoch, counted from 1."""
         return epoch % self.validate_every == 0 or epoch == self.epochs
 
-    def for_epochs(self, epochs: int) -> "Stage":
+    def with_epochs(self, epochs: int) -> "Stage":
         """Return the stage with another number of epochs, its schedule scaled with it."""
         ratio = epochs / self.epochs
-        schedule = self.schedule.model_copy(
-            update={
-                "milestones": tuple(one * ratio for one in self.schedule.milestones),
-                "warmup": self.schedule.warmup * ratio,
-            }
-        )
+        milestones = tuple(milestone * ratio for milestone in self.schedule.milestones)
+        scaled = {"milestones": milestones, "warmup": self.schedule.warmup * ratio}
+        schedule = self.schedule.model_copy(update=scaled)
         return self.model_copy(update={"epochs": epochs, "schedule": schedule})
 
     @property
     def objective(self) -> str:
         """What is lowered, in words."""
-        words = [str(one) for one in self.losses]
-        return " + ".join(words)
+        return " + ".join(str(loss) for loss in self.losses)
 
     @property
     def learning(self) -> str:
         """Optimiser and schedule, in words."""
-        words = [str(self.optimizer), str(self.schedule)]
-        return ", ".join(one for one in words if one)
+        return ", ".join(filter(None, (str(self.optimizer), str(self.schedule))))
 
 
 class Start(Part):
     """Parts that begin with the weights of another model.
 
     Attributes:
-        model: Its name; ``{beta}`` and ``{prior}`` stand for those in this model's.
-        parts: Paths in this model to paths in that one.
+        model: Name of the other model; ``{beta}`` and ``{prior}`` stand for those in the trained
+            model's name.
+        parts: Paths in the trained model, each with its path in the other one.
     """
 
     model: str = Field(max_length=200)
     parts: dict[Module, Module]
 
     def source(self, name: str) -> str:
-        """Return the name of the model that the one of this name starts from."""
+        """Return the name of the model that the model ``name`` starts from."""
         found = re.search(r"-((?P<prior>fp|shp|mshp)-)?beta(?P<beta>[0-9.]+(e-?[0-9]+)?)", name)
         words = found.groupdict("") if found else {}
-        text = self.model
-        for key in ("beta", "prior"):
-            text = text.replace(f"{{{key}}}", words.get(key) or "")
-        return text
+        return re.sub(r"\{(beta|prior)\}", lambda field: words.get(field[1], ""), self.model)
 
 
 class Variant(Part):
-    """A model that no method's name describes: one that is like another, but for some fields.
+    """A model of the recipe's own: like a registered one, but for some fields.
 
     Attributes:
-        like: A name that ``zoo.get_spec`` takes.
+        like: Name that ``zoo.get_spec`` takes.
         beta: Weight of the rate.
         bottleneck: Fields of the bottleneck that differ.
         preprocessing: Fields of the preprocessing that differ.
@@ -280,17 +272,45 @@ class Variant(Part):
     bottleneck: dict[str, Any] = Field(default={})
     preprocessing: dict[str, Any] = Field(default={})
 
+    def spec(self) -> ModelSpec:
+        """Return the spec of the variant.
+
+        Raises:
+            RecipeError: Its fields do not make a model.
+        """
+        like = find_spec(self.like)
+        fields = like.model_dump()
+        try:
+            return ModelSpec.model_validate(
+                {
+                    **fields,
+                    "name": self.name,
+                    "beta": like.beta if self.beta is None else self.beta,
+                    "bottleneck": {**fields["bottleneck"], **self.bottleneck},
+                    "preprocessing": {**fields["preprocessing"], **self.preprocessing},
+                    # A classifier's classes are the folders of its images.
+                    "dataset": "" if like.task == "image-classification" else like.dataset,
+                    "reference": "",
+                    "base_model": "",
+                }
+            )
+        except (TypeError, ValueError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise RecipeError(
+                f"The model {self.name} cannot be like {self.like}: {reason}."
+            ) from error
+
 
 class Recipe(Part):
-    """How some models are trained.
+    """How a group of models is trained.
 
     Attributes:
-        about: One sentence.
+        about: Description in one sentence.
         models: Names, or variants, of the models.
         dataset: ``image-folder``: ``train`` and ``val``, each with a folder per class; ``coco``:
             the folders and annotations of COCO 2017; ``voc``: PASCAL VOC 2012.
-        teacher: The network that the students begin with and learn from: a name or a folder of a
-            model that is not cut. Empty: everything begins at random.
+        teacher: Network that the students begin with and learn from: name or folder of a model that
+            is not cut. Empty: all weights begin at random.
         start: Weights that take the place of the teacher's.
     """
 
@@ -302,25 +322,21 @@ class Recipe(Part):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
 
     @model_validator(mode="after")
-    def _has_a_teacher(self) -> Self:
-        taught = any(
-            isinstance(one, FeatureLoss | Distillation)
-            for stage in self.stages
-            for one in stage.losses
-        )
-        if taught and not self.teacher:
-            raise ValueError("a loss compares with a teacher, and none is named")
+    def _check_teacher(self) -> Self:
+        losses = [loss for stage in self.stages for loss in stage.losses]
+        if not self.teacher and any(isinstance(o, FeatureLoss | Distillation) for o in losses):
+            raise ValueError("a loss compares with a teacher, but the recipe names none")
         return self
 
     def names(self) -> list[str]:
         """Return the names of the models."""
-        return [one if isinstance(one, str) else one.name for one in self.models]
+        return [model if isinstance(model, str) else model.name for model in self.models]
 
     def spec(self, name: str = "") -> ModelSpec:
         """Return the spec of one of the models.
 
         Args:
-            name: Of the model; may be left out where there is one.
+            name: Name of the model; may be left out if there is only one.
 
         Raises:
             RecipeError: No model is named, and there are several; or a variant makes no sense.
@@ -330,75 +346,78 @@ class Recipe(Part):
         if not name and len(names) > 1:
             raise RecipeError(
                 f"The recipe is for {len(names)} models.",
-                next_step=f"Name one with --model: {', '.join(names)}",
+                next_step=f"Choose one with --model: {', '.join(names)}",
             )
         name = name or names[0]
         if name not in names:
             raise UnknownNameError("model of this recipe", name, close_matches(name, names))
-        chosen = self.models[names.index(name)]
-        return find_spec(chosen) if isinstance(chosen, str) else _variant_spec(chosen)
+        model = self.models[names.index(name)]
+        return find_spec(model) if isinstance(model, str) else model.spec()
 
+    def with_epochs(self, epochs: Sequence[int]) -> "Recipe":
+        """Return the recipe with other numbers of epochs.
 
-def _variant_spec(variant: Variant) -> ModelSpec:
-    like = find_spec(variant.like)
-    try:
-        return ModelSpec.model_validate(
-            {
-                **like.model_dump(),
-                "name": variant.name,
-                "beta": like.beta if variant.beta is None else variant.beta,
-                "bottleneck": {**like.bottleneck.model_dump(), **variant.bottleneck},
-                "preprocessing": {**like.model_dump()["preprocessing"], **variant.preprocessing},
-                # The folder of a classifier's images says their classes.
-                "dataset": "" if like.task == "image-classification" else like.dataset,
-                "reference": "",
-                "base_model": "",
-            }
-        )
-    except (TypeError, ValueError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise RecipeError(
-            f"The model {variant.name} cannot be like {variant.like}: {first}."
-        ) from error
+        Args:
+            epochs: One number for all stages, or one for each; empty: no change.
+
+        Raises:
+            RecipeError: There are more or fewer numbers than stages.
+        """
+        if not epochs:
+            return self
+        numbers = list(epochs) * (len(self.stages) if len(epochs) == 1 else 1)
+        if len(numbers) != len(self.stages):
+            raise RecipeError(
+                f"There are {len(numbers)} numbers of epochs for {len(self.stages)} stages.",
+                next_step="Give --epochs once for all stages, or once for each.",
+            )
+        stages = zip(self.stages, numbers, strict=True)
+        return self.model_copy(update={"stages": tuple(s.with_epochs(n) for s, n in stages)})
+
+    def to_yaml(self, name: str) -> str:
+        """Return the recipe as YAML, for one of its models alone."""
+        # JSON first, so that YAML sees only plain lists and strings.
+        data = json.loads(self.model_dump_json(exclude_defaults=True))
+        data["models"] = [data["models"][self.names().index(name)]]
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe's file.
+    """Read a recipe from a YAML file.
 
     Raises:
-        RecipeError: It is missing, no YAML, or no recipe.
+        RecipeError: The file is missing, is not YAML, or is not a recipe.
     """
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise RecipeError(f"{path} is larger than 1 MiB: it is no recipe.")
+            raise RecipeError(f"{path} is not a recipe: it is larger than 1 MiB.")
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, yaml.SafeLoader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             # An alias of an alias of an alias fills any memory.
-            raise RecipeError(f"{path} uses YAML's aliases (& and *): write the text out.")
+            raise RecipeError(f"{path} uses YAML aliases (& and *): write the text out.")
         data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise RecipeError(
-            f"Cannot read {path}: {reason}.", next_step="Recipes by name: splitzoo zoo recipe"
+            f"Cannot read {path}: {reason}.", next_step="List recipes: splitzoo zoo recipe"
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         where = str(getattr(error, "problem_mark", "")).strip().partition("\n")[0]
-        raise RecipeError(f"{path} is no YAML: {where or error}.") from error
+        raise RecipeError(f"{path} is not YAML: {where or error}.") from error
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(one) for one in first["loc"]) or "the document"
+        where = ".".join(map(str, first["loc"])) or "the document"
         raise RecipeError(
-            f"{path} is no recipe: {where}: {first['msg']}.",
-            next_step="An example to begin with: splitzoo zoo recipe "
-            "splittable_resnet50-fp-beta0.16",
+            f"{path} is not a recipe: {where}: {first['msg']}.",
+            next_step="Print an example: splitzoo zoo recipe splittable_resnet50-fp-beta0.16",
         ) from error
 
 
 @functools.cache
 def recipes() -> dict[str, Recipe]:
-    """Return the recipes of this package by the names of their files, without ``.yaml``."""
+    """Return the package's recipes by the names of their files, without ``.yaml``."""
     return {path.stem: read_recipe(path) for path in sorted(FOLDER.glob("*.yaml"))}
 
 
@@ -406,19 +425,19 @@ def find_recipe(name: str | Path, model: str = "") -> tuple[str, Recipe, ModelSp
     """Return a recipe and the model that it is to train.
 
     Args:
-        name: Of a model or experiment that a recipe of this package trains; of such a recipe; or
-            the path of a YAML file.
-        model: The one to train, where the recipe has several.
+        name: Name of a recipe of the package, or of a model or experiment that one trains; or the
+            path of a YAML file.
+        model: Model to train, if the recipe has several.
 
     Returns:
         The recipe's own name, the recipe, and the model's spec.
 
     Raises:
         UnknownNameError: There is no recipe of that name, or the recipe has no such model.
-        RecipeError: The file is no recipe, or several models could be meant.
+        RecipeError: The file is not a recipe, or several models could be meant.
     """
     text = str(name)
-    if text.endswith((".yaml", ".yml")):
+    if text.endswith(YAML_SUFFIXES):
         recipe = read_recipe(Path(name))
         return Path(name).stem, recipe, recipe.spec(model)
     if text in recipes():
@@ -427,22 +446,17 @@ def find_recipe(name: str | Path, model: str = "") -> tuple[str, Recipe, ModelSp
     for stem, recipe in recipes().items():
         if canonical in recipe.names():
             return stem, recipe, recipe.spec(canonical)
-    known = [*recipes(), *_trained_names()]
     if canonical in registered():
         raise RecipeError(
-            f"{canonical} is not trained: it is made of published parts.",
-            next_step="What is trained: splitzoo zoo recipe",
+            f"{canonical} has no recipe: it is made of published parts.",
+            next_step="List what can be trained: splitzoo zoo recipe",
         )
+    known = [*recipes(), *(name for recipe in recipes().values() for name in recipe.names())]
     raise UnknownNameError(
-        "recipe", text, close_matches(text, known), next_step="See: splitzoo zoo recipe"
+        "recipe", text, close_matches(text, known), next_step="List recipes: splitzoo zoo recipe"
     )
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:
-    """Return the stages in which a model of a recipe of this package is trained; or none."""
+    """Return the stages of the package's recipe for a model; empty if there is none."""
     return next((recipe.stages for recipe in recipes().values() if name in recipe.names()), ())
-
-
-def _trained_names() -> Iterator[str]:
-    for recipe in recipes().values():
-        yield from recipe.names()

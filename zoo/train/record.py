@@ -1,22 +1,20 @@
-"""How a model was trained: what its ``config.json`` and its card say. Imports no torch."""
+"""How a model was trained, as its ``config.json`` and its card say it. Imports no torch."""
 
 from pydantic import BaseModel, ConfigDict
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class StageRecord(_Part):
+class StageRecord(BaseModel):
     """One stage, as it went.
 
     Attributes:
-        objective: What was lowered, in words.
+        objective: Losses, in words.
         learning: Optimiser and schedule, in words.
-        kept_epoch: The epoch whose weights were kept, from 1.
-        scores: On the validation images, without coding, with those weights: shares in [0, 1].
-        bits: Per validation image, by the learned density; None where there is none.
+        kept_epoch: Epoch whose weights were kept, counted from 1.
+        scores: Scores of those weights on the validation images, without coding: shares in [0, 1].
+        bits: Bits per validation image by the learned density; None without one.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     objective: str
     learning: str
@@ -29,19 +27,22 @@ class StageRecord(_Part):
     bits: float | None
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(BaseModel):
     """How a model was trained.
 
     Attributes:
-        recipe: Its name.
-        command: That trained the model.
-        teacher: Name and id of its tensors; empty without one.
-        training_images: How many; likewise ``validation_images``.
-        data_sha256: Of the names and sizes of all images.
-        date: When it ended.
-        seconds: That it took.
-        versions: Of the packages used.
+        recipe: Name of the recipe.
+        command: Command that trained the model.
+        teacher: Name of the teacher and id of its tensors; empty without one.
+        training_images: Number of training images.
+        validation_images: Number of validation images.
+        data_sha256: Digest of the names and sizes of all images.
+        date: Day on which training ended.
+        seconds: Duration of the training.
+        versions: Versions of the packages used.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     recipe: str
     command: str

@@ -1,4 +1,4 @@
-"""The model at the start of training: random, taken from its teacher, or from another model."""
+"""The networks of a training run: the teacher, and the student as it is before training."""
 
 from pathlib import Path
 
@@ -9,32 +9,29 @@ from ..pretrained import copy_weights, whole_spec
 from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
-from .recipe import Recipe, Start
+from .recipe import Recipe
 
 
 def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
     """Load the network that a recipe's students learn from.
 
     Args:
-        recipe: That names it.
-        teacher: A name or folder that takes the place of the recipe's.
+        recipe: Recipe that names it.
+        teacher: Name or folder of a teacher in place of the recipe's.
 
     Raises:
-        RecipeError: It is no whole network.
+        RecipeError: It is not a whole network.
         SplitzooError: It cannot be loaded; the error says what to do.
     """
     if not recipe.teacher:
         return None
-    found = ModelSource.of(str(teacher or recipe.teacher)).load()
-    if not whole_spec(found.spec):
+    model = ModelSource.of(str(teacher or recipe.teacher)).load()
+    if not whole_spec(model.spec):
         raise RecipeError(
-            f"{found.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
-            next_step="A whole network is one in front of which the image is coded, such as "
-            "resnet50-png.",
+            f"{model.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
+            next_step="Use a network with an image codec in front, such as resnet50-png.",
         )
-    for one in found.parameters():
-        one.requires_grad_(False)
-    return found.eval()
+    return model.requires_grad_(False).eval()
 
 
 def build_student(
@@ -47,61 +44,54 @@ def build_student(
 ) -> SplitModel:
     """Build the model that is to be trained.
 
-    The parts that it shares with its teacher's backbone are the teacher's, then those that the
-    recipe takes from another model are that one's; the others are random.
+    Parts that it shares with the teacher's backbone get the teacher's weights, parts that the
+    recipe takes from another model get that model's; all others are random.
 
     Args:
-        recipe: Of the training.
-        spec: Of the model.
-        teacher: Its network.
-        seed: Of the random parts.
-        start: A name or folder that takes the place of the recipe's ``start.model``.
+        recipe: Recipe of the training.
+        spec: Spec of the model.
+        teacher: Teacher of the model, if it has one.
+        seed: Seed for the random parts.
+        start: Name or folder of a model in place of ``recipe.start.model``.
 
     Raises:
-        SpecError: Teacher and student are not of the same network.
-        TrainingError: They take images of another mean and deviation.
+        RecipeError: ``start`` is given, and the recipe starts from no model; or a part is missing.
+        SpecError: Teacher and student are not the same network.
+        TrainingError: Their images are normalised differently, or they have other classes.
     """
+    if start and recipe.start is None:
+        raise RecipeError("The recipe starts from no other model: leave --start out.")
     student = build(spec, seed=seed)
     if teacher is not None:
-        _check_input(student, teacher)
-        whole = teacher.decoder.get_submodule("tail").state_dict()
-        if spec.cut is not None:
-            copy_weights(student.decoder.get_submodule("tail"), whole, spec.name, teacher.spec.name)
+        _check_input(spec, teacher.spec)
+        weights = teacher.decoder.get_submodule("tail").state_dict()
+        parts = [student.decoder.get_submodule("tail")]
         if spec.bottleneck.kind in ("entropy-bottleneck", "feature-codec"):
-            copy_weights(student.encoder, whole, spec.name, teacher.spec.name)
-        elif spec.cut is None:
-            copy_weights(student.decoder.get_submodule("tail"), whole, spec.name, teacher.spec.name)
+            parts.append(student.encoder)  # layers of the backbone before the cut
+        for part in parts:
+            copy_weights(part, weights, spec.name, teacher.spec.name)
     if recipe.start is not None:
-        _start(student, recipe.start, start)
-    elif start:
-        raise RecipeError("The recipe starts from no other model: leave --start out.")
+        name = str(start or recipe.start.source(spec.name))
+        source = ModelSource.of(name).load()
+        for ours, theirs in recipe.start.parts.items():
+            try:
+                part, other = student.get_submodule(ours), source.get_submodule(theirs)
+            except AttributeError as error:
+                raise RecipeError(f"start.parts: no part {ours} or {theirs}: {error}.") from error
+            copy_weights(part, other.state_dict(), spec.name, name)
     return student
 
 
-def _start(student: SplitModel, start: Start, given: str | Path) -> None:
-    name = str(given or start.source(student.spec.name))
-    source = ModelSource.of(name).load()
-    for ours, theirs in start.parts.items():
-        try:
-            part, state = student.get_submodule(ours), source.get_submodule(theirs).state_dict()
-        except AttributeError as error:
-            raise RecipeError(f"start.parts: {ours} or {theirs} is no part: {error}.") from error
-        copy_weights(part, state, student.spec.name, name)
-
-
-def _check_input(student: SplitModel, teacher: SplitModel) -> None:
-    """Refuse a teacher that takes images normalised otherwise than the student does."""
-    given, wanted = student.spec.preprocessing, teacher.spec.bottleneck
-    ours, theirs = student.spec.labels, teacher.spec.labels
-    if ours and theirs and ours != theirs:
+def _check_input(student: ModelSpec, teacher: ModelSpec) -> None:
+    """Check that a teacher has the student's classes and takes images as the student does."""
+    if student.labels and teacher.labels and student.labels != teacher.labels:
         raise TrainingError(
-            f"{teacher.spec.name} knows other classes ({', '.join(theirs[:4])} …) than the "
-            f"images have ({', '.join(ours[:4])} …)."
+            f"{teacher.name} knows other classes ({', '.join(teacher.labels[:4])} …) than the "
+            f"images have ({', '.join(student.labels[:4])} …)."
         )
-    if student.spec.cut is None:
-        return
-    if (given.mean, given.std) != (getattr(wanted, "mean", None), getattr(wanted, "std", None)):
+    given, wanted = student.preprocessing, teacher.bottleneck
+    normalised = (getattr(wanted, "mean", None), getattr(wanted, "std", None))
+    if student.cut is not None and (given.mean, given.std) != normalised:
         raise TrainingError(
-            f"{teacher.spec.name} takes images of another mean and deviation than "
-            f"{student.spec.name} does."
+            f"{teacher.name} takes images of another mean and deviation than {student.name} does."
         )

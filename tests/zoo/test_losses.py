@@ -1,0 +1,123 @@
+"""Each loss of training by value, computed by hand in numpy: Eq. 5 to 8 of the SC2 paper."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from splitzoo.zoo.train.objective import Objective
+from splitzoo.zoo.train.recipe import Stage
+
+STUDENT = np.array([[2.0, -1.0, 0.5], [0.25, 1.5, -0.75]], np.float32)
+TEACHER = np.array([[1.0, 0.0, -2.0], [-0.5, 3.0, 0.125]], np.float32)
+LABELS = np.array([2, 1])
+FEATURES = np.arange(12, dtype=np.float32).reshape(2, 1, 2, 3)
+LIKELIHOODS = np.array([[0.5, 0.125, 0.3], [0.25, 0.75, 0.9]], np.float32)
+BETA = 0.25
+close = partial(pytest.approx, rel=1e-5)
+
+
+class Given(nn.Module):
+    """Gives the same tensor for any input."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, _):
+        return self.value
+
+
+class Tail(nn.Module):
+    """Two layers that give features, and logits."""
+
+    def __init__(self, features, logits):
+        super().__init__()
+        self.layer1, self.layer2 = (Given(torch.tensor(one)) for one in features)
+        self.logits = torch.tensor(logits)
+
+    def forward(self, given):
+        self.layer2(self.layer1(given))
+        return self.logits
+
+
+class Bottleneck(nn.Module):
+    def forward_with_likelihoods(self, latent):
+        return latent, (torch.tensor(LIKELIHOODS),)
+
+    def aux_loss(self):
+        return torch.tensor(7.0)
+
+
+def network(features, logits):
+    decoder = nn.ModuleDict(
+        {"g_s": Given(torch.tensor(features[0])), "tail": Tail(features, logits)}
+    )
+    model = nn.Module()
+    model.encoder, model.bottleneck, model.decoder = nn.Identity(), Bottleneck(), decoder
+    model.spec = SimpleNamespace(
+        name="made", task="image-classification", cut="layer1", beta=BETA, bottleneck=None
+    )
+    return model
+
+
+def stage(*terms):
+    optimizer = {"kind": "sgd", "learning_rate": 1}
+    return Stage(losses=terms, epochs=1, batch_size=2, optimizer=optimizer)
+
+
+def losses(*terms, processes=1):
+    """The losses of a batch of two images."""
+    student = network((FEATURES, 2 * FEATURES), STUDENT)
+    teacher = network((FEATURES + 0.5, 2 * FEATURES - 1), TEACHER)
+    objective = Objective(student, teacher, stage(*terms), processes=processes)
+    found = objective(torch.zeros(2, 3, 4, 4), torch.tensor(LABELS))
+    return {name: value.item() for name, value in found.items()}
+
+
+def log_softmax(logits):
+    logits = logits.astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def cross_entropy(logits, smoothing=0.0):
+    log_p = log_softmax(logits)
+    return (-(1 - smoothing) * log_p[[0, 1], LABELS] - smoothing * log_p.mean(1)).mean()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(smoothing):
+    found = losses({"kind": "task", "label_smoothing": smoothing, "weight": 3})
+    assert found["task"] == close(cross_entropy(STUDENT, smoothing))
+    assert found["loss"] == close(3 * found["task"])
+    assert found["correct"] == 0.5
+    assert found["auxiliary"] == 7
+
+
+@pytest.mark.parametrize(("alpha", "temperature"), [(0.5, 1.0), (0.3, 4.0), (0.0, 2.0), (1.0, 2.0)])
+def test_distillation(alpha, temperature):
+    found = losses({"kind": "distillation", "alpha": alpha, "temperature": temperature})
+    ours, theirs = (log_softmax(logits / temperature) for logits in (STUDENT, TEACHER))
+    divergence = (np.exp(theirs) * (theirs - ours)).sum() / 2  # of the teacher, over two images
+    expected = alpha * cross_entropy(STUDENT) + (1 - alpha) * temperature**2 * divergence
+    assert found["loss"] == close(expected)
+
+
+@pytest.mark.parametrize(("reduction", "scale"), [("sum", 1), ("mean", 1 / 2)])
+def test_features_and_rate(reduction, scale):
+    features = {"kind": "features", "layers": "layer1 layer2", "reduction": reduction}
+    rate = {"kind": "rate", "reduction": reduction}
+    found = losses(features, rate)
+    bits = -np.log2(LIKELIHOODS).sum()
+    assert found["features"] == close(12 * (0.5**2 + 1**2) * scale)
+    assert found["rate"] == close(bits * scale)
+    assert found["bits"] == close(bits / 2)  # per image, whatever the reduction
+    assert found["loss"] == close(found["features"] + BETA * found["rate"])
+    weighed = losses(features | {"weight": 2}, rate | {"weight": 0.125})
+    assert weighed["loss"] == close(2 * found["features"] + 0.125 * found["rate"])
+    # Gradients of processes are averaged: a sum counts in each as often as there are processes.
+    shared = losses(features, rate, processes=4)["loss"]
+    assert shared == close((4 if reduction == "sum" else 1) * found["loss"])
