@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hub_server import HubServer
 from names_of_models import RESNET
 from PIL import Image, ImageOps
@@ -46,21 +47,25 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def bundle(model, tmp_path_factory):
     """The bundle of ``model``. Shared: tests leave it as it is."""
-    from splitzoo import export
-
-    folder = tmp_path_factory.mktemp("exported") / "bundle"
-    export.split(model, folder)
-    return folder
+    return _exported(model, tmp_path_factory, "bundle")
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model, tmp_path_factory):
     """The bundle of ``tiny_model``, small enough to copy and damage. Shared too."""
+    return _exported(tiny_model, tmp_path_factory, "tiny-bundle")
+
+
+def _exported(model, tmp_path_factory, name):
+    """Export a model once for all processes of pytest-xdist."""
     from splitzoo import export
 
-    folder = tmp_path_factory.mktemp("exported") / "tiny"
-    export.split(tiny_model, folder)
-    return folder
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / f"{name}.lock"):
+        if not (base / name).exists():
+            export.split(model, base / name)
+    return base / name
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ def made_image(kind: str, seed: int, size: int = 64) -> Image.Image:
     ground = random.integers(0, 90, (size, size, 3)).astype(np.uint8)
     image = Image.fromarray(ground)
     draw = ImageDraw.Draw(image)
-    colour = tuple(int(one) for one in random.integers(150, 256, 3))
+    colour = tuple(int(value) for value in random.integers(150, 256, 3))
     if kind == "bars":
         for left in range(int(random.integers(0, 8)), size, 12):
             draw.rectangle((left, 0, left + 4, size), fill=colour)
     elif kind == "discs":
-        x, y = (int(one) for one in random.integers(14, size - 14, 2))
+        x, y = (int(value) for value in random.integers(14, size - 14, 2))
         draw.ellipse((x - 13, y - 13, x + 13, y + 13), fill=colour)
     return image
 

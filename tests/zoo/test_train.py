@@ -18,7 +18,6 @@ from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
-from splitzoo.export.verify import verify_bundle
 from splitzoo.progress import Silent
 from splitzoo.zoo.datasets import read_dataset
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
@@ -27,8 +26,8 @@ from splitzoo.zoo.train.plan import Plan
 from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
 from splitzoo.zoo.train.run import train
 
-STEPS = 4
-"""In an epoch: 24 images, six at a time."""
+STEPS = 8
+"""In an epoch: 48 images, six at a time."""
 
 
 class Stop(Silent):
@@ -50,18 +49,18 @@ class Stop(Silent):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_folders(tmp_path_factory.mktemp("data") / "made", train=8, val=2)
+    return make_folders(tmp_path_factory.mktemp("data") / "made", train=16, val=4)
 
 
-def plan_of(recipe, data, run, **changes) -> Plan:
+def plan_of(recipe, data, run, *, seed=1, **changes) -> Plan:
     name, found, spec = find_recipe(recipe)
-    return Plan(name=name, recipe=found, spec=spec, data=data, run=run, workers=0, **changes)
+    return Plan(name, found, spec, data, run, seed=seed, workers=0, **changes)
 
 
 @pytest.fixture(scope="module")
 def teacher(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    return train(plan_of(write_recipe(folder, "teacher"), data, folder / "run"))
+    return train(plan_of(write_recipe(folder, "teacher"), data, folder / "run", seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def test_a_teacher_is_a_whole_network_with_the_folders_classes(teacher):
     assert (model.spec.dataset, model.spec.num_classes) == ("custom", 3)
     record = model.training_record
     assert (record.recipe, record.teacher) == ("teacher", "")
-    assert (record.training_images, record.validation_images) == (24, 6)
+    assert (record.training_images, record.validation_images) == (48, 12)
     assert model.random_seed is None
 
 
@@ -127,14 +126,14 @@ def test_a_method_learns(method, trained):
     assert all("val_bits" in line for line in log) == (method != "channel-reduction")
     model = zoo.load(run / "model")
     assert model.spec.labels == CLASSES
-    assert [one.epochs for one in model.training_record.stages] == [2] * len(stages)
+    assert [stage.epochs for stage in model.training_record.stages] == [2] * len(stages)
     assert bool(model.training_record.teacher) == (method != "end-to-end")
 
 
 def test_a_trained_model_exports(trained, tmp_path):
     model = zoo.load(trained("entropic-student-mshp")[1] / "model")
     export.split(model, tmp_path / "bundle")
-    verify_bundle(tmp_path / "bundle")
+    export.verify(tmp_path / "bundle")
 
 
 def test_a_finished_run_gains_a_stage_and_frozen_parts_stay(
@@ -213,7 +212,7 @@ def test_a_run_continues_with_the_same_alone(data, tmp_path):
         with pytest.raises(TrainingError, match=said):
             train(plan_of(recipe, data, run, **changes), resume=True)
 
-    refused("was started with another", seed=1)
+    refused("was started with another", seed=2)
     (run / CHECKPOINT).write_bytes(b"no checkpoint")
     refused("damaged")
     (run / CHECKPOINT).unlink()

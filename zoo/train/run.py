@@ -367,7 +367,7 @@ class _StageRun:
         position, stage, student = self.position, self.stage, self.run.student
         student.load_state_dict(position.best["model"])
         if not is_frozen("bottleneck", stage):
-            student.bottleneck.fit_quantiles()
+            student.bottleneck.update_quantiles()
         record = StageRecord(
             objective=stage.objective,
             learning=stage.learning,
