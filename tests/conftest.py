@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hub_server import HubServer
+from hypothesis import settings
 from names_of_models import RESNET
 from PIL import Image, ImageOps
 
@@ -13,6 +14,9 @@ from splitzoo import cli
 from splitzoo.export.formats.onnx_file import OnnxFormat
 
 pytest.register_assert_rewrite("commands")
+# A machine that does other work too is slow, and not wrong.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -125,6 +129,9 @@ def damaged(tiny_bundle, tmp_path):
 @pytest.fixture
 def splitzoo(monkeypatch, capsys):
     """Run a command in this process: exit code, standard output, standard error."""
+
+    # The paths of pytest-xdist's folders are long, and tables are not to be broken for them.
+    monkeypatch.setenv("COLUMNS", "400")
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["splitzoo", *map(str, words)])
