@@ -170,7 +170,7 @@ def _read_coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
             coco = COCO(file)
             samples = [_coco_sample(coco, images, number) for number in sorted(coco.getImgIds())]
     except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise DatasetError(f"{file} does not hold COCO's annotations: {error}.") from error
+        raise DatasetError(f"{file} holds no annotations that can be read: {error}.") from error
     if split == "train":
         # As in torchvision's reference training: an image without objects teaches nothing.
         samples = [s for s in samples if isinstance(s.target, Boxes) and len(s.target.boxes)]
