@@ -30,8 +30,8 @@ class Limits:
         shares = (self.tie_margin, self.changed, self.wire_tolerance, self.output_tolerance)
         if not all(0 <= share <= 1e9 for share in shares):
             raise ValueError(f"a limit of parity is not a number from 0 on: {shares}")
-        if self.difference < 1:
-            raise ValueError(f"symbols cannot differ by up to {self.difference}")
+        if type(self.difference) is not int or self.difference < 1:
+            raise ValueError(f"symbols cannot differ by up to {self.difference!r}")
 
 
 LIMITS: dict[str, Limits] = {

@@ -265,7 +265,7 @@ def test_the_runtime_commands_on_the_card_exist(card, tiny_bundle, capsys) -> No
     assert found == {"encode", "decode"}
     for command in found:
         with pytest.raises(SystemExit) as stop:
-            main([command, "--help"], bundle=tiny_bundle)
+            main(["--bundle", str(tiny_bundle), command, "--help"])
         assert stop.value.code == 0
 
 

@@ -302,8 +302,8 @@ def test_dynamic_batch_gives_the_outputs_of_one_by_one(dynamic_bundle, tiny_mode
 def test_dynamic_batch_is_open_in_graph_and_manifest(dynamic_bundle) -> None:
     manifest = read_manifest(dynamic_bundle)
     (image,), (logits,) = manifest.graphs["device"].inputs, manifest.graphs["edge"].outputs
-    assert image.shape == [-1, 3, 224, 224]
-    assert logits.shape == [-1, 10]
+    assert image.shape == (-1, 3, 224, 224)
+    assert logits.shape == (-1, 10)
     assert "--dynamic-batch" in manifest.provenance.command
     assert "N×3×224×224" in (dynamic_bundle / "README.md").read_text()
     (value,) = onnx.load(dynamic_bundle / GRAPHS[0]).graph.input

@@ -162,7 +162,7 @@ def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -
 
 
 def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) -> None:
-    exact = Device.tensors
+    exact = Device.wire_tensors
 
     def shifted(device, image):
         (symbols,) = exact(device, image)
@@ -170,7 +170,7 @@ def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) ->
         symbols[:, 0] += 2
         return (symbols,)
 
-    monkeypatch.setattr(Device, "tensors", shifted)
+    monkeypatch.setattr(Device, "wire_tensors", shifted)
     found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, [])
     assert (found.real_images, found.largest_difference) == (False, 2)
     assert found.flips == pytest.approx(0.25, abs=1e-3)

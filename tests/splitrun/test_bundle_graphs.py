@@ -342,6 +342,6 @@ def test_an_export_records_each_image_once(tiny_model, copied_graphs, tmp_path, 
         seeds.append(seed)
         return record_run(model, seed)
 
-    monkeypatch.setattr("splitzoo.export.split.record_run", counted)
+    monkeypatch.setattr("splitzoo.export.splitting.record_run", counted)
     assert export.split(tiny_model, tmp_path / "bundle").parity.images == 3
     assert seeds == [0, 1, 2]
