@@ -46,7 +46,7 @@ bench: .venv/.dev
 
 # The cards of the packaged models, from the results in benchmarks/, and the table of the zoo.
 cards: family-cards
-	$(BIN)/splitzoo cards zoo -o cards/generated/zoo.md
+	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
 
 family-cards: .venv/.dev
 	rm -rf build/cards && mkdir -p build/cards cards/generated
@@ -63,8 +63,8 @@ family-cards: .venv/.dev
 
 # What can be exported to which target, and what may be mixed. PHOTOS: a folder of images.
 matrix: .venv/.dev
-	$(BIN)/splitzoo cards targets $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/targets.md
-	$(BIN)/splitzoo cards runtimes $(if $(PHOTOS),--photos $(PHOTOS)) -o cards/generated/runtimes.md
+	$(BIN)/python -m benchmarks.matrix targets $(if $(PHOTOS),--images $(PHOTOS)) -o cards/generated/targets.md
+	$(BIN)/python -m benchmarks.matrix runtimes $(if $(PHOTOS),--images $(PHOTOS)) -o cards/generated/runtimes.md
 
 # DATA holds train/ and val/; RUNS what `splitzoo zoo train NAME -o RUNS/NAME` wrote.
 family: .venv/.dev

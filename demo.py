@@ -46,10 +46,8 @@ def demo(
         progress.step(f"loading {DEFAULT_MODEL}")
         model = ModelSource.of().load(seed=used_seed)
 
-        from . import export
-        from .cards.card import build_card
+        from . import cards, export, profile
         from .export.running import bench_bundle
-        from .profile.encoder import profile_bundle
 
         with new_folder(output) as folder:
             bundle, report, photos = folder / "bundle", folder / "profile.json", folder / "photos"
@@ -65,12 +63,12 @@ def demo(
             progress.step("measuring")
             words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
             words += ["--images", f"{output}/photos", "-o", f"{output}/profile.json"]
-            profile = profile_bundle(bundle, images=[photo], command=shlex.join(words))
-            profile.save(report)
+            measured = profile.encoder(bundle, images=[photo], command=shlex.join(words))
+            measured.save(report)
             edge = bench_bundle(bundle, "edge", iterations=30)
             progress.step("writing the card")
-            build_card(folder / "card", bundle=bundle, profile=report)
-    _summary(console, manifest, run, profile, edge.latency["total"].p50_ms, jpeg)
+            cards.build(folder / "card", bundle=bundle, profile=report)
+    _summary(console, manifest, run, measured, edge.latency["total"].p50_ms, jpeg)
     console.print(f"image  {output}/photos/{photo.name}")
     console.print(f"bundle      {output}/bundle")
     console.print(f"profile     {output}/profile.json")

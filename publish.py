@@ -31,7 +31,7 @@ def push(
     ] = None,
 ) -> None:
     """Publish a model on the Hub: weights, config and card in one commit."""
-    from .cards.card import build_card
+    from . import cards
     from .zoo.catalog import save
     from .zoo.config import read_config
     from .zoo.hub_push import CARD_NAME, push_model
@@ -48,7 +48,7 @@ def push(
         card = folder / CARD_NAME
         if not card.is_file():
             progress.step("writing the card")
-            card = build_card(Path(temporary) / "card", folder.absolute(), repository=repository)
+            card = cards.build(Path(temporary) / "card", folder.absolute(), repository=repository)
         progress.step(f"sending to {repository}")
         url = push_model(
             folder, repository, private=private, token=token, message=message, card=card

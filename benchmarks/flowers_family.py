@@ -19,7 +19,7 @@ from pathlib import Path
 
 from splitrun.errors import SplitzooError
 from splitzoo import zoo
-from splitzoo.profile.accuracy import evaluate
+from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import ModelSubject
 from splitzoo.zoo.datasets import read_dataset
 from splitzoo.zoo.labels import labels_of

@@ -8,7 +8,7 @@ Reads the reports of ``flowers_family.py`` and writes ``benchmarks/results/flowe
 from pathlib import Path
 
 from splitzoo.profile.accuracy_report import read_accuracy
-from splitzoo.profile.tradeoff import Point, Tradeoff, collect
+from splitzoo.profile.tradeoffs import Point, Tradeoff, collect
 
 RESULTS = Path(__file__).parent / "results" / "flowers"
 STUDENT, HYPER, WHOLE = "Entropic Student, FP", "Entropic Student, MSHP", "PNG input"

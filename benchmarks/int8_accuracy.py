@@ -21,8 +21,8 @@ from splitrun.errors import SplitzooError
 from splitrun.files import new_file
 from splitrun.machine import machine, short_name
 from splitzoo import export, zoo
-from splitzoo.profile.accuracy import evaluate
 from splitzoo.profile.accuracy_report import AccuracyReport, ImageResult
+from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import BundleSubject
 from splitzoo.zoo.datasets import read_dataset
 from splitzoo.zoo.labels import labels_of

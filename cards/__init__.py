@@ -1,7 +1,8 @@
 """Model cards: what was measured, for people to read.
 
 >>> from splitzoo import cards
->>> cards.build_card("card", bundle="bundle", profile="report.json")
+>>> cards.build("card", bundle="bundle", profile="report.json")
+>>> print(cards.read("card/README.md").data)
 """
 
 from typing import TYPE_CHECKING
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 from splitrun.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .card import build_card, render_card
+    from .card import CardFacts, build, gather, read, render
 
-_HOME = {"build_card": ".card", "render_card": ".card"}
+__all__ = ["CardFacts", "build", "gather", "read", "render"]
 
-__all__ = ["build_card", "render_card"]
+_HOME = dict.fromkeys(__all__, ".card")
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

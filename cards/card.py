@@ -1,4 +1,4 @@
-"""A Hugging Face model card from what was measured: a bundle's manifest and a profile's report."""
+"""A Hugging Face model card, rendered from a bundle's manifest and reports of measurements."""
 
 import shlex
 import shutil
@@ -42,13 +42,14 @@ class CardFacts:
     """All that a card is rendered from.
 
     Attributes:
-        spec: What the model is.
-        manifest: Of its bundle, if one was made.
-        profile: Of its encoder, if one was measured.
-        config: Of its saved folder, if it is one.
-        accuracy: Its evaluation, if one was made.
-        figure: An image of tradeoffs that it is in, if there is one; likewise for a dark page.
-        repository: That it is published in, if it is.
+        spec: Spec of the model.
+        manifest: Manifest of a bundle, if one was made.
+        profile: Report of its encoder, if one was measured.
+        config: Config of its saved folder, if there is one.
+        accuracy: Report of its accuracy, if one was made.
+        figure: Figure of tradeoffs that shows it, if there is one.
+        dark_figure: The same figure for a dark page.
+        repository: Repository on the Hub that it is published in; empty where it is not.
     """
 
     spec: ModelSpec
@@ -62,11 +63,10 @@ class CardFacts:
 
     @property
     def weights(self) -> str:
-        """``"random"``, ``"trained"``, or empty where nothing says."""
-        if self.profile:
-            return self.profile.weights
-        if self.accuracy:
-            return self.accuracy.weights
+        """``"random"``, ``"trained"``, or empty where no source says."""
+        report = self.profile or self.accuracy
+        if report:
+            return report.weights
         if self.manifest:
             return self.manifest.provenance.weights
         if self.config:
@@ -75,18 +75,15 @@ class CardFacts:
 
     @property
     def source(self) -> str:
-        """What loads the model: a name, a folder or a repository."""
-        if self.repository:
-            return self.repository
-        if self.profile:
-            return self.profile.source
-        if self.accuracy:
-            return self.accuracy.source
+        """Name, folder or repository that the model is loaded from."""
+        report = self.profile or self.accuracy
+        if self.repository or report:
+            return self.repository or (report.source if report else "")
         return self.manifest.provenance.source if self.manifest else self.spec.name
 
     @property
     def calibration(self) -> CalibrationRecord | None:
-        """How the entropy tables were fitted to images, if they were."""
+        """Record of how the entropy tables were fitted to images, if they were."""
         if self.manifest:
             return calibration_of(self.manifest)
         return self.config.calibration if self.config else None
@@ -102,7 +99,7 @@ class CardFacts:
 
     @property
     def seed(self) -> int | None:
-        """Of random weights."""
+        """Seed of random weights."""
         if self.profile:
             return self.profile.seed
         if self.manifest:
@@ -110,24 +107,24 @@ class CardFacts:
         return self.config.random_seed if self.config else None
 
 
-def gather_facts(
+def gather(
     model: str | Path | None = None,
     *,
-    bundle: Path | None = None,
-    profile: Path | None = None,
-    accuracy: Path | None = None,
-    tradeoff: Path | None = None,
+    bundle: str | Path | None = None,
+    profile: str | Path | None = None,
+    accuracy: str | Path | None = None,
+    tradeoff: str | Path | None = None,
     repository: str = "",
 ) -> CardFacts:
-    """Read the sources of a card and see that they speak of the same model.
+    """Read the sources of a card and check that they are of the same model.
 
     Args:
-        model: A registered name or a saved model's folder; by default what the others name.
-        bundle: A bundle's folder.
-        profile: A report of ``splitzoo profile encoder -o``.
-        accuracy: A report of ``splitzoo profile accuracy -o``.
-        tradeoff: A folder of ``splitzoo profile tradeoff -o``.
-        repository: On the Hub, that the card is for.
+        model: Registered name or folder of a saved model; by default the model of the others.
+        bundle: Folder of a bundle.
+        profile: Report of ``splitzoo profile encoder -o``.
+        accuracy: Report of ``splitzoo profile accuracy -o``.
+        tradeoff: Folder of ``splitzoo profile tradeoff -o``.
+        repository: Repository on the Hub that the card is for.
 
     Raises:
         ReportError: The sources belong to different models.
@@ -135,9 +132,9 @@ def gather_facts(
         UnknownNameError: No model has that name.
     """
     source = ModelSource.of(model) if model else None
-    manifest = open_bundle(bundle).manifest if bundle else None
-    report = read_report(profile) if profile else None
-    evaluated = read_accuracy(accuracy) if accuracy else None
+    manifest = open_bundle(Path(bundle)).manifest if bundle else None
+    report = read_report(Path(profile)) if profile else None
+    evaluated = read_accuracy(Path(accuracy)) if accuracy else None
     specs = {
         "the model": source.spec() if source else None,
         "the bundle": spec_of(manifest) if manifest else None,
@@ -147,7 +144,7 @@ def gather_facts(
     named = {source: spec for source, spec in specs.items() if spec}
     if any(spec != next(iter(named.values())) for spec in named.values()):
         said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
-        raise ReportError(f"A card is of one model, but {said}: their specs differ.")
+        raise ReportError(f"A card describes one model, but {said}: their specs differ.")
     for other, command in ((report, "encoder"), (evaluated, "accuracy")):
         if manifest and other and manifest.coding.model_id != other.model_id:
             raise ReportError(
@@ -157,13 +154,13 @@ def gather_facts(
             )
     if report and evaluated and report.model_id != evaluated.model_id:
         raise ReportError(
-            f"The profile is of other weights ({report.model_id}) than the accuracy report "
+            f"The profile measured other weights ({report.model_id}) than the accuracy report "
             f"({evaluated.model_id})."
         )
     spec = next(iter(named.values()), None) or ModelSource.of().spec()
     config = source.config() if source and source.folder else _packaged_config(spec)
-    figures = [tradeoff / f"{name}.png" for name in FIGURES] if tradeoff else []
-    if missing := [one for one in figures if not one.is_file()]:
+    figures = [Path(tradeoff) / f"{name}.png" for name in FIGURES] if tradeoff else []
+    if missing := [figure for figure in figures if not figure.is_file()]:
         raise ReportError(
             f"{missing[0]} is missing.", next_step="splitzoo profile tradeoff RESULT… -o DIR"
         )
@@ -177,8 +174,8 @@ def _packaged_config(spec: ModelSpec) -> ModelConfig | None:
     return config if config and config.spec == spec else None
 
 
-def render_card(facts: CardFacts) -> ModelCard:
-    """Render the card; what was not measured is not on it."""
+def render(facts: CardFacts) -> ModelCard:
+    """Render a card; it shows only what was measured."""
     spec, manifest = facts.spec, facts.manifest
     trained = facts.weights == "trained"
     evaluated = facts.accuracy if trained else None
@@ -187,7 +184,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         eval_results=_eval_results(evaluated) if evaluated else None,
         library_name="splitzoo",
         pipeline_tag=spec.task,
-        # Parts that others published keep the licences that those gave them.
+        # Parts that others published keep their licences.
         license=None if is_assembled(spec) and facts.weights != "random" else "mit",
         tags=[
             "split-computing",
@@ -197,7 +194,7 @@ def render_card(facts: CardFacts) -> ModelCard:
             spec.bottleneck.kind,
             *(["random-weights"] if facts.weights == "random" else []),
         ],
-        # What random weights were not made from must not be claimed.
+        # Random weights come from neither a base model nor a data set.
         base_model=spec.base_model if trained and spec.base_model else None,
         datasets=[spec.dataset] if trained and spec.dataset != "custom" else None,
     )
@@ -224,7 +221,7 @@ def render_card(facts: CardFacts) -> ModelCard:
 
 
 def _eval_results(report: AccuracyReport) -> list[EvalResult]:
-    """Return what was measured, as the Hub's ``model-index`` has it."""
+    """Return the scores in the form of the Hub's ``model-index``."""
     data = f"{report.data.folder}, {report.data.images} images"
     measured = [(name, NAMES[name], round(score, 6)) for name, score in report.scores.items()]
     measured.append(("stream_bytes", "bytes per image", round(report.stream_bytes.mean, 1)))
@@ -242,20 +239,20 @@ def _eval_results(report: AccuracyReport) -> list[EvalResult]:
     ]
 
 
-def read_card(path: Path) -> ModelCard:
+def read(path: str | Path) -> ModelCard:
     """Read a card.
 
     Raises:
-        ReportError: It cannot be read, or its front matter is not valid.
+        ReportError: The file cannot be read, or its front matter is not valid.
     """
     try:
-        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
+        return ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=False)
     except (OSError, ValueError, YAMLError) as error:
         raise ReportError(f"Cannot read the card {path}: {error}") from error
 
 
-def build_card(
-    folder: str | Path,
+def build(
+    folder: str | Path | None = None,
     model: str | Path | None = None,
     *,
     bundle: str | Path | None = None,
@@ -267,13 +264,13 @@ def build_card(
     """Write a card and its images into a folder, whole or not at all.
 
     Args:
-        folder: To write; it must not exist, or be empty.
-        model: See :func:`gather_facts`; so for the others.
-        bundle: A bundle's folder.
-        profile: A report of ``splitzoo profile encoder``.
-        accuracy: A report of ``splitzoo profile accuracy``.
-        tradeoff: A folder of ``splitzoo profile tradeoff``.
-        repository: On the Hub, that the card is for.
+        folder: Folder to write, empty or new; by default ``MODEL-card``.
+        model: Registered name or folder of a saved model; by default the model of the others.
+        bundle: Folder of a bundle.
+        profile: Report of ``splitzoo profile encoder -o``.
+        accuracy: Report of ``splitzoo profile accuracy -o``.
+        tradeoff: Folder of ``splitzoo profile tradeoff -o``.
+        repository: Repository on the Hub that the card is for.
 
     Returns:
         The path of the card.
@@ -282,20 +279,21 @@ def build_card(
         OutputError: The folder is taken or cannot be written.
         ReportError: The sources belong to different models.
     """
-    folder = Path(folder)
-    check_free(folder)
-    facts = gather_facts(
+    if folder is not None:
+        check_free(Path(folder))
+    facts = gather(
         model,
-        bundle=Path(bundle) if bundle else None,
-        profile=Path(profile) if profile else None,
-        accuracy=Path(accuracy) if accuracy else None,
-        tradeoff=Path(tradeoff) if tradeoff else None,
+        bundle=bundle,
+        profile=profile,
+        accuracy=accuracy,
+        tradeoff=tradeoff,
         repository=repository,
     )
+    folder = Path(folder or f"{facts.spec.name}-card")
     with new_folder(folder) as temporary:
         for figure in (facts.figure, facts.dark_figure):
             if figure is not None:
                 shutil.copyfile(figure, temporary / figure.name)
         draw_split(facts.spec, facts.profile, temporary / IMAGE_NAME, accuracy=facts.accuracy)
-        (temporary / CARD_NAME).write_text(str(render_card(facts)), encoding="utf-8")
+        (temporary / CARD_NAME).write_text(str(render(facts)), encoding="utf-8")
     return folder / CARD_NAME

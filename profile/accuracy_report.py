@@ -1,13 +1,11 @@
-"""The document that an evaluation is: accuracy, bytes and encoder size of one model."""
+"""The report of an evaluation: accuracy, bytes and encoder size of one model."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from splitrun.errors import DependencyError, OutputError, ReportError
+from splitrun.errors import OutputError, ReportError
 from splitrun.files import new_file
 
 from ..documents import read_document
@@ -17,29 +15,26 @@ from .report import (
     Count,
     Distribution,
     ImageRate,
+    Part,
     Quantity,
     Report,
     SkippedImage,
+    check_report_path,
     check_writable,
 )
 
-SCHEMA_VERSION = 1
-TABLES = (".csv", ".parquet")
-"""Endings of files of per-image results."""
+SCHEMA_VERSION = 2
 _MAX_REPORT_BYTES = 1 << 26
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class DataFacts(_Part):
-    """What was evaluated on.
+class DataFacts(Part):
+    """The data set of an evaluation.
 
     Attributes:
-        folder: Its name, without the folders above it.
-        images: That were used.
-        sha256: Of the images' names and sizes.
+        folder: Name of its folder, without those above it.
+        images: Number of images that were used.
+        classes: Number of classes.
+        sha256: Digest of the images' names and sizes.
     """
 
     folder: str
@@ -48,7 +43,7 @@ class DataFacts(_Part):
     sha256: str
 
 
-class EncoderFacts(_Part):
+class EncoderFacts(Part):
     """What the device holds: Eq. 1 of the SC2 paper, and as sc2bench counts."""
 
     parameters: Count
@@ -56,8 +51,8 @@ class EncoderFacts(_Part):
     sc2bench_encoder_bits: Count | None
 
 
-class ImageResult(_Part):
-    """What is known of one image: its bytes, and what is scored."""
+class ImageResult(Part):
+    """Bytes and scored result of one image."""
 
     rate: ImageRate
     result: Result
@@ -67,12 +62,12 @@ class AccuracyReport(Report):
     """Everything that ``splitzoo profile accuracy`` measures.
 
     Attributes:
-        scores: By metric, shares in [0, 1], through the real bitstream.
-        bits_per_pixel: Of the stream, per pixel of the model's input.
-        calibrated: The coding that calibration kept; empty for tables as they were trained.
+        scores: Shares in [0, 1] by metric, through the real bitstream.
+        bits_per_pixel: Bits of the stream per pixel of the model's input.
+        calibrated: Coding that calibration kept; empty for tables as they were trained.
     """
 
-    schema_version: Count = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     spec: ModelSpec
     subject: Literal["model", "bundle", "predictions"]
     runtime: str
@@ -88,7 +83,7 @@ class AccuracyReport(Report):
     estimated_bits: Distribution | None
     sc2bench_bytes: Distribution | None
     encoder: EncoderFacts
-    calibrated: str = ""
+    calibrated: str
     skipped: list[SkippedImage]
     not_measured: list[str]
     environment: dict[str, str]
@@ -97,25 +92,51 @@ class AccuracyReport(Report):
 
     @property
     def metric(self) -> str:
-        """The main metric of the model's task."""
+        """Key of the main metric of the model's task."""
         return METRICS[self.spec.task][0]
 
     @property
     def score(self) -> float:
-        """The main metric, a share in [0, 1]."""
+        """Score by the main metric, a share in [0, 1]."""
         return self.scores[self.metric]
 
     @property
     def metric_name(self) -> str:
-        """The main metric as people call it."""
+        """Name of the main metric for people."""
         return NAMES[self.metric]
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what was measured as names and values; a name is empty where a row goes on."""
+        rows = [
+            ("model", self.spec.name),
+            ("runtime", self.runtime),
+            ("weights", self.weights if self.seed is None else f"random, seed {self.seed}"),
+            ("data", f"{self.data.images} images of {self.data.folder}/"),
+            *((NAMES[name], f"{score:.2%}") for name, score in self.scores.items()),
+            ("stream bytes", self.stream_bytes.said()),
+            ("payload bytes", self.payload_bytes.said()),
+        ]
+        if self.sc2bench_bytes:
+            rows.append(("as sc2bench counts", self.sc2bench_bytes.said()))
+        if self.estimated_bits:
+            tables = "calibrated tables" if self.calibrated else "learned density"
+            rows.append((f"by its {tables}", f"mean {self.estimated_bits.mean / 8:,.0f} bytes"))
+        size = f"{self.encoder.encoder_bits:,} bits ({self.encoder.parameters:,} parameters)"
+        rows += [
+            ("bits per pixel", f"mean {self.bits_per_pixel.mean:.4f}, of the model's input"),
+            ("encoder", size),
+            *(("skipped", f"{image.image}: {image.reason}") for image in self.skipped[:8]),
+        ]
+        if len(self.skipped) > 8:
+            rows.append(("", f"and {len(self.skipped) - 8} more"))
+        return rows + [("not measured", what) for what in self.not_measured]
 
 
 def read_accuracy(path: Path) -> AccuracyReport:
     """Read a report that ``splitzoo profile accuracy -o`` wrote.
 
     Raises:
-        ReportError: It is missing, damaged, or of a newer schema.
+        ReportError: The file is missing, damaged, or of another schema version.
     """
     report = read_document(
         AccuracyReport,
@@ -132,62 +153,39 @@ def read_accuracy(path: Path) -> AccuracyReport:
     return report
 
 
-def save_images(images: Sequence[ImageResult], path: Path) -> None:
-    """Write one line per image as CSV or Parquet, by the name's ending.
+def save_table(images: Sequence[ImageResult], path: Path) -> None:
+    """Write one line per image as CSV.
 
     Columns: image, payload_bytes, stream_bytes, estimated_bits, sc2bench_bytes; for classifiers
-    answer, label and right; else result, as JSON.
+    answer, label and correct; else result, as JSON.
 
     Raises:
-        OutputError: It cannot be written.
-        DependencyError: Parquet needs pyarrow.
+        OutputError: The file cannot be written.
     """
-    rows = [_row(one) for one in images]
-    if path.suffix == ".csv":
-        with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return
-    require_parquet()
-    import pyarrow
-    import pyarrow.parquet
-
-    with new_file(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)
+    rows = [_row(image) for image in images]
+    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def require_parquet() -> None:
-    """Raise ``DependencyError`` where no Parquet can be written."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            "Parquet is written by pyarrow, which is not installed.",
-            next_step="pip install 'splitzoo[train]', or name a .csv file.",
-        ) from error
-
-
-def check_table(path: Path) -> None:
-    """Refuse a name for per-image results that cannot be written.
-
-    Raises:
-        OutputError: It ends in neither .csv nor .parquet, or is a folder.
-        DependencyError: Parquet needs pyarrow.
-    """
-    if path.suffix not in TABLES:
+def check_output(path: Path) -> None:
+    """Raise ``OutputError`` if neither a report (.json) nor a table (.csv) can be written there."""
+    if path.suffix == ".json":
+        check_report_path(path)
+    elif path.suffix == ".csv":
+        check_writable(path)
+    else:
         raise OutputError(
             path,
-            "its name ends neither in .json, for the report, nor in .csv or .parquet, for images",
+            "its name ends neither in .json, for the report, nor in .csv, for a line per image",
         )
-    if path.suffix == ".parquet":
-        require_parquet()
-    check_writable(path)
 
 
-def _row(one: ImageResult) -> dict[str, Any]:
-    row: dict[str, Any] = one.rate.model_dump()
-    result = one.result
+def _row(image: ImageResult) -> dict[str, Any]:
+    row: dict[str, Any] = image.rate.model_dump()
+    result = image.result
     if isinstance(result, ClassResult):
-        return row | {"answer": result.answer[0], "label": result.label, "right": result.correct}
+        scored = {"answer": result.answer[0], "label": result.label, "correct": result.correct}
+        return row | scored
     return row | {"result": result.model_dump_json()}

@@ -2,7 +2,7 @@
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,11 @@ from .report import Distribution, ImageRate, Rate, SkippedImage
 _PICKLED = ("factorized-prior", "entropy-bottleneck")
 COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
 """Kinds of bottleneck whose bytes sc2bench would count as here."""
+UNCOUNTED_BY_SC2BENCH = "bytes as sc2bench counts (it sends this kind in another form)"
 
 
 def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
-    """Measure a model in PyTorch.
+    """Measure the bytes of images that a model in PyTorch encodes.
 
     Raises:
         ImageError: No image could be used.
@@ -50,7 +51,8 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
     if model.calibration is not None and isinstance(coder, SymbolCoder | HierarchicalCoder):
         estimated = coder.ideal_bits(*tensors)
     else:
-        estimated = -sum(float(one.log2().sum()) for one in model.bottleneck.likelihoods(latent))
+        likelihoods = model.bottleneck.likelihoods(latent)
+        estimated = -sum(float(tensor.log2().sum()) for tensor in likelihoods)
     rate = ImageRate(
         image=name,
         payload_bytes=len(payload),
@@ -64,8 +66,8 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
 def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int | None:
     """Return the size that sc2bench reports: of a pickle around the payload, or of a file.
 
-    What it pickles for hyperpriors and 8-bit values is in another form than what is sent here, and
-    calibrated tables it does not have, so it has no size for these.
+    sc2bench pickles hyperpriors and 8-bit values in another form than what is sent here, and it
+    has no calibrated tables: for these there is no size.
     """
     kind = model.spec.bottleneck.kind
     if kind == "input-codec":
@@ -76,7 +78,7 @@ def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int
 
 
 def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[Path]) -> Rate:
-    """Measure a bundle's device half.
+    """Measure the bytes of images that a bundle's device half encodes.
 
     Raises:
         ImageError: No image could be used.
@@ -98,10 +100,16 @@ def stream_rate(codec: Codec, name: str, stream: bytes) -> ImageRate:
     """Return the bytes of a stream.
 
     Raises:
-        BitstreamError: It is damaged, or of another model.
+        BitstreamError: The stream is damaged, or of another model.
     """
     payload = codec.unframe(stream)[0]
     return ImageRate(image=name, payload_bytes=len(payload), stream_bytes=len(stream))
+
+
+def summarise(rates: Sequence[ImageRate], field: str) -> Distribution | None:
+    """Return the distribution of a field over images; None where an image lacks it."""
+    values = [getattr(rate, field) for rate in rates]
+    return None if None in values else Distribution.of(values)
 
 
 def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate:
@@ -114,17 +122,12 @@ def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate
             skipped.append(SkippedImage(image=path.name, reason=error.reason))
     if not measured:
         raise ImageError(f"{len(skipped)} files given", f"none could be used ({skipped[0].reason})")
-
-    def over(field: str) -> Distribution | None:
-        values = [getattr(one, field) for one in measured]
-        return None if None in values else Distribution.of(values)
-
     return Rate(
         count=len(measured),
-        payload_bytes=Distribution.of([one.payload_bytes for one in measured]),
-        stream_bytes=Distribution.of([one.stream_bytes for one in measured]),
-        estimated_bits=over("estimated_bits"),
-        sc2bench_bytes=over("sc2bench_bytes"),
+        payload_bytes=Distribution.of([rate.payload_bytes for rate in measured]),
+        stream_bytes=Distribution.of([rate.stream_bytes for rate in measured]),
+        estimated_bits=summarise(measured, "estimated_bits"),
+        sc2bench_bytes=summarise(measured, "sc2bench_bytes"),
         images=measured,
         skipped=skipped,
     )

@@ -1,4 +1,4 @@
-"""The document that a profile is: written as JSON, read by the cards."""
+"""The report of an encoder profile, as JSON that cards read, and the parts of all reports."""
 
 import contextlib
 import statistics
@@ -13,23 +13,29 @@ from splitrun.files import new_file
 from ..documents import read_document
 from ..zoo.spec import ModelSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _MAX_REPORT_BYTES = 1 << 28
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Part of a report; unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
-class Size(_Part):
-    """What the device holds. Deployed bytes are of files, so a model in PyTorch has none.
+class Size(Part):
+    """What the device holds.
 
-    ``encoder_bits`` is Eq. 1 of the SC2 paper, over the encoder's parameters;
-    ``sc2bench_encoder_bits`` what its code counts: buffers and the entropy bottleneck too; None for
-    bundles with context coding, which it has not.
+    Attributes:
+        parameters: Learned parameters on the device.
+        encoder_bits: Eq. 1 of the SC2 paper: bits of these parameters.
+        sc2bench_encoder_bits: Bits as sc2bench's code counts them, with buffers and the entropy
+            bottleneck; None for bundles with context coding, which sc2bench lacks.
+        graph_bytes: Bytes of the device graph's files; None for a model in PyTorch.
+        tables_bytes: Bytes of the entropy tables' file; None for a model in PyTorch.
     """
 
     parameters: Count
@@ -39,7 +45,7 @@ class Size(_Part):
     tables_bytes: Count | None
 
 
-class OperatorCount(_Part):
+class OperatorCount(Part):
     """Operations of one kind of operator."""
 
     operator: str
@@ -47,7 +53,7 @@ class OperatorCount(_Part):
     flops: Count
 
 
-class Compute(_Part):
+class Compute(Part):
     """Operations of one pass of the device graph."""
 
     input_shape: tuple[Count, ...]
@@ -57,14 +63,18 @@ class Compute(_Part):
     uncounted: dict[str, Count]
 
 
-class ImageRate(_Part):
+class ImageRate(Part):
     """Bytes of one image.
 
-    ``estimated_bits`` (−log2 of the learned likelihoods or, of a calibrated model, of the
-    probabilities in its tables, escaped magnitudes not counted) and ``sc2bench_bytes`` (the size
-    that sc2bench reports: of a pickle around the payload, or of an image codec's file) are for
-    models in PyTorch alone, the second for the kinds of bottleneck that sc2bench counts in the same
-    form, and not for calibrated models.
+    Attributes:
+        image: Name of the image file.
+        payload_bytes: Bytes that the entropy coder wrote.
+        stream_bytes: Bytes that are sent: the payload in its frame.
+        estimated_bits: −log2 of the learned likelihoods or, for a calibrated model, of the
+            probabilities in its tables (escaped magnitudes not counted); in PyTorch only.
+        sc2bench_bytes: Size that sc2bench reports: of a pickle around the payload, or of an image
+            codec's file; in PyTorch only, for kinds of bottleneck that sc2bench sends in the same
+            form, and not for calibrated models.
     """
 
     image: str
@@ -74,8 +84,8 @@ class ImageRate(_Part):
     sc2bench_bytes: Count | None = None
 
 
-class Distribution(_Part):
-    """Of a quantity over images; the 90th percentile is nearest-rank."""
+class Distribution(Part):
+    """Distribution of a quantity over images; the 90th percentile is nearest-rank."""
 
     mean: Quantity
     median: Quantity
@@ -95,15 +105,19 @@ class Distribution(_Part):
             largest=ordered[-1],
         )
 
+    def said(self) -> str:
+        """Return mean, median and 90th percentile in words."""
+        return f"mean {self.mean:,.0f}, median {self.median:,.0f}, p90 {self.p90:,.0f}"
 
-class SkippedImage(_Part):
+
+class SkippedImage(Part):
     """An image that could not be used."""
 
     image: str
     reason: str
 
 
-class Rate(_Part):
+class Rate(Part):
     """Bytes per image over a set of images."""
 
     count: Count
@@ -116,8 +130,8 @@ class Rate(_Part):
     skipped: list[SkippedImage]
 
 
-class StepLatency(_Part):
-    """Percentiles of one step, milliseconds."""
+class StepLatency(Part):
+    """Percentiles of one step's latency, milliseconds."""
 
     p50_ms: Quantity
     p90_ms: Quantity
@@ -125,7 +139,7 @@ class StepLatency(_Part):
     mean_ms: Quantity
 
 
-class LatencyReport(_Part):
+class LatencyReport(Part):
     """Latency of the device path on one image, per step and in total."""
 
     threads: Count
@@ -140,16 +154,25 @@ class LatencyReport(_Part):
         return self
 
 
-class Report(_Part):
-    """A document of measurements on disk."""
+class Report(Part):
+    """A document of measurements."""
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what was measured as names and values; a name is empty where a row goes on."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        rows = self.summary()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all.
 
         Raises:
-            OutputError: It cannot be written, or something else is there.
+            OutputError: The file cannot be written, or another kind of file is there.
         """
-        check_kind(path)
+        check_report_path(path)
         with new_file(path) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -157,7 +180,7 @@ class Report(_Part):
 class EncoderProfile(Report):
     """Everything that ``splitzoo profile encoder`` measures."""
 
-    schema_version: Count = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     spec: ModelSpec
     subject: Literal["model", "bundle"]
     runtime: str
@@ -177,8 +200,43 @@ class EncoderProfile(Report):
     date: str
     command: str
 
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what was measured as names and values; a name is empty where a row goes on."""
+        size, compute, rate, env = self.size, self.compute, self.rate, self.environment
+        uncounted = ", ".join(f"{name} ×{count}" for name, count in compute.uncounted.items())
+        rows = [
+            ("model", self.spec.name),
+            ("runtime", f"{self.runtime}, {self.device}"),
+            ("weights", self.weights if self.seed is None else f"random, seed {self.seed}"),
+            ("parameters", f"{size.parameters:,}"),
+            ("encoder size", f"{size.encoder_bits:,} bits (Eq. 1: its parameters)"),
+        ]
+        if size.sc2bench_encoder_bits is not None:
+            rows.append(("", f"{size.sc2bench_encoder_bits:,} bits as sc2bench counts"))
+        if size.graph_bytes is not None and size.tables_bytes is not None:
+            parts = f"graph {size.graph_bytes:,}, tables {size.tables_bytes:,}"
+            rows.append(("", f"{size.graph_bytes + size.tables_bytes:,} bytes deployed ({parts})"))
+        rows += [
+            ("operations", f"{compute.macs:,} MACs, {compute.flops:,} FLOPs per image"),
+            ("not counted", uncounted or "nothing"),
+            ("latency", f"{self.latency.steps['total'].p50_ms:.3f} ms (median)"),
+            ("peak memory", f"{self.peak_memory_bytes / 1e6:.0f} MB, {self.peak_memory_of}"),
+        ]
+        if rate:
+            stream = f"stream {rate.stream_bytes.said()}, payload {rate.payload_bytes.mean:,.0f}"
+            rows.append((f"bytes, {rate.count} images", stream))
+            if rate.estimated_bits:
+                estimate = f"{rate.estimated_bits.mean / 8:,.0f} by its {rate.estimated_by}"
+                rows.append(("", estimate))
+            if rate.sc2bench_bytes:
+                rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts"))
+            rows += [("skipped", f"{image.image}: {image.reason}") for image in rate.skipped]
+        rows += [("not measured", what) for what in self.not_measured]
+        rows.append(("machine", f"{env['cpu']} ({env['instructions']}), {env['cores']} cores"))
+        return rows
 
-def check_kind(path: Path) -> None:
+
+def check_report_path(path: Path) -> None:
     """Raise ``OutputError`` if no report can be written there, or another file would be lost.
 
     Long work calls it before it starts.
@@ -192,19 +250,15 @@ def check_kind(path: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise ``OutputError`` if no file of that name can be written."""
-    with contextlib.suppress(_Probe), new_file(path):
-        raise _Probe
-
-
-class _Probe(Exception):
-    """Ends a trial of writing."""
+    with contextlib.suppress(EOFError), new_file(path):
+        raise EOFError  # ends the trial: nothing is written
 
 
 def read_report(path: Path) -> EncoderProfile:
     """Read a report that ``splitzoo profile encoder -o`` wrote.
 
     Raises:
-        ReportError: It is missing, damaged, or of a newer schema.
+        ReportError: The file is missing, damaged, or of another schema version.
     """
     return read_document(
         EncoderProfile,

@@ -1,10 +1,11 @@
-"""What can be evaluated: a model, a bundle, or answers that a bundle gave elsewhere."""
+"""What can be evaluated: a model, a bundle, or answers that a bundle gave on another machine."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,17 +16,20 @@ from splitrun.bundle import Bundle, open_bundle
 from splitrun.errors import BitstreamError, DatasetError
 from splitrun.halves import Device, Edge
 from splitrun.predictions.detection import DetectionSettings, detect
+from splitrun.preprocessing import Preprocessing
 
 from ..export.manifest import calibration_of, spec_of
 from ..export.verification import check_code
 from ..zoo.catalog import build
-from ..zoo.datasets import Boxes, Sample
+from ..zoo.datasets import Boxes, Dataset, Sample, read_dataset
+from ..zoo.labels import labels_of
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
 from ..zoo.outputs import result_of
+from ..zoo.resolve import ModelSource
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .accuracy_report import EncoderFacts
-from .rate import bundle_rate, model_rate
+from .rate import bundle_rate, model_rate, stream_rate
 from .report import ImageRate
 from .size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
 
@@ -34,7 +38,7 @@ _MAX_ANSWERS_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Facts:
-    """What is evaluated, for the report."""
+    """What an accuracy report says of its subject; fields as in the report."""
 
     subject: str
     runtime: str
@@ -43,43 +47,47 @@ class Facts:
     seed: int | None
     model_id: str
     encoder: EncoderFacts
-    calibrated: str = ""
-    """The coding that calibration kept, if there was one."""
-    answers: str = ""
-    """SHA-256 of answers that were made elsewhere."""
+    calibrated: str
 
 
-class Subject(Protocol):
-    """What is evaluated."""
+class Subject(ABC):
+    """What is evaluated.
+
+    Attributes:
+        spec: Spec of the model.
+        preprocessing: Steps from an image file to the model's input.
+        facts: Facts for the report.
+        answers: SHA-256 of answers that were made elsewhere; empty where none were.
+    """
 
     spec: ModelSpec
+    preprocessing: Preprocessing
     facts: Facts
+    answers: str = ""
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Return the samples that it has an answer for."""
-        ...
+        """Return the samples that the subject has an answer for: by default, all."""
+        return samples
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read an image; several threads call it at once.
+        """Read an image into the model's input (1, 3, H, W); several threads call it at once.
 
         Raises:
-            ImageError: It cannot be used.
+            ImageError: The image cannot be used.
         """
-        ...
+        return self.preprocessing.load(sample.path)
 
+    @abstractmethod
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Return an image's bytes, and what is scored of its answer."""
-        ...
+        """Send an image through the bitstream; return its bytes, and the result to score."""
 
 
-class ModelSubject:
-    """A model in PyTorch: coded and decoded, one image at a time.
-
-    An image's bytes and answer then do not hang on which others are beside it.
-    """
+class ModelSubject(Subject):
+    """A model in PyTorch, one image at a time: bytes and answer do not depend on other images."""
 
     def __init__(self, model: SplitModel) -> None:
         self.model, self.spec = model.eval(), model.spec
+        self.preprocessing = model.spec.preprocessing
         self.facts = Facts(
             subject="model",
             runtime=f"PyTorch {torch.__version__}, eager",
@@ -91,68 +99,53 @@ class ModelSubject:
             calibrated=model.calibration.record.kept if model.calibration else "",
         )
 
-    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Return all samples."""
-        return samples
-
-    def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read an image into the model's input (1, 3, H, W)."""
-        return self.spec.preprocessing.load(sample.path)
-
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Send the image through the bitstream; return its bytes and its result."""
+        """Send an image through the bitstream; return its bytes, and the result to score."""
         rate, stream = model_rate(self.model, sample.name, image)
         output = self.model.decompress([stream])[0]
         if isinstance(output, dict):
-            found: Any = {name: one.numpy() for name, one in output.items()}
+            found: Any = {name: tensor.numpy() for name, tensor in output.items()}
         else:
             found = output.numpy()
         return rate, result_of(self.spec, found, sample)
 
 
-class BundleSubject:
-    """A bundle's two halves in their own runtime, one after the other.
+class BundleSubject(Subject):
+    """A bundle's two halves in their own engines, one after the other.
 
     Args:
-        folder: Of the bundle.
-        threads: For the engines; 0 lets them choose.
-        trust: Run graphs of formats that can hold code.
+        folder: Folder of the bundle.
+        threads: Number of threads for the engines; 0 lets them choose.
+        trust: Whether to run graphs whose format can hold code.
 
     Raises:
-        BundleError: It cannot be read; or its graphs can hold code, and it is not trusted.
+        BundleError: The bundle cannot be read, or its graphs can hold code and it is not trusted.
     """
 
     def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
         self._bundle = open_bundle(folder)
         manifest = self._bundle.manifest
         check_code(self._bundle, trust=trust)
-        self.spec = spec_of(manifest)
-        # Which engine ran is told; answers in the same precision are as good.
+        self.spec, self.preprocessing = spec_of(manifest), self._bundle.preprocessing
+        # The report names the engine that ran; answers in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
         self._edge = Edge(self._bundle, threads, stand_in=True)
-        provenance = manifest.provenance
+        precision = "" if manifest.precision == "fp32" else f", {manifest.precision}"
+        calibration = calibration_of(manifest)
         self.facts = Facts(
             subject="bundle",
-            runtime=_runtime(self._device, manifest.precision),
-            source=provenance.source,
-            weights=provenance.weights,
-            seed=provenance.seed,
+            runtime=self._device.graph.engine + precision,
+            source=manifest.provenance.source,
+            weights=manifest.provenance.weights,
+            seed=manifest.provenance.seed,
             model_id=manifest.coding.model_id,
             # Parameters are the architecture's; its weights do not matter here.
             encoder=encoder_facts(build(self.spec), self._bundle),
-            calibrated=calibration.kept if (calibration := calibration_of(manifest)) else "",
+            calibrated=calibration.kept if calibration else "",
         )
 
-    def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Return all samples."""
-        return samples
-
-    def read(self, sample: Sample) -> NDArray[np.float32]:
-        """Read an image into the device graph's input (1, 3, H, W)."""
-        return self._bundle.preprocessing.load(sample.path)
-
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Send the image through both halves; return its bytes and its result."""
+        """Send an image through both halves; return its bytes, and the result to score."""
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
@@ -164,38 +157,32 @@ class BundleSubject:
         return rate, result_of(self.spec, found, sample)
 
 
-def _runtime(device: Device, precision: str) -> str:
-    return device.graph.engine + ("" if precision == "fp32" else f", {precision}")
-
-
-class PredictionsSubject:
+class PredictionsSubject(Subject):
     """A folder of answers that a bundle gave elsewhere.
 
     It holds what ``python -m splitrun decode --json`` printed, in files that end in ``.json``, and
-    the streams (``.sz``) that they are of, for their bytes. An image and its stream have the same
+    the streams (``.sz``) that were decoded, for their bytes. An image and its stream have the same
     name but for the ending.
 
     Args:
-        folder: Of the answers.
-        model: That gave them.
+        folder: Folder of answers and streams.
+        model: Model that gave them.
+
+    Raises:
+        DatasetError: The folder holds no answers that can be scored.
     """
 
     def __init__(self, folder: Path, model: SplitModel) -> None:
-        self.spec = model.spec
+        self.spec, self.preprocessing = model.spec, model.spec.preprocessing
         self._codec = model.codec
         self._folder = folder
         self._answers = _read_answers(folder, self.spec)
-        model_facts = ModelSubject(model).facts
-        self.facts = Facts(
+        self.answers = hashlib.sha256(repr(sorted(self._answers.items())).encode()).hexdigest()
+        self.facts = replace(
+            ModelSubject(model).facts,
             subject="predictions",
             runtime="as the folder's answers were made",
             source=str(folder),
-            weights=model_facts.weights,
-            seed=model_facts.seed,
-            model_id=model_facts.model_id,
-            encoder=model_facts.encoder,
-            calibrated=model_facts.calibrated,
-            answers=hashlib.sha256(repr(sorted(self._answers.items())).encode()).hexdigest(),
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -205,17 +192,17 @@ class PredictionsSubject:
             DatasetError: None has, or two images have the same name but for folder and ending.
         """
         stems: dict[str, str] = {}
-        for one in samples:
-            other = stems.setdefault(one.path.stem, one.name)
-            if other != one.name and one.path.stem in self._answers:
+        for sample in samples:
+            other = stems.setdefault(sample.path.stem, sample.name)
+            if other != sample.name and sample.path.stem in self._answers:
                 raise DatasetError(
-                    f"{other} and {one.name} would have the same stream, {one.path.stem}.sz.",
+                    f"{other} and {sample.name} would have the same stream, {sample.path.stem}.sz.",
                     next_step="Rename one of them, and encode it again.",
                 )
-        found = [one for one in samples if one.path.stem in self._answers]
+        found = [sample for sample in samples if sample.path.stem in self._answers]
         if not found:
             raise DatasetError(
-                f"No answer in {self._folder} is of an image of the data set.",
+                f"No answer in {self._folder} belongs to an image of the data set.",
                 next_step="Streams have the names of their images: python -m splitrun encode "
                 "--output FOLDER IMAGES",
             )
@@ -230,29 +217,27 @@ class PredictionsSubject:
 
         Raises:
             DatasetError: The stream is missing.
-            BitstreamError: It is damaged, or of another model.
+            BitstreamError: The stream is damaged, or of another model.
         """
         path = self._folder / f"{sample.path.stem}.sz"
         try:
-            stream = path.read_bytes()
+            rate = stream_rate(self._codec, sample.name, path.read_bytes())
         except OSError as error:
             raise DatasetError(
                 f"{path} is missing: the bytes of {sample.name} are not known.",
                 next_step="Put the streams beside the answers.",
             ) from error
-        try:
-            payload = self._codec.unframe(stream)[0]
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error.message}", next_step=error.next_step) from error
-        rate = ImageRate(image=sample.name, payload_bytes=len(payload), stream_bytes=len(stream))
         answer = self._answers[sample.path.stem]
         if not isinstance(sample.target, Boxes):
-            best = tuple(one.index for one in answer.top[:TOP])
+            best = tuple(named.index for named in answer.top[:TOP])
             return rate, ClassResult(answer=best, label=sample.target)  # pyright: ignore[reportArgumentType]
+        boxes = answer.detections
         found = {
-            "boxes": np.array([one.box for one in answer.detections], np.float32).reshape(-1, 4),
-            "labels": np.array([one.index for one in answer.detections], np.int64),
-            "scores": np.array([one.score for one in answer.detections], np.float32),
+            "boxes": np.array([box.box for box in boxes], np.float32).reshape(-1, 4),
+            "labels": np.array([box.index for box in boxes], np.int64),
+            "scores": np.array([box.score for box in boxes], np.float32),
         }
         return rate, detection_result(found, sample.target)
 
@@ -262,11 +247,11 @@ class _Answer(BaseModel):
 
     index: Annotated[int, Field(ge=0, lt=1 << 31)]
     score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    box: Annotated[tuple[float, float, float, float], Field()] = (0.0, 0.0, 0.0, 0.0)
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 class _Output(BaseModel):
-    """What was printed of one stream."""
+    """What was printed for one stream."""
 
     stream: str
     top: list[_Answer] = []
@@ -285,6 +270,7 @@ def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
             "Printed answers of segmentation are shares of classes, which cannot be scored.",
             next_step="Evaluate the bundle itself.",
         )
+    decode = "python -m splitrun decode --json STREAMS > answers.json"
     least = min(TOP, spec.num_classes) if spec.task == "image-classification" else 0
     found: dict[str, _Output] = {}
     for path in sorted(folder.glob("*.json")):
@@ -293,27 +279,57 @@ def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
                 raise ValueError(f"it has over {_MAX_ANSWERS_BYTES >> 20} MiB")
             document = _Document.model_validate_json(path.read_bytes())
         except (OSError, ValueError) as error:
-            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DatasetError(
-                f"{path} holds no answers: {said}.",
-                next_step="Make it with: python -m splitrun decode --json STREAMS > answers.json",
+                f"{path} holds no answers: {reason}.", next_step=f"Make it with: {decode}"
             ) from error
-        for one in document.outputs:
-            stem = Path(one.stream).stem
+        for output in document.outputs:
+            stem = Path(output.stream).stem
             if stem in found:
                 raise DatasetError(f"{folder} holds two answers for {stem}.sz.")
-            if len(one.top) < least:
+            if len(output.top) < least:
                 raise DatasetError(
-                    f"{path} names {len(one.top)} classes for {stem}.sz; {least} are needed.",
+                    f"{path} names {len(output.top)} classes for {stem}.sz; {least} are needed.",
                     next_step=f"Decode it with --top {TOP}.",
                 )
-            found[stem] = one
+            found[stem] = output
     if not found:
         raise DatasetError(
-            f"{folder} holds no answers (.json).",
-            next_step="Make some with: python -m splitrun decode --json STREAMS > answers.json",
+            f"{folder} holds no answers (.json).", next_step=f"Make some with: {decode}"
         )
     return found
+
+
+def open_subject(
+    source: ModelSource,
+    *,
+    seed: int | None = None,
+    predictions: Path | None = None,
+    threads: int = 0,
+    trust: bool = False,
+) -> Subject:
+    """Open what is to be evaluated.
+
+    Args:
+        source: Model or bundle.
+        seed: Seed for random weights; None loads trained ones.
+        predictions: Folder of answers that a bundle of the model gave elsewhere.
+        threads: Number of threads for a bundle's engines.
+        trust: Whether to run a bundle's graphs though their format can hold code.
+    """
+    if source.bundle:
+        return BundleSubject(source.bundle, threads, trust=trust)
+    model = source.load(seed=seed)
+    return ModelSubject(model) if predictions is None else PredictionsSubject(predictions, model)
+
+
+def read_labelled(subject: Subject, data: Path) -> Dataset:
+    """Read the validation images of a data set in the subject's classes.
+
+    Raises:
+        DatasetError: The data set cannot be read.
+    """
+    return read_dataset(subject.spec.task, data, "val", labels_of(subject.spec))
 
 
 def encoder_facts(model: SplitModel, bundle: Bundle | None = None) -> EncoderFacts:

@@ -1,4 +1,4 @@
-"""The image of the three tradeoffs: R-D, ExR-D, and all three measures at once."""
+"""The figure of the three tradeoffs: R-D, ExR-D, and all three measures at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .tradeoff import Point, Tradeoff
+from splitrun.files import new_folder
+
+from .tradeoffs import Point, Tradeoff, save_points
 
 FORMATS = (".svg", ".png")
 
@@ -51,28 +53,33 @@ _LINES = ("-", "--", "-.", ":")
 # In print without colour, markers and dashes still tell the series apart.
 
 
-def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> list[Path]:
+def save_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
+    """Write the figure and its points (``tradeoff.csv``) into a folder, whole or not at all.
+
+    Raises:
+        OutputError: The folder is taken or cannot be written.
+    """
+    with new_folder(folder) as temporary:
+        save_points(tradeoff, temporary / "tradeoff.csv")
+        draw_tradeoff(tradeoff, temporary, title=title)
+
+
+def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
     """Draw the three panels, for a light page and for a dark one, as SVG and PNG.
 
     Args:
-        tradeoff: The points.
-        folder: To write into: ``tradeoff.svg``, ``tradeoff-dark.svg``, and the same as PNG.
-        title: Above the panels.
-
-    Returns:
-        The files.
+        tradeoff: Points to draw.
+        folder: Folder for ``tradeoff.svg``, ``tradeoff-dark.svg``, and the same as PNG.
+        title: Note below the panels; by default the data set.
     """
-    files = []
     for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
-        # Equal points give equal files: no date, and names that do not hang on the process.
+        # Equal points give equal files: no date, and names that do not depend on the process.
         with matplotlib.rc_context({"svg.hashsalt": "splitzoo", "svg.fonttype": "none"}):
             figure = _figure(tradeoff, theme, title)
             for form in FORMATS:
                 path = folder / f"tradeoff{suffix}{form}"
                 metadata: dict[str, Any] = {"Date": None} if form == ".svg" else {"Software": None}
                 figure.savefig(path, facecolor=theme.page, metadata=metadata)
-                files.append(path)
-    return files
 
 
 def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
@@ -82,25 +89,25 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     product = figure.add_axes((0.375, 0.3, 0.275, 0.62))
     three: Any = figure.add_axes((0.69, 0.22, 0.28, 0.72), projection="3d")
     series = tradeoff.series()
-    models = list(dict.fromkeys(one.models for one in tradeoff.points))
+    models = list(dict.fromkeys(point.models for point in tradeoff.points))
     for name, points in series.items():
         number = models.index(points[0].models)
         colour = theme.series[number % len(theme.series)]
         style = {
             "color": colour,
             "marker": _MARKERS[number % len(_MARKERS)],
-            # Of the same models, otherwise coded: the same colour and marker, hollow.
+            # The same models in another coding: the same colour and marker, hollow.
             "markerfacecolor": theme.page if points[0].coding else colour,
             "linestyle": _LINES[number % len(_LINES)],
             "linewidth": 1.6,
             "markersize": 6.5,
-            # One line of the legend is for both: hollow is said below it.
+            # One line of the legend stands for both; the note explains hollow markers.
             "label": "_" + name if points[0].coding and points[0].models in series else name,
         }
         rate.plot(_kilobytes(points), _percent(points), **style)
-        held = [one for one in points if one.exrd]
+        held = [point for point in points if point.exrd]
         if held:
-            xs = [one.exrd / 1024 for one in held if one.exrd]
+            xs = [point.exrd / 1024 for point in held if point.exrd]
             product.plot(xs, _percent(held), **style)
             _three_way(three, held, style, theme)
     _fronts(rate, product, tradeoff.points, theme)
@@ -122,7 +129,7 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     for text in legend.get_texts():
         text.set_color(theme.ink)
     said = title or f"{tradeoff.images} images of {tradeoff.data}/"
-    codings = ", ".join(sorted({one.coding for one in tradeoff.points if one.coding}))
+    codings = ", ".join(sorted({point.coding for point in tradeoff.points if point.coding}))
     said += f"; hollow: the same models, {codings}" if codings else ""
     note = (
         f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Codecs of "
@@ -133,19 +140,19 @@ def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
 
 
 def _kilobytes(points: Sequence[Point]) -> list[float]:
-    return [one.data_bytes / 1024 for one in points]
+    return [point.data_bytes / 1024 for point in points]
 
 
 def _percent(points: Sequence[Point]) -> list[float]:
-    return [100 * one.score for one in points]
+    return [100 * point.score for point in points]
 
 
 def _fronts(rate: Any, product: Any, points: Sequence[Point], theme: Theme) -> None:
     ring = {"s": 150, "facecolors": "none", "edgecolors": theme.ink, "linewidths": 1.1, "zorder": 5}
-    front = [one for one in points if one.on_rd_front]
+    front = [point for point in points if point.on_rd_front]
     rate.scatter(_kilobytes(front), _percent(front), **ring)
-    front = [one for one in points if one.on_exrd_front and one.exrd]
-    product.scatter([(one.exrd or 0) / 1024 for one in front], _percent(front), **ring)
+    front = [point for point in points if point.on_exrd_front and point.exrd]
+    product.scatter([(point.exrd or 0) / 1024 for point in front], _percent(front), **ring)
 
 
 def _dress(axes: Any, title: str, x: str, y: str, theme: Theme) -> None:
@@ -168,9 +175,9 @@ def _dress(axes: Any, title: str, x: str, y: str, theme: Theme) -> None:
 
 
 def _three_way(axes: Any, points: Sequence[Point], style: dict[str, Any], theme: Theme) -> None:
-    """Draw a series in space, with grey lines down to the floor."""
-    xs = [np.log10(one.encoder_bits) for one in points]
-    ys = [np.log10(one.data_bytes / 1024) for one in points]
+    """Draw a series in space."""
+    xs = [np.log10(point.encoder_bits) for point in points]
+    ys = [np.log10(point.data_bytes / 1024) for point in points]
     axes.plot(xs, ys, _percent(points), **style)
 
 

@@ -1,8 +1,8 @@
-"""Do two runtimes compute the same? What one's device half sends, held against another's edge half.
+"""Compare runtimes with each other: does one's edge half read what another's device half sends?
 
-A factorized stream is read by any edge: it decodes the symbols that were sent. With a hyperprior,
-the edge computes the scale indexes of y anew, from the symbols of z that came; where one is another
-than the device's, the image cannot be read.
+Any edge reads a factorized stream: it decodes the symbols that were sent. With a hyperprior, the
+edge computes the scale indexes of y again, from the symbols of z that it received; where an index
+differs from the device's, the image cannot be read.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.matrix.made_images import write_images
+from benchmarks.matrix.page import write_images
 from splitrun.bundle import open_bundle
 from splitrun.comparison import Comparison, compare_integers
 from splitrun.errors import BundleError, SplitzooError
@@ -46,20 +46,20 @@ _EXPORTS = {
     ("openvino", "int8"): "OpenVINO",
     ("openvino", "bf16"): "OpenVINO",
 }
-"""Runtimes beside torch itself, by target and precision of the bundle that they run."""
+"""Runtimes besides eager PyTorch, by target and precision of the bundle that they run."""
 
-_MADE = 32
-"""Images where there are no images."""
+_SYNTHETIC = 32
+"""Number of synthetic images, where no folder is given."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What computed.
+    """A runtime of both halves.
 
     Attributes:
-        engine: For people.
-        precision: Of the device half; the edge half is fp32.
-        version: Of the engine, with its name.
+        engine: Name of the engine for people.
+        precision: Precision of the device half; the edge half is fp32.
+        version: Name and version of the engine.
     """
 
     engine: str
@@ -68,22 +68,22 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """As it is called in the tables."""
+        """Name of the runtime in the tables."""
         return self.engine if self.precision == "fp32" else f"{self.engine} {self.precision}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Integers of two runtimes, counted against each other.
+    """Integers of one tensor that differ between two runtimes.
 
     Attributes:
-        first: Name of a runtime: for scale indexes, of the device's.
-        second: Of another; for scale indexes, of the edge's, which may be the same.
-        tensor: That is compared.
-        count: Integers of it, over all images.
-        differing: Of these.
-        largest: Difference.
-        images: In which at least one differs.
+        first: Name of a runtime; for scale indexes, the device's.
+        second: Name of another; for scale indexes, the edge's, which may be the same.
+        tensor: Name of the tensor.
+        count: Number of integers, over all images.
+        differing: Number of these that differ.
+        largest: Largest difference.
+        images: Number of images in which at least one differs.
     """
 
     first: str
@@ -97,18 +97,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class RuntimeComparison:
-    """Runtimes held against each other on one model.
+    """Runtimes compared with each other on one model.
 
     Attributes:
-        model: Its name.
-        bottleneck: Its kind.
-        trained: Its weights are not random.
-        images: That were compared.
-        runtimes: That computed, torch first.
-        symbols: For each two runtimes and each tensor that the device rounds itself.
-        scales: Where there is a hyperprior: the device's scale indexes against those that the
+        model: Name of the model.
+        bottleneck: Kind of its bottleneck.
+        trained: Whether its weights are trained, not random.
+        images: Number of images compared.
+        runtimes: Runtimes that were compared, eager PyTorch first.
+        symbols: Differences of each pair of runtimes and each tensor that the device rounds itself.
+        scales: With a hyperprior, differences of the device's scale indexes from those that the
             edge, in fp32, computes from the same z.
-        not_compared: Runtimes that could not be, with the reason.
+        not_compared: Runtimes that could not be compared, with the reason.
     """
 
     model: str
@@ -122,7 +122,7 @@ class RuntimeComparison:
 
 
 class _Halves(Protocol):
-    """Both halves of a runtime, as far as the integers go."""
+    """Both halves of a runtime, up to the integers."""
 
     def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         """Image (1, 3, H, W) float32 to the wire tensors, each (1, …)."""
@@ -168,11 +168,11 @@ def compare_runtimes(
     """Run a model's halves in every runtime here, and count what differs.
 
     Args:
-        model: In evaluation mode.
-        images: To compare on.
-        folder: That exists, for the bundles; whoever gave it removes it.
-        calibration: Folder of images, for int8's ranges.
-        progress: Told of each step.
+        model: Model in evaluation mode.
+        images: Images to compare on.
+        folder: Folder for the bundles; it exists, and the caller removes it.
+        calibration: Folder of images for int8's ranges.
+        progress: Progress to report to.
 
     Raises:
         ImageError: An image cannot be read.
@@ -180,8 +180,8 @@ def compare_runtimes(
     """
     if model.bottleneck.hyper_outputs and _INDEXES not in model.bottleneck.hyper_outputs:
         raise BundleError(
-            f"The scale indexes of {model.spec.name} follow symbol by symbol from floats, in its "
-            "coder: they are not counted here.",
+            f"The entropy coder of {model.spec.name} computes scale indexes symbol by symbol, from "
+            "floats: they cannot be compared.",
             next_step="Give models with another bottleneck.",
         )
     halves: dict[str, _Halves] = {TORCH: _Eager(model)}
@@ -217,8 +217,8 @@ def compare_runtimes(
         trained=model.random_seed is None,
         images=len(images),
         runtimes=runtimes,
-        symbols=counted.of_tensors(),
-        scales=counted.of_scales(),
+        symbols=[found for found in counted.differences() if found.tensor != _INDEXES],
+        scales=[found for found in counted.differences() if found.tensor == _INDEXES],
         not_compared=not_compared,
     )
 
@@ -230,33 +230,34 @@ def compare_models(
     most: int = 96,
     progress: Progress = SILENT,
 ) -> list[RuntimeComparison]:
-    """Cross the runtimes on several models, with the same images.
+    """Compare the runtimes on several models, with the same images.
 
     Args:
-        names: Of models, or folders. Those with no weights here get random ones.
-        images: Folder; None makes images_used.
-        most: Images to compare on.
-        progress: Told of each step.
+        names: Names or folders of models; those that are not carried get random weights.
+        images: Folder of images; None makes synthetic ones.
+        most: Most images to compare on.
+        progress: Progress to report to.
 
     Raises:
         UnknownNameError: No model has that name.
         ImageError: The folder does not exist, or an image of it cannot be read.
-        CalibrationError: It has fewer than 8.
+        CalibrationError: The folder has fewer than 8 images.
     """
     comparisons = []
     for name in names:
         trained = Path(name).is_dir() or packaged_folder(name) is not None
         model = catalog.load(name, pretrained=trained)
         with tempfile.TemporaryDirectory() as temporary:
-            images_used = images or Path(temporary) / "images_used"
+            used = images or Path(temporary) / "images"
             if images is None:
-                images_used.mkdir()
-                write_images(model.spec.preprocessing, images_used, min(most, _MADE))
-            read = read_images(model, images_used)
+                used.mkdir()
+                write_images(model.spec.preprocessing, used, min(most, _SYNTHETIC))
+            read = read_images(model, used)
             chosen = [*read.held_out, *read.fitted][:most]
-            folder = Path(temporary)
             comparisons.append(
-                compare_runtimes(model, chosen, folder, calibration=images_used, progress=progress)
+                compare_runtimes(
+                    model, chosen, Path(temporary), calibration=used, progress=progress
+                )
             )
     return comparisons
 
@@ -268,14 +269,14 @@ class _Counted:
         bottleneck = model.bottleneck
         self._names = bottleneck.wire_names
         self._scales = _INDEXES in bottleneck.hyper_outputs
-        self._edges = [one.name for one in runtimes if one.precision == "fp32"]
+        self._edges = [runtime.name for runtime in runtimes if runtime.precision == "fp32"]
         self._sums: dict[tuple[str, str, str], tuple[Comparison, int]] = {}
 
     def add(self, image: NDArray[np.float32], halves: dict[str, _Halves]) -> None:
         """Run an image through all of them."""
         sent = {
-            name: dict(zip(self._names, one.send(image), strict=True))
-            for name, one in halves.items()
+            name: dict(zip(self._names, runtime.send(image), strict=True))
+            for name, runtime in halves.items()
         }
         for (first, before), (second, after) in combinations(sent.items(), 2):
             for tensor, values in before.items():
@@ -291,15 +292,8 @@ class _Counted:
         before, images = self._sums.get(key, (Comparison(), 0))
         self._sums[key] = before + counted, images + (counted.differing > 0)
 
-    def of_tensors(self) -> list[Difference]:
-        """Return what was counted of the tensors that are rounded on the device."""
-        return [one for one in self._all() if one.tensor != _INDEXES]
-
-    def of_scales(self) -> list[Difference]:
-        """Return what was counted of scale indexes."""
-        return [one for one in self._all() if one.tensor == _INDEXES]
-
-    def _all(self) -> list[Difference]:
+    def differences(self) -> list[Difference]:
+        """Return what was counted of each pair of runtimes and tensor."""
         return [
             Difference(*key, counted.symbols, counted.differing, counted.largest, images)
             for key, (counted, images) in self._sums.items()

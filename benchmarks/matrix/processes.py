@@ -1,6 +1,4 @@
-"""Run a function on each item in a process of its own: memory is given back, and a crash is one
-item's.
-"""
+"""Run each item in a process of its own: memory is given back, and a crash stops nothing else."""
 
 import multiprocessing
 import signal
@@ -15,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PATIENCE_S = 5
-"""For a process that is to end to do so by itself."""
+"""Time that a process has to end by itself."""
 
 
 def run_apart(
@@ -28,11 +26,11 @@ def run_apart(
     """Give each item's number and result as they come.
 
     Args:
-        work: A function of a module, which must not raise.
-        items: To be worked on; they and the results are pickled.
+        work: Function at the top of a module; it must not raise.
+        items: Items to work on; they and the results are pickled.
         jobs: Processes at a time.
-        crashed: Makes the result of an item whose process ended without one, with this exit code;
-            a negative one is a signal.
+        crashed: Function that makes the result of an item whose process ended without one, from
+            the exit code; a negative code is a signal.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(enumerate(items))[::-1]
@@ -48,7 +46,7 @@ def run_apart(
                 theirs.close()
                 running[ours] = number, process
             ready = wait(list(running))
-            for connection in [one for one in running if one in ready]:
+            for connection in [pipe for pipe in running if pipe in ready]:
                 number, process = running.pop(connection)
                 try:
                     result = connection.recv()

@@ -1,14 +1,16 @@
 """One cell of the matrix of targets: a model exported to one target, and what of it held."""
 
+import importlib
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
-from benchmarks.matrix.tensorrt_rtx import Built, build_graphs
-from splitrun.bundle import open_bundle
+from splitrun.bundle import Bundle, open_bundle
 from splitrun.errors import (
     BundleError,
     CalibrationError,
@@ -17,8 +19,10 @@ from splitrun.errors import (
     UnknownNameError,
 )
 from splitrun.manifest import Manifest
+from splitrun.tensorrt.builder import build
 from splitzoo import export
 from splitzoo.export.targets import TARGETS
+from splitzoo.export.tensorrt_operators import check_supported
 from splitzoo.zoo.split_model import SplitModel
 
 State = Literal["exported", "refused", "failed", "not tried"]
@@ -29,7 +33,7 @@ _MOST_WORDS = 240
 
 @dataclass(frozen=True)
 class Column:
-    """A target, and how it is exported to."""
+    """A target and a precision to export to."""
 
     target: str
     precision: str
@@ -37,7 +41,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """As it is called in the table."""
+        """Name of the column in the table."""
         if self.aot:
             return f"{self.target} --aot"
         alone = len(TARGETS.get(self.target).precisions) == 1
@@ -45,25 +49,38 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Built:
+    """A graph that was given to TensorRT-RTX.
+
+    Attributes:
+        graph: Name of the graph in the bundle.
+        reason: Why it could not be built; empty where it was.
+    """
+
+    graph: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One export.
 
     Attributes:
-        column: Its title.
-        state: Refused is what this project says of a model and a target; failed is what another
-            library says, and parity that does not hold.
-        reason: Where it is not exported.
+        column: Title of the column.
+        state: Refused where splitzoo rules a model and a target out; failed where another library
+            fails, or parity does not hold.
+        reason: Why it is not exported.
         symbols: Integers compared with PyTorch's, over the images of parity; 0 where floats are
             sent.
-        symbols_differing: Of these.
-        sent_tolerance: Of floats that are sent, relative to the largest.
-        output_error: Largest of the edge's, relative.
-        flips: Below fp32, share of the symbols that differ, on images held out.
-        largest_difference: Likewise, of a symbol.
-        rate_inflation: Likewise, share by which the payload grows.
-        beyond: Limits that this is beyond; it was exported with ``--accept``.
+        symbols_differing: Number of these that differ.
+        sent_tolerance: Tolerance of floats that are sent, relative to the largest.
+        output_error: Largest relative error of the edge's output.
+        flips: Below fp32, share of the symbols that differ on images held out.
+        largest_difference: Below fp32, largest difference of a symbol.
+        rate_inflation: Below fp32, share by which the payload grows.
+        beyond: Limits that the export exceeds; it was made with ``--accept``.
         built: For a Jetson, what TensorRT-RTX made of the graphs.
-        seconds: That it took.
+        seconds: Time that the export took.
     """
 
     column: str
@@ -85,16 +102,16 @@ def measure_cell(model: SplitModel, column: Column, images: Path) -> Cell:
     """Export a model, and note how it compares with PyTorch.
 
     Args:
-        model: In evaluation mode.
-        column: To export to.
-        images: Folder, for what is below fp32.
+        model: Model in evaluation mode.
+        column: Column to export to.
+        images: Folder of images for precisions below fp32.
     """
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
         try:
             cell = _export(model, column, images, folder)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is what the table is for
+        except Exception as error:  # noqa: BLE001  # the table is there to show it
             cell = Cell(column.title, _state(error), _words(error, model.spec.name, temporary))
     return replace(cell, seconds=round(time.perf_counter() - begun, 1))
 
@@ -137,7 +154,7 @@ def _cell(column: Column, manifest: Manifest) -> Cell:
 def _state(error: Exception) -> State:
     if isinstance(error, DependencyError):
         return "not tried"
-    # Where another library's error is told as ours, its reason was not foreseen.
+    # An error with a cause comes from another library: its reason was not foreseen.
     return "refused" if isinstance(error, _FORESEEN) and error.__cause__ is None else "failed"
 
 
@@ -145,9 +162,49 @@ def _words(error: Exception, name: str, temporary: str) -> str:
     """Return the first sentence of an error, so that models with the same reason share it."""
     ours = isinstance(error, SplitzooError)
     text = error.message if ours else f"{type(error).__name__}: {error}"
-    # A bundle that is being written has a name of its own.
+    # A bundle that is being written has a temporary name.
     text = re.sub(rf"{re.escape(temporary)}/[.]?bundle([.]\w+)?", "BUNDLE", text)
     text = text.replace(name, "The model").strip()
     sentence = re.split(r"(?<=[.!?])\s|\n", text, maxsplit=1)[0]
     short = sentence if len(sentence) <= _MOST_WORDS else f"{sentence[:_MOST_WORDS]}…"
     return short.replace("|", "\\|")
+
+
+def rtx_version() -> str:
+    """Return the version of TensorRT-RTX; empty where it cannot be imported."""
+    module = _find()
+    return str(module.__version__) if module else ""
+
+
+def build_graphs(bundle: Bundle, names: Sequence[str] = ()) -> tuple[Built, ...]:
+    """Build TensorRT-RTX engines of a bundle's ONNX files, without a GPU; they are not kept.
+
+    Args:
+        bundle: Bundle for one image at a time.
+        names: Names of graphs; by default, all.
+
+    Returns:
+        One result for each graph; none where TensorRT-RTX cannot be imported.
+    """
+    module = _find()
+    if module is None:
+        return ()
+    built = []
+    for name in names or bundle.graphs:
+        path = bundle.path(bundle.graphs[name].file)
+        try:
+            build(module, path)
+            # The edge's graphs were written for ONNX Runtime, and are not checked yet.
+            check_supported(path)
+        except BundleError as error:
+            built.append(Built(name, error.message))
+        else:
+            built.append(Built(name))
+    return tuple(built)
+
+
+def _find() -> ModuleType | None:
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except (ImportError, OSError, RuntimeError):
+        return None

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.matrix.made_images import write_images
+from benchmarks.matrix.page import write_images
 from benchmarks.matrix.processes import run_apart
-from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
-from benchmarks.matrix.tensorrt_rtx import rtx_version
+from benchmarks.matrix.targets_cell import Cell, Column, measure_cell, rtx_version
 from splitzoo.export.targets import TARGETS
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
@@ -52,18 +51,18 @@ MODELS = (
     "faster_rcnn_resnet50-jpeg-q90",
     "faster_rcnn_resnet50-mean_scale_hyperprior-q1",
 )
-"""One for each kind of bottleneck and task, and for each kind of backbone."""
+"""One model for each kind of bottleneck, task and backbone."""
 
 COMPILED = ("flowers-splittable_regnetx_002-fp-beta3", "splittable_resnet50-mshp-beta0.16")
-"""Those that are compiled ahead of time though nobody asks for it."""
+"""Models that are compiled ahead of time by default."""
 
 NOT_TRIED = "Compiling takes a minute or two a model: `--aot` does it."
 
 SAME_FILES = "raspberrypi"
-"""Its graphs are those of ``cpu``."""
+"""Target with the same graphs as ``cpu``."""
 
 ON_A_GPU = "torch-tensorrt"
-"""It compiles on an NVIDIA GPU alone."""
+"""Target that compiles on an NVIDIA GPU only."""
 
 _DENSE_INPUT = {"resize": 256, "crop": (256, 320), "longest": 0}
 _IMAGES = 16
@@ -74,12 +73,12 @@ class Row:
     """One model, exported to all of the columns.
 
     Attributes:
-        model: Its name.
-        bottleneck: Its kind, in words.
-        task: Of the model.
+        model: Name of the model.
+        bottleneck: Kind of its bottleneck, in words.
+        task: Task of the model.
         input: Height and width of the images that it was exported for, pixels.
-        trained: Its weights are not random.
-        cells: One for each column.
+        trained: Whether its weights are trained, not random.
+        cells: One cell for each column.
     """
 
     model: str
@@ -95,16 +94,16 @@ class Matrix:
     """All rows.
 
     Attributes:
-        columns: Titles.
-        rows: In the order of the models that were asked for.
-        images: Images held out were images, not made.
-        tensorrt_rtx: Version; empty where it is not installed.
-        seconds: That all of it took.
+        columns: Titles of the columns.
+        rows: Rows in the order of the models that were asked for.
+        synthetic: Whether precisions below fp32 were compared on synthetic images.
+        tensorrt_rtx: Version of TensorRT-RTX; empty where it is not installed.
+        seconds: Time that all of it took.
     """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    images: bool
+    synthetic: bool
     tensorrt_rtx: str
     seconds: float
 
@@ -114,12 +113,12 @@ class Job:
     """A row to make.
 
     Attributes:
-        name: Of the model.
-        columns: To export to.
-        images: Folder of them; None makes images.
-        aot: Compile ahead of time, though it takes long.
-        folder: For what the process makes; whoever gave it removes it.
-        threads: For PyTorch in the process.
+        name: Name of the model.
+        columns: Columns to export to.
+        images: Folder of images; None makes synthetic ones.
+        aot: Whether to compile ahead of time, though it takes long.
+        folder: Folder for what the process makes; the caller removes it.
+        threads: Number of threads for PyTorch in the process.
     """
 
     name: str
@@ -136,7 +135,7 @@ def list_columns(targets: Sequence[str] = ()) -> list[Column]:
     Raises:
         UnknownNameError: There is no such target.
     """
-    names = targets or [one for one in TARGETS.names() if one not in (SAME_FILES, ON_A_GPU)]
+    names = targets or [name for name in TARGETS.names() if name not in (SAME_FILES, ON_A_GPU)]
     columns = []
     for name in names:
         target = TARGETS.get(name)
@@ -149,12 +148,12 @@ def matching_models(pattern: str) -> list[str]:
     """Return the models of the matrix whose names match; or a name that it does not list.
 
     Args:
-        pattern: Shell-style; a word without wildcards matches anywhere.
+        pattern: Shell-style pattern; a word without wildcards matches anywhere.
 
     Raises:
-        UnknownNameError: None does, and no model has that name.
+        UnknownNameError: None matches, and no model has that name.
     """
-    wild = pattern if any(one in pattern for one in "*?[") else f"*{pattern}*"
+    wild = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
     found = fnmatch.filter(MODELS, wild)
     return found or [catalog.get_spec(pattern).name]
 
@@ -184,12 +183,12 @@ def measure_matrix(
     """Export every model to every column, each model in a process of its own.
 
     Args:
-        names: Of models.
-        columns: To export to.
-        images: Folder, for what is below fp32; None makes images.
-        aot: Compile every model ahead of time.
+        names: Names of models.
+        columns: Columns to export to.
+        images: Folder of images for precisions below fp32; None makes synthetic ones.
+        aot: Whether to compile every model ahead of time.
         jobs: Models at a time.
-        progress: Told of each model that is done.
+        progress: Progress to report to.
     """
     begun, rows = time.perf_counter(), {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -199,9 +198,9 @@ def measure_matrix(
         for number, row in progress.track(measured, "models", total=len(work)):
             rows[number] = row
     return Matrix(
-        columns=tuple(one.title for one in columns),
+        columns=tuple(column.title for column in columns),
         rows=tuple(rows[number] for number in sorted(rows)),
-        images=images is not None,
+        synthetic=images is None,
         tensorrt_rtx=rtx_version(),
         seconds=round(time.perf_counter() - begun),
     )
@@ -211,7 +210,7 @@ def _measure_apart(job: Job) -> Row:
     import torch
 
     torch.set_num_threads(job.threads)
-    # What a process that is stopped leaves behind goes with the folder.
+    # The folder takes with it what a stopped process leaves behind.
     tempfile.tempdir = str(job.folder)
     return measure_row(job)
 
@@ -241,13 +240,13 @@ def measure_row(job: Job) -> Row:
 def _crashed(job: Job, code: int) -> Row:
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     reason = f"The process that exported the model ended with {ended}."
-    cells = (Cell(one.title, "failed", reason) for one in job.columns)
+    cells = (Cell(column.title, "failed", reason) for column in job.columns)
     return _row(matrix_spec(job.name), cells, trained=packaged_folder(job.name) is not None)
 
 
 def _row(spec: ModelSpec, cells: Iterable[Cell], *, trained: bool) -> Row:
     kind = spec.bottleneck.kind
-    # Of codecs, which one it is says more than the kind.
+    # The name of a codec says more than its kind.
     which = getattr(spec.bottleneck, "codec", getattr(spec.bottleneck, "architecture", ""))
     return Row(
         model=spec.name,

@@ -1,4 +1,4 @@
-"""The matrix of targets as a page."""
+"""The page of models and targets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ Note = Callable[[str], str]
 
 
 def render_targets(matrix: Matrix, *, command: str) -> str:
-    """Render the matrix as Markdown, with the reasons of what is not exported below it."""
+    """Render the matrix as Markdown; below it, the reasons why something is not exported."""
     reasons: list[str] = []
 
     def note(reason: str) -> str:
@@ -66,70 +66,69 @@ def _head(matrix: Matrix) -> Iterable[str]:
     exact = [cell for cell in cells if cell.flips is None]
     differing, count = (sum(getattr(cell, name) for cell in exact) for name in _SYMBOLS)
     farthest = max((cell.output_error for cell in cells), default=0.0)
-    images = "images" if matrix.images else "made images"
+    images = "synthetic images" if matrix.synthetic else "images"
     yield f"{counted(matrix)}."
     yield ""
     yield (
-        "Each cell is a whole export with `splitzoo export split`, checked against PyTorch on "
-        "three test images. In fp32 it says how many of the integers that the device sends "
-        "differ; those that do lay within 1e-4 of a rounding boundary, or the export would have "
+        "Each cell is a complete export with `splitzoo export split`, checked against PyTorch on "
+        "three test images. In fp32 it gives how many of the integers that the device sends "
+        "differ; those lay within 1e-4 of a rounding boundary, or the export would have "
         f"failed. Over all cells in fp32, {differing:,} of {count:,} differ, and no edge's output "
-        f"is farther from PyTorch's than {farthest:.0e} of the largest. Where floats are sent, it "
-        "says within what they agree, relative to the largest."
+        f"is farther from PyTorch's than {farthest:.0e} of the largest value. Where floats are "
+        "sent, the cell gives their tolerance, relative to the largest."
     )
     yield ""
     yield (
-        "Below fp32, it is the device graph that computes less precisely; the edge stays in fp32. "
-        f"The cell says which share of the symbols differs from fp32's on {images} that no "
-        "ranges were taken from, by how much at most where that is more than 1, and how much more "
-        "is sent. The 8-bit values of channel reduction have a range of their own in each image: "
-        "where an extreme moves, all of them do. With means from a hyperprior, y is compared on "
-        f"images whose z is the same. {_kept()} {_BEYOND} marks what is beyond the "
-        f"exporter's limits: it takes `--accept`. {_weights(matrix)}"
+        "Below fp32, the device graph computes in lower precision; the edge stays in fp32. The "
+        f"cell gives the share of symbols that differ from fp32's, on {images} that were not "
+        "used for calibration; the largest difference where it is more than 1; and how much the "
+        "payload grows. The 8-bit values of channel reduction have a range of their own in each "
+        "image: where an extreme moves, all of them move. With means from a hyperprior, y is "
+        f"compared on images whose z is the same. {_kept()} {_BEYOND} marks an export beyond the "
+        f"exporter's limits: it needs `--accept`. {_weights(matrix)}"
     )
     yield ""
     yield (
-        "`raspberrypi` has the graphs of `cpu`, byte for byte, and other numbers of threads; "
-        "`torch-tensorrt` compiles on an NVIDIA GPU alone. Neither has a column."
+        "`raspberrypi` has the graphs of `cpu`, byte for byte, and another number of threads; "
+        "`torch-tensorrt` compiles on an NVIDIA GPU only. Neither has a column."
     )
-    if any(one.startswith("jetson") for one in matrix.columns):
+    if any(column.startswith("jetson") for column in matrix.columns):
         yield ""
         yield _jetson(matrix, cells)
     if any(row.task != "image-classification" for row in matrix.rows):
         yield ""
         yield (
-            "Detectors and segmentation take smaller images here than in the zoo, for time: "
-            "their graphs are the same. Of detectors, the graphs are the dense parts; proposals "
-            "and the choice of boxes run between and after them."
+            "To save time, detection and segmentation take smaller images here than in the zoo; "
+            "their graphs are the same. A detector's graphs are its dense parts; proposals and the "
+            "choice of boxes run between and after them."
         )
 
 
 def _kept() -> str:
-    kept = " and ".join(_PARTS[one] for one in KEPT)
+    kept = " and ".join(_PARTS[part] for part in KEPT)
     return f"int8 leaves {kept} in fp32." if kept else "int8 leaves nothing in fp32."
 
 
 def _weights(matrix: Matrix) -> str:
     trained = [f"`{row.model}`" for row in matrix.rows if row.trained]
-    which = f"Weights are random but for {', '.join(trained)}" if trained else "Weights are random"
-    return f"{which}; untrained tables make nearly all symbols cost the same, so bytes say little."
+    which = f"Weights are random except {', '.join(trained)}" if trained else "Weights are random"
+    return f"{which}; with untrained tables nearly all symbols cost the same: bytes say little."
 
 
 def _jetson(matrix: Matrix, cells: Sequence[Cell]) -> str:
-    """Say what of the columns for a Jetson was seen here."""
+    """Say what of the columns for a Jetson was checked here."""
     said = (
-        "For a Jetson, a bundle holds ONNX files; the symbols compared are those that ONNX Runtime "
-        "computes of them. "
+        "For a Jetson, a bundle holds ONNX files; their symbols are computed by ONNX Runtime for "
+        "the comparison. "
     )
     if not matrix.tensorrt_rtx:
-        return f"{said}TensorRT-RTX is not installed: nothing was built of them."
-    built = [one for cell in cells for one in cell.built]
-    done = sum(not one.reason for one in built)
+        return f"{said}TensorRT-RTX is not installed: no engine was built."
+    built = [graph for cell in cells for graph in cell.built]
+    done = sum(not graph.reason for graph in built)
     return (
-        f"{said}Of these files, {done} of {len(built)} were parsed and built ahead of time by "
-        f"TensorRT-RTX {matrix.tensorrt_rtx}; not executed on a Jetson. A cell with “built” says "
-        "so of its graphs: of all in the column fp32, of the device's in the others, since the "
-        "edge's are the same."
+        f"{said}TensorRT-RTX {matrix.tensorrt_rtx} parsed and built {done} of {len(built)} files "
+        "ahead of time; none was run on a Jetson. “Built” refers to all graphs in the column fp32, "
+        "and to the device graph in the others, because their edge graphs are the same."
     )
 
 
@@ -156,7 +155,9 @@ def _said(cell: Cell, note: Note) -> str:
         words.append(f"{cell.flips:.2%}{by}")
     if cell.rate_inflation is not None:
         words.append(f"bytes {round(cell.rate_inflation, 3) + 0.0:+.1%}")
-    failed = [f"{one.graph} not built {note(one.reason)}" for one in cell.built if one.reason]
+    failed = [
+        f"{graph.graph} not built {note(graph.reason)}" for graph in cell.built if graph.reason
+    ]
     words += failed or ["built"] * bool(cell.built)
     return ", ".join(words) + f" {_BEYOND}" * bool(cell.beyond)
 

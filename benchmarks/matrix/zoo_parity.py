@@ -1,6 +1,4 @@
-"""What each architecture was compared with, for the table of the zoo: the same random weights in
-the reference implementation and here.
-"""
+"""Parity of each architecture with the reference implementation, with the same random weights."""
 
 from importlib.metadata import version
 from typing import Any
@@ -69,7 +67,7 @@ def _within(error: float) -> str:
 
 @torch.no_grad()
 def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
-    """Hold a learned codec against CompressAI's, through the bytes of both."""
+    """Compare a learned codec with CompressAI's, through the bytes of both."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         parts = build_codec(sizes, (_SIDE, _SIDE))
@@ -79,25 +77,27 @@ def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
     coder = bottleneck.entropy_coder()
     whole = nn.ModuleDict({"encoder": encoder, "bottleneck": bottleneck, "decoder": decoder})
     whole.eval()
-    peer.load_state_dict({name.partition(".")[2]: one for name, one in whole.state_dict().items()})
+    peer.load_state_dict(
+        {name.partition(".")[2]: tensor for name, tensor in whole.state_dict().items()}
+    )
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
     image = nn.functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
     quantised = _record_symbols(peer)
     expected = peer.decompress(**peer.compress(image))["x_hat"]
     sent = dict(zip(bottleneck.wire_names, bottleneck.to_wire(encoder(image)), strict=True))
-    wire = [one[0].numpy() for one in sent.values()]
+    wire = [tensor[0].numpy() for tensor in sent.values()]
 
     def hyper(symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         given = bottleneck.hyper_decode(torch.from_numpy(np.stack([symbols])))
-        return tuple(one[0].numpy() for one in given)
+        return tuple(tensor[0].numpy() for tensor in given)
 
     received = coder.decode(coder.encode(*wire), *coder.shape(*wire), hyper)
-    found = decoder(bottleneck.from_wire(*(torch.from_numpy(np.stack([one])) for one in received)))
+    found = decoder(bottleneck.from_wire(*(torch.from_numpy(tensor[None]) for tensor in received)))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= _TOLERANCE:
         raise ParityError(f"the image differs from CompressAI's by {error:.0e} of its range")
-    # The joint codec rounds y position by position: of its symbols, those of z can be compared.
+    # The joint codec rounds y position by position: only its symbols of z can be compared.
     integers = [sent[name] for name in ("hyper_symbols", "symbols") if name in sent]
     pairs = list(zip(integers, quantised, strict=False))
     count = sum(ours.numel() for ours, _ in pairs)

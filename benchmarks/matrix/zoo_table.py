@@ -1,4 +1,4 @@
-"""The table of the zoo: what each architecture costs the device, and what it was compared with."""
+"""The page of the zoo: what each architecture costs the device, and its parity with sc2bench."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Row:
     """One architecture.
 
     Attributes:
-        spec: Of its first model.
-        models: How many registered models have it.
-        parameters: Learned, on the device.
-        bits: Eq. 1 of the SC2 paper.
-        macs: On the device, per image.
-        parity: With the reference implementation, in words.
+        spec: Spec of its first model.
+        models: Number of registered models that have it.
+        parameters: Learned parameters on the device.
+        bits: Encoder bits, Eq. 1 of the SC2 paper.
+        macs: MACs on the device, per image.
+        parity: Parity with the reference implementation, in words.
     """
 
     spec: ModelSpec
@@ -56,9 +56,9 @@ def measure_zoo(
     """Build every architecture, and count what it costs the device.
 
     Args:
-        names: First names of architectures; by default all.
-        compare: Says how a model compares with the reference; by default nothing is compared.
-        progress: Told of each architecture.
+        names: Names of the first models of architectures; by default all.
+        compare: Function that says how a model compares with the reference; None compares nothing.
+        progress: Progress to report to.
     """
     groups = catalog.list_architectures()
     rows = []
@@ -95,14 +95,14 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "",
         f"{sum(row.models for row in rows)} models of {len(rows)} architectures; models of one "
         "architecture differ in β, quality, or, for CR + BQ, the number of channels. Elements are "
-        "those of the main tensor that the device gives for one image of the model's input size, "
-        "before coding; encoder bits are those of Eq. 1 of the SC2 paper. The last column says "
-        "what the same random weights and images gave in sc2bench's own model: all integers "
-        "that are sent, and the outputs; of CR + BQ the outputs alone, without the quantiser. "
-        "Learned image codecs are held against CompressAI's, by their symbols (of mbt2018 those of "
-        "z) and by the image of 128×128 pixels that comes back through the bytes of each. Other "
-        "image codecs have no reference. MACs include those of mbt2018's context network, which "
-        "runs in the coder.",
+        "those of the main tensor that the device sends for one image of the model's input size, "
+        "before coding; encoder bits are Eq. 1 of the SC2 paper. The last column compares with "
+        "sc2bench's own model, with the same random weights and images: all integers that are "
+        "sent, and the outputs; for CR + BQ only the outputs, without the quantiser. Learned image "
+        "codecs are compared with CompressAI's, by their symbols (for mbt2018 those of z) and by "
+        "the image of 128×128 pixels that each decodes from its bytes. Other image codecs have no "
+        "reference. MACs include those of mbt2018's context network, which runs in the entropy "
+        "coder.",
         "",
         table_line(name for name, _ in _HEADER),
         table_line(rule for _, rule in _HEADER),

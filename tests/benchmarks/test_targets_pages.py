@@ -9,11 +9,12 @@ import pytest
 from small_models import small_spec
 
 from benchmarks.matrix import comparison, targets_cell, targets_matrix
+from benchmarks.matrix.__main__ import app
 from benchmarks.matrix.comparison import Difference, Runtime, RuntimeComparison, compare_runtimes
-from benchmarks.matrix.made_images import write_images
+from benchmarks.matrix.page import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.runtimes_table import conclude, render_runtimes
-from benchmarks.matrix.targets_cell import Cell, Column, measure_cell
+from benchmarks.matrix.targets_cell import Built, Cell, Column, measure_cell
 from benchmarks.matrix.targets_matrix import (
     MODELS,
     NOT_TRIED,
@@ -26,7 +27,6 @@ from benchmarks.matrix.targets_matrix import (
     measure_row,
 )
 from benchmarks.matrix.targets_table import counted, render_targets
-from benchmarks.matrix.tensorrt_rtx import Built
 from splitrun.errors import (
     BitstreamError,
     BundleError,
@@ -39,12 +39,23 @@ from splitzoo import zoo
 from splitzoo.export.recording import seeded_image
 
 TINY = ("splittable_test_resnet-fp", "test_resnet-jpeg-q90")
-COMMAND = "splitzoo cards targets -o targets.md"
+COMMAND = "python -m benchmarks.matrix targets -o targets.md"
 
 
 def table_of(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture
+def matrix_command(capsys):
+    """Run a command of ``benchmarks.matrix`` in this process: standard output and error."""
+
+    def run(*words: object) -> tuple[str, str]:
+        app([str(word) for word in words], standalone_mode=False)
+        return capsys.readouterr()
+
+    return run
 
 
 # What is exported to what
@@ -213,7 +224,7 @@ CELLS = (
 
 
 def matrix(*rows: Row, rtx: str = "1.7.1") -> Matrix:
-    return Matrix(tuple(cell.column for cell in CELLS), rows, False, rtx, 130.0)
+    return Matrix(tuple(cell.column for cell in CELLS), rows, True, rtx, 130.0)
 
 
 def row(name: str, cells=CELLS, **given) -> Row:
@@ -252,20 +263,18 @@ def test_the_head_says_what_was_and_was_not_done() -> None:
     assert counted(found) == ("1 models × 7 columns: 4 exported, 1 refused, 1 failed, 1 not tried")
     assert "Over all cells in fp32, 3 of 217,809 differ" in text
     assert (
-        "Of these files, 2 of 3 were parsed and built ahead of time by TensorRT-RTX 1.7.1; not "
-        "executed on a Jetson."
+        "TensorRT-RTX 1.7.1 parsed and built 2 of 3 files ahead of time; none was run on a Jetson."
     ) in text
-    assert "Weights are random;" in text
+    assert "Weights are random; with untrained tables" in text
     assert f"Made by `{COMMAND}` in 2 minutes with splitzoo " in text
     without = render_targets(matrix(row("a"), rtx=""), command=COMMAND)
-    assert "TensorRT-RTX is not installed: nothing was built of them." in without
+    assert "TensorRT-RTX is not installed: no engine was built." in without
 
 
-def test_the_command_writes_the_page(splitzoo, monkeypatch, tmp_path) -> None:
+def test_the_command_writes_the_page(matrix_command, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(targets_matrix, "MODELS", TINY)
     path = tmp_path / "targets.md"
-    code, out, err = splitzoo("cards", "targets", "-o", path, "--target", "torchscript", "--json")
-    assert code == 0, err
+    out, err = matrix_command("targets", "-o", path, "--target", "torchscript", "--json")
     found = json.loads(out)
     assert found["columns"] == ["torchscript"]
     assert [one["model"] for one in found["rows"]] == list(TINY)
@@ -327,14 +336,14 @@ def test_what_cannot_be_compared_is_said(monkeypatch, images, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "mshp"))
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     assert list(found.not_compared) == ["OpenVINO bf16"]
-    text = render_runtimes([found], photos=False, command=COMMAND)
+    text = render_runtimes([found], synthetic=True, command=COMMAND)
     assert "- `small-mshp`: no other runtime could be compared." in text
     assert "OpenVINO bf16 is not compared. The model cannot be computed in bf16" in text
 
 
 def test_scales_that_follow_symbol_by_symbol_are_not_counted(images, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "mbt2018"))
-    with pytest.raises(BundleError, match="follow symbol by symbol from floats"):
+    with pytest.raises(BundleError, match="symbol by symbol, from floats"):
         compare_runtimes(model, images, tmp_path, calibration=tmp_path)
 
 
@@ -371,14 +380,14 @@ SAME = [
     [
         (
             [],
-            "`m`: any device half and any edge half may be mixed, as no scale indexes are "
-            "computed; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
+            "`m`: any device half and any edge half may be mixed, because the edge computes no "
+            "scale indexes; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
         ),
         (
             SAME,
-            "`m`: all 3 pairs of two runtimes gave the same scale indexes on all of 90 images: "
-            "they may be mixed (at 95% confidence, fewer than one image in 30 would be lost); a "
-            "runtime with itself loses none; between fp32 runtimes 2 of 1,000 symbols differ, by "
+            "`m`: all 3 pairs of two runtimes gave the same scale indexes on all 90 images. They "
+            "may be mixed (95% confidence: under one image in 30 would be lost); a runtime with "
+            "itself loses none; between fp32 runtimes 2 of 1,000 symbols differ, by "
             "up to 1.",
         ),
         (
@@ -394,7 +403,7 @@ def test_the_conclusion_follows_from_the_figures(scales, said) -> None:
 
 
 def test_the_tables_hold_every_pair() -> None:
-    text = render_runtimes([crossed(SAME)], photos=True, command=COMMAND)
+    text = render_runtimes([crossed(SAME)], synthetic=False, command=COMMAND)
     assert table_of(text) == [
         ["", "B", "B int8"],
         ["---", "---:", "---:"],
@@ -406,14 +415,13 @@ def test_the_tables_hold_every_pair() -> None:
         ["B", "0", "0"],
         ["B int8", "0", "0"],
     ]
-    assert "mean-scale-hyperprior, trained weights, 90 photos." in text
+    assert "mean-scale-hyperprior, trained weights, 90 images." in text
     assert ", A 1, B 1, on " in text
 
 
-def test_the_command_writes_the_runtimes(few, splitzoo, tmp_path) -> None:
+def test_the_command_writes_the_runtimes(few, matrix_command, tmp_path) -> None:
     path = tmp_path / "runtimes.md"
-    code, out, err = splitzoo("cards", "runtimes", "-o", path, "--images", 8, "--json", TINY[0])
-    assert code == 0, err
+    out, _ = matrix_command("runtimes", "-o", path, "--most", 8, "--json", TINY[0])
     (found,) = json.loads(out)
     assert (found["model"], found["images"], found["scales"]) == (TINY[0], 8, [])
     assert found["symbols"][0]["count"] == 8 * 24 * 39 * 39

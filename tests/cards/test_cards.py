@@ -15,8 +15,7 @@ from PIL import Image
 from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
 from splitrun.manifest import read_manifest
 from splitzoo import cards, cli, zoo
-from splitzoo.cards.card import gather_facts, read_card, render_card
-from splitzoo.profile.encoder import profile_bundle, profile_model
+from splitzoo.profile.measure import profile_bundle, profile_model
 from splitzoo.profile.report import read_report
 
 LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
@@ -44,7 +43,7 @@ def model_report(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def card_path(tiny_bundle, report, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cards") / "card"
-    return cards.build_card(folder, bundle=tiny_bundle, profile=report)
+    return cards.build(folder, bundle=tiny_bundle, profile=report)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_random_weights_are_said_and_nothing_is_claimed_for_them(card) -> None:
 
 def test_trained_weights_name_their_origin(trained) -> None:
     bundle, report = trained
-    card = render_card(gather_facts(bundle=bundle, profile=report))
+    card = cards.render(cards.gather(bundle=bundle, profile=report))
     assert card.data.base_model == "timm/resnet50.tv_in1k"
     assert card.data.datasets == ["imagenet-1k"]
     assert "random" not in card.text
@@ -115,7 +114,7 @@ def test_trained_weights_name_their_origin(trained) -> None:
 
 
 def test_where_nothing_says_what_the_weights_are_nothing_is_claimed() -> None:
-    card = render_card(gather_facts())
+    card = cards.render(cards.gather())
     assert card.data.base_model is None
     assert card.data.datasets is None
     assert "random-weights" not in card.data.tags
@@ -186,7 +185,7 @@ def test_the_hashes_on_the_card_are_those_of_the_files(card, tiny_bundle) -> Non
 
 
 def test_without_measurements_no_section_speaks_of_them() -> None:
-    card = render_card(gather_facts())
+    card = cards.render(cards.gather())
     # Its tables were fitted when it was made, and its folder says what that saved.
     assert headings(card) == ["Entropy coding", "Load", "Split and run", "Training", "Sources"]
     for word in ("MACs", "latency", "SHA-256", "Measured by", " ms"):
@@ -194,7 +193,7 @@ def test_without_measurements_no_section_speaks_of_them() -> None:
 
 
 def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
-    card = render_card(gather_facts(profile=model_report))
+    card = cards.render(cards.gather(profile=model_report))
     assert headings(card)[:2] == ["What the device pays", "Load"]
     assert "Parity of the exported halves" not in card.text
     assert "deployed, bytes" not in card.text
@@ -203,18 +202,18 @@ def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
 
 
 def test_a_bundle_alone_adds_its_section_alone(tiny_bundle) -> None:
-    card = render_card(gather_facts(bundle=tiny_bundle))
+    card = cards.render(cards.gather(bundle=tiny_bundle))
     assert headings(card)[:3] == ["Load", "Split and run", "Parity of the exported halves"]
 
 
 def test_cards_hold_no_leftovers_of_the_template(card, model_report, tiny_bundle) -> None:
     others = [
-        gather_facts(),
-        gather_facts(profile=model_report),
-        gather_facts(bundle=tiny_bundle),
-        *(gather_facts(name) for name in zoo.list_models()),
+        cards.gather(),
+        cards.gather(profile=model_report),
+        cards.gather(bundle=tiny_bundle),
+        *(cards.gather(name) for name in zoo.list_models()),
     ]
-    for one in (card, *map(render_card, others)):
+    for one in (card, *map(cards.render, others)):
         for leftover in LEFTOVERS:
             assert leftover not in one.text
 
@@ -243,8 +242,8 @@ def parse(words: list[str]) -> None:
 
 
 def test_the_commands_on_cards_parse(card, model_report, tiny_bundle) -> None:
-    facts = (gather_facts(), gather_facts(bundle=tiny_bundle))
-    for one in (card, *map(render_card, facts)):
+    facts = (cards.gather(), cards.gather(bundle=tiny_bundle))
+    for one in (card, *map(cards.render, facts)):
         found = commands(one)
         assert ["export", "split"] in [words[1:3] for words in found]
         assert ["export", "run"] in [words[1:3] for words in found]
@@ -273,7 +272,7 @@ def test_a_card_of_random_weights_splits_random_weights(model_report) -> None:
     # Without the option, the command ends in WeightsNotFoundError.
     (split,) = [
         words
-        for words in commands(render_card(gather_facts(profile=model_report)))
+        for words in commands(cards.render(cards.gather(profile=model_report)))
         if words[1:3] == ["export", "split"]
     ]
     assert "--random-weights" in split
@@ -282,7 +281,7 @@ def test_a_card_of_random_weights_splits_random_weights(model_report) -> None:
 
 @pytest.mark.parametrize("name", [None, "splittable_resnet50-fp-beta0.64"])
 def test_the_python_on_a_card_loads_a_model(name) -> None:
-    card = render_card(gather_facts(name))
+    card = cards.render(cards.gather(name))
     (block,) = blocks(card, "python")
     compile(block, "card", "exec")
     (loaded,) = re.findall(r'zoo\.load\("([^"]+)"', block)
@@ -294,10 +293,10 @@ def test_the_python_on_a_card_loads_a_model(name) -> None:
 
 
 def test_a_profile_of_another_model_is_refused(bundle, report) -> None:
-    with pytest.raises(ReportError, match="A card is of one model, but the bundle is splittable_"):
-        gather_facts(bundle=bundle, profile=report)
-    with pytest.raises(ReportError, match="A card is of one model, but the model is splittable_"):
-        gather_facts(RESNET, profile=report)
+    with pytest.raises(ReportError, match="describes one model, but the bundle is splittable_"):
+        cards.gather(bundle=bundle, profile=report)
+    with pytest.raises(ReportError, match="describes one model, but the model is splittable_"):
+        cards.gather(RESNET, profile=report)
 
 
 def test_a_profile_of_other_weights_is_refused(tiny_bundle, report, tmp_path) -> None:
@@ -307,7 +306,7 @@ def test_a_profile_of_other_weights_is_refused(tiny_bundle, report, tmp_path) ->
     with pytest.raises(
         ReportError, match=r"other weights \(\w{8}\) than .* \(deadbeef\)"
     ) as caught:
-        gather_facts(bundle=tiny_bundle, profile=path)
+        cards.gather(bundle=tiny_bundle, profile=path)
     assert caught.value.next_step.startswith("Measure the bundle: splitzoo profile encoder ")
 
 
@@ -317,28 +316,28 @@ def test_a_profile_of_other_sizes_under_one_name_is_refused(tiny_bundle, report,
     path = tmp_path / "other.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ReportError):
-        gather_facts(bundle=tiny_bundle, profile=path)
+        cards.gather(bundle=tiny_bundle, profile=path)
 
 
 def test_sources_that_cannot_be_read_are_errors(tmp_path) -> None:
     with pytest.raises(ReportError, match="Cannot read"):
-        gather_facts(profile=tmp_path / "missing.json")
+        cards.gather(profile=tmp_path / "missing.json")
     with pytest.raises(BundleError, match="is not a bundle"):
-        gather_facts(bundle=tmp_path)
+        cards.gather(bundle=tmp_path)
     with pytest.raises(UnknownNameError):
-        gather_facts("resnet50")
+        cards.gather("resnet50")
 
 
 def test_a_card_that_cannot_be_built_leaves_nothing_behind(tmp_path) -> None:
     with pytest.raises(BundleError):
-        cards.build_card(tmp_path / "card", bundle=tmp_path / "missing")
+        cards.build(tmp_path / "card", bundle=tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_taken_folder_is_left_alone(tmp_path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(OutputError, match="exists and is not empty"):
-        cards.build_card(tmp_path)
+        cards.build(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
@@ -356,7 +355,7 @@ def test_the_image_is_one_and_the_card_shows_it(card_path, card) -> None:
 
 
 def test_the_image_without_measurements_differs(card_path, tiny_bundle, tmp_path) -> None:
-    plain = cards.build_card(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
+    plain = cards.build(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
     assert plain.read_bytes() != card_path.with_name("split.png").read_bytes()
 
 
@@ -364,8 +363,8 @@ def test_the_image_without_measurements_differs(card_path, tiny_bundle, tmp_path
 
 
 def test_a_built_card_is_read_as_it_was_rendered(card_path, tiny_bundle, report) -> None:
-    rendered = render_card(gather_facts(bundle=tiny_bundle, profile=report))
-    assert str(read_card(card_path)) == str(rendered)
+    rendered = cards.render(cards.gather(bundle=tiny_bundle, profile=report))
+    assert str(cards.read(card_path)) == str(rendered)
 
 
 @pytest.mark.parametrize("content", [b"---\nkey: [\n---\n", b"\xff\xfe"])
@@ -373,10 +372,10 @@ def test_a_damaged_card_is_refused(tmp_path, content) -> None:
     path = tmp_path / "README.md"
     path.write_bytes(content)
     with pytest.raises(ReportError, match="Cannot read the card"):
-        read_card(path)
+        cards.read(path)
 
 
 def test_cards_that_the_repository_carries_can_be_read() -> None:
     generated = Path(__file__).parents[2] / "cards" / "generated"
     for path in generated.rglob("README.md"):
-        assert read_card(path).data.library_name == "splitzoo"
+        assert cards.read(path).data.library_name == "splitzoo"

@@ -320,7 +320,7 @@ def test_cards_build_of_a_report_that_is_not_there(splitzoo, tmp_path) -> None:
 
 
 def test_cards_show_reads_a_folder_a_file_and_a_name(splitzoo, tmp_path) -> None:
-    path = cards.build_card(tmp_path / "card")
+    path = cards.build(tmp_path / "card")
     shown = [splitzoo("cards", "show", what) for what in (path, path.parent, zoo.DEFAULT_MODEL)]
     assert [code for code, _, _ in shown] == [0, 0, 0]
     assert shown[0][1] == shown[1][1] == shown[2][1]
@@ -400,7 +400,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     splitzoo, tiny_bundle, tmp_path, monkeypatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr("splitzoo.profile.encoder.profile_bundle", pytest.fail)
+    monkeypatch.setattr("splitzoo.profile.measure.profile_bundle", pytest.fail)
     output = tmp_path / "file" / "report.json"
     refused(splitzoo("profile", "encoder", tiny_bundle, "-o", output), "Cannot write")
 

@@ -1,8 +1,12 @@
 """What a profile says is what can be counted by hand, read off a clock or weighed in bytes."""
 
+import importlib
+import inspect
 import json
 import math
 import pickle
+import pkgutil
+import subprocess
 import sys
 
 import pytest
@@ -10,14 +14,13 @@ import torch
 from torch import nn
 
 from splitrun.coding import FactorizedCoder
-from splitrun.errors import BundleError, ImageError, ReportError
+from splitrun.errors import ImageError, ModelFolderError, ReportError
 from splitrun.measure import Latency, measure_steps
 from splitrun.preprocessing import list_images
-from splitzoo import zoo
-from splitzoo.profile.encoder import profile_bundle, profile_model
+from splitzoo import profile, zoo
 from splitzoo.profile.flops import count_flops
 from splitzoo.profile.rate import model_rates
-from splitzoo.profile.report import SCHEMA_VERSION, Distribution, EncoderProfile, read_report
+from splitzoo.profile.report import SCHEMA_VERSION, Distribution, read_report
 from splitzoo.profile.size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
 from splitzoo.zoo.parts import BOTTLENECKS
 from splitzoo.zoo.split_model import SplitModel
@@ -31,23 +34,34 @@ NEVER_MEASURED = [
 @pytest.fixture(scope="module")
 def report(model, photos):
     """A profile of the default model on real photos."""
-    return profile_model(
-        model, images=photos, threads=2, warmup=1, iterations=4, command="splitzoo …"
-    )
+    options = {"threads": 2, "warmup": 1, "iterations": 4, "command": "splitzoo …"}
+    return profile.encoder(model, images=photos, **options)
 
 
 @pytest.fixture(scope="module")
 def bundle_report(tiny_bundle, photos):
-    return profile_bundle(tiny_bundle, images=photos[:2], threads=1, warmup=1, iterations=4)
+    return profile.encoder(tiny_bundle, images=photos[:2], threads=1, warmup=1, iterations=4)
 
 
-@pytest.fixture(scope="module")
-def photo_bytes(report, model, photos):
-    """The first image's latent, symbols and payload, made here."""
-    with torch.no_grad():
-        latent = model.encoder(torch.from_numpy(model.spec.preprocessing.load(photos[0])))
-        (symbols,) = model.bottleneck.to_wire(latent)
-    return latent, model.codec.coder.encode(symbols[0].numpy())
+# The public functions
+
+
+def test_no_module_of_the_folder_hides_a_public_function() -> None:
+    for module in pkgutil.iter_modules(profile.__path__):
+        importlib.import_module(f"splitzoo.profile.{module.name}")
+    assert profile.__all__ == ["accuracy", "bits", "encoder", "tradeoff"]
+    for name in profile.__all__:
+        function = getattr(profile, name)
+        assert inspect.isfunction(function)
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert name in dir(profile)
+
+
+def test_importing_profile_loads_nothing_heavy() -> None:
+    code = "import sys; from splitzoo import profile; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "splitzoo.profile.api" in loaded.split()
+    assert not {"torch", "numpy", "pydantic", "matplotlib"} & set(loaded.split())
 
 
 # Operations
@@ -188,17 +202,12 @@ def test_sc2bench_counts_the_tables_that_are_given(model) -> None:
 # Latency
 
 
-def test_percentiles_are_nearest_rank() -> None:
-    latency = Latency.of([value / 1000 for value in range(100, 0, -1)])
-    found = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.mean_ms)
-    assert found == pytest.approx((50, 90, 99, 50.5))
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 50, 101])
-def test_percentiles_of_any_count(count) -> None:
-    latency = Latency.of([float(value) for value in range(1, count + 1)])
+def test_percentiles_are_nearest_rank(count) -> None:
+    latency = Latency.of([float(value) for value in range(count, 0, -1)])
     expected = [1000 * math.ceil(share * count / 100) for share in (50, 90, 99)]
     assert [latency.p50_ms, latency.p90_ms, latency.p99_ms] == pytest.approx(expected)
+    assert latency.mean_ms == pytest.approx(500 * (count + 1))
 
 
 def test_steps_feed_each_other_and_warm_up_is_not_counted(monkeypatch) -> None:
@@ -241,22 +250,21 @@ def test_profile_of_a_model_holds_every_measure(report, model, photos) -> None:
     assert len(report.rate.images) == len(photos)
 
 
-def test_profile_of_a_model_says_what_it_did_not_measure(report) -> None:
+def test_a_profile_says_what_it_did_not_measure(report, bundle_report) -> None:
     assert (report.size.graph_bytes, report.size.tables_bytes) == (None, None)
     assert report.not_measured == [
         "deployed bytes (export the model, then profile the bundle)",
         *NEVER_MEASURED,
     ]
-
-
-def test_profile_says_whether_weights_are_random(report, bundle_report) -> None:
-    assert (report.weights, report.seed) == ("random", 0)
-    assert (bundle_report.weights, bundle_report.seed) == ("random", 0)
+    assert bundle_report.not_measured == NEVER_MEASURED
+    for found in (report, bundle_report):
+        assert (found.weights, found.seed) == ("random", 0)
+        assert f"{found.size.parameters:,}" in str(found)
 
 
 def test_profile_leaves_the_number_of_threads_as_it_was(tiny_model) -> None:
     before = torch.get_num_threads()
-    profile_model(tiny_model, threads=before + 1, warmup=0, iterations=1)
+    profile.encoder(tiny_model, threads=before + 1, warmup=0, iterations=1)
     assert torch.get_num_threads() == before
 
 
@@ -267,7 +275,6 @@ def test_profile_of_a_bundle_holds_what_was_deployed(bundle_report, tiny_bundle)
     size = bundle_report.size
     assert size.graph_bytes == (tiny_bundle / "device/encoder.onnx").stat().st_size
     assert size.tables_bytes == (tiny_bundle / "tables.npz").stat().st_size
-    assert bundle_report.not_measured == NEVER_MEASURED
     assert bundle_report.runtime.startswith("onnxruntime ")
     assert {"cpu", "cores", "numpy", "splitzoo"} <= bundle_report.environment.keys()
     assert bundle_report.peak_memory_bytes < 250e6
@@ -289,31 +296,29 @@ def test_a_bundle_sends_what_its_model_sends(bundle_report, tiny_model, photos) 
     assert bundle_report.rate.sc2bench_bytes is None
 
 
-def test_profile_of_a_folder_that_is_no_bundle(tmp_path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle"):
-        profile_bundle(tmp_path)
+def test_profile_of_a_folder_that_is_neither_bundle_nor_model(tmp_path) -> None:
+    with pytest.raises(ModelFolderError):
+        profile.encoder(tmp_path)
 
 
 # Bytes per image
 
 
-def test_a_stream_is_the_payload_and_12_bytes(report) -> None:
-    for one in report.rate.images:
-        assert 0 < one.payload_bytes < one.stream_bytes == one.payload_bytes + 12
-
-
 def test_bytes_are_those_of_the_real_stream(report, model, photos) -> None:
     image = torch.from_numpy(model.spec.preprocessing.load(photos[0]))
     (stream,) = model.compress(image)
-    assert report.rate.images[0].image == photos[0].name
-    assert report.rate.images[0].stream_bytes == len(stream)
-
-
-def test_sc2bench_bytes_are_the_size_of_the_pickle(report, photo_bytes) -> None:
-    latent, payload = photo_bytes
+    with torch.no_grad():
+        latent = model.encoder(image)
+        (symbols,) = model.bottleneck.to_wire(latent)
+    payload = model.codec.coder.encode(symbols[0].numpy())
+    first = report.rate.images[0]
+    assert (first.image, first.stream_bytes) == (photos[0].name, len(stream))
+    assert first.payload_bytes == len(payload)
     pickled = pickle.dumps({"strings": [[payload]], "shape": latent.shape[-2:]})
-    assert report.rate.images[0].sc2bench_bytes == sys.getsizeof(pickled)
-    assert report.rate.images[0].payload_bytes == len(payload)
+    assert first.sc2bench_bytes == sys.getsizeof(pickled)
+    for rate in report.rate.images:
+        assert 0 < rate.payload_bytes < rate.stream_bytes == rate.payload_bytes + 12
+        assert rate.estimated_bits == pytest.approx(8 * rate.payload_bytes, rel=0.01)
 
 
 def test_an_image_codec_s_file_is_what_sc2bench_counts(photos) -> None:
@@ -323,22 +328,13 @@ def test_an_image_codec_s_file_is_what_sc2bench_counts(photos) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "splittable_resnet50-shp-beta0.16",
-        "splittable_resnet50-bq3ch",
-        "resnet50-layer1-jpeg-q90",
-    ],
+    ["splittable_resnet50-shp-beta0.16", "splittable_resnet50-bq3ch", "resnet50-layer1-jpeg-q90"],
 )
 def test_what_sc2bench_sends_in_another_form_has_no_size_of_its(name, photos) -> None:
     model = without_network(name)
     assert model_rates(model, photos[:1]).sc2bench_bytes is None
-    profile = profile_model(model, images=photos[:1], warmup=0, iterations=1)
-    assert any(one.startswith("bytes as sc2bench counts") for one in profile.not_measured)
-
-
-def test_estimated_bits_are_near_the_payload(report) -> None:
-    for one in report.rate.images:
-        assert one.estimated_bits == pytest.approx(8 * one.payload_bytes, rel=0.01)
+    found = profile.encoder(model, images=photos[:1], warmup=0, iterations=1)
+    assert any(what.startswith("bytes as sc2bench counts") for what in found.not_measured)
 
 
 def test_rates_are_summarised_over_the_images(report) -> None:
@@ -394,39 +390,46 @@ def test_a_report_comes_back_as_it_was(report, bundle_report, tmp_path) -> None:
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["0.json", "1.json"]
 
 
-@pytest.fixture
-def saved(report, tmp_path):
-    """A saved report, to change: a function of a change to its content."""
+def test_a_newer_report_says_how_to_read_it(report, tmp_path) -> None:
     path = tmp_path / "report.json"
-
-    def change(**values: object):
-        path.write_text(json.dumps(report.model_dump(mode="json") | values))
-        return path
-
-    return change
-
-
-def test_a_newer_report_says_how_to_read_it(saved) -> None:
-    newer = f"has schema_version {SCHEMA_VERSION + 1}, and this reads up to {SCHEMA_VERSION}"
-    with pytest.raises(ReportError, match=newer) as caught:
-        read_report(saved(schema_version=SCHEMA_VERSION + 1, subject="planet"))
+    newer = {"schema_version": SCHEMA_VERSION + 1, "subject": "planet"}
+    path.write_text(json.dumps(report.model_dump(mode="json") | newer))
+    said = f"has schema_version {SCHEMA_VERSION + 1}, and this reads up to {SCHEMA_VERSION}"
+    with pytest.raises(ReportError, match=said) as caught:
+        read_report(path)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
 
 
 @pytest.mark.parametrize(
-    ("values", "where"),
+    ("keys", "value"),
     [
-        ({"schema_version": "new"}, "schema_version"),
-        ({"subject": "planet"}, "subject"),
-        ({"size": {}}, "size.parameters"),
-        ({"weights": None}, "weights"),
-        ({"latency": []}, "latency"),
-        ({"spec": {"name": "../x"}}, "spec"),
+        ("schema_version", "new"),
+        ("schema_version", SCHEMA_VERSION - 1),
+        ("subject", "planet"),
+        ("weights", None),
+        ("latency", []),
+        ("spec/name", "../x"),
+        ("size/unknown", 1),
+        ("size/encoder_bits", -1),
+        ("latency/steps", {}),
+        ("latency/steps/total/p50_ms", float("nan")),
+        ("latency/steps/total/p50_ms", -1),
+        ("compute/macs", 10**400),
+        ("peak_memory_bytes", float("inf")),
     ],
 )
-def test_a_report_with_other_values_names_the_first(saved, values, where) -> None:
-    with pytest.raises(ReportError, match=rf"is no valid encoder profile: {where}"):
-        read_report(saved(**values))
+def test_a_report_of_impossible_values_names_the_first(report, tmp_path, keys, value) -> None:
+    content = json.loads(report.model_dump_json())
+    *parents, last = keys.split("/")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(content))
+    where = keys.split("/")[0]
+    with pytest.raises(ReportError, match=rf"is no valid encoder profile: ({where}|JSON)"):
+        read_report(path)
 
 
 @pytest.mark.parametrize(
@@ -457,37 +460,10 @@ def test_a_huge_report_is_refused_unread(tmp_path) -> None:
 
 
 def test_a_manifest_is_no_report(tiny_bundle) -> None:
-    with pytest.raises(ReportError, match="is no encoder profile that this splitzoo reads"):
+    with pytest.raises(ReportError, match="no valid encoder profile"):
         read_report(tiny_bundle / "manifest.json")
 
 
 def test_a_profile_of_a_saved_model_is_of_its_own_weights(tiny_folder, tiny_model) -> None:
-    profile = profile_model(zoo.load(tiny_folder), warmup=0, iterations=1)
-    assert profile.model_id == tiny_model.codec.model_id.hex()
-    assert isinstance(profile, EncoderProfile)
-
-
-@pytest.mark.parametrize(
-    ("keys", "value"),
-    [
-        ("latency/steps", {}),
-        ("latency/steps/total/p50_ms", float("nan")),
-        ("latency/steps/total/p50_ms", -1),
-        ("compute/macs", 10**400),
-        ("size/encoder_bits", -1),
-        ("size/unknown", 1),
-        ("peak_memory_bytes", float("inf")),
-    ],
-)
-def test_a_report_of_impossible_numbers_is_refused(tiny_model, tmp_path, keys, value) -> None:
-    report = profile_model(tiny_model, warmup=0, iterations=1)
-    content = json.loads(report.model_dump_json())
-    *parents, last = keys.split("/")
-    place = content
-    for key in parents:
-        place = place[key]
-    place[last] = value
-    path = tmp_path / "report.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(ReportError, match="is no valid encoder profile"):
-        read_report(path)
+    found = profile.encoder(tiny_folder, warmup=0, iterations=1)
+    assert found.model_id == tiny_model.codec.model_id.hex()

@@ -13,7 +13,7 @@ from splitzoo import zoo
 from splitzoo.profile.accuracy_report import AccuracyReport, DataFacts, EncoderFacts
 from splitzoo.profile.bit_maps import map_bits
 from splitzoo.profile.report import Distribution
-from splitzoo.profile.tradeoff import Point, bd_rate, collect, series_of
+from splitzoo.profile.tradeoffs import Point, bd_rate, collect, series_of
 
 
 def report_of(name: str, size: float, score: float, bits: int = 1000, **changes) -> AccuracyReport:
@@ -33,6 +33,7 @@ def report_of(name: str, size: float, score: float, bits: int = 1000, **changes)
         "estimated_bits": None,
         "sc2bench_bytes": None,
         "encoder": EncoderFacts(parameters=1, encoder_bits=bits, sc2bench_encoder_bits=bits),
+        "calibrated": "",
         "skipped": [],
         "not_measured": [],
         "environment": {},

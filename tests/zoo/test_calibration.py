@@ -19,8 +19,7 @@ from splitrun.coding import FactorizedTables
 from splitrun.coding.factorized import ContextCoder
 from splitrun.errors import ModelFolderError, ParityError, SplitzooError
 from splitrun.preprocessing import list_images
-from splitzoo import zoo
-from splitzoo.cards.card import gather_facts, render_card
+from splitzoo import cards, zoo
 from splitzoo.export.recording import record_run
 from splitzoo.profile.rate import model_rates
 from splitzoo.zoo.calibration import calibrate as calibrating
@@ -275,7 +274,7 @@ def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated
 
 
 def test_the_card_says_what_calibration_saved(calibrated):
-    card = str(render_card(gather_facts(calibrated)))
+    card = str(cards.render(cards.gather(calibrated)))
     assert "## Entropy coding" in card
     assert "| context coding (this model's) |" in card
 

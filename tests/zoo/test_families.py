@@ -10,7 +10,7 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import DesyncError
 from splitrun.halves import Device, Edge
 from splitzoo import export, zoo
-from splitzoo.profile.encoder import profile_bundle, profile_model
+from splitzoo.profile.measure import profile_bundle, profile_model
 
 # Bottlenecks for classification, and one dense task; the others differ less, or take longer.
 LIKE_OTHERS = ("avif", "bmshj2018-factorized", "bmshj2018-hyperprior")

@@ -1,7 +1,7 @@
-"""Measure what the device pays: for a model in PyTorch, or for a bundle in its own runtime."""
+"""Measure the device half: of a model in PyTorch, or of a bundle in its own engine."""
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,14 +16,11 @@ from ..export.manifest import spec_of
 from ..export.recording import seeded_image
 from ..export.running import bench_bundle
 from ..progress import SILENT, Progress
-from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from .flops import count_flops
-from .rate import COUNTED_BY_SC2BENCH, Rate, bundle_rates, model_rates
-from .report import EncoderProfile, LatencyReport, Size, StepLatency
+from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, bundle_rates, model_rates
+from .report import EncoderProfile, LatencyReport, Rate, Size, StepLatency
 from .size import deployed_bytes, encoder_bits, encoder_parameters, sc2bench_encoder_bits
-
-Track = Callable[[Sequence[Path]], Iterable[Path]]
 
 
 def profile_model(
@@ -39,19 +36,19 @@ def profile_model(
     """Profile the encoder of a model in eager PyTorch on the CPU.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         images: Images to measure bytes on.
-        threads: For PyTorch; 0 leaves its setting.
-        warmup: Runs before the counted ones.
-        iterations: Counted runs.
-        command: That makes this report again.
-        progress: Told of each image.
+        threads: Number of threads for PyTorch; 0 leaves its setting.
+        warmup: Runs before the timed ones.
+        iterations: Timed runs.
+        command: Command line that the report names as its origin.
+        progress: Progress to report to.
     """
     codec = model.codec
     image = torch.from_numpy(seeded_image(model.spec.preprocessing, seed=0))
     steps = {
         "encoder": model.wire_tensors,
-        "entropy coding": lambda tensors: codec.coder.encode(*(one[0] for one in tensors)),
+        "entropy coding": lambda tensors: codec.coder.encode(*(tensor[0] for tensor in tensors)),
         "framing": lambda payload: codec.frame(payload, codec.shape),
     }
     before = torch.get_num_threads()
@@ -86,9 +83,11 @@ def profile_model(
         rate=rate,
         not_measured=[
             "deployed bytes (export the model, then profile the bundle)",
-            *_left_out(rate, model.spec),
+            *_left_out(rate, model.spec.bottleneck.kind),
         ],
-        environment=_environment(),
+        environment=machine()
+        | {"splitzoo": __version__}
+        | versions("torch", "compressai", "constriction", "numpy", "pillow"),
         date=_today(),
         command=command,
     )
@@ -108,14 +107,14 @@ def profile_bundle(
     """Profile the device half of a bundle in a process of its own.
 
     Args:
-        folder: Of the bundle.
+        folder: Folder of the bundle.
         images: Images to measure bytes on.
-        threads: For the engine; 0 lets it choose.
-        warmup: Runs before the counted ones.
-        iterations: Counted runs.
-        command: That makes this report again.
-        progress: Told of each image.
-        trust: Run graphs of formats that can hold code.
+        threads: Number of threads for the engine; 0 lets it choose.
+        warmup: Runs before the timed ones.
+        iterations: Timed runs.
+        command: Command line that the report names as its origin.
+        progress: Progress to report to.
+        trust: Whether to run graphs whose format can hold code.
 
     Raises:
         BundleError: The bundle cannot be read.
@@ -154,7 +153,7 @@ def profile_bundle(
         peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",
         rate=rate,
-        not_measured=_left_out(rate, spec),
+        not_measured=_left_out(rate, spec.bottleneck.kind),
         environment=bench.environment | {"splitzoo": __version__},
         date=_today(),
         command=command,
@@ -166,25 +165,20 @@ def _latency(steps: dict, threads: int, warmup: int, iterations: int) -> Latency
         threads=threads,
         warmup=warmup,
         iterations=iterations,
-        steps={name: StepLatency.model_validate(one) for name, one in steps.items()},
+        steps={name: StepLatency.model_validate(step) for name, step in steps.items()},
     )
 
 
-def _left_out(rate: Rate | None, spec: ModelSpec) -> list[str]:
+def _left_out(rate: Rate | None, kind: str) -> list[str]:
     found = [
         "preprocessing (reading, resizing) in the latency",
         "entropy coding in the operations",
     ]
     if rate is None:
         found.append("bytes per image (give images with --images DIR)")
-    elif spec.bottleneck.kind not in COUNTED_BY_SC2BENCH:
-        found.append("bytes as sc2bench counts (what it sends for this kind has another form)")
+    elif kind not in COUNTED_BY_SC2BENCH:
+        found.append(UNCOUNTED_BY_SC2BENCH)
     return found
-
-
-def _environment() -> dict[str, str]:
-    packages = ("torch", "compressai", "constriction", "numpy", "pillow")
-    return machine() | {"splitzoo": __version__} | versions(*packages)
 
 
 def _today() -> str:

@@ -1,7 +1,7 @@
 """The three tradeoffs of the SC2 paper (TMLR 2023, Section 3.2), from accuracy reports.
 
-R-D is accuracy over bytes per image; ExR-D accuracy over bytes times encoder size; the third sets
-the three against one another.
+R-D is accuracy over bytes per image; ExR-D is accuracy over bytes times encoder size; the third
+shows all three measures.
 """
 
 import csv
@@ -36,18 +36,18 @@ class Point:
     """One model in the three tradeoffs.
 
     Attributes:
-        series: Of models that differ in β, channels or quality alone.
-        coding: What calibration made of it, such as context coding; empty for the coding that it
-            was trained with. The series' name ends in it.
-        model: Its name.
-        setting: What sets its rate, in words.
+        series: Name of the models that differ in β, channels or quality only; ends in ``coding``.
+        coding: Coding that calibration chose, such as context coding; empty for the coding that the
+            model was trained with.
+        model: Name of the model.
+        setting: What sets the model's rate, in words.
         score: Accuracy, mAP or mIoU, a share in [0, 1].
         data_bytes: Mean of the stream, bytes per image.
-        bits_per_pixel: Of the model's input.
+        bits_per_pixel: Mean bits of the stream per pixel of the model's input.
         encoder_bits: Eq. 1 of the SC2 paper; 0 where the device holds no learned parameters.
-        exrd: ``encoder_bits · data_bytes``; None where the device holds none.
-        on_rd_front: No other point has fewer bytes and a higher score.
-        on_exrd_front: The same of ``exrd``.
+        exrd: ``encoder_bits · data_bytes``; None where the device holds no learned parameters.
+        on_rd_front: Whether no other point has fewer bytes and a higher score.
+        on_exrd_front: Whether no other point has a lower ``exrd`` and a higher score.
     """
 
     series: str
@@ -64,7 +64,7 @@ class Point:
 
     @property
     def models(self) -> str:
-        """The series' name without what says how it is coded."""
+        """Name of the series without its coding."""
         return self.series.removesuffix(f", {self.coding}")
 
 
@@ -73,8 +73,10 @@ class BdRate:
     """Mean difference of bytes at equal score between two series.
 
     Attributes:
-        percent: Below 0 where ``series`` needs fewer bytes; None where the two have no score in
-            common, or one has fewer than two points on its own front.
+        series: Name of the series that is compared.
+        against: Name of the series that it is compared with.
+        percent: Mean difference, below 0 where ``series`` needs fewer bytes; None where the two
+            have no score in common, or one has fewer than two points on its own front.
     """
 
     series: str
@@ -84,7 +86,14 @@ class BdRate:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Points of one task, measured on the same images, series by series, each by its bytes."""
+    """Points of one task, measured on the same images.
+
+    Attributes:
+        metric: Name of the score.
+        images: Number of images.
+        data: Name of the data set's folder.
+        points: Points by series, and by bytes within each.
+    """
 
     metric: str
     images: int
@@ -94,12 +103,12 @@ class Tradeoff:
     def series(self) -> dict[str, list[Point]]:
         """Return the points of each series, by bytes."""
         found: dict[str, list[Point]] = {}
-        for one in self.points:
-            found.setdefault(one.series, []).append(one)
+        for point in self.points:
+            found.setdefault(point.series, []).append(point)
         return found
 
     def bd_rates(self, against: str) -> list[BdRate]:
-        """Compare all series with one.
+        """Compare all other series with one, by bytes at equal score.
 
         Raises:
             UnknownNameError: There is no such series.
@@ -110,7 +119,7 @@ class Tradeoff:
                 "series",
                 against,
                 close_matches(against, series),
-                next_step=f"There are: {', '.join(series)}",
+                next_step=f"The series are: {', '.join(series)}",
             )
         return [
             BdRate(name, against, bd_rate(points, series[against]))
@@ -129,50 +138,51 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
     if not reports:
         raise ReportError("No accuracy report was given.")
     first = reports[0]
-    for one in reports:
-        if one.metric != first.metric:
+    for report in reports:
+        if report.metric != first.metric:
             raise ReportError(
-                f"{one.spec.name} was scored by {one.metric_name}, {first.spec.name} by "
+                f"{report.spec.name} was scored by {report.metric_name}, {first.spec.name} by "
                 f"{first.metric_name}: they make no tradeoff."
             )
-        if one.data.sha256 != first.data.sha256:
+        if report.data.sha256 != first.data.sha256:
             raise ReportError(
-                f"{one.spec.name} was evaluated on other images than {first.spec.name}.",
+                f"{report.spec.name} was evaluated on other images than {first.spec.name}.",
                 next_step="Evaluate both on the same: splitzoo profile accuracy --data DIR",
             )
-    backbones = {one.spec.backbone for one in reports}
-    rd = _front([(one.stream_bytes.mean, one.score) for one in reports])
-    products = [one.encoder.encoder_bits * one.stream_bytes.mean for one in reports]
-    kept = [place for place, product in enumerate(products) if product]
-    exrd = {kept[place] for place in _front([(products[i], reports[i].score) for i in kept])}
+    named = len({report.spec.backbone for report in reports}) > 1
+    rd = _front([(report.stream_bytes.mean, report.score) for report in reports])
+    products = [report.encoder.encoder_bits * report.stream_bytes.mean for report in reports]
+    kept = [index for index, product in enumerate(products) if product]
+    exrd = {kept[index] for index in _front([(products[i], reports[i].score) for i in kept])}
     points = [
         Point(
-            series=series_of(one.spec, named=len(backbones) > 1)
-            + (f", {one.calibrated}" if one.calibrated else ""),
-            coding=one.calibrated,
-            model=one.spec.name,
-            setting=one.spec.strength,
-            score=one.score,
-            data_bytes=one.stream_bytes.mean,
-            bits_per_pixel=one.bits_per_pixel.mean,
-            encoder_bits=one.encoder.encoder_bits,
-            exrd=products[place] or None,
-            on_rd_front=place in rd,
-            on_exrd_front=place in exrd,
+            series=", ".join(
+                filter(None, (series_of(report.spec, named=named), report.calibrated))
+            ),
+            coding=report.calibrated,
+            model=report.spec.name,
+            setting=report.spec.strength,
+            score=report.score,
+            data_bytes=report.stream_bytes.mean,
+            bits_per_pixel=report.bits_per_pixel.mean,
+            encoder_bits=report.encoder.encoder_bits,
+            exrd=products[index] or None,
+            on_rd_front=index in rd,
+            on_exrd_front=index in exrd,
         )
-        for place, one in enumerate(reports)
+        for index, report in enumerate(reports)
     ]
-    order = list(dict.fromkeys(one.models for one in points))
-    points.sort(key=lambda one: (order.index(one.models), one.coding, one.data_bytes))
+    order = list(dict.fromkeys(point.models for point in points))
+    points.sort(key=lambda point: (order.index(point.models), point.coding, point.data_bytes))
     return Tradeoff(first.metric_name, first.data.images, first.data.folder, tuple(points))
 
 
 def series_of(spec: ModelSpec, *, named: bool = False) -> str:
-    """Name the series of a model: of those that differ in β, channels or quality alone.
+    """Return the name that models share which differ in β, channels or quality only.
 
     Args:
-        spec: Of the model.
-        named: Name the backbone too.
+        spec: Spec of the model.
+        named: Whether to name the backbone too.
     """
     kind = spec.bottleneck.kind
     if spec.method in _METHODS:
@@ -190,22 +200,21 @@ def series_of(spec: ModelSpec, *, named: bool = False) -> str:
 
 
 def _front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Return the places of the points that no other beats in size (less) and score (more)."""
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    """Return the indexes of the points that no other beats in size (less) and score (more)."""
     found: set[int] = set()
     best = -1.0
-    for place in order:
-        if points[place][1] > best:
-            found.add(place)
-            best = points[place][1]
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[index][1] > best:
+            found.add(index)
+            best = points[index][1]
     return found
 
 
 def bd_rate(points: Sequence[Point], against: Sequence[Point]) -> float | None:
     """Return the Bjøntegaard difference of bytes at equal score, percent.
 
-    The logarithm of the bytes is interpolated over the score by monotone cubic pieces (PCHIP), over
-    the points on each series' own front, and averaged over the scores that both reach.
+    The logarithm of the bytes, over the points on each series' own front, is interpolated over the
+    score by monotone cubic pieces (PCHIP) and averaged over the scores that both reach.
 
     Bjøntegaard 2001, "Calculation of average PSNR differences between RD-curves" (VCEG-M33).
     """
@@ -213,8 +222,8 @@ def bd_rate(points: Sequence[Point], against: Sequence[Point]) -> float | None:
 
     curves = []
     for series in (points, against):
-        pairs = [(one.data_bytes, one.score) for one in series]
-        chosen = sorted(pairs[place] for place in _front(pairs))
+        pairs = [(point.data_bytes, point.score) for point in series]
+        chosen = sorted(pairs[index] for index in _front(pairs))
         if len(chosen) < 2:
             return None
         sizes, scores = np.array(chosen).T
@@ -231,9 +240,9 @@ def save_points(tradeoff: Tradeoff, path: Path) -> None:
     """Write the points as CSV, one line each, whole or not at all.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(Point.__dataclass_fields__))
         writer.writeheader()
-        writer.writerows(asdict(one) for one in tradeoff.points)
+        writer.writerows(asdict(point) for point in tradeoff.points)

@@ -1,0 +1,195 @@
+"""The public functions of ``splitzoo.profile``: measure the device half, accuracy and bytes.
+
+>>> from splitzoo import profile
+>>> report = profile.encoder("bundle", images=photos)
+>>> profile.accuracy("bundle", "flowers/val").save("bundle.json")
+>>> profile.tradeoff(["bundle.json", "others"], "figure").bd_rates("JPEG input")
+
+Each takes a :class:`~splitzoo.zoo.SplitModel`, a registered name, the folder of a saved model or of
+a bundle, or a repository on the Hub. A model runs in PyTorch, a bundle in its own runtime.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..zoo.split_model import SplitModel
+    from .accuracy_report import AccuracyReport
+    from .bit_maps import BitMap
+    from .report import EncoderProfile
+    from .tradeoffs import Tradeoff
+
+    Model: TypeAlias = SplitModel | str | Path
+
+__all__ = ["accuracy", "bits", "encoder", "tradeoff"]
+
+
+def encoder(
+    model: "Model",
+    *,
+    images: "str | Path | Iterable[str | Path]" = (),
+    threads: int = 0,
+    warmup: int = 10,
+    iterations: int = 100,
+    trust: bool = False,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> "EncoderProfile":
+    """Measure the device half: size, operations, latency, memory and bytes per image.
+
+    Args:
+        model: Model, name, folder of a model or bundle, or repository.
+        images: Folder or files of images to measure bytes on; without any, bytes are left out.
+        threads: Number of threads; 0 lets PyTorch or the engine choose.
+        warmup: Runs before the timed ones.
+        iterations: Timed runs.
+        trust: Whether to run a bundle's graphs though their format can hold code.
+        command: Command line that the report names as its origin.
+        progress: Progress to report to.
+
+    Raises:
+        UnknownNameError: No model has that name.
+        BundleError: The bundle cannot be read.
+        ImageError: None of the images can be used.
+    """
+    from splitrun.preprocessing import list_images
+
+    from ..zoo.resolve import ModelSource
+    from ..zoo.split_model import SplitModel
+    from .measure import profile_bundle, profile_model
+
+    if isinstance(images, str | Path):
+        paths = list_images(Path(images))
+    else:
+        paths = [Path(image) for image in images]
+    options: dict[str, Any] = {
+        "images": paths,
+        "threads": threads,
+        "warmup": warmup,
+        "iterations": iterations,
+        "command": command,
+        "progress": progress,
+    }
+    if isinstance(model, SplitModel):
+        return profile_model(model, **options)
+    source = ModelSource.of(model)
+    if source.bundle:
+        return profile_bundle(source.bundle, **options, trust=trust)
+    return profile_model(source.load(), **options)
+
+
+def accuracy(
+    model: "Model",
+    data: str | Path,
+    *,
+    predictions: str | Path | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    trust: bool = False,
+    keep: str | Path | None = None,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> "AccuracyReport":
+    """Measure accuracy and bytes per image over a data set, through the real bitstream.
+
+    Args:
+        model: Model, name, folder of a model or bundle, or repository.
+        data: Folder with one folder per class, COCO 2017 or PASCAL VOC 2012.
+        predictions: Folder of answers and streams that a bundle of ``model`` gave elsewhere.
+        workers: Threads that read images.
+        threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
+        trust: Whether to run a bundle's graphs though their format can hold code.
+        keep: File for results as they come, so that an interrupted evaluation goes on.
+        command: Command line that the report names as its origin.
+        progress: Progress to report to.
+
+    Raises:
+        UnknownNameError: No model has that name.
+        BundleError: The bundle cannot be read.
+        DatasetError: The data set cannot be read, or has a class that the model lacks.
+    """
+    from ..zoo.resolve import ModelSource
+    from ..zoo.split_model import SplitModel
+    from .evaluate import evaluate
+    from .subjects import ModelSubject, PredictionsSubject, open_subject, read_labelled
+
+    folder = Path(predictions) if predictions else None
+    if not isinstance(model, SplitModel):
+        source = ModelSource.of(model)
+        subject = open_subject(source, predictions=folder, threads=threads, trust=trust)
+    else:
+        subject = PredictionsSubject(folder, model) if folder else ModelSubject(model)
+    report, _ = evaluate(
+        subject,
+        read_labelled(subject, Path(data)),
+        Path(data),
+        workers=workers,
+        threads=threads,
+        keep=Path(keep) if keep else None,
+        command=command,
+        progress=progress,
+    )
+    return report
+
+
+def tradeoff(
+    reports: "Iterable[AccuracyReport | str | Path]",
+    folder: str | Path | None = None,
+    *,
+    title: str = "",
+) -> "Tradeoff":
+    """Compare models by accuracy, bytes and encoder size, and draw the three tradeoffs.
+
+    Args:
+        reports: Accuracy reports, their files, or folders of such files.
+        folder: Folder to write the figure and ``tradeoff.csv`` into; None writes nothing.
+        title: Note below the figure; by default the data set.
+
+    Raises:
+        ReportError: A report cannot be read, or they are of different tasks or images.
+        OutputError: The folder is taken or cannot be written.
+    """
+    from .accuracy_report import AccuracyReport, read_accuracy
+    from .tradeoffs import collect
+
+    read: list[AccuracyReport] = []
+    for given in reports:
+        if isinstance(given, AccuracyReport):
+            read.append(given)
+            continue
+        path = Path(given)
+        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        read.extend(map(read_accuracy, files))
+    found = collect(read)
+    if folder is not None:
+        from .tradeoff_plot import save_tradeoff
+
+        save_tradeoff(found, Path(folder), title=title)
+    return found
+
+
+def bits(model: "SplitModel | str | Path", image: "str | Path | NDArray[np.float32]") -> "BitMap":
+    """Map where in an image the bits go.
+
+    Args:
+        model: Model, name, folder of a model, or repository. A bundle has no density to read.
+        image: File, or the model's input (1, 3, H, W) float32.
+
+    Raises:
+        SpecError: The payload of the model does not depend on places.
+        ImageError: The image cannot be read.
+    """
+    from ..zoo.resolve import ModelSource
+    from ..zoo.split_model import SplitModel
+    from .bit_maps import map_bits
+
+    loaded = model if isinstance(model, SplitModel) else ModelSource.of(model).load()
+    if isinstance(image, str | Path):
+        image = loaded.spec.preprocessing.load(Path(image))
+    return map_bits(loaded, image)

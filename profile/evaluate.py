@@ -1,0 +1,205 @@
+"""Accuracy and bytes over a data set, image by image, through the real bitstream.
+
+Section 3.1 of the SC2 paper (TMLR 2023): accuracy after the bottleneck was quantised, bytes per
+image, encoder size.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from splitrun.errors import DatasetError, ImageError, ReportError
+from splitrun.machine import machine
+from splitrun.signals import check_stopped
+
+from .. import __version__
+from ..progress import SILENT, Progress
+from ..zoo.datasets import Dataset, Sample, digest
+from ..zoo.labels import labels_of
+from ..zoo.metrics import scores
+from .accuracy_report import AccuracyReport, DataFacts, ImageResult
+from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
+from .report import Distribution, SkippedImage
+from .subjects import Subject
+
+_READ_AHEAD = 4
+"""Images that each reader may be ahead of the model."""
+
+
+def evaluate(
+    subject: Subject,
+    dataset: Dataset,
+    data: Path,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    keep: Path | None = None,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> tuple[AccuracyReport, list[ImageResult]]:
+    """Measure accuracy and bytes over a data set, through the real bitstream.
+
+    Args:
+        subject: Model, bundle, or answers.
+        dataset: Images and what is on them.
+        data: Folder of the data set, for the report.
+        workers: Threads that read images.
+        threads: Number of threads of PyTorch. With another number, sums are taken in another
+            order, and now and then a symbol is rounded the other way: bytes are reproducible for
+            the same number only.
+        keep: File for results as they come; an evaluation of the same subject and data that finds
+            it goes on from there. The caller removes it once the report is saved.
+        command: Command line that the report names as its origin.
+        progress: Progress to report to.
+
+    Returns:
+        The report, and the result of each image in the data set's order.
+
+    Raises:
+        DatasetError: No image could be used, or the data set has a class that the model lacks.
+    """
+    spec, facts = subject.spec, subject.facts
+    samples = subject.samples(dataset.samples)
+    data_sha256 = digest(samples)
+    words = (facts.subject, facts.runtime, facts.model_id, subject.answers, spec.model_dump_json())
+    content = "\n".join((*words, data_sha256))
+    store = _Store(keep, hashlib.sha256(content.encode()).hexdigest())
+    done = store.read()
+    skipped: list[SkippedImage] = []
+    missing = [sample for sample in samples if sample.name not in done]
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with store.open(list(done.values())):
+            read = _read_ahead(subject, missing, workers)
+            for sample, image in progress.track(read, "images", total=len(samples), done=len(done)):
+                check_stopped()
+                if isinstance(image, ImageError):
+                    skipped.append(SkippedImage(image=sample.name, reason=image.reason))
+                    continue
+                rate, result = subject.measure(sample, image)
+                done[sample.name] = ImageResult(rate=rate, result=result)
+                store.add(done[sample.name])
+    finally:
+        torch.set_num_threads(threads_before)
+    images = [done[sample.name] for sample in samples if sample.name in done]
+    if not images:
+        raise DatasetError(f"None of {len(samples)} images could be used: {skipped[0].reason}.")
+    rates = [image.rate for image in images]
+    height, width = spec.preprocessing.crop
+    left_out = []
+    if facts.subject == "model" and spec.bottleneck.kind not in COUNTED_BY_SC2BENCH:
+        left_out = [UNCOUNTED_BY_SC2BENCH]
+    elif summarise(rates, "sc2bench_bytes") is None:
+        left_out = ["bytes as sc2bench counts"]
+    described: dict[str, Any] = vars(facts)
+    report = AccuracyReport(
+        spec=spec,
+        **described,
+        data=DataFacts(
+            folder=data.resolve().name,
+            images=len(images),
+            classes=len(dataset.labels or labels_of(spec)),
+            sha256=data_sha256,
+        ),
+        scores=scores(spec.task, [image.result for image in images], spec.num_classes),
+        payload_bytes=Distribution.of([rate.payload_bytes for rate in rates]),
+        stream_bytes=Distribution.of([rate.stream_bytes for rate in rates]),
+        bits_per_pixel=Distribution.of(
+            [8 * rate.stream_bytes / (height * width) for rate in rates]
+        ),
+        estimated_bits=summarise(rates, "estimated_bits"),
+        sc2bench_bytes=summarise(rates, "sc2bench_bytes"),
+        skipped=skipped,
+        not_measured=left_out,
+        environment=machine() | {"splitzoo": __version__},
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        command=command,
+    )
+    return report, images
+
+
+def _read_ahead(
+    subject: Subject, samples: Sequence[Sample], workers: int
+) -> Iterator[tuple[Sample, NDArray[np.float32] | ImageError]]:
+    """Give samples with their images, in order, read by threads a few images ahead."""
+
+    def read(sample: Sample) -> NDArray[np.float32] | ImageError:
+        try:
+            return subject.read(sample)
+        except ImageError as error:
+            return error
+
+    if workers < 1:
+        for sample in samples:
+            yield sample, read(sample)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Sample, Future]] = deque()
+        try:
+            for sample in samples:
+                waiting.append((sample, pool.submit(read, sample)))
+                if len(waiting) > workers * _READ_AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for sample, future in waiting:
+                yield sample, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+class _Store:
+    """Results on disk as they come: one line of JSON each, after one that identifies the work."""
+
+    def __init__(self, path: Path | None, identity: str) -> None:
+        self._path, self._header = path, {"of": identity}
+        self._file: IO[str] | None = None
+
+    def read(self) -> dict[str, ImageResult]:
+        """Return the results that an interrupted evaluation of the same left."""
+        found: dict[str, ImageResult] = {}
+        if self._path is None or not self._path.is_file():
+            return found
+        try:
+            header, *lines = self._path.read_text(encoding="utf-8").splitlines()
+            if json.loads(header) != self._header:
+                return found
+            for line in lines:
+                image = ImageResult.model_validate_json(line)
+                found[image.rate.image] = image
+        except (UnicodeDecodeError, ValidationError, ValueError):
+            pass  # the last line, cut while it was written; those before it are whole
+        except OSError as error:
+            raise ReportError(f"Cannot read {self._path}: {error}.") from error
+        return found
+
+    @contextlib.contextmanager
+    def open(self, kept: Iterable[ImageResult]) -> Iterator[None]:
+        """Write the file anew, with the results that were kept, and hold it open for more."""
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("w", encoding="utf-8") as self._file:
+            self._file.write(json.dumps(self._header) + "\n")
+            for image in kept:
+                self.add(image)
+            yield
+
+    def add(self, image: ImageResult) -> None:
+        """Write a result."""
+        if self._file is not None:
+            self._file.write(image.model_dump_json() + "\n")
+            self._file.flush()
