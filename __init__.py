@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from .profile import api as profile
 else:
     # With an __init__.py, profile/ would hide the standard library's `profile` from the repository
-    # root. So it is a namespace package, and its public functions are put into it here.
-    from . import profile
-    from .profile import api
+    # root. So it is a namespace package, and its public functions are put into it here. By name,
+    # as pytest imports this file under the name of the folder that it lies in.
+    import importlib
 
-    vars(profile).update({name: vars(api)[name] for name in ("__all__", "__doc__", *api.__all__)})
-    del api
+    profile = importlib.import_module("splitzoo.profile")
+    _api = vars(importlib.import_module("splitzoo.profile.api"))
+    vars(profile).update({name: _api[name] for name in ("__all__", "__doc__", *_api["__all__"])})
