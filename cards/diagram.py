@@ -1,4 +1,4 @@
-"""The image of a split: which part runs where, and what crosses the link."""
+"""The diagram of a split: which part runs where, and what crosses the link."""
 
 import textwrap
 from pathlib import Path
@@ -26,10 +26,10 @@ def draw_split(
     """Draw the split of a model into a PNG file.
 
     Args:
-        spec: For parts and shapes.
-        profile: For operations, latency and bytes; without it they are left out.
-        path: To write.
-        accuracy: For bytes and accuracy, in place of the profile's bytes.
+        spec: Spec of the model, for parts and shapes.
+        profile: Report for operations, latency and bytes; None leaves them out.
+        path: PNG file to write.
+        accuracy: Report for accuracy and bytes, which replace the profile's.
     """
     figure = Figure(figsize=(11, 2.9), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""The papers that a model comes from."""
+"""The papers that a model comes from, for its card."""
 
 from ..zoo.spec import ModelSpec
 
@@ -56,7 +56,7 @@ _TASKS = {
 
 
 def list_sources(spec: ModelSpec) -> list[str]:
-    """Return the papers of a model's method, prior and task, the benchmark's first."""
+    """Return the papers of the benchmark and of a model's method, prior and task."""
     prior = getattr(spec.bottleneck, "architecture", spec.bottleneck.kind)
     found = [_SC2, _METHODS.get(spec.method), *_PRIORS.get(prior, ()), _TASKS.get(spec.task)]
     return [source for source in found if source]

@@ -1,15 +1,14 @@
-"""Where in the image a model's bits go, and where an input codec's would (SC2 paper, Figure 2).
+"""Map where in an image the bits go, and where an input codec's would (SC2 paper, Figure 2).
 
-A learned density says how many bits each element of the latent costs. An image codec says nothing
-of the kind: its map is by block, and a block's share is what the file is smaller by when the block
-is filled with its mean colour.
+A learned density says how many bits each element of the latent costs. An image codec does not: its
+map is by block, and a block's share is what the file shrinks by when the block is filled with its
+mean colour.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +21,7 @@ from splitrun.errors import SpecError
 from ..zoo.split_model import SplitModel
 
 _BLOCK = 16
-"""Pixels: JPEG's blocks with halved colours, WebP's macroblocks."""
+"""Side of a block, pixels: JPEG's blocks with halved colours, WebP's macroblocks."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class BitMap:
     """Bits per pixel of the model's input.
 
     Attributes:
-        model: Its name.
-        bits: (H, W) float32; its sum is ``total_bits``.
-        total_bits: By the learned density, or of the codec's payload.
-        payload_bytes: What the image's payload has.
+        model: Name of the model.
+        bits: Bits of each pixel (H, W) float32; their sum is ``total_bits``.
+        total_bits: Bits by the learned density, or of the codec's payload.
+        payload_bytes: Size of the image's payload.
     """
 
     model: str
@@ -43,14 +42,14 @@ class BitMap:
 
 
 def map_bits(model: SplitModel, image: NDArray[np.float32]) -> BitMap:
-    """Say where the bits of one image go.
+    """Map where the bits of one image go.
 
     Args:
-        model: With a learned density, or with an image codec in front of it.
-        image: (1, 3, H, W) float32, as the model takes it.
+        model: Model with a learned density, or with an image codec in front of it.
+        image: The model's input (1, 3, H, W) float32.
 
     Raises:
-        SpecError: The model's payload says nothing of places: raw bytes, or coded features.
+        SpecError: The payload does not depend on places: raw bytes, or coded features.
     """
     coder = model.codec.coder
     tensors = [tensor[0] for tensor in model.wire_tensors(torch.from_numpy(image))]
@@ -72,9 +71,9 @@ def _density_bits(model: SplitModel, image: NDArray[np.float32]) -> NDArray[np.f
         )
     height, width = image.shape[-2:]
     total = np.zeros((height, width), np.float32)
-    for one in likelihoods:
-        cells = -one[0].log2().sum(0)
-        # Each element is of a cell of the image, over whose pixels its bits are spread evenly.
+    for likelihood in likelihoods:
+        cells = -likelihood[0].log2().sum(0)
+        # An element's bits are spread evenly over the pixels of its cell of the image.
         rows = np.arange(height) * cells.shape[0] // height
         columns = np.arange(width) * cells.shape[1] // width
         share = np.bincount(rows)[:, None] * np.bincount(columns)[None, :]
@@ -96,7 +95,7 @@ def _codec_bits(
             less = max(payload_bytes - len(coder.encode(without)), 0)
             saved[window] = 8 * less / block[0].size
     total = saved.sum(dtype=np.float64)
-    # Blocks share what neighbours have in common, and the header: together they are the payload.
+    # Neighbouring blocks share bits, and all share the header: scaled, they sum to the payload.
     return saved * np.float32(8 * payload_bytes / total) if total else saved
 
 
@@ -106,34 +105,33 @@ def draw_bit_maps(
     """Draw an image, its map, and beside them another model's map and the difference, as PNG.
 
     Args:
-        pixels: (H, W, 3) uint8, the image as the model sees it.
-        ours: Of the model.
-        theirs: Of what it is compared with.
-        path: To write.
+        pixels: Image (H, W, 3) uint8 as the model sees it.
+        ours: Map of the model.
+        theirs: Map of the model that it is compared with, if any.
+        path: PNG file to write.
     """
+    maps = [ours] if theirs is None else [ours, theirs]
     columns = 2 if theirs is None else 4
     figure = Figure(figsize=(3.3 * columns, 3.9), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns)
-    for one in axes:
-        one.axis("off")
+    for panel in axes:
+        panel.axis("off")
     axes[0].imshow(pixels)
     axes[0].set_title("the image", fontsize=9.5)
     grey = pixels.mean(2)
-    largest = max(float(one.bits.max()) for one in (ours, theirs) if one is not None)
-    for place, one in zip(axes[1:3], (ours, theirs), strict=False):
-        if one is not None:
-            _overlay(figure, place, grey, one.bits, "viridis", 0.0, largest)
-            place.set_title(f"{_short(one.model)}\n{one.payload_bytes:,} bytes", fontsize=8.5)
+    largest = max(float(shown.bits.max()) for shown in maps)
+    for panel, shown in zip(axes[1:], maps, strict=False):
+        _overlay(figure, panel, grey, shown.bits, "viridis", 0.0, largest)
+        panel.set_title(f"{_short(shown.model)}\n{shown.payload_bytes:,} bytes", fontsize=8.5)
     if theirs is not None:
-        # Each is taken as a share of its own payload, so that a smaller one is not blue all over.
+        # Shares of each payload are compared, so that a smaller one is not blue all over.
         difference = ours.bits / ours.total_bits - theirs.bits / theirs.total_bits
         bound = float(np.abs(difference).max()) or 1.0
         _overlay(figure, axes[3], grey, difference, "RdBu_r", -bound, bound, label=False)
         axes[3].set_title("share of the bits: red, more here;\nblue, fewer here", fontsize=8.5)
     figure.tight_layout()
-    with matplotlib.rc_context({}):
-        figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None})
 
 
 def _overlay(

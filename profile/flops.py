@@ -1,4 +1,4 @@
-"""What the device must compute: operations of the device graph, and of a context network.
+"""Count what the device computes: operations of the device graph, and of a context network.
 
 One multiply-accumulate (MAC) is one multiplication and one addition, so 2 FLOPs. Additions of a
 bias, each output element of an elementwise operation, and each element that a minimum, a maximum or
@@ -72,8 +72,8 @@ def count_flops(model: SplitModel) -> Compute:
     ]
     return Compute(
         input_shape=shape,
-        macs=sum(one.macs for one in operators),
-        flops=sum(one.flops for one in operators),
+        macs=sum(operator.macs for operator in operators),
+        flops=sum(operator.flops for operator in operators),
         operators=operators,
         uncounted=uncounted,
     )

@@ -1,4 +1,4 @@
-"""What the device must hold: encoder parameters and bits, counted three ways."""
+"""Count what the device holds: parameters, encoder bits in two ways, and deployed bytes."""
 
 import torch
 
@@ -18,21 +18,23 @@ def encoder_parameters(model: SplitModel) -> int:
 
 def encoder_bits(model: SplitModel) -> int:
     """Return the encoder size of the SC2 paper's Eq. 1: the bits of the encoder's parameters."""
-    return sum(one.numel() * one.element_size() * 8 for one in model.device_parameters())
+    return 8 * sum(
+        parameter.numel() * parameter.element_size() for parameter in model.device_parameters()
+    )
 
 
 def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int | None:
     """Return the encoder size as sc2bench 0.1.1's ``analyze_model_size`` counts it.
 
-    It adds up the state dict of the encoder and of the entropy models: buffers and entropy tables
-    too, and a bool as 2 bits. For comparison with the paper's figures alone.
+    It adds up the state dicts of the encoder and of the entropy models, with buffers and entropy
+    tables, and counts a bool as 2 bits. Only for comparison with the paper's figures.
 
     Args:
-        model: Of which the architecture and, unless a coder is given, the tables are counted.
-        coder: Whose tables take the place of the model's own.
+        model: Model whose architecture and, without a coder, whose tables are counted.
+        coder: Entropy coder whose tables replace the model's own.
 
     Returns:
-        The bits; None where the coder is context coding, which sc2bench has not.
+        The bits; None for context coding, which sc2bench lacks.
     """
     if coder is not None and coder.is_context:
         return None
@@ -41,10 +43,9 @@ def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int 
         for name, tensor in module.state_dict().items():
             if coder is not None and name.rpartition(".")[2] in TABLE_BUFFERS:
                 continue
-            of_one = 8 * tensor.element_size()
-            bits += tensor.numel() * (
-                _BITS_OF_BOOL_IN_SC2BENCH if tensor.dtype == torch.bool else of_one
-            )
+            boolean = tensor.dtype == torch.bool
+            element_bits = _BITS_OF_BOOL_IN_SC2BENCH if boolean else 8 * tensor.element_size()
+            bits += tensor.numel() * element_bits
     if coder is not None:
         tables = (value for name, value in coder.arrays().items() if _is_table(name))
         bits += 32 * sum(table.size for table in tables)

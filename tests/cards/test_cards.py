@@ -194,7 +194,7 @@ def test_without_measurements_no_section_speaks_of_them() -> None:
 
 def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
     card = cards.render(cards.gather(profile=model_report))
-    assert headings(card)[:2] == ["What the device pays", "Load"]
+    assert headings(card)[:2] == ["Cost on the device", "Load"]
     assert "Parity of the exported halves" not in card.text
     assert "deployed, bytes" not in card.text
     assert "bytes per image, " not in card.text
