@@ -1,19 +1,16 @@
-"""The table of the zoo, and cards of models of all kinds."""
+"""The table of the zoo."""
 
 import re
 from importlib.metadata import version
 
 import numpy as np
 import pytest
-from names_of_models import RESNET
 
 from benchmarks.matrix.zoo_parity import compare
 from benchmarks.matrix.zoo_table import measure_zoo, render_zoo
 from splitrun.coding import FactorizedCoder
 from splitrun.errors import ParityError
-from splitzoo import cards, zoo
-from splitzoo.cards import diagram as image
-from splitzoo.zoo.config import ModelConfig
+from splitzoo import zoo
 
 COMMAND = "python -m benchmarks.matrix zoo -o zoo.md"
 
@@ -112,99 +109,3 @@ def test_the_older_channel_reduction_names_its_reference() -> None:
     assert said.startswith(
         "sc2bench 0.1.1 around the bottleneck of 0.0.3 as splitzoo builds it: outputs "
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "coder"),
-    [
-        ("splittable_resnet50-fp-beta0.08", "entropy\ncoder"),
-        ("resnet50-mean_scale_hyperprior-q8", "entropy\ncoder"),
-        ("splittable_resnet50-bq3ch", "coder"),
-        ("resnet50-layer2-jpeg-q90", "coder"),
-        ("resnet50-jpeg-q90", "coder"),
-    ],
-)
-def test_only_entropy_coders_are_drawn_as_such(monkeypatch, tmp_path, name, coder) -> None:
-    drawn = []
-    monkeypatch.setattr(image, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
-    image.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
-    assert drawn == ["image", "encoder", coder, coder, "decoder", "answer"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "splittable_resnet50-mshp-beta0.16",
-        "splittable_resnet50-bq3ch",
-        "resnet50-eb_after_avgpool-beta1.0e-4",
-        "resnet50-layer2-jpeg-q90",
-        "resnet50-webp-q90",
-        "resnet50-joint_autoregressive_hierarchical_prior-q8",
-        "faster_rcnn_splittable_resnet50-fp-beta0.08",
-        "deeplabv3_splittable_resnet50-bq1ch",
-    ],
-)
-def test_a_card_speaks_of_what_the_model_is(name) -> None:
-    spec = zoo.get_spec(name)
-    text = cards.render(cards.gather(name)).text
-    assert spec.strength in text
-    for tensor in spec.wire:
-        assert f"{tensor.name} {'×'.join(map(str, tensor.shape))}" in text
-    assert ("all of resnet50" in text) == (spec.cut is None)
-    assert "None" not in text
-
-
-def test_a_card_for_the_hub_loads_the_repository(tiny_folder, tmp_path) -> None:
-    card = cards.build(tmp_path / "card", str(tiny_folder), repository="org/tiny")
-    text = card.read_text()
-    assert 'zoo.load("org/tiny")' in text
-    assert "splitzoo export split org/tiny" in text
-    assert str(tiny_folder) not in text
-    assert "**The weights are random** (seed 0)" in text
-
-
-def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path) -> None:
-    folder = zoo.save(tiny_model, tmp_path / RESNET)
-    text = cards.build(tmp_path / "card", folder, repository="org/tiny").read_text()
-    assert "\n# tiny\n" in text
-    assert "**The weights are random** (seed 0)" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "seed", "expected"),
-    [
-        ("splittable_resnet50-fp-beta0.08", None, "mit"),
-        ("resnet50-jpeg-q90", None, None),
-        ("resnet50-jpeg-q90", 0, "mit"),
-    ],
-)
-def test_what_others_trained_is_not_put_under_our_licence(name, seed, expected) -> None:
-    spec = zoo.get_spec(name)
-    config = ModelConfig(spec=spec, weights_sha256="0" * 64, random_seed=seed)
-    assert cards.render(cards.CardFacts(spec, None, None, config)).data.license == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "papers"),
-    [
-        ("splittable_resnet50-fp-beta0.08", ["2108.11898", "1802.01436"]),
-        ("splittable_resnet50-fp-beta1.28e-8-e2e", ["2007.11797", "1802.01436"]),
-        ("splittable_resnet50-bq3ch", ["2007.15818"]),
-        (
-            "faster_rcnn_resnet50-mean_scale_hyperprior-q8",
-            ["1809.02736", "2011.03029", "1506.01497"],
-        ),
-        ("resnet50-jpeg-q90", []),
-    ],
-)
-def test_a_card_cites_the_papers_of_its_model(name, papers) -> None:
-    text = cards.render(cards.gather(name)).text.partition("## Sources")[2]
-    assert re.findall(r"arxiv\.org/abs/([\d.]+)>", text) == papers
-    assert "SC2 Benchmark" in text
-
-
-def test_only_the_paper_s_own_models_have_its_recipe() -> None:
-    own = cards.render(cards.gather("splittable_resnet50-fp-beta0.08")).text
-    like = cards.render(cards.gather("splittable_convnext_atto-fp")).text
-    assert "The recipe of the paper for this model, `splitzoo zoo recipe splittable" in own
-    assert "## Training" not in like

@@ -15,8 +15,10 @@ from PIL import Image
 from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
 from splitrun.manifest import read_manifest
 from splitzoo import cards, cli, zoo
+from splitzoo.cards import diagram
 from splitzoo.profile.measure import profile_bundle, profile_model
 from splitzoo.profile.report import read_report
+from splitzoo.zoo.config import ModelConfig
 
 LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
 
@@ -94,8 +96,6 @@ def test_a_card_round_trips_through_the_hub_library(card, tmp_path) -> None:
     assert again.data.to_dict() == card.data.to_dict()
     assert again.text == card.text
 
-
-def test_random_weights_are_said_and_nothing_is_claimed_for_them(card) -> None:
     assert "**The weights are random** (seed 0)" in card.text
     assert "## Training" not in card.text  # no recipe trains a model of that name
     assert card.data.base_model is None
@@ -184,15 +184,13 @@ def test_the_hashes_on_the_card_are_those_of_the_files(card, tiny_bundle) -> Non
     assert f"`{manifest.provenance.model_sha256}`" in card.text
 
 
-def test_without_measurements_no_section_speaks_of_them() -> None:
+def test_sections_are_those_of_what_was_measured(model_report, tiny_bundle) -> None:
     card = cards.render(cards.gather())
     # Its tables were fitted when it was made, and its folder says what that saved.
     assert headings(card) == ["Entropy coding", "Load", "Split and run", "Training", "Sources"]
     for word in ("MACs", "latency", "SHA-256", "Measured by", " ms"):
         assert word not in card.text
 
-
-def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
     card = cards.render(cards.gather(profile=model_report))
     assert headings(card)[:2] == ["Cost on the device", "Load"]
     assert "Parity of the exported halves" not in card.text
@@ -200,8 +198,6 @@ def test_a_profile_alone_adds_its_section_alone(model_report) -> None:
     assert "bytes per image, " not in card.text
     assert "payload + 12 bytes" in card.text
 
-
-def test_a_bundle_alone_adds_its_section_alone(tiny_bundle) -> None:
     card = cards.render(cards.gather(bundle=tiny_bundle))
     assert headings(card)[:3] == ["Load", "Split and run", "Parity of the exported halves"]
 
@@ -211,7 +207,7 @@ def test_cards_hold_no_leftovers_of_the_template(card, model_report, tiny_bundle
         cards.gather(),
         cards.gather(profile=model_report),
         cards.gather(bundle=tiny_bundle),
-        *(cards.gather(name) for name in zoo.list_models()),
+        *(cards.gather(name) for name in zoo.list_architectures()),
     ]
     for one in (card, *map(cards.render, others)):
         for leftover in LEFTOVERS:
@@ -292,9 +288,7 @@ def test_the_python_on_a_card_loads_a_model(name) -> None:
 # Sources that do not fit
 
 
-def test_a_profile_of_another_model_is_refused(bundle, report) -> None:
-    with pytest.raises(ReportError, match="describes one model, but the bundle is splittable_"):
-        cards.gather(bundle=bundle, profile=report)
+def test_a_profile_of_another_model_is_refused(report) -> None:
     with pytest.raises(ReportError, match="describes one model, but the model is splittable_"):
         cards.gather(RESNET, profile=report)
 
@@ -315,7 +309,7 @@ def test_a_profile_of_other_sizes_under_one_name_is_refused(tiny_bundle, report,
     content["spec"]["bottleneck"]["encoder_channels"] = [96, 48, 24]
     path = tmp_path / "other.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ReportError):
+    with pytest.raises(ReportError, match="but the bundle is tiny, the profile is tiny"):
         cards.gather(bundle=tiny_bundle, profile=path)
 
 
@@ -344,7 +338,7 @@ def test_a_taken_folder_is_left_alone(tmp_path) -> None:
 # The image
 
 
-def test_the_image_is_one_and_the_card_shows_it(card_path, card) -> None:
+def test_the_diagram_shows_what_was_measured(card_path, card, tiny_bundle, tmp_path) -> None:
     assert sorted(path.name for path in card_path.parent.iterdir()) == ["README.md", "split.png"]
     assert "](split.png)" in card.text
     with Image.open(card_path.parent / "split.png") as image:
@@ -353,10 +347,107 @@ def test_the_image_is_one_and_the_card_shows_it(card_path, card) -> None:
         assert image.size == (1760, 464)
         assert len(image.convert("RGB").getcolors(1 << 24)) > 10
 
-
-def test_the_image_without_measurements_differs(card_path, tiny_bundle, tmp_path) -> None:
     plain = cards.build(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
     assert plain.read_bytes() != card_path.with_name("split.png").read_bytes()
+
+
+# Models of all kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "coder"),
+    [
+        ("splittable_resnet50-fp-beta0.08", "entropy\ncoder"),
+        ("resnet50-mean_scale_hyperprior-q8", "entropy\ncoder"),
+        ("splittable_resnet50-bq3ch", "coder"),
+        ("resnet50-layer2-jpeg-q90", "coder"),
+        ("resnet50-jpeg-q90", "coder"),
+    ],
+)
+def test_only_entropy_coders_are_drawn_as_such(monkeypatch, tmp_path, name, coder) -> None:
+    drawn = []
+    monkeypatch.setattr(diagram, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
+    diagram.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
+    assert drawn == ["image", "encoder", coder, coder, "decoder", "answer"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "splittable_resnet50-mshp-beta0.16",
+        "splittable_resnet50-bq3ch",
+        "resnet50-eb_after_avgpool-beta1.0e-4",
+        "resnet50-layer2-jpeg-q90",
+        "resnet50-webp-q90",
+        "resnet50-joint_autoregressive_hierarchical_prior-q8",
+        "faster_rcnn_splittable_resnet50-fp-beta0.08",
+        "deeplabv3_splittable_resnet50-bq1ch",
+    ],
+)
+def test_a_card_speaks_of_what_the_model_is(name) -> None:
+    spec = zoo.get_spec(name)
+    text = cards.render(cards.gather(name)).text
+    assert spec.strength in text
+    for tensor in spec.wire:
+        assert f"{tensor.name} {'×'.join(map(str, tensor.shape))}" in text
+    assert ("all of resnet50" in text) == (spec.cut is None)
+    assert "None" not in text
+
+
+def test_a_card_for_the_hub_loads_the_repository(tiny_folder, tmp_path) -> None:
+    card = cards.build(tmp_path / "card", str(tiny_folder), repository="org/tiny")
+    text = card.read_text()
+    assert 'zoo.load("org/tiny")' in text
+    assert "splitzoo export split org/tiny" in text
+    assert str(tiny_folder) not in text
+    assert "**The weights are random** (seed 0)" in text
+
+
+def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path) -> None:
+    folder = zoo.save(tiny_model, tmp_path / RESNET)
+    text = cards.build(tmp_path / "card", folder, repository="org/tiny").read_text()
+    assert "\n# tiny\n" in text
+    assert "**The weights are random** (seed 0)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "expected"),
+    [
+        ("splittable_resnet50-fp-beta0.08", None, "mit"),
+        ("resnet50-jpeg-q90", None, None),
+        ("resnet50-jpeg-q90", 0, "mit"),
+    ],
+)
+def test_what_others_trained_is_not_put_under_our_licence(name, seed, expected) -> None:
+    spec = zoo.get_spec(name)
+    config = ModelConfig(spec=spec, weights_sha256="0" * 64, random_seed=seed)
+    assert cards.render(cards.CardFacts(spec, None, None, config)).data.license == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "papers"),
+    [
+        ("splittable_resnet50-fp-beta0.08", ["2108.11898", "1802.01436"]),
+        ("splittable_resnet50-fp-beta1.28e-8-e2e", ["2007.11797", "1802.01436"]),
+        ("splittable_resnet50-bq3ch", ["2007.15818"]),
+        (
+            "faster_rcnn_resnet50-mean_scale_hyperprior-q8",
+            ["1809.02736", "2011.03029", "1506.01497"],
+        ),
+        ("resnet50-jpeg-q90", []),
+    ],
+)
+def test_a_card_cites_the_papers_of_its_model(name, papers) -> None:
+    text = cards.render(cards.gather(name)).text.partition("## Sources")[2]
+    assert re.findall(r"arxiv\.org/abs/([\d.]+)>", text) == papers
+    assert "SC2 Benchmark" in text
+
+
+def test_only_the_paper_s_own_models_have_its_recipe() -> None:
+    own = cards.render(cards.gather("splittable_resnet50-fp-beta0.08")).text
+    like = cards.render(cards.gather("splittable_convnext_atto-fp")).text
+    assert "The recipe of the paper for this model, `splitzoo zoo recipe splittable" in own
+    assert "## Training" not in like
 
 
 # Reading
