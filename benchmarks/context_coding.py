@@ -107,23 +107,23 @@ def measure_bytes(source: str, data: Path) -> dict:
     coders: dict[str, Coder] = {"learned": learned, **dict(others)}
     held_out = sent_tensors(model, data / "val", most=1 << 20)
     sizes = {
-        name: np.array([len(coder.encode(*one)) for one in held_out])
+        name: np.array([len(coder.encode(*tensors)) for tensors in held_out])
         for name, coder in coders.items()
     }
     context = coders["context coding"]
     raw = learned.is_quantised
     alike, seconds = 0, []
-    for one in held_out:
-        hyper = functools.partial(_indexes, one[2:]) if learned.needs_hyper else None
+    for tensors in held_out:
+        hyper = functools.partial(_indexes, tensors[2:]) if learned.needs_hyper else None
         began = time.perf_counter()
-        payload = context.encode(*one)
+        payload = context.encode(*tensors)
         between = time.perf_counter()
-        decoded = context.decode(payload, *context.shape(*one), hyper)
+        decoded = context.decode(payload, *context.shape(*tensors), hyper)
         seconds.append((between - began, time.perf_counter() - between))
         alike += all(
-            np.array_equal(a, b) for a, b in zip(decoded, one, strict=False)
-        ) or torch.equal(_answer(model, decoded), _answer(model, one))
-    ideal = np.array([context.ideal_bits(*one) / 8 for one in held_out])  # pyright: ignore[reportAttributeAccessIssue]
+            np.array_equal(a, b) for a, b in zip(decoded, tensors, strict=False)
+        ) or torch.equal(_answer(model, decoded), _answer(model, tensors))
+    ideal = np.array([context.ideal_bits(*tensors) / 8 for tensors in held_out])  # pyright: ignore[reportAttributeAccessIssue]
     # Scale, zero point and origins; a check of the indexes.
     head = 5 + context.channels if raw else 2 if learned.needs_hyper else 0
     over = sizes["context coding"] - head - ideal
@@ -143,7 +143,9 @@ def measure_bytes(source: str, data: Path) -> dict:
         "milliseconds": (1000 * np.median(seconds, 0)).tolist(),
         "date": time.strftime("%Y-%m-%d"),
         "general": {
-            name: float(np.mean([size(packed(one[0])) for one in held_out[::GENERAL_EVERY]]))
+            name: float(
+                np.mean([size(packed(tensors[0])) for tensors in held_out[::GENERAL_EVERY]])
+            )
             for name, size in GENERAL.items()
         },
     }
@@ -152,7 +154,7 @@ def measure_bytes(source: str, data: Path) -> dict:
 @torch.no_grad()
 def _answer(model: SplitModel, received: tuple) -> torch.Tensor:
     """Return the logits of one image."""
-    batch = (torch.from_numpy(np.ascontiguousarray(one))[None] for one in received)
+    batch = (torch.from_numpy(np.ascontiguousarray(tensor))[None] for tensor in received)
     return model.decoder(model.bottleneck.from_wire(*batch))
 
 
@@ -166,7 +168,7 @@ def _met(fulfilled: bool) -> str:
 
 
 def _both(milliseconds: list[float] | None) -> str:
-    return " / ".join(f"{one:.1f}" for one in milliseconds) if milliseconds else "–"
+    return " / ".join(f"{time_ms:.1f}" for time_ms in milliseconds) if milliseconds else "–"
 
 
 def big_example(source: str, data: Path) -> tuple[np.ndarray, torch.nn.Module]:
@@ -177,7 +179,7 @@ def big_example(source: str, data: Path) -> tuple[np.ndarray, torch.nn.Module]:
     from compressai.entropy_models import EntropyBottleneck
 
     model = zoo.load(source)
-    symbols = np.stack([one[0] for one in sent_tensors(model, data / "train", most=256)])
+    symbols = np.stack([tensors[0] for tensors in sent_tensors(model, data / "train", most=256)])
     own = symbols.shape[1]
     places = np.arange(CHANNELS) % own
     both = np.concatenate((symbols, np.roll(symbols, 1, 0)), 1)[:, :CHANNELS]
@@ -220,7 +222,7 @@ def measure_speed(source: str, data: Path) -> dict:
                 began = time.perf_counter()
                 task()
                 seconds[name].append(time.perf_counter() - began)
-    milliseconds = {name: float(np.median(one) * 1000) for name, one in seconds.items()}
+    milliseconds = {name: float(np.median(runs) * 1000) for name, runs in seconds.items()}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         save_coder(ours, place / "context.npz")
@@ -271,20 +273,21 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         "largest growth − 2% | " + " | ".join(GENERAL) + " | answers equal | ms | measured |",
         "| --- |" + " ---: |" * 4 + " --- | --- |" + " ---: |" * (4 + len(GENERAL)) + " --- |",
     ]
-    for one in models:
-        size = one["payload_bytes"]
+    for model in models:
+        size = model["payload_bytes"]
         counted = size.get("counted tables")
         lines.append(
-            f"| {one['model']} | {size['learned']:,.0f} | "
+            f"| {model['model']} | {size['learned']:,.0f} | "
             f"{f'{counted:,.0f}' if counted else '–'} | {size['context coding']:,.0f} | "
-            f"{one['ratio']:.3f} | ≤ {one['bar']} | "
-            f"{_met(one['ratio'] <= one['bar'])} | "
-            f"{one['above_ideal_bytes']:.1f} B | {one['largest_growth_bytes']:.0f} B | "
-            + " | ".join(f"{one['general'][name]:,.0f}" for name in GENERAL)
-            + f" | {one['answers_alike']} | {_both(one.get('milliseconds'))} | {one['date']} |"
+            f"{model['ratio']:.3f} | ≤ {model['bar']} | "
+            f"{_met(model['ratio'] <= model['bar'])} | "
+            f"{model['above_ideal_bytes']:.1f} B | {model['largest_growth_bytes']:.0f} B | "
+            + " | ".join(f"{model['general'][name]:,.0f}" for name in GENERAL)
+            + f" | {model['answers_alike']} | {_both(model.get('milliseconds'))} "
+            + f"| {model['date']} |"
         )
-    static = [one for one in models if "-fp-" in one["model"]]
-    best = min(static, key=lambda one: one["ratio"]) if static else models[0]
+    static = [model for model in models if "-fp-" in model["model"]]
+    best = min(static, key=lambda model: model["ratio"]) if static else models[0]
     lines += [
         "",
         f"Best of the factorized models: {best['model']}, {best['ratio']:.3f} (bar ≤ 0.70: "
@@ -296,7 +299,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         f"xz -9e and zstd -19 over the symbols of the latent in whole bytes, every "
         f"{GENERAL_EVERY}th image. Above ideal: payload less the sum of −log2 p of the tables, "
         "escaped bits included; bar 1% + 16 bytes of each image: "
-        f"{'met by all' if all(one['above_ideal_bar_met'] for one in models) else 'missed'}. "
+        f"{'met by all' if all(model['above_ideal_bar_met'] for model in models) else 'missed'}. "
         "Growth: of the image that grows most, payload less 1.02 times the learned tables'; bar "
         "16 bytes. Answers equal: images of which all symbols are, and with them the answers; of "
         "CR + BQ, all logits bit for bit. ms: to encode and decode an image, one thread, medians.",
@@ -325,14 +328,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--only", default="", help="part of a name")
     arguments = parser.parse_args()
-    sources = {name: one for name, one in trained(arguments.runs).items() if arguments.only in name}
+    sources = {
+        name: source for name, source in trained(arguments.runs).items() if arguments.only in name
+    }
     students = [name for name in sources if "-fp-" in name and not name.endswith("-e2e")]
     before = {"speed": {}, "models": []}
     if arguments.only:
         before = json.loads((RESULTS / "context_coding.json").read_text(encoding="utf-8"))
     speed = measure_speed(sources[students[0]], arguments.data) if students else before["speed"]
     print(json.dumps(speed, indent=2), flush=True)
-    found = {one["model"]: one for one in before["models"]}
+    found = {model["model"]: model for model in before["models"]}
     for name, source in sources.items():
         found[name] = measure_bytes(source, arguments.data)
         print(f"{name:56} {found[name]['ratio']:.3f}", flush=True)

@@ -26,7 +26,7 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True)
 class ProgramLimits:
-    """What a program may use.
+    """Limits of what a program may use.
 
     Attributes:
         seconds: Wall-clock time.

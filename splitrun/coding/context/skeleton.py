@@ -1,4 +1,4 @@
-"""What both context coders share: the order of the places, tables with rows, the loops of coding.
+"""The skeleton of both context coders: order of the places, tables with rows, loops of coding.
 
 ::
 
