@@ -2,12 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..console import Console, Json, RandomWeights, Seed, Trust, seed_of
-from .precision.keep import KEPT
 
 if TYPE_CHECKING:
     from splitrun.manifest import GraphInfo, Manifest, PrecisionReport
@@ -18,14 +17,14 @@ app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check a
 
 
 class KeepOption(StrEnum):
-    """What ``--keep-fp32`` takes."""
+    """Values of ``--keep-fp32``."""
 
     LAST = "last"
     GDN = "gdn"
     NOTHING = "nothing"
 
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
 @app.command()
@@ -33,97 +32,97 @@ def split(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A name, a saved model's folder, or a repository on the Hub.",
+            metavar="MODEL",
+            help="Name of a model, folder of a saved one, or repository on the Hub.",
             show_default="the default model",
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Where the halves will run; see: splitzoo export targets.")
+        str, typer.Option(help="Target: where the halves will run. See: splitzoo export targets.")
     ] = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-TARGET"),
     ] = None,
     precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="fp32|fp16|bf16|int8",
-            help="That the device graph computes in.",
-            show_default="fp32",
-        ),
-    ] = None,
+        str, typer.Option(metavar="fp32|fp16|bf16|int8", help="Precision of the device graph.")
+    ] = "fp32",
     edge: Annotated[
         str | None,
-        typer.Option(help="Engine of the edge's graphs.", show_default="the target's first"),
+        typer.Option(help="Engine of the edge half.", show_default="the target's first"),
     ] = None,
     aot: Annotated[
-        bool, typer.Option("--aot", help="Compile both halves ahead of time (torch).")
+        bool,
+        typer.Option("--aot", help="Ahead-of-time compilation of both halves (target torch)."),
     ] = False,
     dynamic_batch: Annotated[
-        bool, typer.Option("--dynamic-batch", help="Graphs that take any number of images.")
+        bool,
+        typer.Option("--dynamic-batch", help="Graphs that take any number of images at once."),
     ] = False,
     calibration: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Of images: to fit entropy tables to, and to take int8's ranges from.",
-            show_default="the model's tables",
+            help="Folder of images to fit the entropy tables to, and to take int8's ranges from.",
+            show_default="no calibration",
         ),
     ] = None,
     keep_tables: Annotated[
-        bool, typer.Option("--keep-tables", help="Do not fit entropy tables to --calibration.")
+        bool,
+        typer.Option("--keep-tables", help="Entropy tables as they are, not fitted to the images."),
     ] = False,
     keep_fp32: Annotated[
         list[KeepOption] | None,
         typer.Option(
-            help="Leave in fp32 what int8 need not touch: the last convolution, the GDN norms.",
-            show_default=" ".join(KEPT) or "nothing",
+            metavar="last|gdn|nothing",
+            help="Part that int8 leaves in fp32: the last convolution, or the GDN norms. "
+            "Can be given twice.",
+            show_default="last",
         ),
     ] = None,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Take what the precision changes, whatever it is.")
+        bool,
+        typer.Option(
+            "--accept", help="Permission for the precision to change more than the limits allow."
+        ),
     ] = False,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
-    """Cut a model in two graphs, hold both against PyTorch, and write a bundle."""
+    """Cut a model into two graphs, compare both with PyTorch, and write a bundle."""
     from splitrun.files import check_free
 
     from ..zoo.resolve import ModelSource
-    from .options import ExportOptions
-    from .targets import TARGETS
+    from .options import KEPT, ExportOptions
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     source = ModelSource.of(model)
-    chosen = TARGETS.get(target)
-    chosen.halves(edge, aot=aot)
-    folder = output or Path(f"{source.spec().name}-{target}")
+    kept = (part.value for part in keep_fp32 or () if part is not KeepOption.NOTHING)
+    options = ExportOptions(
+        target=target,
+        precision=precision,
+        edge=edge,
+        aot=aot,
+        dynamic_batch=dynamic_batch,
+        calibration=calibration,
+        keep_tables=keep_tables,
+        keep_fp32=KEPT if keep_fp32 is None else tuple(kept),  # pyright: ignore[reportArgumentType]
+        accept=accept,
+    )
+    spec = source.spec()
+    folder = output or Path(f"{spec.name}-{target}")
+    options.halves(spec)
     check_free(folder)
-    kept = KEPT
-    if keep_fp32 is not None:
-        kept = tuple(one.value for one in keep_fp32 if one is not KeepOption.NOTHING)
-    options: dict[str, Any] = {
-        "target": target,
-        "precision": precision or chosen.precisions[0],
-        "edge": edge,
-        "aot": aot,
-        "dynamic_batch": dynamic_batch,
-        "calibration": calibration,
-        "keep_tables": keep_tables,
-        "keep_fp32": kept,
-        "accept": accept,
-    }
-    # Known before the weights are: those of a detector are hundreds of megabytes.
-    ExportOptions(**options).check_possible(source.spec())
+    options.check_possible(spec)
     with console.progress() as progress:
         progress.step("loading")
         built = source.load(seed=used_seed)
         from .. import export
         from .manifest import calibration_of
 
-        manifest = export.split(built, folder, **options, progress=progress)
+        manifest = export.split(built, folder, **vars(options), progress=progress)
 
     def show() -> None:
         parity = manifest.parity
@@ -153,12 +152,12 @@ def split(
 
     console.data(manifest, show)
     if manifest.provenance.weights == "random":
-        console.hint("The weights are random: right for graphs and latency, not for answers.")
+        console.hint("The weights are random: good for graphs and latency, not for answers.")
     if (folder / "engines").is_dir():
         console.hint("Engines for this machine's GPU were built and compared: engines/engine.json")
-    elif chosen.note:
-        console.hint(chosen.note)
-    trust = " --trust" if _runs_code(manifest, folder) else ""
+    elif options.chosen_target.note:
+        console.hint(options.chosen_target.note)
+    trust = " --trust" if _can_hold_code(manifest, folder) else ""
     console.hint(
         f"Next: splitzoo export run{trust} {folder} IMAGE, or on the device: python -m splitrun"
     )
@@ -166,23 +165,19 @@ def split(
 
 @app.command()
 def targets(json: Json = False) -> None:
-    """List where the halves can run, and in what precision."""
-    from dataclasses import asdict, dataclass
-
+    """List where the halves can run, and in which precisions."""
     from .targets import TARGETS
 
-    @dataclass(frozen=True)
-    class Row:
-        name: str
-        description: str
-        precisions: tuple[str, ...]
-        edges: tuple[str, ...]
-        missing: tuple[str, ...]
-
+    console = Console(json)
     found = [
-        Row(one.name, one.description, one.precisions, tuple(e.engine for e in one.edges), missing)
-        for one in TARGETS
-        for missing in [one.missing()]
+        {
+            "name": target.name,
+            "description": target.description,
+            "precisions": target.precisions,
+            "edges": tuple(format.engine for format in target.edges),
+            "missing": target.missing(),
+        }
+        for target in TARGETS
     ]
 
     def show() -> None:
@@ -190,24 +185,17 @@ def targets(json: Json = False) -> None:
             "targets",
             ("name", "halves", "precisions", "edge", "to install"),
             [
-                (
-                    one.name,
-                    one.description,
-                    ", ".join(one.precisions),
-                    ", ".join(one.edges),
-                    ", ".join(one.missing),
-                )
-                for one in found
+                [value if isinstance(value, str) else ", ".join(value) for value in row.values()]
+                for row in found
             ],
         )
 
-    console = Console(json)
-    console.data([asdict(one) for one in found], show)
+    console.data(found, show)
 
 
 @app.command()
 def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> None:
-    """Repeat every check on a bundle: files, manifest, graphs, tables, and the recorded run."""
+    """Check a bundle again: its files, manifest, graphs, tables, and the recorded run."""
     console = Console(json)
     with console.progress() as progress:
         progress.step("checking")
@@ -245,11 +233,13 @@ def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> 
 def run(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes or objects to print.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of classes or objects to print.")
+    ] = 5,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Send images through both halves in two processes: image, bytes, answer."""
+    """Send images through both halves, each in its own process, and print the answers."""
     console = Console(json)
     with console.progress() as progress:
         progress.step("running both halves")
@@ -269,7 +259,7 @@ def run(
             )
 
     console.data(results, show)
-    if opened.device.engine == "tensorrt" and not results[0].engine.startswith("tensorrt"):
+    if opened.device.engine == "tensorrt" and results[0].engine.partition(" ")[0] != "tensorrt":
         console.hint(f"{results[0].engine} ran the device graph: no TensorRT engine is here.")
     if opened.manifest.provenance.weights == "random":
         console.hint("The weights are random: these predictions mean nothing.")
@@ -277,30 +267,20 @@ def run(
 
 def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
     """Say what a precision below fp32 changes."""
-    where = f"{report.held_out} {'images' if report.real_images else 'made images'}"
     changes = (
         f"{report.flips:.2%} of the symbols differ, by up to {report.largest_difference}"
         if report.symbols
         else f"what is sent differs by up to {report.wire_error:.1%} of the largest"
     )
-    rows = [
-        (
-            "against fp32",
-            f"{changes}; payload {report.rate_inflation:+.2%}; {where}",
-        )
-    ]
-    if report.correct is not None and report.correct_fp32 is not None:
-        rows.append(
-            (
-                "named right",
-                f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}",
-            )
-        )
-    rows += [("accepted", what) for what in report.accepted]
-    return rows
+    images = f"{report.held_out} {'images' if report.real_images else 'made images'}"
+    rows = [("against fp32", f"{changes}; payload {report.rate_inflation:+.2%}; {images}")]
+    if report.labelled:
+        correct = f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}"
+        rows.append(("named correctly", correct))
+    return rows + [("accepted", limit) for limit in report.accepted]
 
 
-def _runs_code(manifest: "Manifest", folder: Path) -> bool:
+def _can_hold_code(manifest: "Manifest", folder: Path) -> bool:
     from .verification import can_hold_code
 
     return any(can_hold_code(folder, graph.engine) for graph in manifest.graphs.values())
@@ -318,4 +298,4 @@ def _coding(calibration: "CalibrationRecord | None") -> str:
 
 def _megabytes(folder: Path, graph: "GraphInfo") -> str:
     files = (graph.file, graph.weights)
-    return f"{sum((folder / one).stat().st_size for one in files if one) / 1e6:.1f} MB"
+    return f"{sum((folder / file).stat().st_size for file in files if file) / 1e6:.1f} MB"

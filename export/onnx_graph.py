@@ -28,7 +28,7 @@ def write_onnx(
     """Write a module, whose ``forward`` takes ``*tensors``, as one ONNX file, weights inside.
 
     Raises:
-        BundleError: The exporter failed, or wrote a file that :func:`check_onnx` refuses.
+        BundleError: The exporter failed.
     """
     import torch
 
@@ -59,7 +59,6 @@ def write_onnx(
     proto = program.model_proto
     _strip_origins(proto)
     path.write_bytes(proto.SerializeToString())
-    check_onnx(path)
 
 
 def check_onnx(path: Path) -> None:

@@ -1,32 +1,49 @@
-"""What was asked of an export, and whether a model and a target can have it."""
+"""Options of an export, and whether a model and a target can have them."""
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from splitrun.errors import BundleError, CalibrationError
 
-from ..zoo.spec import ModelSpec
-from ..zoo.split_model import SplitModel
-from .lowering import KEPT, Keep
-from .targets import TARGETS
+from .targets import TARGETS, Halves, Target
+
+if TYPE_CHECKING:
+    from ..zoo.spec import ModelSpec
+    from ..zoo.split_model import SplitModel
+
+Keep = Literal["last", "gdn"]
+"""``last``: the convolutions whose output is rounded. ``gdn``: those that compute GDN's norms."""
+
+KEPT: tuple[Keep, ...] = ("last",)
+"""What int8 leaves in fp32 by default: the last convolution decides what every symbol is."""
 
 
-def has_hyperprior(spec: ModelSpec) -> bool:
-    """Say whether both sides compute the scales of y, which must then be the same."""
-    kind = spec.bottleneck.kind
-    architecture = getattr(spec.bottleneck, "architecture", "")
-    return "hyperprior" in kind or (
-        kind == "neural-input-codec" and architecture != "bmshj2018-factorized"
-    )
+def has_hyperprior(spec: "ModelSpec") -> bool:
+    """Say whether device and edge both compute the scales of y, and must agree on them."""
+    return any(tensor.name == "hyper_symbols" for tensor in spec.wire)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What :func:`splitzoo.export.split` was asked for; see there."""
+    """Options of :func:`splitzoo.export.split`.
 
-    target: str
-    precision: str
+    Attributes:
+        target: Name of a registered target: where the halves will run.
+        precision: Precision of the device graph: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        edge: Engine of the edge's graphs; None takes the target's first.
+        aot: Whether both halves are compiled ahead of time.
+        dynamic_batch: Whether the graphs take any number of images at once; else they take one.
+        calibration: Folder of images. The entropy tables are fitted to them first, in place (see
+            :func:`splitzoo.zoo.calibrate`), and int8 takes its ranges from them.
+        keep_tables: Whether the entropy tables stay as they are, calibration or not.
+        keep_fp32: Parts of the device graph that int8 leaves in fp32.
+        accept: Whether a precision below fp32 may change more than the limits allow.
+    """
+
+    target: str = "cpu"
+    precision: str = "fp32"
     edge: str | None = None
     aot: bool = False
     dynamic_batch: bool = False
@@ -35,19 +52,42 @@ class ExportOptions:
     keep_fp32: tuple[Keep, ...] = KEPT
     accept: bool = False
 
-    def check_possible(self, spec: ModelSpec) -> None:
-        """Refuse what the target or the model cannot have, before anything is loaded.
+    @property
+    def chosen_target(self) -> Target:
+        """The target itself.
 
         Raises:
-            UnknownNameError: The target has no such precision.
-            BundleError: The model cannot have this precision, or graphs for any number of images.
+            UnknownNameError: No target has that name.
+        """
+        return TARGETS.get(self.target)
+
+    def halves(self, spec: "ModelSpec") -> Halves:
+        """Return the formats; with a hyperprior, both sides run the device's engine.
+
+        Raises:
+            UnknownNameError: There is no such target, or its edge cannot have that engine.
+            BundleError: Nothing can be compiled ahead of time for this target.
+            DependencyError: A package that the target needs is not installed.
+        """
+        halves = self.chosen_target.halves(self.edge, aot=self.aot)
+        return Halves(halves.device, halves.device) if has_hyperprior(spec) else halves
+
+    def check_possible(self, spec: "ModelSpec") -> None:
+        """Refuse what the target or the model cannot have, and options without effect.
+
+        This needs no weights: those of a detector are hundreds of megabytes.
+
+        Raises:
+            UnknownNameError: There is no such target, or it has no such precision.
+            BundleError: The model cannot have this precision, this engine of the edge, or graphs
+                for any number of images; or an option has no effect.
             CalibrationError: int8 is given no images.
         """
-        target = TARGETS.get(self.target)
+        target = self.chosen_target
         target.check_precision(self.precision)
         if self.dynamic_batch and spec.task == "object-detection":
             raise BundleError(
-                f"The second stage of {spec.name}, a detector, takes one image.",
+                f"The second stage of {spec.name}, a detector, takes one image at a time.",
                 next_step="Leave --dynamic-batch out.",
             )
         if self.precision == "int8" and self.calibration is None:
@@ -58,52 +98,42 @@ class ExportOptions:
             )
         if self.precision == "fp32" and self.accept:
             raise BundleError(
-                "--accept takes what a precision below fp32 changes, and this export is in fp32.",
+                "--accept is for precisions below fp32, and this export is in fp32.",
                 next_step="Leave --accept out.",
             )
         if self.precision != "int8" and self.keep_fp32 != KEPT:
             raise BundleError(
-                f"--keep-fp32 is about int8, and this export is in {self.precision}.",
+                f"--keep-fp32 is for int8, and this export is in {self.precision}.",
                 next_step="Leave --keep-fp32 out.",
             )
-        engine = self.engine_of_edge(spec)
-        if self.edge is not None and engine != self.edge:
+        engine = target.device.engine
+        if self.edge not in (None, engine) and not self.aot and has_hyperprior(spec):
             raise BundleError(
-                f"{spec.name} has a hyperprior, whose scales device and edge both compute: "
-                f"{self.edge} would compute others than {engine} for some images, which are lost.",
+                f"{spec.name} has a hyperprior, whose scales are computed on the device and again "
+                f"on the edge: {engine} and {self.edge} would disagree on some images, which could "
+                "not be decoded.",
                 next_step=f"Leave --edge out: both sides then run {engine}.",
             )
         if self.precision in target.hints and has_hyperprior(spec):
-            others = (one for one in target.precisions if one not in target.hints)
+            others = (name for name in target.precisions if name not in target.hints)
             raise BundleError(
                 f"{spec.name} cannot be computed in {self.precision}: device and edge must compute "
-                "the same scale indexes, and the engine would round all of the device's.",
+                "the same scale indexes, and the device's engine would round everything.",
                 next_step=f"Possible: --precision {' or --precision '.join(others)}",
             )
 
-    def engine_of_edge(self, spec: ModelSpec) -> str | None:
-        """Return what the edge runs; None leaves it to the target.
-
-        With a hyperprior, it is what the device runs.
-        """
-        target = TARGETS.get(self.target)
-        if self.aot or not has_hyperprior(spec):
-            return self.edge
-        return target.device.engine
-
-    def command(self, model: SplitModel) -> str:
+    def command(self, model: "SplitModel") -> str:
         """Return the command line that makes the bundle again."""
-        target = TARGETS.get(self.target)
         words = ["splitzoo", "export", "split", model.source, "--target", self.target]
-        words += ["--precision", self.precision] * (self.precision != target.precisions[0])
-        words += [] if self.edge is None else ["--edge", self.edge]
+        words += ["--precision", self.precision] * (self.precision != "fp32")
+        words += ["--edge", self.edge] if self.edge else []
         for flag in ("aot", "dynamic_batch", "keep_tables", "accept"):
             words += [f"--{flag.replace('_', '-')}"] * getattr(self, flag)
-        # Of another machine's folder, the last name says enough.
-        words += [] if self.calibration is None else ["--calibration", self.calibration.name]
+        # The last name says enough of a folder on another machine.
+        words += ["--calibration", self.calibration.name] if self.calibration else []
         if self.precision == "int8" and self.keep_fp32 != KEPT:
-            for one in self.keep_fp32 or ("nothing",):
-                words += ["--keep-fp32", one]
-        seed = model.random_seed
-        words += [] if seed is None else ["--random-weights", "--seed", str(seed)]
+            for part in self.keep_fp32 or ("nothing",):
+                words += ["--keep-fp32", part]
+        if model.random_seed is not None:
+            words += ["--random-weights", "--seed", str(model.random_seed)]
         return shlex.join(words)

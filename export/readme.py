@@ -28,5 +28,4 @@ def bundle_readme(manifest: Manifest) -> str:
 
 def target_words(manifest: Manifest) -> str:
     """Return what there is to say of a bundle's target, as Markdown; often nothing."""
-    words = TARGETS.get(manifest.target).readme
-    return words(manifest).strip() if words else ""
+    return TARGETS.get(manifest.target).page(manifest).strip()

@@ -37,9 +37,9 @@ from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
-from .lowering import KEPT, Keep, Lowering
-from .options import ExportOptions
+from .options import KEPT, ExportOptions, Keep
 from .parity import check_parity
+from .precision.lowering import Lowering
 from .precision.report import (
     CalibrationImages,
     check_limits,
@@ -49,8 +49,7 @@ from .precision.report import (
 )
 from .readme import bundle_readme
 from .recording import record_run
-from .targets import TARGETS, Target
-from .targets.base import Halves
+from .targets import Halves, Target
 
 PARITY_IMAGES = 3
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
@@ -62,7 +61,7 @@ def split(
     folder: str | Path,
     *,
     target: str = "cpu",
-    precision: str | None = None,
+    precision: str = "fp32",
     edge: str | None = None,
     aot: bool = False,
     dynamic_batch: bool = False,
@@ -78,7 +77,7 @@ def split(
         model: In evaluation mode.
         folder: To write; it must not exist, or be empty.
         target: Name of a registered target.
-        precision: Of the device graph; by default the target's first.
+        precision: Precision of the device graph.
         edge: Engine of the edge's graphs; by default the target's first.
         aot: Compile both halves ahead of time.
         dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
@@ -101,10 +100,9 @@ def split(
             precision.
         CalibrationError: The tables cannot be fitted, or int8 is given no images.
     """
-    chosen = TARGETS.get(target)
     wanted = ExportOptions(
         target=target,
-        precision=precision or chosen.precisions[0],
+        precision=precision,
         edge=edge,
         aot=aot,
         dynamic_batch=dynamic_batch,
@@ -113,8 +111,9 @@ def split(
         keep_fp32=tuple(keep_fp32),
         accept=accept,
     )
+    halves = wanted.halves(model.spec)
     wanted.check_possible(model.spec)
-    halves = chosen.halves(wanted.engine_of_edge(model.spec), aot=aot)
+    chosen = wanted.chosen_target
     folder = Path(folder)
     check_free(folder)
     model = model.eval()
@@ -130,7 +129,7 @@ def split(
     with new_folder(folder) as temporary:
         progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
-        lowered = Lowering(model, wanted.precision, wanted.keep_fp32, images)
+        lowered = Lowering(wanted, model.spec.preprocessing, images.fitted if images else ())
         plan = _Plan(chosen, wanted, halves, lowered, command)
         manifest = _write_parts(model, records[0], temporary, plan, progress)
         if wanted.precision != "fp32":
@@ -139,12 +138,11 @@ def split(
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
-        if chosen.complete:
-            chosen.complete(manifest, temporary)
+        for name, text in chosen.files.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
         manifest = _write_manifest(manifest, temporary)
-        if chosen.finish:
-            chosen.finish(temporary, progress)
+        chosen.finish(temporary, progress)
     return manifest
 
 

@@ -7,7 +7,7 @@ from benchmarks.matrix.page import made_here, table_line
 from benchmarks.matrix.targets_cell import Cell
 from benchmarks.matrix.targets_matrix import Matrix, Row
 from splitzoo import __version__
-from splitzoo.export.lowering import KEPT
+from splitzoo.export.options import KEPT
 
 _TASKS = {
     "image-classification": "classification",

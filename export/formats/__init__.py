@@ -1,1 +1,1 @@
-"""How a graph is written to a file, and which engine runs that. One file for each kind."""
+"""Formats: how a graph is written to a file, and which engine runs it. One file for each kind."""

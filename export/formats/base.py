@@ -1,20 +1,34 @@
-"""What a format has to offer."""
+"""What a format is: how a graph is written to a file, and which engine runs it."""
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from splitrun.errors import DependencyError
-
-from ..precision.integers import Integers
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+
+@dataclass(frozen=True)
+class Integers:
+    """How an engine wants int8 weights and activations, to compute with them fast and exactly.
+
+    Attributes:
+        unsigned: Whether activations are uint8 from their least value on, outputs of convolutions
+            too: ONNX Runtime has fast kernels for that on x86. Else they are int8 around zero,
+            which TensorRT wants.
+        weight_bits: Bits of a weight: 8, or 7 where the engine's sums of two products saturate at
+            16 bits on x86 without VNNI.
+    """
+
+    unsigned: bool = False
+    weight_bits: int = 8
+
+
 Lower = Callable[[Path, Path, Integers], None]
-"""Turns an fp32 ONNX file into one of a lower precision: source, then target."""
+"""Step from an fp32 ONNX file to one of a lower precision: source, destination, integers."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +36,12 @@ class Source:
     """A graph to write.
 
     Attributes:
-        module: In evaluation mode; its ``forward`` takes ``*tensors`` and gives a tuple.
-        examples: One for each input, for shapes and types; of one image.
-        input_names: In the file, where the format has names.
-        output_names: Likewise.
-        dynamic_batch: Leave the first dimension of all of them open.
-        lower: To a lower precision, if that is wanted.
+        module: Module in evaluation mode; its ``forward`` takes ``*tensors`` and gives a tuple.
+        examples: Example of each input for one image: shapes and types.
+        input_names: Names of the inputs, where the format has names.
+        output_names: Names of the outputs, where the format has names.
+        dynamic_batch: Whether the first dimension of all inputs and outputs stays open.
+        lower: Step to a lower precision; None writes fp32.
     """
 
     module: "nn.Module"
@@ -38,59 +52,43 @@ class Source:
     lower: Lower | None = None
 
 
-class Format(Protocol):
+class Format(ABC):
     """A kind of file, and what runs it.
 
     Attributes:
-        engine: A key of ``export.runtime.engines.ENGINES``.
-        suffix: Of the file.
-        requirements: What ``pip install`` needs where the graph runs, beside numpy and pillow.
-        packages: That writing needs, as they are imported.
-        extra: Of splitzoo, that installs them; empty where they are always installed.
+        engine: Name of the engine, a key of ``splitrun.engines.ENGINES``.
+        suffix: Suffix of the file.
+        packages: Packages that writing needs, by the names they are imported with.
+        extra: Extra of splitzoo that installs them; empty where they are always installed.
     """
 
-    @property
-    def engine(self) -> str: ...  # noqa: D102  # see Attributes
-    @property
-    def suffix(self) -> str: ...  # noqa: D102
-    @property
-    def requirements(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def packages(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def extra(self) -> str: ...  # noqa: D102
+    engine: str
+    suffix: str
+    packages: tuple[str, ...]
+    extra: str = ""
 
+    @property
+    @abstractmethod
+    def requirements(self) -> tuple[str, ...]:
+        """What ``pip install`` needs where the graph runs, beside numpy and pillow."""
+
+    @abstractmethod
     def write(self, source: Source, path: Path) -> Path | None:
         """Write a graph, and return a second file where the format has one.
 
         Raises:
-            BundleError: It cannot be written in this format.
+            BundleError: The graph cannot be written in this format.
         """
-        ...
 
+    @abstractmethod
     def check(self, path: Path) -> None:
-        """Raise ``BundleError`` if the file is not a graph that computes something of its input.
+        """Raise ``BundleError`` if the file is not a graph whose output depends on its input.
 
         Nothing that the file holds is run.
         """
-        ...
 
 
 def missing_packages(*formats: Format) -> tuple[str, ...]:
     """Return the packages that writing needs and that are not installed."""
-    needed = dict.fromkeys(name for one in formats for name in one.packages)
+    needed = dict.fromkeys(name for format in formats for name in format.packages)
     return tuple(name for name in needed if importlib.util.find_spec(name) is None)
-
-
-def check_packages(format: Format, target: str) -> None:
-    """Refuse a format whose packages are not installed.
-
-    Raises:
-        DependencyError: One is not, with the command that installs it.
-    """
-    if missing := missing_packages(format):
-        install = f"splitzoo[{format.extra}]" if format.extra else missing[0]
-        raise DependencyError(
-            f"The target {target} cannot be exported to: {', '.join(missing)} is not installed.",
-            next_step=f"pip install '{install}'",
-        )

@@ -1,43 +1,69 @@
-"""ONNX files, for ONNX Runtime."""
+"""ONNX files: for ONNX Runtime, and for TensorRT to build its engines from on the board."""
 
 import tempfile
 from pathlib import Path
 
 from ..onnx_graph import check_onnx, write_onnx
-from ..precision.integers import Integers
-from .base import Source
+from ..tensorrt_operators import check_supported
+from .base import Format, Integers, Source
 
 OPSET = 20
 """The newest opset that TensorRT 10.1's parser documents too, so one file serves both."""
 
 
-class OnnxFormat:
+class OnnxFormat(Format):
     """One ONNX file with all weights, for ONNX Runtime's CPU provider."""
 
     engine = "onnxruntime"
     suffix = ".onnx"
-    requirements: tuple[str, ...] = ("onnxruntime",)
-    packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
-    extra = ""
+    packages = ("onnx", "onnxscript", "onnxruntime")
     integers = Integers(unsigned=True)
 
-    def write(self, source: Source, path: Path) -> None:
-        """Write the graph, in the precision that is wanted."""
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """ONNX Runtime, of any release."""
+        return ("onnxruntime",)
+
+    def write(self, source: Source, path: Path) -> Path | None:
+        """Write the graph in the wanted precision, and check it."""
         with tempfile.TemporaryDirectory() as folder:
-            first = Path(folder) / path.name if source.lower else path
+            fp32 = Path(folder) / path.name if source.lower else path
             write_onnx(
                 source.module,
                 source.examples,
-                first,
+                fp32,
                 input_names=source.input_names,
                 output_names=source.output_names,
                 dynamic_batch=source.dynamic_batch,
                 opset=OPSET,
             )
             if source.lower:
-                source.lower(first, path, self.integers)
-                check_onnx(path)
+                source.lower(fp32, path, self.integers)
+        self.check(path)
 
     def check(self, path: Path) -> None:
-        """Check the file with onnx, and that its output hangs on its input."""
+        """Check the file with onnx, and that its output depends on its input."""
         check_onnx(path)
+
+
+class TensorRTFormat(OnnxFormat):
+    """One typed ONNX file, of operators and types that TensorRT's parser documents."""
+
+    engine = "tensorrt"
+    integers = Integers()
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """CUDA's bindings; TensorRT itself comes with JetPack.
+
+        JetPack 6 has Python 3.10 and CUDA 12, JetPack 7 has Python 3.12 and CUDA 13.
+        """
+        return (
+            'cuda-python>=12.6,<13; python_version < "3.12"',
+            'cuda-python>=13; python_version >= "3.12"',
+        )
+
+    def check(self, path: Path) -> None:
+        """Check the file with onnx, and against the operators that TensorRT documents."""
+        super().check(path)
+        check_supported(path)

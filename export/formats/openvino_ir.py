@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation."""
+"""OpenVINO's intermediate representation (IR)."""
 
 import re
 import tempfile
@@ -8,48 +8,52 @@ from xml.etree import ElementTree
 from splitrun.engines.openvino_runtime import import_openvino, openvino_core
 from splitrun.errors import BundleError
 
-from ..precision.integers import Integers
-from .base import Source
+from .base import Format, Integers, Source
 from .onnx_file import OnnxFormat
 
 _MAX_XML_BYTES = 1 << 26
 
 
-class _Symmetric(OnnxFormat):
+class _SevenBitOnnx(OnnxFormat):
     integers = Integers(weight_bits=7)
 
 
-class OpenVinoFormat:
+class OpenVinoFormat(Format):
     """An ``.xml`` file with the graph, and beside it a ``.bin`` file with the weights."""
 
     engine = "openvino"
     suffix = ".xml"
-    requirements: tuple[str, ...] = ("openvino",)
-    packages: tuple[str, ...] = (*OnnxFormat.packages, "openvino")
+    packages = (*OnnxFormat.packages, "openvino")
     extra = "openvino"
 
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """OpenVINO, of any release."""
+        return ("openvino",)
+
     def write(self, source: Source, path: Path) -> Path:
-        """Write the graph by way of ONNX, so that precisions are the same as of other targets."""
+        """Write the graph by way of ONNX, so that its precision is the same as on other targets."""
         openvino = import_openvino()
         with tempfile.TemporaryDirectory() as folder:
             onnx = Path(folder) / "graph.onnx"
-            _Symmetric().write(source, onnx)
+            _SevenBitOnnx().write(source, onnx)
             try:
                 model = openvino_core().read_model(onnx)
                 # By default it would store weights as fp16.
                 openvino.save_model(model, path, compress_to_fp16=False)
             except RuntimeError as error:
                 raise BundleError(f"OpenVINO cannot convert {path.stem}: {error}") from error
-        # What it notes of its conversion names the exporting machine's folders.
+        # Its notes on the conversion name folders of the exporting machine.
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"\s*<rt_info>.*?</rt_info>", "", text, flags=re.DOTALL), "utf-8")
         self.check(path)
         return path.with_suffix(".bin")
 
     def check(self, path: Path) -> None:
-        """Check that the file is a graph with an input and an output, by its own words."""
+        """Check that the file says that it is a graph with an input and an output."""
         content = b"<!" if path.stat().st_size > _MAX_XML_BYTES else path.read_bytes()
-        # Entities, which grow, are declared with <!; OpenVINO writes none, and nothing but ASCII.
+        # Entities, which can grow without bound, are declared with <!. OpenVINO writes none, and
+        # only ASCII.
         if not content.isascii() or b"<!" in content or b"\0" in content:
             raise BundleError(f"{path} is not what OpenVINO writes.")
         try:

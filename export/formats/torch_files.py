@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from splitrun.errors import BundleError
 
-from .base import Source
+from .base import Format, Source
 
 if TYPE_CHECKING:
     import torch
 
 
-class _TorchFormat:
-    packages: tuple[str, ...] = ("torch",)
-    extra = ""
+class _TorchFormat(Format):
+    packages = ("torch",)
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """The exporting release of PyTorch, or a later one: older ones may not read its files."""
+        """This release of PyTorch or a later one: older ones may not read the files."""
         return (f"torch>={_release()}",)
 
 
@@ -37,8 +36,8 @@ class TorchScriptFormat(_TorchFormat):
         """Trace the graph, fold what is constant, and save it."""
         import torch
 
-        with _told_as(path), warnings.catch_warnings():
-            # That TorchScript is deprecated is said by the target, in words.
+        with _torch_errors(path), warnings.catch_warnings():
+            # The target's note says that TorchScript is deprecated.
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(source.module, tuple(source.examples), check_trace=False)
             torch.jit.freeze(traced).save(str(path))
@@ -58,10 +57,10 @@ class ExportedFormat(_TorchFormat):
         """Export the graph and save it."""
         import torch
 
-        with _told_as(path), warnings.catch_warnings():
+        with _torch_errors(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = exported(source)
-            # They would be saved too, though nothing needs them to run.
+            # They would be saved too, and nothing needs them.
             program.example_inputs = None
             torch.export.save(program, str(path))
 
@@ -78,16 +77,16 @@ class AotInductorFormat(_TorchFormat):
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """The exporting release of PyTorch alone: the library is linked with it."""
+        """This release of PyTorch only: the library is linked with it."""
         return (f"torch=={_release()}.*",)
 
     def write(self, source: Source, path: Path) -> None:
         """Export the graph, compile it, and package the library."""
         from torch import _inductor
 
-        # It warns that there is no CUDA, for which nothing is compiled.
+        # It warns that there is no CUDA, which is not compiled for.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        with _told_as(path), warnings.catch_warnings():
+        with _torch_errors(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _inductor.aoti_compile_and_package(exported(source), package_path=str(path))
 
@@ -97,7 +96,7 @@ class AotInductorFormat(_TorchFormat):
 
 
 def _release() -> str:
-    """Return major and minor version of the PyTorch that is installed."""
+    """Return the major and minor version of the installed PyTorch."""
     return ".".join(version("torch").split(".")[:2])
 
 
@@ -107,15 +106,15 @@ def exported(source: Source) -> "torch.export.ExportedProgram":
 
     examples, shapes = source.examples, None
     if source.dynamic_batch:
-        # An example of one image would be specialised to one.
-        examples = [torch.cat([one[:1], one[:1]]) for one in examples]
+        # From an example of one image, the exporter would fix the batch to 1.
+        examples = [torch.cat([example[:1], example[:1]]) for example in examples]
         shapes = (tuple({0: torch.export.Dim("batch", min=1, max=1 << 16)} for _ in examples),)
     return torch.export.export(source.module, tuple(examples), dynamic_shapes=shapes)
 
 
 @contextlib.contextmanager
-def _told_as(path: Path) -> Iterator[None]:
-    """Tell what torch's exporters raise, which is of many kinds, as an error of ours."""
+def _torch_errors(path: Path) -> Iterator[None]:
+    """Turn what PyTorch's exporters raise, which is of many kinds, into ``BundleError``."""
     from torch._dynamo import exc as dynamo
     from torch._inductor import exc as inductor
 
@@ -131,11 +130,11 @@ def _told_as(path: Path) -> Iterator[None]:
 
 
 def _check_part(path: Path, part: str) -> None:
-    """Refuse a file that is no archive, or lacks a folder below its root."""
+    """Refuse a file that is not an archive, or lacks a folder below its root."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is not what PyTorch writes: {error}") from error
     if not any(name.partition("/")[2].startswith(part) for name in names):
-        raise BundleError(f"{path} is not what PyTorch writes: it lacks {part}.")
+        raise BundleError(f"{path} is not what PyTorch writes: {part} is missing.")

@@ -16,7 +16,7 @@ from .torch_files import ExportedFormat, exported
 class TorchTensorRTFormat(ExportedFormat):
     """A ``.pt2`` file for the kind of NVIDIA GPU that it was compiled on.
 
-    Not executed by its authors: it takes a GPU.
+    Its authors have not executed it: that takes a GPU.
     """
 
     engine = "torch-tensorrt"
@@ -25,7 +25,7 @@ class TorchTensorRTFormat(ExportedFormat):
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """The exporting release of Torch-TensorRT alone, which takes its own of PyTorch."""
+        """This release of Torch-TensorRT only, which brings its own PyTorch."""
         release = ".".join(version("torch-tensorrt").split(".")[:2])
         return (f"torch-tensorrt=={release}.*",)
 
@@ -40,24 +40,24 @@ class TorchTensorRTFormat(ExportedFormat):
         try:
             torch_tensorrt: Any = importlib.import_module("torch_tensorrt")
         except (ImportError, OSError, RuntimeError) as error:
-            # Without a driver it raises RuntimeError.
+            # It raises RuntimeError where there is no driver.
             raise DependencyError(
                 f"Torch-TensorRT cannot be imported: {error}",
-                next_step="It takes an NVIDIA GPU and its driver. For a Jetson: --target jetson",
+                next_step="It needs an NVIDIA GPU and its driver. For a Jetson: --target jetson",
             ) from error
         if not torch.cuda.is_available():
             raise DependencyError("Torch-TensorRT compiles on a GPU, and there is none here.")
-        source = replace(source, examples=[one.cuda() for one in source.examples])
+        source = replace(source, examples=[example.cuda() for example in source.examples])
         inputs = [
             torch_tensorrt.Input(
-                min_shape=(1, *one.shape[1:]),
-                opt_shape=(1, *one.shape[1:]),
-                max_shape=(16 if source.dynamic_batch else 1, *one.shape[1:]),
-                dtype=one.dtype,
+                min_shape=(1, *example.shape[1:]),
+                opt_shape=(1, *example.shape[1:]),
+                max_shape=(16, *example.shape[1:]),
+                dtype=example.dtype,
             )
             if source.dynamic_batch
-            else one
-            for one in source.examples
+            else example
+            for example in source.examples
         ]
         source.module.cuda()
         try:
@@ -66,7 +66,7 @@ class TorchTensorRTFormat(ExportedFormat):
                 compiled = torch_tensorrt.dynamo.compile(
                     exported(source),
                     arg_inputs=inputs,
-                    # It keeps ten bits of each factor: one symbol in a hundred would differ.
+                    # TF32 keeps ten bits of each factor: one symbol in a hundred would differ.
                     disable_tf32=True,
                 )
                 torch_tensorrt.save(

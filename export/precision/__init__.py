@@ -1,1 +1,1 @@
-"""Device graphs below fp32: from one ONNX file to another."""
+"""Precisions below fp32: how a device graph is lowered, and what that changes."""

@@ -14,12 +14,12 @@ from splitrun.engines.openvino_runtime import openvino_core
 from splitrun.errors import BundleError
 from splitrun.halves import Device, Edge
 from splitzoo import export, zoo
+from splitzoo.export.formats.base import Integers
 from splitzoo.export.graphs import DeviceGraph
 from splitzoo.export.onnx_graph import check_onnx, write_onnx
-from splitzoo.export.precision.fp16 import to_half
-from splitzoo.export.precision.int8 import quantise
-from splitzoo.export.precision.integers import Integers
-from splitzoo.export.precision.onnx_nodes import Places, is_convolution, read_named
+from splitzoo.export.precision.fp16 import to_fp16
+from splitzoo.export.precision.int8 import to_int8
+from splitzoo.export.precision.node_roles import NodeRoles, is_convolution, read_named
 from splitzoo.export.recording import seeded_image
 
 TASK = "image-classification"
@@ -75,25 +75,25 @@ def constants(model) -> dict[str, np.ndarray]:
 
 def test_the_last_convolution_and_the_norms_are_found(tiny_graph) -> None:
     model = read_named(tiny_graph)
-    places = Places(model)
+    roles = NodeRoles(model)
     convolutions = [node.name for node in model.graph.node if is_convolution(node)]
     first, norm, second, other_norm, last = convolutions
-    assert places.norms == {norm, other_norm}
-    assert places.last == {last}
-    assert not {first, second} & (places.rounded | places.after_rounding)
+    assert roles.gdn_norms == {norm, other_norm}
+    assert roles.last_convolutions == {last}
+    assert not {first, second} & (roles.to_rounding | roles.after_rounding)
 
 
 def test_what_hangs_on_a_rounding_is_found(mshp_graph) -> None:
     model = read_named(mshp_graph)
-    places = Places(model)
+    roles = NodeRoles(model)
     nodes = {node.name: node for node in model.graph.node}
-    after = {name for name in places.after_rounding if is_convolution(nodes[name])}
+    after = {name for name in roles.after_rounding if is_convolution(nodes[name])}
     weights = {name for node in after for name in nodes[node].input[1:2]}
     assert weights
     assert all("h_s" in name for name in weights)
     # The ends of g_a and of h_a, whose outputs become symbols.
-    assert len(places.last) == 2
-    assert not places.last & places.after_rounding
+    assert len(roles.last_convolutions) == 2
+    assert not roles.last_convolutions & roles.after_rounding
 
 
 def test_magnitudes_that_normalise_nothing_are_no_norms(tmp_path) -> None:
@@ -102,9 +102,9 @@ def test_magnitudes_that_normalise_nothing_are_no_norms(tmp_path) -> None:
     graph = read_named(device_graph(model, tmp_path / "shp.onnx"))
     nodes = {node.name: node for node in graph.graph.node}
     assert any(node.op_type == "Abs" for node in nodes.values())
-    norms = {name for found in Places(graph).norms for name in nodes[found].input[1:2]}
+    norms = {name for found in NodeRoles(graph).gdn_norms for name in nodes[found].input[1:2]}
     assert all("h_a" not in name for name in norms)
-    assert len(Places(graph).norms) == 2
+    assert len(NodeRoles(graph).gdn_norms) == 2
 
 
 def test_of_a_residual_backbone_one_convolution_is_the_last(tmp_path) -> None:
@@ -129,11 +129,11 @@ def test_of_a_residual_backbone_one_convolution_is_the_last(tmp_path) -> None:
     )
     graph = read_named(tmp_path / "r.onnx")
     convolutions = [node.name for node in graph.graph.node if is_convolution(node)]
-    places = Places(graph)
-    assert len(places.last) == 1
-    assert places.last <= set(convolutions[-2:])
-    assert len(places.rounded.intersection(convolutions)) == 1
-    assert len(places.rounded) < 6
+    roles = NodeRoles(graph)
+    assert len(roles.last_convolutions) == 1
+    assert roles.last_convolutions <= set(convolutions[-2:])
+    assert len(roles.to_rounding.intersection(convolutions)) == 1
+    assert len(roles.to_rounding) < 6
 
 
 # int8
@@ -141,7 +141,7 @@ def test_of_a_residual_backbone_one_convolution_is_the_last(tmp_path) -> None:
 
 def test_what_is_rounded_in_fp32_does_not_read_an_int8_latent(mshp, mshp_graph, tmp_path) -> None:
     """The analysis of the hyperprior does, in int8; the subtraction of the means does not."""
-    quantise(mshp_graph, tmp_path / "q.onnx", inputs(mshp))
+    to_int8(mshp_graph, tmp_path / "q.onnx", inputs(mshp))
     model = onnx.load(tmp_path / "q.onnx")
     made_by = {name: node for node in model.graph.node for name in node.output}
     subtractions = [node for node in model.graph.node if node.op_type == "Sub"]
@@ -150,7 +150,7 @@ def test_what_is_rounded_in_fp32_does_not_read_an_int8_latent(mshp, mshp_graph, 
         assert all(
             made_by[one].op_type != "DequantizeLinear" for one in node.input if one in made_by
         )
-    last = Places(read_named(mshp_graph)).last
+    last = NodeRoles(read_named(mshp_graph)).last_convolutions
     given = {node.output[0] for node in model.graph.node if node.name in last}
     readers = {node.op_type for node in model.graph.node if given.intersection(node.input)}
     assert {"Sub", "QuantizeLinear"} <= readers
@@ -158,7 +158,7 @@ def test_what_is_rounded_in_fp32_does_not_read_an_int8_latent(mshp, mshp_graph, 
 
 def test_without_inputs_there_are_no_ranges(tiny_graph, tmp_path) -> None:
     with pytest.raises(BundleError, match="there are none"):
-        quantise(tiny_graph, tmp_path / "q.onnx", ())
+        to_int8(tiny_graph, tmp_path / "q.onnx", ())
     assert not (tmp_path / "q.onnx").exists()
 
 
@@ -166,7 +166,7 @@ def test_without_inputs_there_are_no_ranges(tiny_graph, tmp_path) -> None:
 def test_weights_are_int8_per_channel_and_zero_points_as_they_must_be(
     tiny_model, tiny_graph, tmp_path, unsigned
 ) -> None:
-    done = quantise(
+    done = to_int8(
         tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), keep=(), integers=Integers(unsigned)
     )
     assert (len(done.nodes), done.kept) == (5, ())
@@ -194,9 +194,9 @@ def test_weights_are_int8_per_channel_and_zero_points_as_they_must_be(
 
 
 def test_what_is_kept_stays_in_fp32(tiny_model, tiny_graph, tmp_path) -> None:
-    places = Places(read_named(tiny_graph))
-    done = quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), keep=("last", "gdn"))
-    assert set(done.kept) == places.last | places.norms
+    roles = NodeRoles(read_named(tiny_graph))
+    done = to_int8(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), keep=("last", "gdn"))
+    assert set(done.kept) == roles.last_convolutions | roles.gdn_norms
     assert len(done.nodes) == 2
 
 
@@ -205,7 +205,7 @@ def test_int8_of_seven_bits_gives_openvinos_symbols_on_any_processor(
 ) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     seven = Integers(weight_bits=7)
-    quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), integers=seven)
+    to_int8(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model), integers=seven)
     kept = [one for one in constants(onnx.load(tmp_path / "q.onnx")).values() if one.ndim == 4]
     assert {str(one.dtype) for one in kept} == {"float32", "int8"}  # the last convolution's
     assert all(np.abs(one).max() <= 64 for one in kept if one.dtype == np.int8)
@@ -223,11 +223,11 @@ def test_int8_of_seven_bits_gives_openvinos_symbols_on_any_processor(
 def test_nothing_after_a_rounding_is_lowered(mshp, mshp_graph, tmp_path, lower) -> None:
     path = tmp_path / "lowered.onnx"
     if lower == "int8":
-        quantise(mshp_graph, path, inputs(mshp), keep=())
+        to_int8(mshp_graph, path, inputs(mshp), keep=())
     else:
-        to_half(mshp_graph, path)
+        to_fp16(mshp_graph, path)
     before, after = read_named(mshp_graph), read_named(path)
-    stays = Places(before).after_rounding
+    stays = NodeRoles(before).after_rounding
     kept = {node.name: node for node in after.graph.node}
     values = {name: value for name, value in constants(after).items() if value.dtype == np.float32}
     for node in before.graph.node:
@@ -242,7 +242,7 @@ def test_nothing_after_a_rounding_is_lowered(mshp, mshp_graph, tmp_path, lower) 
 def test_temporary_names_of_this_machine_do_not_enter_the_file(
     tiny_model, tiny_graph, tmp_path
 ) -> None:
-    quantise(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model))
+    to_int8(tiny_graph, tmp_path / "q.onnx", inputs(tiny_model))
     content = (tmp_path / "q.onnx").read_bytes()
     assert str(tmp_path).encode() not in content
     assert b"/tmp" not in content
@@ -253,7 +253,7 @@ def test_temporary_names_of_this_machine_do_not_enter_the_file(
 
 
 def test_fp16_is_between_fp32_input_and_integers(tiny_model, tiny_graph, tmp_path) -> None:
-    to_half(tiny_graph, tmp_path / "h.onnx")
+    to_fp16(tiny_graph, tmp_path / "h.onnx")
     check_onnx(tmp_path / "h.onnx")
     model = onnx.load(tmp_path / "h.onnx")
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT

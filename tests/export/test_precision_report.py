@@ -243,12 +243,12 @@ def test_both_sides_of_a_hyperprior_run_the_same_engine() -> None:
     """The other would compute other scales for some images, and lose them."""
     mshp, prior = (get_spec(f"splittable_resnet50-{one}-beta0.08") for one in ("mshp", "fp"))
     for target, engine in (("jetson", "tensorrt"), ("openvino", "openvino")):
-        wanted = ExportOptions(target=target, precision="fp32")
-        assert (wanted.engine_of_edge(mshp), wanted.engine_of_edge(prior)) == (engine, None)
-        wanted = ExportOptions(target=target, precision="fp32", edge="onnxruntime")
-        wanted.check_possible(prior)
-        with pytest.raises(BundleError, match=f"others than {engine}") as caught:
-            wanted.check_possible(mshp)
+        assert ExportOptions(target=target).halves(mshp).edge.engine == engine
+        options = ExportOptions(target=target, edge="onnxruntime")
+        assert options.halves(prior).edge.engine == "onnxruntime"
+        options.check_possible(prior)
+        with pytest.raises(BundleError, match=f"{engine} and onnxruntime would disagree") as caught:
+            options.check_possible(mshp)
         assert caught.value.next_step == f"Leave --edge out: both sides then run {engine}."
 
 
@@ -262,8 +262,8 @@ def test_a_factorized_learned_codec_has_no_hyperprior() -> None:
 @pytest.mark.parametrize(
     ("changes", "saying"),
     [
-        ({"precision": "fp32", "accept": True}, "--accept takes what a precision below fp32"),
-        ({"precision": "fp16", "keep_fp32": ("gdn",)}, "--keep-fp32 is about int8"),
+        ({"precision": "fp32", "accept": True}, "--accept is for precisions below fp32"),
+        ({"precision": "fp16", "keep_fp32": ("gdn",)}, "--keep-fp32 is for int8"),
     ],
 )
 def test_words_that_would_do_nothing_are_refused(changes, saying) -> None:

@@ -32,7 +32,7 @@ from splitrun.tensorrt.key import EngineKey, jetpack_version, l4t_version
 from splitrun.tensorrt.library import import_tensorrt
 from splitrun.tensorrt.session import find_plan
 from splitzoo import export
-from splitzoo.export.jetson_files import trtexec
+from splitzoo.export.jetson import trtexec
 from splitzoo.export.tensorrt_operators import check_supported, unsupported
 
 SOURCES = Path(__file__).parents[2] / "splitrun" / "tensorrt"

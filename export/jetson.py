@@ -1,4 +1,4 @@
-"""What a bundle for a Jetson holds beside its graphs, and what its page says of the board."""
+"""The Jetson: its build script, its part of the bundle's page, and building here with a GPU."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +39,6 @@ sys.exit(run_stoppable(lambda: main(BUNDLE)))
 '''
 
 
-def complete(manifest: "Manifest", folder: Path) -> None:
-    """Write ``build_engine.py`` into a bundle's folder."""
-    (folder / "build_engine.py").write_text(BUILD_SCRIPT, encoding="utf-8")
-
-
 def build_here(folder: Path, progress: "Progress") -> None:
     """Build and check the engines of a bundle at once, where TensorRT and a GPU are at hand.
 
@@ -79,7 +74,7 @@ def trtexec(graph: "GraphInfo", version: int) -> str:
     return " ".join([*words, "--skipInference"])
 
 
-def readme(manifest: "Manifest") -> str:
+def page(manifest: "Manifest") -> str:
     """Return what a bundle's page, and a card, say of the Jetson."""
     built = [one for one in manifest.graphs.values() if one.engine == "tensorrt"]
     lines = [

@@ -1,0 +1,184 @@
+"""Targets: where the halves can run. A new target is one entry of the table at the end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splitrun.errors import BundleError, DependencyError, UnknownNameError
+from splitrun.registry import Registry
+
+from . import jetson
+from .formats.base import Format, missing_packages
+from .formats.onnx_file import OnnxFormat, TensorRTFormat
+from .formats.openvino_ir import OpenVinoFormat
+from .formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
+from .formats.torch_tensorrt import TorchTensorRTFormat
+
+if TYPE_CHECKING:
+    from splitrun.manifest import Manifest
+
+    from ..progress import Progress
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Formats of the device graph and of the edge's graphs."""
+
+    device: Format
+    edge: Format
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine, and how the two halves of a model are written for it.
+
+    Attributes:
+        name: Name, as given to ``--target``.
+        description: Description in one line.
+        device: Format of the device graph.
+        edges: Formats that the edge's graphs can have; the first is the default.
+        precisions: Precisions that the device graph can have. The edge computes in fp32.
+        hints: Precisions that the engine is told of, because the file does not say them.
+        aot: Format of both halves when they are compiled ahead of time; None where they cannot be.
+        threads: Number of threads for the device graph; 0 lets the engine choose.
+        note: Advice that follows an export.
+        files: Contents of files that a bundle holds beside its graphs, by name.
+        page: Function that returns what a bundle's page and a card say of the target, as Markdown.
+        finish: Function that does with a finished bundle what this machine can, and tells its
+            steps.
+    """
+
+    name: str
+    description: str
+    device: Format
+    edges: tuple[Format, ...] = (OnnxFormat(),)
+    precisions: tuple[str, ...] = ("fp32",)
+    hints: Mapping[str, str] = field(default_factory=dict)
+    aot: Format | None = None
+    threads: int = 0
+    note: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    page: "Callable[[Manifest], str]" = lambda manifest: ""
+    finish: "Callable[[Path, Progress], None]" = lambda folder, progress: None
+
+    def halves(self, edge: str | None = None, *, aot: bool = False) -> Halves:
+        """Choose the formats.
+
+        Args:
+            edge: Engine of the edge; None takes the default.
+            aot: Compile ahead of time.
+
+        Raises:
+            UnknownNameError: The target's edge cannot have that engine.
+            BundleError: Nothing can be compiled ahead of time for this target.
+            DependencyError: A package that writing needs is not installed.
+        """
+        if aot and self.aot is None:
+            raise BundleError(
+                f"The target {self.name} cannot be compiled ahead of time.",
+                next_step="Use --aot with --target torch.",
+            )
+        device, edges = (self.aot, (self.aot,)) if aot and self.aot else (self.device, self.edges)
+        engines = {format.engine: format for format in edges}
+        self._check_has("edge", edges[0].engine if edge is None else edge, tuple(engines))
+        chosen = Halves(device, engines[edge] if edge else edges[0])
+        for format in (chosen.device, chosen.edge):
+            if missing := missing_packages(format):
+                install = f"splitzoo[{format.extra}]" if format.extra else missing[0]
+                raise DependencyError(
+                    f"Exporting to the target {self.name} needs {', '.join(missing)}, which is not "
+                    "installed.",
+                    next_step=f"pip install '{install}'",
+                )
+        return chosen
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the packages that writing for it needs and that are not installed."""
+        return missing_packages(self.device, self.edges[0])
+
+    @property
+    def formats(self) -> dict[str, Format]:
+        """All formats that a bundle's graphs can have, by their engines."""
+        formats = (self.device, *self.edges, *((self.aot,) if self.aot else ()))
+        return {format.engine: format for format in formats}
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision that the target does not have.
+
+        Raises:
+            UnknownNameError: It has others.
+        """
+        self._check_has("precision", precision, self.precisions)
+
+    def _check_has(self, option: str, value: str, choices: tuple[str, ...]) -> None:
+        if value not in choices:
+            raise UnknownNameError(
+                f"{option} of the target {self.name}",
+                value,
+                list(choices),
+                next_step=f"Choose with: --{option} {f' or --{option} '.join(choices)}",
+            )
+
+
+TARGETS: Registry[Target] = Registry("target", next_step="See: splitzoo export targets")
+for _target in (
+    Target(
+        name="cpu",
+        description="ONNX for ONNX Runtime on any CPU",
+        device=OnnxFormat(),
+        precisions=("fp32", "int8"),
+    ),
+    Target(
+        name="raspberrypi",
+        description="ONNX for ONNX Runtime on the four cores of a Raspberry Pi",
+        device=OnnxFormat(),
+        precisions=("fp32", "int8"),
+        threads=4,
+        note="Not executed on a Raspberry Pi yet. To check one: python -m splitrun selftest",
+    ),
+    Target(
+        name="jetson",
+        description="typed ONNX and a build script for TensorRT 10.3 to 11 on a Jetson",
+        device=TensorRTFormat(),
+        edges=(OnnxFormat(), TensorRTFormat()),
+        precisions=("fp32", "fp16", "int8"),
+        note="Parsed and checked here, not executed on a Jetson. On the board: "
+        "python build_engine.py",
+        files={"build_engine.py": jetson.BUILD_SCRIPT},
+        page=jetson.page,
+        finish=jetson.build_here,
+    ),
+    Target(
+        name="openvino",
+        description="OpenVINO's IR on x86 processors",
+        device=OpenVinoFormat(),
+        edges=(OpenVinoFormat(), OnnxFormat()),
+        precisions=("fp32", "bf16", "int8"),
+        # The file is fp32's; OpenVINO computes it in bf16 on processors that have bf16.
+        hints={"bf16": "bf16"},
+    ),
+    Target(
+        name="torchscript",
+        description="traced and frozen TorchScript, for PyTorch",
+        device=TorchScriptFormat(),
+        edges=(TorchScriptFormat(),),
+        note="TorchScript is deprecated: PyTorch still loads and runs these files, but will not "
+        "improve it and may drop it. The same model without it: --target torch",
+    ),
+    Target(
+        name="torch",
+        description="torch.export programs, with --aot compiled by AOTInductor",
+        device=ExportedFormat(),
+        edges=(ExportedFormat(),),
+        aot=AotInductorFormat(),
+    ),
+    Target(
+        name="torch-tensorrt",
+        description="torch.export programs with TensorRT engines, for this machine's NVIDIA GPU",
+        device=TorchTensorRTFormat(),
+        edges=(TorchTensorRTFormat(), ExportedFormat()),
+        note="The engines run only on this kind of GPU, with this release of TensorRT.",
+    ),
+):
+    TARGETS.register(_target.name, _target)
