@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# A push writes a card, so it stands beside what it is made of and not within the zoo.
+# A push also writes a card, so it cannot live in the zoo, below the cards.
 zoo_app.command()(push)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(export_app, name="export")
@@ -55,7 +55,7 @@ def run() -> int:
     """Run the command that the process was started with, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may not know β
+            stream.reconfigure(errors="replace")  # a terminal may not have β
     try:
         app()
     except SystemExit as stop:
@@ -64,14 +64,14 @@ def run() -> int:
         Console().error(error)
         return error.exit_code
     except BrokenPipeError:
-        # The reader went away; Python would complain about it once more when it flushes.
+        # The reader went away; without this, Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         Console().error(
             SplitzooError(
-                f"The system refused: {error.strerror or error}.",
-                next_step="Is there space, for the output and in the temporary folder?",
+                f"The operating system refused: {error.strerror or error}.",
+                next_step="Check that there is space for the output and in the temporary folder.",
             )
         )
         return 1

@@ -15,7 +15,7 @@ from splitrun.files import check_free, new_folder
 from splitrun.manifest import Manifest
 
 from ..export.manifest import calibration_of, spec_of
-from ..export.readme import target_words
+from ..export.targets import TARGETS
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
@@ -204,7 +204,7 @@ def render(facts: CardFacts) -> ModelCard:
         facts=facts,
         spec=spec,
         manifest=manifest,
-        target_words=target_words(manifest) if manifest else "",
+        target_words=TARGETS.get(manifest.target).page(manifest).strip() if manifest else "",
         profile=facts.profile,
         accuracy=facts.accuracy,
         metrics=NAMES,

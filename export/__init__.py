@@ -12,17 +12,19 @@ from splitrun.lazy import lazy_names
 if TYPE_CHECKING:
     from splitrun.manifest import Manifest
 
+    from .options import ExportOptions
     from .running import run
     from .splitting import split
     from .verification import verify
 
 _HOME = {
+    "ExportOptions": ".options",
     "Manifest": "splitrun.manifest",
     "split": ".splitting",
     "run": ".running",
     "verify": ".verification",
 }
 
-__all__ = ["Manifest", "run", "split", "verify"]
+__all__ = ["ExportOptions", "Manifest", "run", "split", "verify"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 BUNDLE = Path(__file__).resolve().parent
 sys.path.insert(0, str(BUNDLE))
-# The manifest names every file; caches of Python's are none of them.
+# The manifest names every file, and Python's caches are not among them.
 sys.dont_write_bytecode = True
 
 try:
@@ -40,7 +40,7 @@ sys.exit(run_stoppable(lambda: main(BUNDLE)))
 
 
 def build_here(folder: Path, progress: "Progress") -> None:
-    """Build and check the engines of a bundle at once, where TensorRT and a GPU are at hand.
+    """Build and check a bundle's engines, where this machine has TensorRT and a GPU.
 
     Raises:
         BundleError: TensorRT cannot build a graph.
@@ -55,28 +55,31 @@ def build_here(folder: Path, progress: "Progress") -> None:
         import_tensorrt()
         open_cuda()
     except (BundleError, DependencyError):
-        return  # the board has them
+        return  # the board will build them
     build_bundle(open_bundle(folder), say=progress.step)
 
 
 def trtexec(graph: "GraphInfo", version: int) -> str:
     """Return the ``trtexec`` line that builds a graph's engine, for TensorRT 10 or 11.
 
-    From 11 on, every network is strongly typed, and the word for it is on its way out.
+    From 11 on, every network is strongly typed, and the option for it is deprecated.
     """
     words = ["trtexec", f"--onnx={graph.file}"]
     words += ["--stronglyTyped"] * (version < 11) + ["--noTF32"]
-    open_inputs = [one for one in graph.inputs if one.shape[0] == -1]
+    open_inputs = [tensor for tensor in graph.inputs if tensor.shape[0] == -1]
     for bound, batch in (("min", 1), ("opt", 1), ("max", 16)) if open_inputs else ():
-        sizes = (f"{one.name}:{'x'.join(map(str, (batch, *one.shape[1:])))}" for one in open_inputs)
+        sizes = (
+            f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.shape[1:])))}"
+            for tensor in open_inputs
+        )
         words.append(f"--{bound}Shapes={','.join(sizes)}")
     words += [f"--saveEngine=engines/trtexec-{Path(graph.file).stem}.plan"]
     return " ".join([*words, "--skipInference"])
 
 
 def page(manifest: "Manifest") -> str:
-    """Return what a bundle's page, and a card, say of the Jetson."""
-    built = [one for one in manifest.graphs.values() if one.engine == "tensorrt"]
+    """Return what a bundle's page and a card say of the Jetson, as Markdown."""
+    built = [graph for graph in manifest.graphs.values() if graph.engine == "tensorrt"]
     lines = [
         "## On the Jetson",
         "",
@@ -87,8 +90,8 @@ def page(manifest: "Manifest") -> str:
         "python build_engine.py      # builds, compares symbols, times, writes engines/engine.json",
         "```",
         "",
-        "An engine runs with the TensorRT and on the GPU that built it, and is refused elsewhere. "
-        "`trtexec` builds one too, for a look at it; `splitrun` runs those of `build_engine.py`:",
+        "An engine runs only with the TensorRT and on the GPU that built it. `splitrun` runs those "
+        "of `build_engine.py`; to look at one, `trtexec` builds it too:",
         "",
         "```",
     ]

@@ -1,4 +1,4 @@
-"""Modules to ONNX files, and what makes such a file acceptable."""
+"""Write modules as ONNX files, and check such files."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ def write_onnx(
     dynamic_batch: bool,
     opset: int,
 ) -> None:
-    """Write a module, whose ``forward`` takes ``*tensors``, as one ONNX file, weights inside.
+    """Write a module whose ``forward`` takes ``*tensors`` as one ONNX file, weights inside.
 
     Raises:
         BundleError: The exporter failed.
@@ -33,8 +33,8 @@ def write_onnx(
     import torch
 
     if dynamic_batch:
-        # An example of one image would be specialised to one.
-        examples = [torch.cat([one[:1], one[:1]]) for one in examples]
+        # From an example of one image, the exporter would fix the batch to 1.
+        examples = [torch.cat([example[:1], example[:1]]) for example in examples]
     batch = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     shapes = (tuple(batch for _ in examples),) if dynamic_batch else None
     graph = graph.eval()
@@ -62,10 +62,10 @@ def write_onnx(
 
 
 def check_onnx(path: Path) -> None:
-    """Refuse a file that is not valid ONNX, has no input, or whose output ignores its input.
+    """Refuse a file that is not valid ONNX, has no input, or has outputs that ignore it.
 
     Raises:
-        BundleError: It is one of those.
+        BundleError: The file is one of those.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -80,7 +80,7 @@ def check_onnx(path: Path) -> None:
         ValueError,
     ) as error:
         raise BundleError(f"{path} is not valid ONNX: {error}") from error
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in _tensors(model.graph)):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
         raise BundleError(f"{path} keeps weights in other files; a bundle's graph is one file.")
     if not model.graph.input:
         raise BundleError(f"{path} has no input: the exporter froze its output into a constant.")
@@ -90,7 +90,7 @@ def check_onnx(path: Path) -> None:
 
 
 def _reached(model: "onnx.ModelProto") -> set[str]:
-    """Return the names of the values that hang on an input. Nodes stand in topological order."""
+    """Return the names of the values that depend on an input. Nodes are in topological order."""
     reached = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if reached.intersection(node.input):
@@ -103,7 +103,7 @@ def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for attribute in (one for node in graph.node for one in node.attribute):
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (attribute.t, *attribute.tensors)
         for inner in (attribute.g, *attribute.graphs):
             if inner.node or inner.initializer:

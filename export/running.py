@@ -1,4 +1,4 @@
-"""Image to bytes to answer, through the two halves of a bundle in two processes."""
+"""Run images through the two halves of a bundle, each in a process of its own."""
 
 import json
 import subprocess
@@ -26,11 +26,11 @@ class ImageRun:
     """What became of one image.
 
     Attributes:
-        image: Path.
-        engine: That ran the device graph; another where the bundle's own is not here.
-        payload_bytes: From the entropy coder.
-        stream_bytes: What crossed the link.
-        top: The most probable classes, best first; empty for other tasks than classification.
+        image: Path of the image.
+        engine: Engine that ran the device graph; another where the bundle's own is not here.
+        payload_bytes: Bytes from the entropy coder.
+        stream_bytes: Bytes that crossed the link.
+        top: Most probable classes, best first; empty for other tasks than classification.
         detections: Objects, best first; boxes in pixels of the image, upright.
         shares: Classes and how much of the model's input they cover, largest first.
     """
@@ -63,11 +63,11 @@ def run(
     code is run.
 
     Args:
-        folder: Of the bundle.
+        folder: Folder of the bundle.
         images: Image files.
-        top: Classes to return for each.
-        threads: For the engine; 0 lets it choose.
-        trust: Run graphs of formats that can hold code.
+        top: Number of classes or objects to return for each.
+        threads: Number of threads for the engine; 0 lets it choose.
+        trust: Whether to run graphs of formats that can hold code.
 
     Raises:
         BundleError: The bundle cannot be read, or is not trusted.

@@ -1,19 +1,19 @@
-"""Write a bundle: both graphs, tables, labels, self-test record, runtime, manifest."""
+"""Write a bundle: graphs, tables, labels, recorded run, runtime, manifest and page."""
 
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import StrictUndefined, Template
 from torch import nn
 
 import splitrun
 from splitrun.bundle import open_bundle
-from splitrun.coding import save_coder
+from splitrun.coding import CODERS, save_coder
 from splitrun.files import check_free, new_folder, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
@@ -47,11 +47,11 @@ from .precision.report import (
     measure_precision,
     read_images,
 )
-from .readme import bundle_readme
 from .recording import record_run
-from .targets import Halves, Target
+from .targets import TARGETS, Halves
 
 PARITY_IMAGES = 3
+_PAGE = Path(__file__).with_name("readme.md.jinja")
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
 _VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
@@ -65,7 +65,7 @@ def split(
     edge: str | None = None,
     aot: bool = False,
     dynamic_batch: bool = False,
-    calibration: Path | None = None,
+    calibration: str | Path | None = None,
     keep_tables: bool = False,
     keep_fp32: Sequence[Keep] = KEPT,
     accept: bool = False,
@@ -73,26 +73,19 @@ def split(
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
 
+    The other arguments are the fields of :class:`~splitzoo.export.ExportOptions`, which describes
+    them.
+
     Args:
-        model: In evaluation mode.
-        folder: To write; it must not exist, or be empty.
-        target: Name of a registered target.
-        precision: Precision of the device graph.
-        edge: Engine of the edge's graphs; by default the target's first.
-        aot: Compile both halves ahead of time.
-        dynamic_batch: Leave the batch dimension of both graphs open; by default it is 1.
-        calibration: Folder of images. The entropy tables are fitted to them first, in place
-            (see :func:`splitzoo.zoo.calibrate`), and the ranges of int8 are taken from them.
-        keep_tables: Leave the entropy tables as they are.
-        keep_fp32: Parts of the device graph that int8 leaves in fp32.
-        accept: Take what a precision below fp32 changes, though it be beyond the limits.
-        progress: Told of each step.
+        model: Model to split; it is set to evaluation mode.
+        folder: Folder to write; it must be empty or not exist.
+        progress: Listener that is told of each step.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        UnknownNameError: No such target, or it has no such precision or edge.
+        UnknownNameError: There is no such target, or it has no such precision or edge.
         DependencyError: The target needs a package that is not installed.
         OutputError: The folder is taken or cannot be written.
         ParityError: The graphs do not compute what the model does.
@@ -100,69 +93,88 @@ def split(
             precision.
         CalibrationError: The tables cannot be fitted, or int8 is given no images.
     """
-    wanted = ExportOptions(
+    options = ExportOptions(
         target=target,
         precision=precision,
         edge=edge,
         aot=aot,
         dynamic_batch=dynamic_batch,
-        calibration=calibration,
+        calibration=None if calibration is None else Path(calibration),
         keep_tables=keep_tables,
         keep_fp32=tuple(keep_fp32),
         accept=accept,
     )
-    halves = wanted.halves(model.spec)
-    wanted.check_possible(model.spec)
-    chosen = wanted.chosen_target
+    halves = options.halves(model.spec)
+    options.check_possible(model.spec)
     folder = Path(folder)
     check_free(folder)
     model = model.eval()
-    command = wanted.command(model)
+    command = options.command(model)
     images = None
-    if calibration is not None:
+    if options.calibration is not None:
         progress.step("reading images")
-        images = read_images(model, calibration)
-        # int8 needs the images, tables or not.
-        if not keep_tables and (can_be_calibrated(model) or wanted.precision == "fp32"):
+        images = read_images(model, options.calibration)
+        # int8 needs the images, whether there are tables to fit or not.
+        if not keep_tables and (can_be_calibrated(model) or precision == "fp32"):
             progress.step("fitting entropy tables to images")
-            calibrate(model, calibration, command=command)
+            calibrate(model, options.calibration, command=command)
+    chosen = options.chosen_target
     with new_folder(folder) as temporary:
         progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
-        lowered = Lowering(wanted, model.spec.preprocessing, images.fitted if images else ())
-        plan = _Plan(chosen, wanted, halves, lowered, command)
-        manifest = _write_parts(model, records[0], temporary, plan, progress)
-        if wanted.precision != "fp32":
-            progress.step(f"comparing {wanted.precision} with fp32")
-            manifest = _judge(model, manifest, temporary, plan, images, records)
+        lowering = Lowering(options, model.spec.preprocessing, images.fitted if images else ())
+        _write_files(model, records[0], temporary)
+        graphs = {}
+        for name, part in _parts(model, records[0]).items():
+            progress.step(f"exporting the {name} graph")
+            graphs[name] = _write_graph(part, temporary, options, halves, lowering)
+        manifest = _describe(model, options, halves, graphs, command)
+        manifest = _write_manifest(manifest, temporary)
+        if precision != "fp32":
+            progress.step(f"comparing {precision} with fp32")
+            manifest = _judge(model, manifest, temporary, options, images, lowering.kept, records)
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
-        for name, text in chosen.files.items():
+        requirements = "\n".join(manifest.requirements) + "\n"
+        texts = {"requirements.txt": requirements, "README.md": bundle_page(manifest)}
+        for name, text in {**texts, **chosen.files}.items():
             (temporary / name).write_text(text, encoding="utf-8")
-        (temporary / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")
         manifest = _write_manifest(manifest, temporary)
         chosen.finish(temporary, progress)
     return manifest
+
+
+def bundle_page(manifest: Manifest) -> str:
+    """Return the ``README.md`` of a bundle: how to run it on a board, and what was checked."""
+    template = Template(
+        _PAGE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return template.render(
+        {field.name: getattr(manifest, field.name) for field in fields(manifest)},
+        lossless=CODERS[manifest.coding.kind].lossless,
+        target_words=TARGETS.get(manifest.target).page(manifest).strip(),
+    )
 
 
 def _judge(
     model: SplitModel,
     manifest: Manifest,
     folder: Path,
-    plan: "_Plan",
+    options: ExportOptions,
     images: CalibrationImages | None,
+    kept: list[str],
     records: Sequence[Record],
 ) -> Manifest:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
-    bundle, wanted = open_bundle(folder), plan.wanted
-    report = measure_precision(model, bundle, images, plan.lowering.kept, records)
+    bundle = open_bundle(folder)
+    report = measure_precision(model, bundle, images, kept, records)
     limits = bundle.limits
-    if wanted.accept:
-        exceeded = exceeded_limits(report, limits, wanted.precision)
+    if options.accept:
+        exceeded = exceeded_limits(report, limits, options.precision)
         report = replace(report, accepted=tuple(exceeded))
     else:
-        check_limits(report, limits, wanted.precision)
+        check_limits(report, limits, options.precision)
     if report.accepted:
         # On other images and processors it may be somewhat more.
         limits = replace(
@@ -175,79 +187,67 @@ def _judge(
     return _write_manifest(replace(manifest, precision_report=report, parity=parity), folder)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be written: the target, what was asked of it, and what that comes to."""
-
-    target: Target
-    wanted: ExportOptions
-    halves: Halves
-    lowering: Lowering
-    command: str
-
-
-def _write_parts(
-    model: SplitModel,
-    record: Record,
-    folder: Path,
-    plan: _Plan,
-    progress: Progress,
-) -> Manifest:
-    spec, precision = model.spec, plan.wanted.precision
+def _write_files(model: SplitModel, record: Record, folder: Path) -> None:
+    """Write the recorded run, the tables, the labels and the runtime."""
     record.save(folder / "selftest.npz")
-    codec = model.codec
-    save_coder(codec.coder, folder / "tables.npz")
-    labels = labels_of(spec)
-    (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n", encoding="utf-8")
+    save_coder(model.codec.coder, folder / "tables.npz")
+    labels = json.dumps(labels_of(model.spec), indent=0)
+    (folder / "labels.json").write_text(labels + "\n", encoding="utf-8")
     write_runtime(folder / "splitrun")
-    graphs = {}
-    for name, part in _parts(model, record).items():
-        progress.step(f"exporting the {name} graph")
-        graphs[name] = _write_graph(name, part, folder, plan)
-    manifest = Manifest(
+
+
+def _describe(
+    model: SplitModel,
+    options: ExportOptions,
+    halves: Halves,
+    graphs: dict[str, GraphInfo],
+    command: str,
+) -> Manifest:
+    """Return a bundle's manifest, its files and results still to come."""
+    codec, calibration = model.codec, model.calibration
+    settings = codec.coder.settings()
+    tail = model.decoder.get_submodule("tail")
+    packages = (*_VERSIONS, *halves.device.packages, *halves.edge.packages)
+    requirements = (
+        "numpy",
+        "pillow>=11.3",
+        'constriction>=0.5,<0.6; sys_platform == "darwin" or platform_machine == "x86_64" '
+        'or platform_machine == "AMD64"',
+        *dict.fromkeys((*halves.device.requirements, *halves.edge.requirements)),
+        *_PACKAGES_OF_CODECS.get(settings.get("codec"), ()),
+    )
+    return Manifest(
         schema_version=SCHEMA_VERSION,
-        spec=spec.model_dump(mode="json"),
-        target=plan.target.name,
-        precision=precision,
+        spec=model.spec.model_dump(mode="json"),
+        target=options.target,
+        precision=options.precision,
         graphs=graphs,
-        postprocessing=_postprocessing(model),
+        postprocessing=tail.settings() if isinstance(tail, DetectionTail) else {},
         coding=Coding(
             kind=codec.coder.kind,
-            settings=codec.coder.settings(),
+            settings=settings,
             tables="tables.npz",
             model_id=codec.model_id.hex(),
             shape=codec.shape,
-            calibration=model.calibration.record.model_dump(mode="json")
-            if model.calibration
-            else None,
+            calibration=calibration.record.model_dump(mode="json") if calibration else None,
         ),
         labels="labels.json",
         selftest="selftest.npz",
-        requirements=(
-            "numpy",
-            "pillow>=11.3",
-            (
-                'constriction>=0.5,<0.6; sys_platform == "darwin" or platform_machine == "x86_64" '
-                'or platform_machine == "AMD64"'
-            ),
-            *dict.fromkeys((*plan.halves.device.requirements, *plan.halves.edge.requirements)),
-            *_PACKAGES_OF_CODECS.get(codec.coder.settings().get("codec"), ()),
-        ),
-        parity=Parity(limits=limits_of(precision, quantised=codec.coder.is_quantised)),
+        requirements=requirements,
+        parity=Parity(limits=limits_of(options.precision, quantised=codec.coder.is_quantised)),
         precision_report=None,
         provenance=Provenance(
             source=model.source,
             weights="trained" if model.random_seed is None else "random",
             seed=model.random_seed,
             model_sha256=model.digest().hex(),
-            versions={"splitzoo": __version__, **_versions(plan.halves)},
-            command=plan.command,
+            versions={
+                "splitzoo": __version__,
+                **versions(*(name.replace("_", "-") for name in packages)),
+            },
+            command=command,
         ),
     )
-    (folder / "requirements.txt").write_text(
-        "\n".join(manifest.requirements) + "\n", encoding="utf-8"
-    )
-    return _write_manifest(manifest, folder)
 
 
 @dataclass(frozen=True)
@@ -258,67 +258,66 @@ class _Part:
     file: str
     inputs: Arrays
     outputs: Arrays
-
-
-def _postprocessing(model: SplitModel) -> dict[str, Any]:
-    tail = model.decoder.get_submodule("tail")
-    return tail.settings() if isinstance(tail, DetectionTail) else {}
+    on_device: bool = False
 
 
 def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
+    image = {"image": record.image}
     parts = {
-        "device": _Part(DeviceGraph(model), "device/encoder", {"image": record.image}, record.wire),
+        "device": _Part(DeviceGraph(model), "device/encoder", image, record.wire, on_device=True),
         "edge": _Part(EdgeGraph(model), "edge/decoder", record.edge_inputs, record.outputs),
     }
     if model.bottleneck.hyper_outputs:
         hyper_symbols = record.wire["hyper_symbols"]
-        given = (one[None] for one in model.hyper_decode(hyper_symbols[0]))
+        decoded = (array[None] for array in model.hyper_decode(hyper_symbols[0]))
         parts["hyper"] = _Part(
             HyperGraph(model),
             "edge/hyper",
             {"hyper_symbols": hyper_symbols},
-            dict(zip(model.bottleneck.hyper_outputs, given, strict=True)),
+            dict(zip(model.bottleneck.hyper_outputs, decoded, strict=True)),
         )
     if record.boxes_inputs:
-        levels = {name: value for name, value in record.outputs.items() if value.ndim == 4}
+        levels = {name: array for name, array in record.outputs.items() if array.ndim == 4}
         parts["boxes"] = _Part(
             BoxesGraph(model), "edge/boxes", levels | record.boxes_inputs, record.boxes_outputs
         )
     return parts
 
 
-def _write_graph(name: str, part: _Part, folder: Path, plan: _Plan) -> GraphInfo:
-    dynamic_batch, on_device = plan.wanted.dynamic_batch, name == "device"
-
+def _write_graph(
+    part: _Part, folder: Path, options: ExportOptions, halves: Halves, lowering: Lowering
+) -> GraphInfo:
     def described(arrays: Arrays) -> tuple[TensorInfo, ...]:
-        shapes = {
-            name: (-1, *value.shape[1:]) if dynamic_batch else value.shape
-            for name, value in arrays.items()
-        }
         return tuple(
-            TensorInfo(name, str(arrays[name].dtype), shape) for name, shape in shapes.items()
+            TensorInfo(
+                name,
+                str(array.dtype),
+                (-1 if options.dynamic_batch else array.shape[0], *array.shape[1:]),
+            )
+            for name, array in arrays.items()
         )
 
-    chosen = plan.halves.device if on_device else plan.halves.edge
-    path = folder / f"{part.file}{chosen.suffix}"
+    target, on_device = options.chosen_target, part.on_device
+    format = halves.device if on_device else halves.edge
+    path = folder / f"{part.file}{format.suffix}"
     path.parent.mkdir(exist_ok=True)
     source = Source(
         module=part.module.eval(),
-        examples=[torch.from_numpy(np.ascontiguousarray(one)) for one in part.inputs.values()],
+        examples=[torch.from_numpy(np.ascontiguousarray(array)) for array in part.inputs.values()],
         input_names=list(part.inputs),
         output_names=list(part.outputs),
-        dynamic_batch=dynamic_batch,
-        lower=plan.lowering.lower if on_device else None,
+        dynamic_batch=options.dynamic_batch,
+        lower=lowering.lower if on_device else None,
     )
-    weights = chosen.write(source, path)
+    weights = format.write(source, path)
     return GraphInfo(
         file=path.relative_to(folder).as_posix(),
         weights=None if weights is None else weights.relative_to(folder).as_posix(),
-        engine=chosen.engine,
+        engine=format.engine,
         inputs=described(part.inputs),
         outputs=described(part.outputs),
-        threads=plan.target.threads if on_device else 0,
-        hint=plan.target.hints.get(plan.wanted.precision, "") if on_device else "",
+        threads=target.threads if on_device else 0,
+        hint=target.hints.get(options.precision, "") if on_device else "",
     )
 
 
@@ -341,8 +340,3 @@ def write_runtime(folder: Path) -> None:
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def _versions(halves: Halves) -> dict[str, str]:
-    packages = (*_VERSIONS, *halves.device.packages, *halves.edge.packages)
-    return versions(*(name.replace("_", "-") for name in packages))

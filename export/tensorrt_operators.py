@@ -1,6 +1,6 @@
-"""Which ONNX operators and types TensorRT's parser documents, and which of a graph it does not.
+"""Which operators and types of an ONNX file TensorRT's parser does not document.
 
-The table is that of TensorRT 10.1, the oldest near the oldest JetPack: later ones take more.
+The table is that of TensorRT 10.1, which is near the oldest JetPack; later releases take more.
 """
 
 import json
@@ -32,22 +32,22 @@ def check_supported(path: Path) -> None:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
         raise BundleError(
             f"TensorRT documents no support for {'; '.join(found[:3])}{more} in {path.name}.",
-            next_step="Other targets take it: splitzoo export targets",
+            next_step="Choose another target. See: splitzoo export targets",
         )
 
 
 def unsupported(path: Path) -> list[str]:
-    """Return what of an ONNX file TensorRT's parser documents no support for, in words."""
+    """Return in words what TensorRT's parser does not document of an ONNX file."""
     import onnx
     from onnx import shape_inference
 
     model = shape_inference.infer_shapes(onnx.load(path))
     found = [
-        f"opset {one.version} (9 to 20 are)"
-        for one in model.opset_import
-        if one.domain in ("", "ai.onnx") and one.version not in OPSETS
+        f"opset {opset.version} (9 to 20 are)"
+        for opset in model.opset_import
+        if opset.domain in ("", "ai.onnx") and opset.version not in OPSETS
     ]
-    ends = _ends(model.graph)
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     for graph in _graphs(model.graph):
         types, shifts = _types(graph), _shifts(graph)
         for node in graph.node:
@@ -70,7 +70,7 @@ def _unsupported(node: "onnx.NodeProto", types: dict[str, str], ends: set[str]) 
     for names, allowed in ((node.input, {*documented, *turned}), (node.output, given)):
         for name in names[:1]:
             kind = types.get(name)
-            # Bytes come in and go out, and nothing else is done with them.
+            # uint8 can only be an input or an output.
             if kind and (kind not in allowed or (kind == "UINT8" and name not in ends)):
                 yield f"{kind} of {node.op_type} ({node.name})"
 
@@ -84,7 +84,7 @@ def _operators() -> dict[str, list[str]]:
 def _graphs(graph: "onnx.GraphProto") -> "Iterator[onnx.GraphProto]":
     """Go through a graph and the branches and bodies inside its nodes."""
     yield graph
-    for attribute in (one for node in graph.node for one in node.attribute):
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
         for inner in (attribute.g, *attribute.graphs):
             if inner.node:
                 yield from _graphs(inner)
@@ -94,17 +94,13 @@ def _shifts(graph: "onnx.GraphProto") -> set[str]:
     """Return the names of the zero points that are not all 0."""
     from onnx import numpy_helper
 
-    asked = {name for one in graph.node if one.op_type in _QUANTISING for name in one.input[2:]}
-    constants = (one for one in graph.initializer if one.name in asked)
-    return {one.name for one in constants if numpy_helper.to_array(one).any()}
-
-
-def _ends(graph: "onnx.GraphProto") -> set[str]:
-    return {one.name for one in (*graph.input, *graph.output)}
+    points = {name for node in graph.node if node.op_type in _QUANTISING for name in node.input[2:]}
+    constants = (tensor for tensor in graph.initializer if tensor.name in points)
+    return {tensor.name for tensor in constants if numpy_helper.to_array(tensor).any()}
 
 
 def _types(graph: "onnx.GraphProto") -> dict[str, str]:
-    """Return the type of each tensor that has one, as TensorRT's table calls it."""
+    """Return the type of each tensor that has one, by its name in TensorRT's table."""
     from onnx import TensorProto
 
     names: dict[int, str] = {
@@ -117,5 +113,5 @@ def _types(graph: "onnx.GraphProto") -> dict[str, str]:
         return names.get(number) or TensorProto.DataType.Name(number)  # pyright: ignore
 
     values = (*graph.input, *graph.output, *graph.value_info)
-    found = {one.name: called(one.type.tensor_type.elem_type) for one in values}
-    return found | {one.name: called(one.data_type) for one in graph.initializer}
+    found = {value.name: called(value.type.tensor_type.elem_type) for value in values}
+    return found | {tensor.name: called(tensor.data_type) for tensor in graph.initializer}

@@ -1,4 +1,4 @@
-"""What a precision below fp32 changes: symbols, bytes and answers."""
+"""The precision report: what a precision below fp32 changes in symbols, bytes and answers."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,24 +27,24 @@ from ...zoo.split_model import SplitModel
 from ..recording import seeded_image
 
 MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
-"""Share by which the payload may change: a graph that loses its signal sends less."""
+"""Share by which the payload may grow or shrink: a graph that loses its signal sends less."""
 
 MOST_POINTS = 0.5
-"""Of top-1 that may be lost, beside one image: a hundred of them tell no more."""
+"""Points of top-1 that may be lost, beside one image: a hundred images tell no more."""
 
 _MADE = 16
-"""Images that are made where no images are given."""
+"""Number of images that are made where none are given."""
 
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """A folder of images, parted.
+    """The images of a folder: those to calibrate with, and those to compare on.
 
     Attributes:
-        fitted: To be calibrated with.
-        held_out: To be compared on.
-        classes: Index of the class of the model, of those that lie in a folder of its name.
-        skipped: Images that could not be read.
+        fitted: Images to calibrate with.
+        held_out: Images to compare on.
+        classes: Index of the class, for each image in a folder that is named after a class.
+        skipped: Number of images that could not be read.
     """
 
     fitted: list[Path]
@@ -105,11 +105,11 @@ def measure_precision(
     """Compare the device half of a bundle with the model in fp32.
 
     Args:
-        model: In evaluation mode.
-        bundle: Of it, with a device graph of a lower precision.
-        images: Those held out are compared; None compares made images.
-        kept: Names of the parts left in fp32.
-        records: Of the images that parity is checked on: the worst of them counts too.
+        model: Model in evaluation mode.
+        bundle: Its bundle, with a device graph of a lower precision.
+        images: Images whose held-out part is compared; None compares made images.
+        kept: Names of the parts that were left in fp32.
+        records: Records that parity is checked on: the worst of them counts too.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     worst = _Worst()
@@ -129,7 +129,7 @@ def measure_precision(
         if label is not None:
             before = int(model(torch.from_numpy(image)).argmax())
             correct.append((before == label, _answer(edge, streams[1]) == label))
-    sums = np.sum(correct, axis=0) if correct else (None, None)
+    correct_fp32, correct_here = np.sum(correct, axis=0).tolist() if correct else (None, None)
     means = np.mean(payloads, axis=0)
     return PrecisionReport(
         calibrated=len(images.fitted) if images else 0,
@@ -145,8 +145,8 @@ def measure_precision(
         payload_bytes_fp32=float(means[0]),
         payload_bytes=float(means[1]),
         labelled=len(correct),
-        correct_fp32=None if sums[0] is None else int(sums[0]),
-        correct=None if sums[1] is None else int(sums[1]),
+        correct_fp32=correct_fp32,
+        correct=correct_here,
         kept_fp32=tuple(kept),
     )
 
@@ -160,7 +160,7 @@ class _Worst:
     wire_error: float = 0.0
 
     def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Comparison:
-        """Take one image in, and count its integers that can be compared."""
+        """Compare one image, and count its integers that can be compared."""
         left_out = not_comparable(bundle.precision, bundle.graphs.get("hyper"), found, exact)
         counted = Comparison()
         for (name, before), after in zip(exact.items(), found, strict=True):
@@ -177,7 +177,7 @@ class _Worst:
 
 
 def _answer(edge: Edge, stream: bytes) -> int | None:
-    """Return the class that the edge finds; none where it computes other scales than the device."""
+    """Return the class that the edge finds; None where its scales are not the device's."""
     try:
         return int(edge.decode(stream)[0].argmax())
     except DesyncError:
@@ -195,7 +195,7 @@ def _images(
 
 
 def exceeded_limits(report: PrecisionReport, limits: Limits, precision: str) -> list[str]:
-    """Return what is beyond the limits, in words."""
+    """Return in words which limits are exceeded."""
     found, most = [], MOST_INFLATION[precision]
     if report.most_changed > limits.changed:
         found.append(
@@ -227,7 +227,7 @@ def check_limits(report: PrecisionReport, limits: Limits, precision: str) -> Non
     """Refuse a report that is beyond the limits.
 
     Raises:
-        ParityError: It is, with all that is.
+        ParityError: It is; the message names all limits that are exceeded.
     """
     if found := exceeded_limits(report, limits, precision):
         raise ParityError(

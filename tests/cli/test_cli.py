@@ -348,7 +348,7 @@ def test_demo_goes_from_model_to_card(tmp_path) -> None:
     assert code == 0, err
     for row in ("model", "stream bytes", "device ms", "edge ms", "encoder bits", "MACs", "parity"):
         assert re.search(rf"^ *{row} +\S", out, re.MULTILINE)
-    for name in ("bundle", "profile.json", "card/README.md", "photos/noise.png"):
+    for name in ("bundle", "profile.json", "card/README.md", "images/noise.png"):
         assert (folder / name).exists()
         assert f"{folder}/{name}" in out
     assert "The weights are random" in err

@@ -23,8 +23,8 @@ from splitzoo import __version__, export, zoo
 from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.graphs import GDN1, DeviceGraph, FoldedGDN1, fold_gdn
 from splitzoo.export.parity import check_parity
-from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import _boundary_distance, record_run, seeded_image
+from splitzoo.export.splitting import bundle_page
 from splitzoo.progress import Silent
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def test_labels_are_one_for_each_class(bundle) -> None:
 
 def test_readme_of_the_bundle_is_rendered_from_the_manifest(bundle, manifest) -> None:
     text = (bundle / "README.md").read_text()
-    assert text == bundle_readme(manifest)
+    assert text == bundle_page(manifest)
     assert "The weights are random (seed 0)" in text
     assert manifest.provenance.command in text
     assert manifest.coding.model_id in text

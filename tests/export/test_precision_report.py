@@ -61,7 +61,7 @@ def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) 
     assert exceeded_limits(report(), INT8, "int8") == []
     with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
         check_limits(report(**changes), INT8, "int8")
-    assert "--accept" in caught.value.next_step
+    assert "give other images, or take it as it is with --accept" in caught.value.next_step
 
 
 def test_fp16_may_change_the_payload_less_than_int8() -> None:
@@ -76,10 +76,6 @@ def test_one_image_more_or_less_is_no_loss() -> None:
     assert exceeded_limits(report(correct=148), INT8, "int8") == []
     assert exceeded_limits(report(labelled=0, correct=None, correct_fp32=None), INT8, "int8") == []
     assert exceeded_limits(report(correct=200), INT8, "int8") == []
-
-
-def test_rate_inflation_is_the_growth_of_the_payload() -> None:
-    assert report().rate_inflation == pytest.approx(0.01)
 
 
 def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
@@ -102,7 +98,7 @@ def test_a_tie_may_differ_by_one_and_other_symbols_as_the_limits_say() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"changed": -1.0}, {"tie_margin": float("nan")}, {"difference": 0}, {"difference": 1.5}],
+    [{"changed": -1.0}, {"tie_margin": float("nan")}, {"difference": 0}],
 )
 def test_limits_that_make_no_sense_are_refused(changes) -> None:
     with pytest.raises(ValueError, match=r"limit|differ"):
@@ -190,31 +186,33 @@ def changed(monkeypatch):
 
 
 def test_an_export_beyond_the_limits_exits_with_3_and_leaves_nothing(
-    splitzoo, tiny_folder, changed, tmp_path
+    splitzoo, tiny_folder, photos, changed, copied_graphs, tmp_path
 ) -> None:
-    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
     changed(changed=0.5, most_changed=0.5)
-    words = ("--random-weights", "--target", "openvino", "--precision", "bf16")
-    result = splitzoo("export", "split", tiny_folder, *words, "-o", tmp_path / "b")
+    words = ("--random-weights", "--keep-tables", "--precision", "int8")
+    words += ("--calibration", photos[0].parent, "-o", tmp_path / "b")
+    result = splitzoo("export", "split", tiny_folder, *words)
     refused(
         result,
-        "In bf16, of the symbols that are not 0, 50.00% differ",
-        "(10% may)",
+        "In int8, of the symbols that are not 0, 50.00% differ",
+        "(20% may)",
         "--accept",
         code=3,
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, tmp_path) -> None:
-    pytest.importorskip("openvino", reason="bf16 is OpenVINO's")
+def test_what_is_accepted_is_written_down_and_allowed_for(
+    tiny_model, photos, changed, copied_graphs, tmp_path
+) -> None:
     changed(changed=0.2, most_changed=0.3, largest_difference=4)
-    options = {"target": "openvino", "precision": "bf16", "accept": True}
+    options = {"precision": "int8", "accept": True, "keep_tables": True}
+    options |= {"calibration": photos[0].parent}
     manifest = export.split(tiny_model, tmp_path / "b", **options)
     assert manifest.precision_report is not None
     assert len(manifest.precision_report.accepted) == 2
     bundle = open_bundle(tmp_path / "b")
-    assert bundle.limits == Limits(**{**asdict(LIMITS["bf16"]), "changed": 0.6, "difference": 8})
+    assert bundle.limits == Limits(**{**asdict(LIMITS["int8"]), "changed": 0.6, "difference": 8})
     assert "--accept" in manifest.provenance.command
     assert (
         "Beyond the limits, and accepted: of the symbols" in (tmp_path / "b/README.md").read_text()
@@ -225,7 +223,7 @@ def test_what_is_accepted_is_written_down_and_allowed_for(tiny_model, changed, t
     document = json.loads(path.read_text())
     document["precision_report"]["accepted"] = []
     path.write_text(json.dumps(document))
-    with pytest.raises(BundleError, match=r"allows changed of 0\.6; .* 0\.1 in bf16"):
+    with pytest.raises(BundleError, match=r"allows changed of 0\.6; .* 0\.2 in int8"):
         export.verify(tmp_path / "b")
 
 
@@ -275,19 +273,16 @@ def test_images_that_say_nothing_are_told_as_the_cause_and_can_be_accepted(
     splitzoo, tiny_folder, tmp_path
 ) -> None:
     """Ranges of darkness saturate on the made images that parity is checked on."""
+    night = tmp_path / "night"
+    night.mkdir()
     for number in range(8):
-        night = Image.fromarray(np.full((64, 64, 3), number % 2, np.uint8))
-        (tmp_path / "night").mkdir(exist_ok=True)
-        night.save(tmp_path / "night" / f"{number}.png")
-    words = ("--random-weights", "--precision", "int8", "--calibration", tmp_path / "night")
-    words = (tiny_folder, *words, "--keep-tables", "-o", tmp_path / "b")
-    result = splitzoo("export", "split", *words)
-    refused(result, "in one image up to", "give other images", code=3)
-    assert not (tmp_path / "b").exists()
-    assert splitzoo("export", "split", *words, "--accept")[0] == 0
+        Image.fromarray(np.full((64, 64, 3), number % 2, np.uint8)).save(night / f"{number}.png")
+    words = ("--random-weights", "--precision", "int8", "--calibration", night, "--keep-tables")
+    code, _, _ = splitzoo("export", "split", tiny_folder, *words, "--accept", "-o", tmp_path / "b")
+    assert code == 0
     found = export.verify(tmp_path / "b").manifest
     assert found.precision_report is not None
-    assert found.precision_report.accepted
+    assert "in one image up to" in found.precision_report.accepted[0]
 
 
 def test_what_is_accepted_though_nothing_is_beyond_the_limits_changes_none(
@@ -310,15 +305,15 @@ def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> 
     assert 0 < manifest.precision_report.wire_error < 1
     said = f"{100 * manifest.precision_report.wire_error:.1f}%"
     assert (
-        f"what is sent differs by, of the largest | | {said}"
+        f"largest difference of what is sent, relative to the largest value | | {said}"
         in (tmp_path / "b/README.md").read_text()
     )
 
 
-def test_a_image_whose_scales_differ_is_not_named_right(photos, monkeypatch, tmp_path) -> None:
+def test_an_image_whose_scales_differ_is_not_named_correctly(
+    tiny_model, tiny_bundle, photos, monkeypatch
+) -> None:
     """PyTorch's own answer is what it is held against: its stream may be beyond the edge too."""
-    model = zoo.build(small_spec("image-classification", "shp")).eval()
-    export.split(model, tmp_path / "b")
 
     def lost(*_: object) -> None:
         raise DesyncError("other scales")
@@ -326,7 +321,7 @@ def test_a_image_whose_scales_differ_is_not_named_right(photos, monkeypatch, tmp
     monkeypatch.setattr(Edge, "decode", lost)
     classes = dict.fromkeys(photos, 0)
     given = CalibrationImages([], list(photos), classes, 0)
-    found = measure_precision(model, open_bundle(tmp_path / "b"), given, [])
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), given, [])
     assert (found.labelled, found.correct) == (len(photos), 0)
 
 

@@ -28,8 +28,8 @@ from splitzoo.export import splitting
 from splitzoo.export.formats.onnx_file import OnnxFormat
 from splitzoo.export.options import ExportOptions
 from splitzoo.export.parity import check_parity
-from splitzoo.export.readme import bundle_readme
 from splitzoo.export.recording import record_run
+from splitzoo.export.splitting import bundle_page
 
 CLASSIFIER, DETECTOR, SEGMENTER = (
     "image-classification",
@@ -294,7 +294,7 @@ def test_readme_says_what_was_checked(tiny_bundle, kind, symbols, said, unsaid) 
         coding=replace(manifest.coding, kind=kind),
         parity=replace(manifest.parity, symbols=symbols),
     )
-    text = bundle_readme(manifest)
+    text = bundle_page(manifest)
     assert said in text
     assert unsaid not in text
     assert "`decode` those under\n`edge/`" in text
