@@ -21,6 +21,7 @@ GROUPS = {
     "cards": ("build", "show", "zoo", "targets", "runtimes"),
     "demo": (),
 }
+LISTINGS = [(), ("--json",), ("--backbone", "vit", "--beta", "0.16"), ("resnet50-*-q90",)]
 COMMANDS = [(), *((g,) for g in GROUPS), *((g, c) for g, names in GROUPS.items() for c in names)]
 HEAVY = ("torch", "onnx", "onnxruntime", "timm", "matplotlib", "compressai", "huggingface_hub")
 
@@ -29,40 +30,22 @@ def test_version_is_the_packages() -> None:
     assert finish("--version") == (0, f"splitzoo {__version__}\n", "")
 
 
-def test_help_names_every_command_group() -> None:
-    code, out, err = finish("--help")
-    assert (code, err) == (0, "")
-    assert all(group in out for group in GROUPS)
-
-
-def test_help_of_every_command_loads_nothing_heavy() -> None:
+def test_help_of_every_command_and_lists_of_models_load_nothing_heavy() -> None:
     # One process for all: what any of them loaded would show at the end.
+    lines = [(*words, "--help") for words in COMMANDS]
+    lines += [("zoo", "list", *words) for words in LISTINGS]
     program = f"""
 import sys
 from splitzoo.cli import run
-for words in {COMMANDS!r}:
-    sys.argv = ["splitzoo", *words, "--help"]
-    assert run() == 0, words
-print("LOADED", sorted(set({HEAVY!r}) & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "LOADED []"
-    assert done.stdout.count("Usage: ") == len(COMMANDS)
-
-
-def test_listing_models_loads_nothing_heavy() -> None:
-    program = f"""
-import sys
-from splitzoo.cli import run
-for words in ([], ["--json"], ["--backbone", "vit", "--beta", "0.16"], ["resnet50-*-q90"]):
-    sys.argv = ["splitzoo", "zoo", "list", *words]
+for words in {lines!r}:
+    sys.argv = ["splitzoo", *words]
     assert run() == 0, words
 print("LOADED", sorted(set({HEAVY!r}) & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED []"
+    assert done.stdout.count("Usage: ") == len(COMMANDS)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the times of child processes")

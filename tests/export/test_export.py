@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,17 +14,15 @@ from packaging.markers import Marker
 from torch import nn
 
 from splitrun.bundle import open_bundle
-from splitrun.errors import BundleError, OutputError, ParityError, UnknownNameError
+from splitrun.errors import BundleError, OutputError, ParityError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
 from splitrun.manifest import GraphInfo, TensorInfo, read_manifest
 from splitzoo import __version__, export, zoo
-from splitzoo.export.formats.onnx_file import OnnxFormat
-from splitzoo.export.graphs import GDN1, DeviceGraph, FoldedGDN1, fold_gdn
+from splitzoo.export.graphs import GDN1, DeviceGraph, fold_gdn
 from splitzoo.export.parity import check_parity
 from splitzoo.export.recording import _boundary_distance, record_run, seeded_image
 from splitzoo.export.splitting import bundle_page
-from splitzoo.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ("device/encoder.onnx", "edge/decoder.onnx")
@@ -76,18 +73,10 @@ def gdn(channels, *, inverse):
 def test_folded_gdn_equals_gdn(inverse) -> None:
     layer = gdn(6, inverse=inverse)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 6, 9, 7)).astype(np.float32))
-    expected = layer(x)
+    expected, folded = layer(x), fold_gdn(layer)
     assert not torch.allclose(expected, x, rtol=0.1)
-    torch.testing.assert_close(FoldedGDN1(layer)(x), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_folded_gdn_holds_constants_alone() -> None:
-    folded = FoldedGDN1(gdn(6, inverse=False))
+    torch.testing.assert_close(folded(x), expected, rtol=1e-6, atol=1e-6)
     assert list(folded.parameters()) == []
-    assert {name: value.shape for name, value in folded.named_buffers()} == {
-        "gamma": (6, 6, 1, 1),
-        "beta": (6,),
-    }
 
 
 def test_fold_gdn_replaces_nested_layers_and_leaves_the_original() -> None:
@@ -98,10 +87,6 @@ def test_fold_gdn_replaces_nested_layers_and_leaves_the_original() -> None:
     assert isinstance(original[0][0], GDN1)
     assert before.keys() == original.state_dict().keys()
     assert all(torch.equal(value, original.state_dict()[name]) for name, value in before.items())
-
-
-def test_fold_gdn_folds_a_layer_that_stands_alone() -> None:
-    assert isinstance(fold_gdn(gdn(3, inverse=True)), FoldedGDN1)
 
 
 def test_device_graph_computes_the_symbols_of_the_model(model) -> None:
@@ -262,21 +247,11 @@ def test_requirements_are_what_the_runtime_imports(bundle) -> None:
 # Exporting again
 
 
-@pytest.fixture(scope="module")
-def unnamed_export(tiny_model, tmp_path_factory):
-    """The tiny model exported once more, by a caller who says nothing about its weights."""
-    folder = tmp_path_factory.mktemp("again") / "bundle"
-    return folder, export.split(tiny_model, folder)
-
-
-@pytest.mark.parametrize("file", [*GRAPHS, "tables.npz", "selftest.npz", "labels.json"])
-def test_exporting_twice_gives_the_same_bytes(tiny_bundle, unnamed_export, file) -> None:
-    again, _ = unnamed_export
-    assert (again / file).read_bytes() == (tiny_bundle / file).read_bytes()
-
-
-def test_random_weights_are_called_random_whoever_exports_them(unnamed_export) -> None:
-    _, manifest = unnamed_export
+def test_exporting_twice_gives_the_same_bytes(tiny_model, tiny_bundle, tmp_path) -> None:
+    manifest = export.split(tiny_model, tmp_path / "bundle")
+    for file in (*GRAPHS, "tables.npz", "selftest.npz", "labels.json"):
+        assert (tmp_path / "bundle" / file).read_bytes() == (tiny_bundle / file).read_bytes(), file
+    # Random weights are called random, whoever exports them.
     assert manifest.provenance.weights == "random"
 
 
@@ -365,24 +340,8 @@ def test_parity_refuses_symbols_that_do_not_change_with_the_image(tiny_bundle, t
         check_parity(open_bundle(tiny_bundle), same, dynamic_batch=False)
 
 
-@pytest.fixture
-def foreign_graphs(monkeypatch, tiny_bundle):
-    """Export writes graphs of the tiny model, whatever it is given."""
-
-    def export_foreign(_format, _source, path) -> None:
-        shutil.copyfile(tiny_bundle / path.parent.name / path.name, path)
-
-    monkeypatch.setattr(OnnxFormat, "write", export_foreign)
-
-
-def test_failed_parity_leaves_nothing_behind(foreign_graphs, other_model, tmp_path) -> None:
-    with pytest.raises(ParityError):
-        export.split(other_model, tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_failed_parity_leaves_an_empty_folder_as_it_was(
-    foreign_graphs, other_model, tmp_path
+    copied_graphs, other_model, tmp_path
 ) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
@@ -394,47 +353,23 @@ def test_failed_parity_leaves_an_empty_folder_as_it_was(
 # Refused before any work
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """The steps that an export announced; exporting a graph is an error."""
-
-    def refuse(*_args, **_options):
-        pytest.fail("a graph was exported")
-
-    monkeypatch.setattr(OnnxFormat, "write", refuse)
-
-    class Steps(Silent):
-        said: tuple[str, ...] = ()
-
-        def step(self, text):
-            self.said += (text,)
-
-    return Steps()
-
-
-def test_a_taken_folder_is_refused_before_any_work(tiny_model, tmp_path, steps) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="exists and is not empty"):
-        export.split(tiny_model, tmp_path, progress=steps)
-    assert steps.said == ()
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_taken_file_name_is_refused_before_any_work(tiny_model, tmp_path, steps) -> None:
-    taken = tmp_path / "bundle"
-    taken.write_text("mine")
-    with pytest.raises(OutputError, match="a file of that name exists"):
-        export.split(tiny_model, taken, progress=steps)
-    assert steps.said == ()
-    assert taken.read_text() == "mine"
-
-
-def test_an_unknown_target_is_answered_with_the_right_one(tiny_model, tmp_path, steps) -> None:
-    with pytest.raises(UnknownNameError) as caught:
-        export.split(tiny_model, tmp_path / "b", target="cpuu", progress=steps)
-    assert (caught.value.kind, caught.value.matches) == ("target", ("cpu",))
-    assert steps.said == ()
-    assert not (tmp_path / "b").exists()
+@pytest.mark.parametrize(
+    ("taken", "saying"), [("folder", "exists and is not empty"), ("file", "a file of that name")]
+)
+def test_a_taken_name_is_refused_before_any_work(
+    tiny_model, tmp_path, monkeypatch, taken, saying
+) -> None:
+    monkeypatch.setattr(
+        "splitzoo.export.splitting.record_run", lambda *_: pytest.fail("the model was run")
+    )
+    mine = tmp_path / "bundle"
+    if taken == "folder":
+        mine.mkdir()
+        mine = mine / "mine.txt"
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=saying):
+        export.split(tiny_model, tmp_path / "bundle")
+    assert mine.read_text() == "mine"
 
 
 def test_ties_lie_at_halves() -> None:

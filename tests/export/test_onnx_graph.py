@@ -90,10 +90,10 @@ def test_check_onnx_refuses_what_is_no_onnx(tmp_path, content) -> None:
         check_onnx(path)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_check_onnx_refuses_a_truncated_graph(tiny_bundle, tmp_path, share) -> None:
+def test_check_onnx_refuses_a_truncated_graph(tiny_bundle, tmp_path) -> None:
     whole = (tiny_bundle / "device/encoder.onnx").read_bytes()
     path = tmp_path / "cut.onnx"
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(BundleError, match=r"cut\.onnx"):
-        check_onnx(path)
+    for share in (0.1, 0.5, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(BundleError, match=r"cut\.onnx"):
+            check_onnx(path)
