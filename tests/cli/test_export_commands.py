@@ -110,7 +110,7 @@ def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photos) -> None:
     # A long path wraps the line that it stands in.
     assert len(re.findall(r"[\d,]+ bytes sent", " ".join(out.split()))) == 2
     assert len(re.findall(r"class \d +\d+\.\d%", out)) == 10
-    assert "these answers mean nothing" in err
+    assert "these predictions mean nothing" in err
 
 
 def test_export_run_of_json(splitzoo, tiny_bundle, photo, tiny_model) -> None:
