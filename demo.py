@@ -29,14 +29,14 @@ def demo(
     """Try everything once on the default model: load, split, run, compare, profile, card."""
     from splitrun.files import check_free, new_folder
 
-    from .zoo.catalog import DEFAULT_MODEL, load
+    from .zoo.resolve import DEFAULT_MODEL, ModelSource
 
     console = Console()
     used_seed = seed_of(random_weights, seed)
     check_free(output)
     with console.progress() as progress:
         progress.step(f"loading {DEFAULT_MODEL}")
-        model = load(DEFAULT_MODEL, pretrained=used_seed is None, seed=used_seed or 0)
+        model = ModelSource.of().load(seed=used_seed)
 
         from . import cards, export, profile
         from .export.running import bench_bundle
