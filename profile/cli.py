@@ -1,5 +1,7 @@
 """``splitzoo profile``: measure the device half, accuracy, bytes and tradeoffs."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +83,7 @@ def encoder(
             warmup=warmup,
             iterations=iterations,
             trust=trust,
-            command=command_line(),
+            command=shlex.join(["splitzoo", *sys.argv[1:]]),
             progress=progress,
         )
         if output:
@@ -106,7 +108,7 @@ def _source(
     if not source.bundle:
         source.spec()
     elif random_weights or predictions:
-        raise typer.BadParameter("a bundle has weights of its own, and gives its own answers.")
+        raise typer.BadParameter("a bundle has its own weights, and gives its own answers.")
     return source
 
 

@@ -301,8 +301,8 @@ def test_cards_build_prints_the_path_of_the_card(splitzoo, tmp_path) -> None:
     folder = tmp_path / "card"
     code, out, err = splitzoo("cards", "build", "-o", folder)
     assert (code, out) == (0, f"{folder / 'README.md'}\n")
-    assert "It holds no measurements." in err
-    assert "It holds no parity and no hashes." in err
+    assert "Size and latency are missing" in err
+    assert "Parity and hashes are missing" in err
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "split.png"]
 
 

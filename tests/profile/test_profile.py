@@ -394,7 +394,9 @@ def test_a_newer_report_says_how_to_read_it(report, tmp_path) -> None:
     path = tmp_path / "report.json"
     newer = {"schema_version": SCHEMA_VERSION + 1, "subject": "planet"}
     path.write_text(json.dumps(report.model_dump(mode="json") | newer))
-    said = f"has schema_version {SCHEMA_VERSION + 1}, and this reads up to {SCHEMA_VERSION}"
+    said = (
+        f"has schema_version {SCHEMA_VERSION + 1}, and this reads schema_version {SCHEMA_VERSION}"
+    )
     with pytest.raises(ReportError, match=said) as caught:
         read_report(path)
     assert caught.value.next_step == "pip install --upgrade splitzoo"
@@ -428,7 +430,7 @@ def test_a_report_of_impossible_values_names_the_first(report, tmp_path, keys, v
     path = tmp_path / "report.json"
     path.write_text(json.dumps(content))
     where = keys.split("/")[0]
-    with pytest.raises(ReportError, match=rf"is no valid encoder profile: ({where}|JSON)"):
+    with pytest.raises(ReportError, match=rf"is no (valid )?encoder profile.*: .*({where}|JSON)"):
         read_report(path)
 
 
@@ -460,7 +462,7 @@ def test_a_huge_report_is_refused_unread(tmp_path) -> None:
 
 
 def test_a_manifest_is_no_report(tiny_bundle) -> None:
-    with pytest.raises(ReportError, match="no valid encoder profile"):
+    with pytest.raises(ReportError, match="is no encoder profile that this splitzoo reads"):
         read_report(tiny_bundle / "manifest.json")
 
 
