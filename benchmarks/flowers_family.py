@@ -21,8 +21,7 @@ from splitrun.errors import SplitzooError
 from splitzoo import zoo
 from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import ModelSubject
-from splitzoo.zoo.datasets import read_dataset
-from splitzoo.zoo.labels import labels_of
+from splitzoo.zoo.datasets import labels_of, read_dataset
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.train.recipe import recipes
 

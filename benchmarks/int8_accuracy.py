@@ -24,8 +24,7 @@ from splitzoo import export, zoo
 from splitzoo.profile.accuracy_report import AccuracyReport, ImageResult
 from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import BundleSubject
-from splitzoo.zoo.datasets import read_dataset
-from splitzoo.zoo.labels import labels_of
+from splitzoo.zoo.datasets import labels_of, read_dataset
 
 MODELS = tuple(f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8))
 TARGETS = ("cpu", "openvino")

@@ -32,7 +32,7 @@ from splitrun.record import Arrays, Record
 from .. import __version__
 from ..progress import SILENT, Progress
 from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
-from ..zoo.labels import labels_of
+from ..zoo.datasets import labels_of
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source

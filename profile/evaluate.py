@@ -25,8 +25,7 @@ from splitrun.signals import check_stopped
 
 from .. import __version__
 from ..progress import SILENT, Progress
-from ..zoo.datasets import Dataset, Sample, digest
-from ..zoo.labels import labels_of
+from ..zoo.datasets import Dataset, Sample, digest, labels_of
 from ..zoo.metrics import scores
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise

@@ -21,8 +21,7 @@ from splitrun.preprocessing import Preprocessing
 from ..export.manifest import calibration_of, spec_of
 from ..export.verification import check_code
 from ..zoo.catalog import build
-from ..zoo.datasets import Boxes, Dataset, Sample, read_dataset
-from ..zoo.labels import labels_of
+from ..zoo.datasets import Boxes, Dataset, Sample, labels_of, read_dataset
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
 from ..zoo.outputs import result_of
 from ..zoo.resolve import ModelSource

@@ -73,7 +73,7 @@ def list_(
 @app.command()
 def show(model: ModelArgument, json: Json = False) -> None:
     """Show what a model is: its parts, where it is cut, what is sent, how it is trained."""
-    from .description import describe
+    from .parts import describe
     from .resolve import ModelSource
     from .train.recipe import stages_of
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from splitrun.errors import DatasetError, DependencyError
 from splitrun.preprocessing import IMAGE_SUFFIXES
 
-from .spec import Task
+from .spec import ModelSpec, Task
 
 Split = Literal["train", "val"]
 
@@ -56,6 +56,40 @@ class Dataset:
 
     samples: Sequence[Sample]
     labels: tuple[str, ...]
+
+
+def labels_of(spec: ModelSpec) -> list[str]:
+    """Return the label of each of a model's class indexes: its own, or its data set's.
+
+    ImageNet's come with timm, COCO's and VOC's with torchvision; classes of other data sets are
+    numbered.
+    """
+    if spec.labels:
+        return list(spec.labels)
+    labels: list[str] = []
+    if spec.dataset == "imagenet-1k":
+        info = _imagenet()
+        labels = [info.index_to_description(index) for index in range(info.num_classes())]
+    elif spec.dataset == "coco-2017":
+        from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+        labels = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    elif spec.dataset == "pascal-voc-2012":
+        from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
+
+        labels = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    if len(labels) == spec.num_classes:
+        return list(labels)
+    return [f"class {index}" for index in range(spec.num_classes)]
+
+
+def _imagenet() -> Any:
+    from .deprecations import quiet_torchscript
+
+    with quiet_torchscript():
+        from timm.data.imagenet_info import ImageNetInfo
+
+    return ImageNetInfo("imagenet-1k")
 
 
 def digest(*parts: Sequence[Sample]) -> str:
@@ -129,12 +163,7 @@ def _class_indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> d
     known = {label: index for index, label in enumerate(labels)}
     if known.keys() >= set(names):
         return {name: known[name] for name in names}
-    from .deprecations import quiet_torchscript
-
-    with quiet_torchscript():
-        from timm.data.imagenet_info import ImageNetInfo
-
-    wnids = {name: index for index, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    wnids = {name: index for index, name in enumerate(_imagenet().label_names())}
     if len(labels) == len(wnids) and wnids.keys() >= set(names):
         return {name: wnids[name] for name in names}
     numbered = all(label == f"class {index}" for index, label in enumerate(labels))

@@ -23,7 +23,7 @@ from .config import CONFIG_NAME, MAX_CONFIG_BYTES, WEIGHTS_NAME, ModelConfig, re
 from .hub_errors import describe, hub_calls, is_outage, not_at_hand
 from .hub_names import Repo, checked_token, hub_name, parse_repo
 
-__all__ = ["Repo", "fetch_config", "fetch_model", "hub_name", "is_cached", "parse_repo"]
+__all__ = ["Repo", "fetch_model", "hub_name", "is_cached", "parse_repo"]
 
 _log = logging.getLogger(__name__)
 _LIBRARY: dict[str, Any] = {"library_name": "splitzoo", "library_version": __version__}
@@ -35,6 +35,7 @@ def fetch_model(
     token: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    config_only: bool = False,
 ) -> Path:
     """Fetch a model into the Hub's cache, or find it there.
 
@@ -47,6 +48,7 @@ def fetch_model(
         token: Token; by default the one of ``HF_TOKEN`` or of ``hf auth login``.
         cache_dir: Folder of the Hub's files; by default ``HF_HUB_CACHE``.
         local_files_only: Make no request.
+        config_only: Fetch ``config.json`` alone.
 
     Returns:
         A folder that holds ``config.json`` and the ``model.safetensors`` that it names.
@@ -57,18 +59,34 @@ def fetch_model(
         HubError: The Hub or the way to it failed, or the repository holds no model that can be
             used.
     """
-    return _fetch(repo, (CONFIG_NAME, WEIGHTS_NAME), token, hub_cache(cache_dir), local_files_only)
+    from huggingface_hub import constants, hf_hub_download
 
+    cache = hub_cache(cache_dir)
 
-def fetch_config(
-    repo: Repo,
-    *,
-    token: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """Fetch ``config.json`` alone, and return a folder that holds it; see :func:`fetch_model`."""
-    return _fetch(repo, (CONFIG_NAME,), token, hub_cache(cache_dir), local_files_only)
+    def take(name: str) -> Path:
+        # Even for a file at hand, hf_hub_download would look for news of its own.
+        return _cached(repo.repo_id, name, commit, cache) or Path(
+            hf_hub_download(
+                repo.repo_id,
+                name,
+                revision=commit,
+                cache_dir=cache,
+                token=token,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                **_LIBRARY,
+            )
+        )
+
+    files = (CONFIG_NAME,) if config_only else (CONFIG_NAME, WEIGHTS_NAME)
+    with hub_calls(repo, cache):
+        token = checked_token(token)
+        commit = _commit(repo, files, token, cache, local_files_only)
+        folder = take(CONFIG_NAME).parent
+        config = _read_config(repo, folder)
+        if not config_only:
+            _check_weights(repo, take(WEIGHTS_NAME), config)
+            _note(repo, folder)
+    return folder
 
 
 def is_cached(name_or_repo: str, *, cache_dir: str | Path | None = None) -> bool:
@@ -91,34 +109,6 @@ def hub_cache(cache_dir: str | Path | None) -> Path:
     from huggingface_hub import constants
 
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
-
-
-def _fetch(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, local: bool) -> Path:
-    from huggingface_hub import constants, hf_hub_download
-
-    def take(name: str) -> Path:
-        # Even for a file at hand, hf_hub_download would look for news of its own.
-        return _cached(repo.repo_id, name, commit, cache) or Path(
-            hf_hub_download(
-                repo.repo_id,
-                name,
-                revision=commit,
-                cache_dir=cache,
-                token=token,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-                **_LIBRARY,
-            )
-        )
-
-    with hub_calls(repo, cache):
-        token = checked_token(token)
-        commit = _commit(repo, files, token, cache, local)
-        folder = take(CONFIG_NAME).parent
-        config = _read_config(repo, folder)
-        if WEIGHTS_NAME in files:
-            _check_weights(repo, take(WEIGHTS_NAME), config)
-            _note(repo, folder)
-    return folder
 
 
 def _cached(repo_id: str, name: str, revision: str, cache: Path) -> Path | None:

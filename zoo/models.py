@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import re
 from collections.abc import Callable
 
 from pydantic import ValidationError
@@ -27,6 +28,22 @@ MODELS: Registry[ModelSpec] = Registry("model", next_step="See: splitzoo zoo lis
 
 PATTERNS: list[Callable[[str], ModelSpec | None]] = []
 """Each reads a name that no model is registered under: another backbone, β or quality."""
+
+_Reader = Callable[[re.Match[str]], ModelSpec | None]
+
+
+def reads(pattern: str) -> Callable[[_Reader], _Reader]:
+    """Let a function give the specs of names that match a pattern, or None where there is none."""
+
+    def register(read: _Reader) -> _Reader:
+        def from_name(name: str) -> ModelSpec | None:
+            found = re.fullmatch(pattern, name)
+            return read(found) if found else None
+
+        PATTERNS.append(from_name)
+        return read
+
+    return register
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import functools
 import re
 from pathlib import Path
 
-from .backbones import find_backbone
+from .backbones.table import find_backbone
 from .bottleneck_specs import FeatureCodecBottleneck, InputCodecBottleneck
 from .spec import ModelSpec
 

@@ -9,6 +9,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch._subclasses import fake_tensor
 from splitrun.errors import SpecError, UnknownNameError
 
 from . import bottleneck_specs as specs
-from .backbones import build_head, build_tail
+from .backbones.build import build_head, build_tail
 from .bottlenecks import channel_reduction
 from .bottlenecks.base import Bottleneck
 from .bottlenecks.factorized_prior import FactorizedPrior, analysis, synthesis
@@ -138,6 +139,36 @@ def build_model(spec: ModelSpec) -> SplitModel:
         decoder.add_module("g_s", before)
     decoder.add_module("tail", _tail(spec))
     return SplitModel(spec, encoder=encoder, bottleneck=bottleneck, decoder=decoder)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model at a glance.
+
+    Attributes:
+        spec: The model's spec.
+        wire: Tensors that the device graph gives for one image.
+        device_parameters: Number of learned parameters on the device.
+        edge_parameters: Number of learned parameters on the edge; a hyper-decoder counts on both
+            sides.
+    """
+
+    spec: ModelSpec
+    wire: tuple[specs.WireTensor, ...]
+    device_parameters: int
+    edge_parameters: int
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Build a model, and count; SpecError where nothing can be built from this spec."""
+    with building(spec):
+        model = build_model(spec).eval()
+        check_fit(model)
+    counts = (
+        sum(parameter.numel() for parameter in side)
+        for side in (model.device_parameters(), model.edge_parameters())
+    )
+    return Description(spec, spec.wire, *counts)
 
 
 _SHAPE_DEPENDS_ON_VALUES = (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from splitrun.errors import SpecError, WeightsNotFoundError
 
-from .backbones import load_timm_weights
+from .backbones.weights import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME
 from .conversion.keys import up_to_date

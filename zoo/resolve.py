@@ -125,15 +125,19 @@ class ModelSource:
         """Return the ``config.json`` of a folder or repository; see :meth:`spec` for errors."""
         folder = self.folder or self.bundle
         if folder is None:
-            from .hub import fetch_config, parse_repo
-
-            folder = fetch_config(
-                parse_repo(self.repository or ""),
-                cache_dir=self.cache_dir,
-                token=self.token,
-                local_files_only=self.local_files_only,
-            )
+            folder = self._download(self.repository or "", config_only=True)
         return read_config(folder)
+
+    def _download(self, repository: str, *, config_only: bool = False) -> Path:
+        from .hub import fetch_model, parse_repo
+
+        return fetch_model(
+            parse_repo(repository),
+            cache_dir=self.cache_dir,
+            token=self.token,
+            local_files_only=self.local_files_only,
+            config_only=config_only,
+        )
 
     def fetch(self) -> Path:
         """Return the folder of the saved model, which is downloaded where that is needed.
@@ -148,23 +152,17 @@ class ModelSource:
         carried = packaged_folder(spec.name) if spec and self.revision is None else None
         if folder := self.folder or self.bundle or carried:
             return folder
-        from .hub import fetch_model, hub_name, parse_repo
+        if spec is None:
+            return self._download(self.repository or "")
+        if is_assembled(spec):
+            raise WeightsNotFoundError(
+                spec.name,
+                "it is made of published parts, and no repository holds it",
+                next_step=f"Fetch the parts: splitzoo zoo pull {spec.name}, or zoo.load.",
+            )
+        from .hub_names import hub_name
 
-        text = self.repository
-        if spec is not None:
-            if is_assembled(spec):
-                raise WeightsNotFoundError(
-                    spec.name,
-                    "it is made of published parts, and no repository holds it",
-                    next_step=f"Fetch the parts: splitzoo zoo pull {spec.name}, or zoo.load.",
-                )
-            text = hub_name(spec.name) + (f"@{self.revision}" if self.revision else "")
-        return fetch_model(
-            parse_repo(text or ""),
-            cache_dir=self.cache_dir,
-            token=self.token,
-            local_files_only=self.local_files_only,
-        )
+        return self._download(hub_name(spec.name) + (f"@{self.revision}" if self.revision else ""))
 
     def load(self, *, seed: int | None = None) -> "SplitModel":
         """Load the model, in evaluation mode.
@@ -175,38 +173,30 @@ class ModelSource:
         Raises:
             SplitzooError: See :func:`splitzoo.zoo.load`.
         """
-        model = self._load_trained() if seed is None else self._build(self.spec(), seed)
+        from .parts import build
+
+        model = self._load_trained() if seed is None else build(self.spec(), seed=seed)
         model.source = self.given or self.name or ""
         return model
 
-    def _build(self, spec: ModelSpec, seed: int = 0) -> "SplitModel":
-        from .parts import build
-
-        return build(spec, seed=seed)
-
     def _load_trained(self) -> "SplitModel":
+        from .parts import build
+        from .pretrained import assemble, recode
+        from .store import load_folder
+
         if self.name is not None:
             spec = find_spec(self.name)
-            whole = whole_network(spec.name)
-            if whole is not None:
-                from .pretrained import recode
-
-                return recode(ModelSource(name=whole).load(), self._build(spec))
+            if whole := whole_network(spec.name):
+                return recode(ModelSource(name=whole).load(), build(spec))
             if self.is_assembled:
-                from .pretrained import assemble
-
                 if self.revision is not None:
                     raise SpecError(
                         f"{spec.name} has no revisions: it is made of published parts.",
                         next_step="Leave the revision out.",
                     )
                 return assemble(
-                    self._build(spec),
-                    cache_dir=self.cache_dir,
-                    local_files_only=self.local_files_only,
+                    build(spec), cache_dir=self.cache_dir, local_files_only=self.local_files_only
                 )
-        from .store import load_folder
-
         return load_folder(self.fetch())
 
 

@@ -14,6 +14,7 @@ from .bottleneck_specs import (
     NeuralCodecBottleneck,
     Part,
     WireTensor,
+    shape_text,
 )
 
 Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
@@ -94,14 +95,13 @@ class ModelSpec(Part):
     def summary(self) -> dict[str, str]:
         """Return what the model is, in words: task, method, cut, input, wire tensors, data set."""
         cut = f"after {self.cut}" if self.cut else "in front of it"
-        wire = (f"{tensor.name} {_by(tensor.shape)} {tensor.dtype}" for tensor in self.wire)
         return {
             "task": self.task,
             "method": f"{self.method}, {self.bottleneck.kind} bottleneck, {self.strength}",
             "backbone": f"{self.backbone}, cut {cut}",
-            "input": f"{_by(self.input_shape)} float32",
+            "input": f"{shape_text(self.input_shape)} float32",
             "preprocessing": self.preprocessing.summary(),
-            "on the wire": ", ".join(wire),
+            "on the wire": ", ".join(map(str, self.wire)),
             "data set": f"{self.dataset}, {self.num_classes} classes",
         }
 
@@ -134,7 +134,3 @@ class ModelSpec(Part):
             return f"quality {self.quality}"
         channels = getattr(self.bottleneck, "channels", None)
         return f"{channels} ch" if channels else "—"
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

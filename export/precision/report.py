@@ -21,8 +21,7 @@ from splitrun.record import Record
 from splitrun.signals import check_stopped
 
 from ...zoo.calibration.images import check_enough, choose, parted
-from ...zoo.datasets import read_dataset
-from ...zoo.labels import labels_of
+from ...zoo.datasets import labels_of, read_dataset
 from ...zoo.split_model import SplitModel
 from ..recording import seeded_image
 

@@ -68,7 +68,7 @@ def write_recipe(folder, method: str, teacher="") -> str:
     if method == "teacher":
         recipe = TEACHER
     else:
-        from splitzoo.zoo.backbones import find_backbone
+        from splitzoo.zoo.backbones.table import find_backbone
 
         like, bottleneck, stages = METHODS[method]
         like = like.format(layer=find_backbone("test_resnet").stages[1].layer)

@@ -4,7 +4,7 @@ import torch
 
 from splitrun.preprocessing import Preprocessing
 from splitzoo import zoo
-from splitzoo.zoo import backbones
+from splitzoo.zoo.backbones import build, table
 from splitzoo.zoo.bottleneck_specs import (
     ChannelReductionBottleneck,
     FactorizedPriorBottleneck,
@@ -15,7 +15,7 @@ from splitzoo.zoo.bottleneck_specs import (
     NeuralCodecBottleneck,
 )
 
-BACKBONE = backbones.find_backbone("test_resnet")
+BACKBONE = table.find_backbone("test_resnet")
 LAYER2 = BACKBONE.stages[1]
 SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, BACKBONE.channels)}
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -53,7 +53,7 @@ def build_network(name, *, seed=0, **options):
     """A network of timm with seeded weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return backbones.build_whole(name, **options).eval()
+        return build.build_whole(name, **options).eval()
 
 
 def made_image(*size, seed=1):

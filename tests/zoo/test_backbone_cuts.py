@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from splitrun.errors import SpecError, UnknownNameError
-from splitzoo.zoo import backbones
+from splitzoo.zoo.backbones import build, cut, table
 
 # One of each way to be built: plain, dense, transformer, channels last, named only by looking.
 SMALL = {
@@ -47,10 +47,10 @@ def resnet():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_head_then_tail_is_the_whole(name):
-    entry, whole = backbones.find_backbone(name), built(name)
+    entry, whole = table.find_backbone(name), built(name)
     layer, channels = SMALL[name]
     assert (entry.layer, entry.channels) == (layer, channels)
-    head, tail = backbones.head(whole, layer), backbones.tail(whole, layer)
+    head, tail = cut.head(whole, layer), cut.tail(whole, layer)
     height, width = entry.preprocessing.crop if name in OF_ONE_SIZE else (64, 96)
     image = made_image(2, 3, height, width)
     with torch.no_grad():
@@ -76,17 +76,17 @@ def test_every_cut_point_divides_exactly(data):
     whole = built(data.draw(st.sampled_from(["test_resnet", "test_efficientnet", "test_convnext"])))
     named = [module for module, _ in whole.named_modules() if module]
     near = data.draw(st.sampled_from(named))
-    points = backbones.cut_points(whole, [near])
+    points = cut.cut_points(whole, [near])
     assert points
     layer = data.draw(st.sampled_from(points))
     image = made_image(1, 3, 64, 64, seed=data.draw(st.integers(0, 99)))
     with torch.no_grad():
-        logits = backbones.tail(whole, layer)(backbones.head(whole, layer)(image))
+        logits = cut.tail(whole, layer)(cut.head(whole, layer)(image))
         assert torch.equal(logits, whole(image))
 
 
 def test_layers_are_cut_points_or_refused(resnet):
-    points = backbones.cut_points(resnet, ["layer1.0.conv1"])
+    points = cut.cut_points(resnet, ["layer1.0.conv1"])
     image = made_image(1, 3, 32, 32)
     within = [name for name, _ in resnet.layer1[0].named_children() if name != "downsample"]
     assert within
@@ -95,10 +95,10 @@ def test_layers_are_cut_points_or_refused(resnet):
         if layer in points:
             continue
         with pytest.raises(SpecError, match=r"layer1.0\.\w+ ?") as caught:
-            backbones.tail(resnet, layer)
+            cut.tail(resnet, layer)
         assert "test_resnet" in caught.value.message
     with pytest.raises(SpecError) as caught:
-        backbones.tail(resnet, "layer2.0.conv1")
+        cut.tail(resnet, "layer2.0.conv1")
     assert caught.value.message == (
         "test_resnet cannot be cut after layer2.0.conv1: later layers also need what was "
         "computed before it."
@@ -107,12 +107,12 @@ def test_layers_are_cut_points_or_refused(resnet):
     assert "layer1" in caught.value.next_step
     # The head of such a layer is fine: feature extraction alone does not need the tail.
     with torch.no_grad():
-        assert backbones.head(resnet, "layer2.0.conv1")(image).ndim == 4
+        assert cut.head(resnet, "layer2.0.conv1")(image).ndim == 4
 
 
 def test_dense_connections_are_refused():
     with pytest.raises(SpecError, match=r"It can be cut after .*features\.denseblock1"):
-        backbones.tail(built("densenet121"), "features.denseblock2.denselayer3")
+        cut.tail(built("densenet121"), "features.denseblock2.denselayer3")
 
 
 class Functional(nn.Module):
@@ -132,8 +132,8 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(
     ("cut", "layer", "message"),
     [
-        (backbones.tail, "second", "second runs 0 times as a module in Functional"),
-        (backbones.head, "first", r"first runs 2 times .*\nIt can be cut after first, first, l"),
+        (cut.tail, "second", "second runs 0 times as a module in Functional"),
+        (cut.head, "first", r"first runs 2 times .*\nIt can be cut after first, first, l"),
     ],
 )
 def test_a_layer_that_does_not_run_once_is_refused(cut, layer, message):
@@ -156,7 +156,7 @@ class Depends(nn.Module):
 def test_a_forward_that_asks_for_values_is_refused():
     model = Depends()
     with pytest.raises(SpecError, match="Depends cannot be cut: its forward cannot be traced"):
-        backbones.head(model, "conv")
+        cut.head(model, "conv")
     assert model.training
 
 
@@ -178,30 +178,30 @@ def test_a_forward_that_changes_features_in_place_is_refused(way):
             return self.last(features)
 
     with pytest.raises(SpecError, match=rf"changes features in place \({way}\)"):
-        backbones.tail(InPlace(), "conv")
+        cut.tail(InPlace(), "conv")
 
 
 def test_unknown_layers_get_close_ones(resnet):
     with pytest.raises(UnknownNameError) as caught:
-        backbones.head(resnet, "layer7")
+        cut.head(resnet, "layer7")
     assert caught.value.kind == "layer of test_resnet"
     assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
     assert caught.value.matches
     with pytest.raises(UnknownNameError):
-        backbones.tail(resnet, "")
+        cut.tail(resnet, "")
 
 
 def test_the_models_mode_is_left_as_it_was():
     whole = build_network("test_resnet").train()
     whole.layer3.eval()
-    backbones.tail(whole, "layer1")
+    cut.tail(whole, "layer1")
     assert whole.training
     assert whole.layer2.training
     assert not any(module.training for module in whole.layer3.modules())
 
 
 def test_parts_are_copied_and_trained_like_any_module():
-    tail = backbones.build_tail("test_resnet", "layer1", num_classes=7)
+    tail = build.build_tail("test_resnet", "layer1", num_classes=7)
     twin = copy.deepcopy(tail)
     features = made_image(2, 32, 8, 8)
     tail.eval()
@@ -214,7 +214,7 @@ def test_parts_are_copied_and_trained_like_any_module():
 
 def test_parts_are_cut_on_the_meta_device():
     with torch.device("meta"):
-        tail = backbones.build_tail("resnet50", "layer1").eval()
+        tail = build.build_tail("resnet50", "layer1").eval()
         assert tail(torch.empty(1, 256, 8, 8)).shape == (1, 1000)
     assert all(parameter.is_meta for parameter in tail.parameters())
 
@@ -226,11 +226,11 @@ def test_features_of_several_layers():
     layers = ("layer1", "layer2", "layer3", "layer4")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        part = backbones.build_features("test_resnet", "layer1", layers).eval()
+        part = build.build_features("test_resnet", "layer1", layers).eval()
     whole = build_network("test_resnet")
     image = made_image(1, 3, 96, 64)
     with torch.no_grad():
-        expected = backbones.features(whole, layers)(image)
+        expected = cut.features(whole, layers)(image)
         given = part(expected["layer1"])
     assert list(given) == list(expected) == list(layers)
     shapes = [(32, 24, 16), (48, 12, 8), (192, 6, 4), (96, 3, 2)]
@@ -241,9 +241,9 @@ def test_features_of_several_layers():
 
 def test_features_before_the_layer_are_refused():
     with pytest.raises(SpecError, match="need what was computed before it"):
-        backbones.build_features("test_resnet", "layer3", ("layer2",))
+        build.build_features("test_resnet", "layer3", ("layer2",))
     with pytest.raises(SpecError, match=r"layer1 of test_resnet holds another"):
-        backbones.build_features("test_resnet", None, ("layer1", "layer1.0"))
+        build.build_features("test_resnet", None, ("layer1", "layer1.0"))
 
 
 def test_dilated_features_equal_torchvisions():
@@ -252,7 +252,7 @@ def test_dilated_features_equal_torchvisions():
         dilated = [False, True, True]
         theirs = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
     layers = ("layer3", "layer4")
-    part = backbones.build_features("resnet50", "layer1", layers, output_stride=8).eval()
+    part = build.build_features("resnet50", "layer1", layers, output_stride=8).eval()
     weights = theirs.state_dict()
     part.load_state_dict({key: weights[key] for key in part.state_dict()})
     features = made_image(1, 256, 17, 17)
@@ -275,10 +275,10 @@ def test_dilated_features_equal_torchvisions():
 def test_parts_export_to_onnx(name, tmp_path):
     import onnxruntime
 
-    entry = backbones.find_backbone(name)
+    entry = table.find_backbone(name)
     size = (64, 64)
     whole = build_network(name, num_classes=10, input_size=size)
-    head, tail = (cut(whole, entry.layer).eval() for cut in (backbones.head, backbones.tail))
+    head, tail = (part(whole, entry.layer).eval() for part in (cut.head, cut.tail))
     image = made_image(1, 3, *size)
     with torch.no_grad():
         features = head(image)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from small_models import build_network, made_image
 
 from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
-from splitzoo.zoo import backbones
-from splitzoo.zoo.backbones import BACKBONES, Backbone, Stage
+from splitzoo.zoo.backbones import build, cut, derive, table, weights
+from splitzoo.zoo.backbones.table import BACKBONES, Backbone, Stage
 
 # Layer and channels at stride 4, sc2bench's layer; sides resized and cropped, interpolation.
 RESNET = ("layer1", 256, "layer2", 256, 224, "bilinear")
@@ -46,7 +46,7 @@ def test_the_papers_backbones_are_registered():
 
 def test_entries_load_without_torch():
     code = (
-        "import sys; from splitzoo.zoo.backbones import BACKBONES, find_backbone; "
+        "import sys; from splitzoo.zoo.backbones.table import BACKBONES, find_backbone; "
         "assert find_backbone('regnety_064') is BACKBONES.get('regnety6.4gf'); "
         "print({'torch', 'timm', 'torchvision'} & set(sys.modules))"
     )
@@ -58,7 +58,7 @@ def test_entries_load_without_torch():
 def test_entries_say_what_timm_builds(name):
     entry = BACKBONES.get(name)
     with torch.device("meta"):
-        model = backbones.build_whole(entry.timm_name).eval()
+        model = build.build_whole(entry.timm_name).eval()
     from splitzoo.zoo.backbones.derive import output_shapes
 
     height, width = entry.preprocessing.crop
@@ -67,19 +67,19 @@ def test_entries_say_what_timm_builds(name):
         size = math.ceil(height / stage.stride), math.ceil(width / stage.stride)
         assert shapes[stage.layer] == (stage.channels, *size)
     layers = [stage.layer for stage in entry.stages]
-    points = backbones.cut_points(model, layers)
+    points = cut.cut_points(model, layers)
     assert [layer for layer in points if layer in layers] == layers
     if entry.reduction:
-        assert entry.reduction in backbones.cut_points(model, [entry.reduction])
-    weights = backbones.timm_weights_name(entry.base_model)
-    assert weights.split(".")[0] == entry.timm_name
+        assert entry.reduction in cut.cut_points(model, [entry.reduction])
+    timm_name = weights.timm_weights_name(entry.base_model)
+    assert timm_name.split(".")[0] == entry.timm_name
     if name in ("resnet50", "regnety6.4gf"):
-        assert backbones.any_timm(entry.timm_name).stages == entry.stages
+        assert derive.any_timm(entry.timm_name).stages == entry.stages
 
 
 def test_a_backbone_without_a_fitting_layer_says_so():
     for name in ("inception_v3", "vit_tiny_patch16_224"):
-        entry = backbones.find_backbone(name)
+        entry = table.find_backbone(name)
         with pytest.raises(
             SpecError, match=rf"{name} cannot be cut at .* stride 4,.*\n.*{name}-jpeg-q90"
         ):
@@ -93,7 +93,7 @@ def test_a_backbone_without_a_fitting_layer_says_so():
 
 
 def test_a_modern_network_that_the_paper_lacks():
-    entry = backbones.find_backbone("convnext_atto")
+    entry = table.find_backbone("convnext_atto")
     assert entry == Backbone(
         name="convnext_atto",
         timm_name="convnext_atto",
@@ -105,14 +105,14 @@ def test_a_modern_network_that_the_paper_lacks():
     assert entry.preprocessing.interpolation == "bicubic"
     assert entry.preprocessing.mean == (0.485, 0.456, 0.406)
     # And one for microcontrollers.
-    entry = backbones.find_backbone("tinynet_e")
+    entry = table.find_backbone("tinynet_e")
     assert entry.stage == Stage("blocks.1", 16, 4)
     assert entry.preprocessing.crop == (106, 106)
     assert entry.base_model == "timm/tinynet_e.in1k"
 
 
 def test_a_tag_picks_the_weights():
-    entry = backbones.find_backbone("test_resnet.r160_in1k")
+    entry = table.find_backbone("test_resnet.r160_in1k")
     assert (entry.name, entry.timm_name) == ("test_resnet.r160_in1k", "test_resnet")
     assert entry.base_model == "timm/test_resnet.r160_in1k"
 
@@ -131,7 +131,7 @@ def test_a_tag_picks_the_weights():
 )
 def test_names_that_timm_does_not_know(name, match):
     with pytest.raises(UnknownNameError) as caught:
-        backbones.find_backbone(name)
+        table.find_backbone(name)
     assert caught.value.name == name
     assert match is None or match in caught.value.matches
 
@@ -176,24 +176,24 @@ def test_random_weights_are_timms_own():
 
 
 def test_no_layer_means_the_whole_network():
-    tail = backbones.build_tail("test_resnet", None, num_classes=6).eval()
+    tail = build.build_tail("test_resnet", None, num_classes=6).eval()
     with torch.no_grad():
         assert tail(made_image(1, 3, 64, 64)).shape == (1, 6)
 
 
 def test_networks_of_one_input_size_are_built_for_another():
     layer = "patch_embed.backbone"
-    tail = backbones.build_tail("vit_tiny_r_s16_p8_224", layer, 10, (64, 64))
-    head = backbones.build_head("vit_tiny_r_s16_p8_224", layer, (64, 64))
+    tail = build.build_tail("vit_tiny_r_s16_p8_224", layer, 10, (64, 64))
+    head = build.build_head("vit_tiny_r_s16_p8_224", layer, (64, 64))
     with torch.no_grad():
         assert tail.eval()(head.eval()(made_image(1, 3, 64, 64))).shape == (1, 10)
 
 
 def test_what_timm_does_not_build_is_a_spec_error():
     with pytest.raises(SpecError, match="with output_stride 8"):
-        backbones.build_features("test_vit", None, ["blocks.0"], output_stride=8)
+        build.build_features("test_vit", None, ["blocks.0"], output_stride=8)
     with pytest.raises(UnknownNameError):
-        backbones.build_tail("hf-hub:timm/resnet50.a1_in1k", "layer1")
+        build.build_tail("hf-hub:timm/resnet50.a1_in1k", "layer1")
 
 
 # ── pretrained weights ───────────────────────────────────────────────────────────────────────────
@@ -211,10 +211,10 @@ def trained(tmp_path_factory):
 def test_pretrained_weights_load_into_parts(trained):
     whole, file = trained
     image = made_image(1, 3, 64, 64)
-    head = backbones.build_head("test_resnet", "layer2").eval()
-    tail = backbones.build_tail("test_resnet", "layer2").eval()
+    head = build.build_head("test_resnet", "layer2").eval()
+    tail = build.build_tail("test_resnet", "layer2").eval()
     for part in (head, tail):
-        backbones.load_timm_weights(part, "timm/test_resnet.r160_in1k", file=file)
+        weights.load_timm_weights(part, "timm/test_resnet.r160_in1k", file=file)
     with torch.no_grad():
         assert torch.equal(tail(head(image)), whole(image))
 
@@ -222,30 +222,28 @@ def test_pretrained_weights_load_into_parts(trained):
 def test_pretrained_weights_that_do_not_fit_are_refused(trained):
     _, file = trained
     name = "timm/test_resnet.r160_in1k"
-    tail = backbones.build_tail("test_resnet", "layer2", num_classes=10)
+    tail = build.build_tail("test_resnet", "layer2", num_classes=10)
     before = copy.deepcopy(tail.state_dict())
     with pytest.raises(
         WeightsNotFoundError, match=r"2 tensors, .* fc.weight \(10×96 here, 1000×96"
     ):
-        backbones.load_timm_weights(tail, name, file=file)
+        weights.load_timm_weights(tail, name, file=file)
     assert all(torch.equal(tensor, before[key]) for key, tensor in tail.state_dict().items())
-    other = backbones.build_tail("regnety_002", "s1")
+    other = build.build_tail("regnety_002", "s1")
     with pytest.raises(WeightsNotFoundError, match="do not fit"):
-        backbones.load_timm_weights(other, name, file=file)
+        weights.load_timm_weights(other, name, file=file)
 
 
 def test_pretrained_weights_are_never_unpickled(trained, tmp_path):
-    tail = backbones.build_tail("test_resnet", "layer2")
+    tail = build.build_tail("test_resnet", "layer2")
     with pytest.raises(WeightsNotFoundError, match="is not a safetensors file"):
-        backbones.load_timm_weights(
-            tail, "timm/test_resnet.r160_in1k", file=tmp_path / "weights.pth"
-        )
+        weights.load_timm_weights(tail, "timm/test_resnet.r160_in1k", file=tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("name", ["", "resnet50.tv_in1k", "timm/resnet50.nothing", "a/b"])
 def test_weights_that_timm_does_not_know(name):
     with pytest.raises(WeightsNotFoundError, match="timm knows no such weights"):
-        backbones.timm_weights_name(name)
+        weights.timm_weights_name(name)
 
 
 def test_weights_of_other_owners_are_found():
@@ -257,5 +255,5 @@ def test_weights_of_other_owners_are_found():
         if (config := timm.get_pretrained_cfg(name)).hf_hub_id
         and not config.hf_hub_id.startswith("timm/")
     )
-    found = backbones.timm_weights_name(owner[1])
+    found = weights.timm_weights_name(owner[1])
     assert timm.get_pretrained_cfg(found).hf_hub_id == owner[1]

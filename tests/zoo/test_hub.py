@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from splitrun.errors import HubError, WeightsNotFoundError
 from splitzoo import zoo
-from splitzoo.zoo.hub import fetch_config, fetch_model, hub_name, is_cached, parse_repo
+from splitzoo.zoo.hub import fetch_model, hub_name, is_cached, parse_repo
 from splitzoo.zoo.hub_names import Repo
 from splitzoo.zoo.store import load_folder
 
@@ -175,7 +175,7 @@ def test_a_branch_tag_or_pull_request(hub, tiny_folder, other_folder, revision):
 
 def test_the_config_alone(hub, tiny_folder):
     hub.publish(NAME, tiny_folder)
-    assert sorted(contents(fetch_config(REPO))) == ["config.json"]
+    assert sorted(contents(fetch_model(REPO, config_only=True))) == ["config.json"]
     assert hub.seen("model.safetensors") == []
     assert not is_cached(NAME)
 
@@ -241,14 +241,14 @@ def test_offline_a_model_at_hand_needs_no_request(hub, tiny_folder, monkeypatch,
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     local = way == "local_files_only"
     assert fetch_model(REPO, local_files_only=local) == folder
-    assert fetch_config(REPO, local_files_only=local) == folder
+    assert fetch_model(REPO, config_only=True, local_files_only=local) == folder
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("way", ["local_files_only", "HF_HUB_OFFLINE"])
 def test_offline_a_model_not_at_hand_is_said_to_be_missing(hub, tiny_folder, monkeypatch, way):
     hub.publish(NAME, tiny_folder)
-    fetch_config(REPO)
+    fetch_model(REPO, config_only=True)
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", way == "HF_HUB_OFFLINE")
     with pytest.raises(WeightsNotFoundError) as caught:

@@ -13,7 +13,7 @@ from hub_server import READER
 from huggingface_hub import constants
 
 from splitrun.errors import HubError, WeightsNotFoundError
-from splitzoo.zoo.hub import fetch_config, fetch_model
+from splitzoo.zoo.hub import fetch_model
 from splitzoo.zoo.hub_names import Repo
 
 NAME = "org/tiny"
@@ -113,7 +113,7 @@ def test_a_config_that_cannot_be_used_spares_the_weights(
     assert "org/tiny" in refused(saying, next_step=next_step)
     assert hub.seen(WEIGHTS) == []
     with pytest.raises(HubError, match="org/tiny"):
-        fetch_config(REPO)
+        fetch_model(REPO, config_only=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000])
@@ -336,7 +336,7 @@ def test_weights_of_another_length_than_announced(published, tiny_folder, extra)
 
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_a_disk_that_is_full(published):
-    fetch_config(REPO)
+    fetch_model(REPO, config_only=True)
     with disk_of(100_000):
         refused("no space is left", next_step="hf cache ls")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))

@@ -7,15 +7,14 @@ from pydantic import ValidationError
 from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 from splitzoo import zoo
-from splitzoo.zoo.backbones import find_backbone
+from splitzoo.zoo.backbones.table import find_backbone
 from splitzoo.zoo.bottleneck_specs import (
     FactorizedPriorBottleneck,
     InputCodecBottleneck,
     LayerBottleneck,
     NeuralCodecBottleneck,
 )
-from splitzoo.zoo.description import describe
-from splitzoo.zoo.parts import build_model, check_fit
+from splitzoo.zoo.parts import build_model, check_fit, describe
 
 BACKBONE = find_backbone("test_resnet")
 LAYER1, LAYER2 = BACKBONE.stages[:2]

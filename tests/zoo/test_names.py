@@ -10,7 +10,7 @@ import pytest
 
 from splitrun.errors import SpecError, SplitzooError, UnknownNameError
 from splitzoo import zoo
-from splitzoo.zoo.backbones import find_backbone
+from splitzoo.zoo.backbones.table import find_backbone
 from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.resolve import ModelSource

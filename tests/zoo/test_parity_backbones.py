@@ -6,7 +6,7 @@ import torchvision
 from dense_models import stir_norms
 from torch import nn
 
-from splitzoo.zoo import backbones
+from splitzoo.zoo.backbones import build, table
 
 pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
 
@@ -56,7 +56,7 @@ def test_resnet(name, layer, channels):
         skips_fc=False,
         short_module_names=[name for name in ("layer2", "layer3", "layer4") if name > layer],
     )
-    tail = backbones.build_tail(name, layer)
+    tail = build.build_tail(name, layer)
     load_whole(tail, whole.state_dict())
     assert_equal(peer, tail, torch.randn(2, channels, 16, 16))
 
@@ -70,9 +70,9 @@ def test_regnet(name):
     peer = splittable_regnet(_bottleneck(), regnet_name=name, skips_head=False)
     peer.bottleneck_layer = nn.Identity()
     stir_norms(peer)
-    tail = backbones.build_tail(name, "s1")
+    tail = build.build_tail(name, "s1")
     tail.load_state_dict(peer.state_dict())
-    channels = backbones.find_backbone(name).channels
+    channels = table.find_backbone(name).channels
     assert_equal(peer, tail, torch.randn(2, channels, 16, 16))
 
 
@@ -80,12 +80,12 @@ def test_hybrid_vit():
     import timm
     from sc2bench.models.backbone import SplittableHybridViT
 
-    entry = backbones.find_backbone("hybrid_vit_small_r26_s32_224")
+    entry = table.find_backbone("hybrid_vit_small_r26_s32_224")
     whole = timm.create_model(entry.timm_name)
     # timm's class had it when sc2bench was written, and it did nothing.
     whole.pre_logits = nn.Identity()
     peer = SplittableHybridViT(nn.Identity(), whole, num_pruned_stages=1, skips_head=False)
-    tail = backbones.build_tail(entry.timm_name, entry.layer)
+    tail = build.build_tail(entry.timm_name, entry.layer)
     load_whole(tail, whole.state_dict())
     assert_equal(peer, tail, torch.randn(1, entry.channels, 56, 56))
 
@@ -106,7 +106,7 @@ def test_densenet(name):
     )
     peer.bottleneck_layer = nn.Identity()
     stir_norms(peer)
-    tail = backbones.build_tail(name, "features.transition2")
+    tail = build.build_tail(name, "features.transition2")
     tail.load_state_dict(peer.state_dict())
     assert_equal(peer, tail, torch.randn(2, 256, 14, 14))
 
@@ -114,7 +114,7 @@ def test_densenet(name):
 def test_inception():
     from sc2bench.models.backbone import SplittableInceptionV3
 
-    entry = backbones.find_backbone("inception_v3")
+    entry = table.find_backbone("inception_v3")
     whole = torchvision.models.inception_v3(aux_logits=False, init_weights=False)
     peer = SplittableInceptionV3(
         nn.Identity(),
@@ -124,7 +124,7 @@ def test_inception():
         skips_dropout=False,
         skips_fc=False,
     )
-    tail = backbones.build_tail(entry.timm_name, entry.reduction_layer)
+    tail = build.build_tail(entry.timm_name, entry.reduction_layer)
     load_whole(tail, whole.state_dict())
     assert_equal(peer, tail, torch.randn(1, 192, 35, 35))
 

@@ -10,7 +10,7 @@ import torchvision
 from splitrun.errors import SpecError, WeightsNotFoundError
 from splitzoo import zoo
 from splitzoo.zoo import pretrained
-from splitzoo.zoo.backbones import build_whole
+from splitzoo.zoo.backbones.build import build_whole
 from splitzoo.zoo.bottlenecks.neural_codec import model_urls
 from splitzoo.zoo.catalog import has_weights
 from splitzoo.zoo.tasks.detection import DetectionTail

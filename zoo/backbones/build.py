@@ -76,20 +76,7 @@ def build_whole(
 def build_head(
     timm_name: str, layer: str, input_size: tuple[int, int] | None = None
 ) -> fx.GraphModule:
-    """Build the part of a network up to a layer.
-
-    Args:
-        timm_name: timm's name, as for ``build_whole``.
-        layer: timm's path of a module, such as ``"layer1"``.
-        input_size: Height and width of the images, as for ``build_whole``.
-
-    Returns:
-        Image (N, 3, H, W) float32 to features (N, C, h, w) float32.
-
-    Raises:
-        UnknownNameError: timm has no such architecture, or that no such layer.
-        SpecError: It cannot be built, or cannot be cut there.
-    """
+    """Build the part of a network up to a layer; see :func:`build_whole` and :func:`.cut.head`."""
     return cut.head(build_whole(timm_name, input_size=input_size), layer)
 
 
@@ -99,21 +86,10 @@ def build_tail(
     num_classes: int = 1000,
     input_size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """Build the part of a network after a layer.
+    """Build the part of a network after a layer, or the whole network where that is None.
 
-    Args:
-        timm_name: timm's name, as for ``build_whole``.
-        layer: timm's path of a module; None for the whole network.
-        num_classes: Number of classes of the classifier.
-        input_size: Height and width of the images that the features come from, as for
-            ``build_whole``.
-
-    Returns:
-        Features (N, C, h, w) float32 to logits (N, num_classes) float32.
-
-    Raises:
-        UnknownNameError: timm has no such architecture, or that no such layer.
-        SpecError: It cannot be built, or cannot be cut there.
+    See :func:`build_whole`, whose ``input_size`` is that of the images that the features come from,
+    and :func:`.cut.tail`.
     """
     whole = build_whole(timm_name, num_classes, input_size)
     return whole if layer is None else cut.tail(whole, layer)
@@ -128,21 +104,8 @@ def build_features(
 ) -> fx.GraphModule:
     """Build the part of a network from one layer to several others, for dense tasks.
 
-    Args:
-        timm_name: timm's name, as for ``build_whole``.
-        after: Layer that the part begins after; None for the image.
-        layers: Layers whose features are wanted; ``after`` may be among them and is handed on.
-        output_stride: Pixels per feature, as for ``build_whole``; 8 is torchvision's
-            ``replace_stride_with_dilation=[False, True, True]`` for ResNets.
-        input_size: Height and width of the images, as for ``build_whole``.
-
-    Returns:
-        Features (N, C, h, w) float32 to a dictionary of layers and features (N, C', h', w')
-        float32.
-
-    Raises:
-        UnknownNameError: timm has no such architecture, or that no such layer.
-        SpecError: It cannot be built, or cannot be cut there.
+    See :func:`build_whole` and :func:`.cut.features`. An ``output_stride`` of 8 is torchvision's
+    ``replace_stride_with_dilation=[False, True, True]`` for ResNets.
     """
     whole = build_whole(timm_name, input_size=input_size, output_stride=output_stride)
     return cut.features(whole, layers, after)

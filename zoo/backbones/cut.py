@@ -48,11 +48,7 @@ def head(model: nn.Module, layer: str) -> fx.GraphModule:
 
 
 def tail(model: nn.Module, layer: str) -> fx.GraphModule:
-    """Return the part of a model after a layer.
-
-    Args:
-        model: Network whose modules the part shares.
-        layer: timm's path of a module.
+    """Return the part of a model after a layer; the arguments are those of :func:`head`.
 
     Returns:
         Features (N, C, h, w) float32, those of ``head``, to the model's output.

@@ -113,6 +113,21 @@ class Backbone:
 
 BACKBONES: Registry[Backbone] = Registry("backbone")
 
+
+def find_backbone(name: str) -> Backbone:
+    """Return the entry of a registered backbone, or of any other network of timm.
+
+    Raises:
+        UnknownNameError: Neither knows the name; it carries close ones.
+        SpecError: The network does not take images of three channels.
+    """
+    if name in BACKBONES:
+        return BACKBONES.get(name)
+    from .derive import any_timm  # imports torch
+
+    return any_timm(name)
+
+
 Cut = tuple[str, int, Literal[0, 4, 8, 16, 32]]
 """timm's name of a layer, its channels, and its stride; 0 after global pooling."""
 

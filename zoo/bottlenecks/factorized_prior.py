@@ -118,11 +118,7 @@ class FactorizedPrior(Bottleneck):
         self.entropy_bottleneck.update(force=True)
 
     def entropy_coder(self) -> FactorizedCoder:
-        """Return the coder with the present tables.
-
-        Raises:
-            TablesError: The tables have not been made, or those loaded are not valid.
-        """
+        """Return the coder with the present tables."""
         return FactorizedCoder(read_tables(self.entropy_bottleneck))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:

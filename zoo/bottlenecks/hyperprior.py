@@ -175,19 +175,11 @@ class ScaleHyperprior(Hyperprior):
         return latent if means is None else latent - means, z, scale_position(scales)
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Turn y (N, C, h, w) float32 into its symbols, z's symbols, and scale indexes, int32.
-
-        Raises:
-            SpecError: h_s gives another size than the latent's.
-        """
+        """Turn y (N, C, h, w) float32 into its symbols, z's symbols, and scale indexes, int32."""
         return tuple(torch.round(tensor).to(torch.int32) for tensor in self.unrounded_wire(latent))
 
     def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
-        """Compute the scale indexes (N, C, h, w) int32, and the means float32 where there are any.
-
-        Args:
-            hyper_symbols: Symbols of z, (N, D, h', w') int32.
-        """
+        """Compute the scale indexes (N, C, h, w) int32, and the means float32 if there are any."""
         scales, means = self._scales_and_means(self.gaussian_params(hyper_symbols))
         indexes = torch.round(scale_position(scales)).to(torch.int32)
         return (indexes,) if means is None else (indexes, means)
@@ -198,11 +190,7 @@ class ScaleHyperprior(Hyperprior):
         return symbols.to(torch.float32)
 
     def entropy_coder(self) -> HyperpriorCoder:
-        """Return the coder with the present tables.
-
-        Raises:
-            TablesError: The tables have not been made, or those loaded are not valid.
-        """
+        """Return the coder with the present tables."""
         return HyperpriorCoder(*self.tables())
 
 

@@ -39,12 +39,7 @@ class _ImageCodec(Bottleneck):
         return self.from_wire(torch.from_numpy(np.stack(received)).to(latent.device))
 
     @abstractmethod
-    def entropy_coder(self) -> PixelsCoder | FeaturesCoder:
-        """Return the image codec as a coder.
-
-        Raises:
-            TablesError: There is no such codec or quality.
-        """
+    def entropy_coder(self) -> PixelsCoder | FeaturesCoder: ...
 
 
 class InputCodec(_ImageCodec):
@@ -68,7 +63,7 @@ class InputCodec(_ImageCodec):
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Turn the image (N, 3, H, W) float32 in [0, 1] into pixels uint8."""
-        return (torch.round(latent.clamp(0, 1) * 255).to(torch.uint8),)
+        return tuple(torch.round(tensor).to(torch.uint8) for tensor in self.unrounded_wire(latent))
 
     def from_wire(self, *tensors: Tensor) -> Tensor:
         """Turn pixels (N, 3, H, W) uint8 into the image float32 in [0, 1]."""
@@ -81,12 +76,9 @@ class InputCodec(_ImageCodec):
 
 
 class FeatureCodec(_ImageCodec):
-    """An image codec over features; it quantises them too.
+    """An image codec, as for :class:`InputCodec`, over ``channels`` planes of features.
 
-    Args:
-        codec: Name of the codec in ``IMAGE_CODECS``.
-        quality: Quality in the codec's own units.
-        channels: Channels of the features.
+    It quantises them too.
     """
 
     wire_names = ("features",)
@@ -96,13 +88,11 @@ class FeatureCodec(_ImageCodec):
         super().__init__()
         self.codec, self.quality, self.channels = codec, quality, channels
 
-    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return the features (N, C, h, w) float32."""
-        return (latent,)
-
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the features (N, C, h, w) float32."""
         return (latent,)
+
+    unrounded_wire = to_wire
 
     def from_wire(self, *tensors: Tensor) -> Tensor:
         """Return the features (N, C, h, w) float32."""

@@ -158,11 +158,7 @@ class JointAutoregressive(Hyperprior):
         return latent_hat
 
     def entropy_coder(self) -> AutoregressiveCoder:
-        """Return the coder with the present tables and context network.
-
-        Raises:
-            TablesError: The tables have not been made, or those loaded are not valid.
-        """
+        """Return the coder with the present tables and context network."""
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
         return AutoregressiveCoder(*self.tables(), scales, self._context_network())
 

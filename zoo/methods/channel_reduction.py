@@ -8,11 +8,11 @@ first 12); version 0.1.1 has another network under the same name, here with ``_v
 
 import re
 
-from ..backbones import BACKBONES, Backbone, find_backbone
+from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import ChannelReductionBottleneck
-from ..models import PATTERNS
+from ..models import reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+from .tasks import CLASSIFICATION, DETECTION, PREFIX, SEGMENTATION, TaskFacts, register, task_of
 
 _FEATURES = 256
 """Channels of a ResNet's layer1."""
@@ -48,35 +48,26 @@ def make_spec(
     """
     network = _OLD if published else _NETWORKS[backbone.name]
     suffix = "" if published else "_v0.1.1"
-    return ModelSpec(
+    return task.spec(
+        backbone,
         name=f"{task.prefix}splittable_{backbone.name}-bq{channels}ch{suffix}",
-        task=task.task,
         method="channel-reduction",
-        backbone=backbone.timm_name,
         cut=backbone.layer if published else backbone.reduction_layer,
         bottleneck=ChannelReductionBottleneck(
             network=network,  # pyright: ignore[reportArgumentType]
             channels=channels,
             features=backbone.channels if published and backbone.channels != _FEATURES else None,
         ),
-        dataset=task.dataset,
-        num_classes=task.num_classes,
-        preprocessing=task.input_of(backbone),
         reference=reference,
-        base_model=backbone.base_model,
     )
 
 
-_NAME = re.compile(
-    r"(?P<prefix>faster_rcnn_|deeplabv3_)?splittable_(?P<backbone>[a-z0-9_]+)"
+@reads(
+    rf"{PREFIX}splittable_(?P<backbone>[a-z0-9_]+)"
     r"-bq(?P<channels>[1-9][0-9]{0,2})ch(?P<new>_v0\.1\.1)?"
 )
-
-
-def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any backbone and number of channels."""
-    found = _NAME.fullmatch(name)
-    if found is None or (found["new"] and found["backbone"] not in _NETWORKS):
+def _read(found: re.Match[str]) -> ModelSpec | None:
+    if found["new"] and found["backbone"] not in _NETWORKS:
         return None
     return make_spec(
         find_backbone(found["backbone"]),
@@ -103,5 +94,3 @@ for _task in (CLASSIFICATION, DETECTION, SEGMENTATION):
 for _name in _NETWORKS:
     register(make_spec(BACKBONES.get(_name), 12, published=False))
 register(make_spec(BACKBONES.get("resnet101"), 12, task=SEGMENTATION))
-
-PATTERNS.append(read_name)

@@ -10,11 +10,21 @@ the code of "SC2 Benchmark: Supervised Compression for Split Computing" (TMLR 20
 import re
 from typing import Literal
 
-from ..backbones import BACKBONES, Backbone, find_backbone
+from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
-from ..models import PATTERNS
+from ..models import reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+from .tasks import (
+    BACKBONE,
+    BETA,
+    CLASSIFICATION,
+    DETECTION,
+    PREFIX,
+    SEGMENTATION,
+    TaskFacts,
+    register,
+    task_of,
+)
 
 Prior = Literal["fp", "shp", "mshp"]
 
@@ -51,33 +61,20 @@ def make_spec(
     """Return the spec of one model; ``beta`` is spelled as in its name, and may be left out."""
     name = f"{task.prefix}splittable_{backbone.name}-{prior}"
     name += f"-beta{beta}" if beta else ""
-    return ModelSpec(
+    return task.spec(
+        backbone,
         name=name + ("-e2e" if end_to_end else ""),
-        task=task.task,
         method="end-to-end" if end_to_end else "entropic-student",
-        backbone=backbone.timm_name,
         cut=backbone.layer,
         bottleneck=_bottleneck(backbone, prior),
         beta=float(beta) if beta else None,
-        dataset=task.dataset,
-        num_classes=task.num_classes,
-        preprocessing=task.input_of(backbone),
         reference=reference,
         base_model="" if end_to_end else backbone.base_model,
     )
 
 
-_NAME = re.compile(
-    r"(?P<prefix>faster_rcnn_|deeplabv3_)?splittable_(?P<backbone>[A-Za-z0-9_.]+)"
-    r"-(?P<prior>fp|shp|mshp)(-beta(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?))?(?P<e2e>-e2e)?"
-)
-
-
-def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any backbone and β."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        return None
+@reads(f"{PREFIX}splittable_{BACKBONE}-(?P<prior>fp|shp|mshp)(-beta{BETA})?(?P<e2e>-e2e)?")
+def _read(found: re.Match[str]) -> ModelSpec:
     return make_spec(
         find_backbone(found["backbone"]),
         found["prior"],  # pyright: ignore[reportArgumentType]  # one of the three, as matched
@@ -133,5 +130,3 @@ for _task in (DETECTION, SEGMENTATION):
         register(make_spec(BACKBONES.get("resnet50"), _prior, "0.16", task=_task))
 for _prior in ("fp", "shp", "mshp"):
     register(make_spec(BACKBONES.get("resnet101"), _prior, "0.16", task=SEGMENTATION))
-
-PATTERNS.append(read_name)

@@ -6,12 +6,11 @@ planes too.
 
 import re
 
-from ..backbones import BACKBONES
-from ..backbones.table import RESNET_CUTS
+from ..backbones.table import BACKBONES, RESNET_CUTS
 from ..bottleneck_specs import FeatureCodecBottleneck
-from ..models import PATTERNS
+from ..models import reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, register
+from .tasks import CLASSIFICATION, QUALITY, register
 
 
 def make_spec(
@@ -20,11 +19,10 @@ def make_spec(
     """Return the spec of one model."""
     entry = BACKBONES.get(backbone)
     cut, channels, stride = RESNET_CUTS[layer]
-    return ModelSpec(
+    return CLASSIFICATION.spec(
+        entry,
         name=f"{backbone}-{layer}-{codec}-q{quality}",
-        task=CLASSIFICATION.task,
         method="feature-compression",
-        backbone=entry.timm_name,
         cut=cut,
         bottleneck=FeatureCodecBottleneck(
             channels=channels,
@@ -32,25 +30,15 @@ def make_spec(
             codec=codec,  # pyright: ignore[reportArgumentType]  # pydantic checks it
             quality=quality,
         ),
-        dataset=CLASSIFICATION.dataset,
-        num_classes=CLASSIFICATION.num_classes,
-        preprocessing=CLASSIFICATION.input_of(entry),
         reference=reference,
-        base_model=entry.base_model,
     )
 
 
-_NAME = re.compile(
+@reads(
     r"(?P<backbone>resnet(50|101|152))-(?P<layer>layer[1-4]|avgpool)"
-    r"-(?P<codec>jpeg|webp)-q(?P<quality>0|[1-9][0-9]?|100)"
+    rf"-(?P<codec>jpeg|webp)-q{QUALITY}"
 )
-
-
-def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any quality."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        return None
+def _read(found: re.Match[str]) -> ModelSpec:
     return make_spec(found["backbone"], found["layer"], found["codec"], int(found["quality"]))
 
 
@@ -63,5 +51,3 @@ for _codec in ("jpeg", "webp"):
                 "resnet50", _layer, _codec, 90, reference=_reference if _layer == "layer2" else ""
             )
         )
-
-PATTERNS.append(read_name)

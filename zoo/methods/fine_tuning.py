@@ -5,12 +5,11 @@ Section 3.3 of the SC2 paper (TMLR 2023): where to place the bottleneck in a Res
 
 import re
 
-from ..backbones import find_backbone
-from ..backbones.table import RESNET_CUTS, stage_cuts
+from ..backbones.table import RESNET_CUTS, find_backbone, stage_cuts
 from ..bottleneck_specs import LayerBottleneck
-from ..models import PATTERNS
+from ..models import reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, register
+from .tasks import BACKBONE, BETA, CLASSIFICATION, register
 
 _BETAS = {
     "layer1": "1.0e-15 5.0e-11 8.0e-10 1.28e-8 1.024e-7 8.192e-7 6.5536e-6 1.0e-5 1.0e-4",
@@ -32,37 +31,24 @@ def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> M
         reference: Name in sc2-benchmark.
     """
     entry = find_backbone(backbone)
-    cuts = RESNET_CUTS if _RESNET.fullmatch(backbone) else stage_cuts(entry)
+    cuts = RESNET_CUTS if re.fullmatch("resnet(50|101|152)", backbone) else stage_cuts(entry)
     if layer not in cuts:
         return None
     cut, channels, stride = cuts[layer]
-    return ModelSpec(
+    return CLASSIFICATION.spec(
+        entry,
         name=f"{backbone}-eb_after_{layer}-beta{beta}",
-        task=CLASSIFICATION.task,
         method="fine-tuning",
-        backbone=entry.timm_name,
         cut=cut,
         bottleneck=LayerBottleneck(channels=channels, stride=stride),
         beta=float(beta),
-        dataset=CLASSIFICATION.dataset,
-        num_classes=CLASSIFICATION.num_classes,
-        preprocessing=CLASSIFICATION.input_of(entry),
         reference=reference,
-        base_model=entry.base_model,
     )
 
 
-_RESNET = re.compile(r"resnet(50|101|152)")
-_NAME = re.compile(
-    r"(?P<backbone>[A-Za-z0-9_.]+)-eb_after_(?P<layer>[A-Za-z][A-Za-z0-9_.]*)"
-    r"-beta(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
-)
-
-
-def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any backbone, layer and β."""
-    found = _NAME.fullmatch(name)
-    return make_spec(found["backbone"], found["layer"], found["beta"]) if found else None
+@reads(f"{BACKBONE}-eb_after_(?P<layer>[A-Za-z][A-Za-z0-9_.]*)-beta{BETA}")
+def _read(found: re.Match[str]) -> ModelSpec | None:
+    return make_spec(found["backbone"], found["layer"], found["beta"])
 
 
 for _layer, _betas in _BETAS.items():
@@ -71,5 +57,3 @@ for _layer, _betas in _BETAS.items():
         _spec = make_spec("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}")
         if _spec is not None:
             register(_spec, f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}")
-
-PATTERNS.append(read_name)

@@ -9,11 +9,21 @@ import re
 from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 
-from ..backbones import BACKBONES, Backbone, find_backbone
+from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import HIGHEST_QUALITY, InputCodecBottleneck, NeuralCodecBottleneck
-from ..models import PATTERNS
+from ..models import reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+from .tasks import (
+    BACKBONE,
+    CLASSIFICATION,
+    DETECTION,
+    PREFIX,
+    QUALITY,
+    SEGMENTATION,
+    TaskFacts,
+    register,
+    task_of,
+)
 
 ARCHITECTURES = {
     "factorized_prior": "bmshj2018-factorized",
@@ -70,11 +80,7 @@ def make_spec(
     neural = codec in ARCHITECTURES
     # The learned codecs see the resized image before it is cropped, as in sc2-benchmark.
     uncropped = neural and task is CLASSIFICATION
-    edge = {
-        "mean": whole.mean,
-        "std": whole.std,
-        "crop": whole.crop if uncropped else None,
-    }
+    edge = {"mean": whole.mean, "std": whole.std, "crop": whole.crop if uncropped else None}
     if neural:
         bottleneck = NeuralCodecBottleneck(
             architecture=ARCHITECTURES[codec],  # pyright: ignore[reportArgumentType]
@@ -84,11 +90,10 @@ def make_spec(
     else:
         bottleneck = InputCodecBottleneck(codec=codec, quality=quality, **edge)  # pyright: ignore[reportArgumentType]
     side = (whole.resize, whole.resize)
-    return ModelSpec(
+    return task.spec(
+        backbone,
         name=f"{task.prefix}{backbone.name}-{codec}" + f"-q{quality}" * (codec != LOSSLESS),
-        task=task.task,
         method="input-compression",
-        backbone=backbone.timm_name,
         cut=None,
         bottleneck=bottleneck,
         dataset=dataset,
@@ -105,31 +110,19 @@ def make_spec(
             padding=whole.mean if whole.fit == "pad" else (0.0, 0.0, 0.0),
         ),
         reference=reference,
-        base_model=backbone.base_model,
     )
 
 
 _CODEC = "|".join((*CODECS, *ARCHITECTURES))
-_NAME = re.compile(
-    rf"(?P<prefix>faster_rcnn_|deeplabv3_)?(?P<backbone>[A-Za-z0-9_.]+)"
-    rf"-((?P<codec>{_CODEC})-q(?P<quality>0|[1-9][0-9]?|100)|{LOSSLESS})"
-)
 
 
-def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a name of this family, for any backbone and quality."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        return None
+@reads(f"{PREFIX}{BACKBONE}-((?P<codec>{_CODEC})-q{QUALITY}|{LOSSLESS})")
+def _read(found: re.Match[str]) -> ModelSpec | None:
     codec, quality = found["codec"] or LOSSLESS, int(found["quality"] or 100)
     if quality > _HIGHEST.get(codec, 100):
         return None
-    return make_spec(
-        find_backbone(found["backbone"]),
-        codec,
-        quality,
-        task=task_of(found["prefix"]),
-    )
+    backbone = find_backbone(found["backbone"])
+    return make_spec(backbone, codec, quality, task=task_of(found["prefix"]))
 
 
 def _register_published(task: TaskFacts, backbone: str, codecs: str) -> None:
@@ -168,5 +161,3 @@ for _task, _backbones in (
 # Not in the paper, for comparison.
 for _codec in ("avif", "heic"):
     register(make_spec(BACKBONES.get("resnet50"), _codec, 50))
-
-PATTERNS.append(read_name)

@@ -1,10 +1,11 @@
 """Tasks of the SC2 paper: data set, input and teacher that the models of each have in common."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from splitrun.preprocessing import Preprocessing
 
-from ..backbones import Backbone
+from ..backbones.table import Backbone
 from ..models import MODELS
 from ..spec import ModelSpec, Task
 
@@ -39,6 +40,29 @@ class TaskFacts:
     def input_of(self, backbone: Backbone) -> Preprocessing:
         """Return the preprocessing of this task's models on a backbone."""
         return self.preprocessing or backbone.preprocessing
+
+    def spec(self, backbone: Backbone, **fields: Any) -> ModelSpec:
+        """Return a spec with this task's data set and input, and a backbone's name and weights.
+
+        Args:
+            backbone: Backbone of the model.
+            fields: All other fields of the spec, and those that differ.
+        """
+        common = {
+            "task": self.task,
+            "backbone": backbone.timm_name,
+            "dataset": self.dataset,
+            "num_classes": self.num_classes,
+            "preprocessing": self.input_of(backbone),
+            "base_model": backbone.base_model,
+        }
+        return ModelSpec(**common | fields)
+
+
+PREFIX = "(?P<prefix>faster_rcnn_|deeplabv3_)?"
+BACKBONE = "(?P<backbone>[A-Za-z0-9_.]+)"
+QUALITY = "(?P<quality>0|[1-9][0-9]?|100)"
+BETA = r"(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
 
 
 CLASSIFICATION = TaskFacts(

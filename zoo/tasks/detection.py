@@ -25,8 +25,8 @@ from torchvision.ops.poolers import LevelMapper
 
 from splitrun.errors import SpecError
 
-from ..backbones import build_features, find_backbone
-from ..backbones.table import DENSE_STRIDES
+from ..backbones.build import build_features
+from ..backbones.table import DENSE_STRIDES, find_backbone
 from ..deprecations import quiet_torchscript
 from ..split_model import Detections
 

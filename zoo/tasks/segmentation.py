@@ -9,7 +9,8 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from ..backbones import build_features, find_backbone
+from ..backbones.build import build_features
+from ..backbones.table import find_backbone
 
 _OUTPUT_STRIDE = 8
 

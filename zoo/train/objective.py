@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from splitrun.errors import RecipeError
 
-from ..backbones import find_backbone
 from ..backbones.cut import channels_last
+from ..backbones.table import find_backbone
 from ..metrics import UNLABELLED
 from ..spec import ModelSpec
 from ..split_model import SplitModel

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from splitrun.errors import DatasetError, RecipeError, TrainingError
 
-from ..datasets import Dataset
-from ..labels import labels_of
+from ..datasets import Dataset, labels_of
 from ..spec import ModelSpec
 from .recipe import Recipe
 
