@@ -32,12 +32,10 @@ def list_(
     method: Annotated[Method | None, typer.Option(help="Method of the models.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Part of a backbone's name.")] = None,
     beta: Annotated[
-        float | None,
-        typer.Option(help="Weight β of the rate in training.", callback=_finite),
+        float | None, typer.Option(help="Weight β of the rate in training.", callback=_finite)
     ] = None,
     pretrained: Annotated[
-        bool,
-        typer.Option("--pretrained", help="List models whose weights are on this machine."),
+        bool, typer.Option("--pretrained", help="List models whose weights are on this machine.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -47,17 +45,10 @@ def list_(
     from .resolve import DEFAULT_MODEL
 
     console = Console(json)
-    specs = [
-        find_spec(name)
-        for name in list_models(
-            pattern,
-            task=task,
-            method=method,
-            backbone=backbone,
-            beta=beta,
-            pretrained=pretrained,
-        )
-    ]
+    names = list_models(
+        pattern, task=task, method=method, backbone=backbone, beta=beta, pretrained=pretrained
+    )
+    specs = [find_spec(name) for name in names]
 
     def show() -> None:
         rows = ((spec.name, spec.task, spec.method, spec.strength) for spec in specs)
@@ -107,8 +98,7 @@ def show(model: ModelArgument, json: Json = False) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision."),
+        str, typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision.")
     ],
     cache_dir: Annotated[
         Path | None,

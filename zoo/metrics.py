@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from splitrun.errors import DependencyError
 
+from .bottleneck_specs import Finite, Part
 from .datasets import Boxes
 from .spec import Task
 
@@ -24,15 +25,10 @@ Scores = dict[str, float]
 """Shares in [0, 1] by metric."""
 
 Index = Annotated[int, Field(ge=0, lt=1 << 31)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Box = tuple[Finite, Finite, Finite, Finite]
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClassResult(_Result):
+class ClassResult(Part):
     """The best classes, best first, and the correct one."""
 
     answer: Annotated[tuple[Index, ...], Field(min_length=1, max_length=TOP)]
@@ -44,7 +40,7 @@ class ClassResult(_Result):
         return self.answer[0] == self.label
 
 
-class PixelResult(_Result):
+class PixelResult(Part):
     """How many pixels of each correct class were predicted as each class.
 
     Attributes:
@@ -55,7 +51,7 @@ class PixelResult(_Result):
     pairs: dict[Index, Index]
 
 
-class BoxResult(_Result):
+class BoxResult(Part):
     """Predicted and true objects, in pixels of the image."""
 
     boxes: list[Box]

@@ -23,17 +23,7 @@ from .spec import ModelSpec
 
 
 def results_of(spec: ModelSpec, outputs: Any, samples: Sequence[Sample]) -> list[Result]:
-    """Return the results of a batch.
-
-    Args:
-        spec: Spec of the model.
-        outputs: Outputs of ``SplitModel.forward``.
-        samples: Samples of the batch, in order.
-
-    Raises:
-        ImageError: An image or an image of class indexes cannot be read.
-        DatasetError: The data set has a class that the model lacks.
-    """
+    """Return the results of a batch from ``SplitModel.forward``; see :func:`result_of`."""
     if spec.task == "object-detection":
         each = [{name: tensor.cpu().numpy() for name, tensor in f.items()} for f in outputs]
     else:

@@ -25,8 +25,6 @@ from .spec import ModelSpec
 from .split_model import SplitModel
 
 _RANDOM = "For graphs and latency, ask for random weights: --random-weights, or pretrained=False."
-_NEXT = f"Try again where there is a network. {_RANDOM}"
-
 _COUNT = "num_batches_tracked"
 _MADE = ("_quantized_cdf", "_cdf_length", "_offset", "scale_table")
 """Ends of the names of entropy tables."""
@@ -159,7 +157,9 @@ def _load_dense(tail: nn.Module, spec: ModelSpec, local_files_only: bool) -> Non
         state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise WeightsNotFoundError(
-            spec.name, f"{weights.url} cannot be had ({error})", next_step=_NEXT
+            spec.name,
+            f"{weights.url} cannot be had ({error})",
+            next_step=f"Try again where there is a network. {_RANDOM}",
         ) from error
     load_torchvision(tail, state)
 
@@ -241,8 +241,3 @@ def copy_weights(part: nn.Module, state: Mapping[str, Tensor], ours: str, theirs
             f"or of another shape, among them {wrong[0]}."
         )
     part.load_state_dict({key: state.get(key, value) for key, value in own.items()})
-
-
-def whole_spec(spec: ModelSpec) -> bool:
-    """Say whether a model is a whole network with a codec of images in front of it."""
-    return spec.cut is None and spec.method == "input-compression"

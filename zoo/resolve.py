@@ -69,7 +69,7 @@ class ModelSource:
 
         Args:
             given: A name, folder or repository; by default the default model.
-            revision: See :func:`splitzoo.zoo.load`; so for the others.
+            revision: Revision of a repository, as for :func:`splitzoo.zoo.load`.
             cache_dir: Folder of the Hub's files.
             token: Token for private repositories.
             local_files_only: Whether requests are forbidden.

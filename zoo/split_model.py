@@ -84,10 +84,7 @@ class SplitModel(nn.Module):
 
     @torch.no_grad()
     def wire_tensors(self, image: Tensor) -> tuple[NDArray[Any], ...]:
-        """Run the device half up to the entropy coder.
-
-        Args:
-            image: Images (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
+        """Run the device half up to the entropy coder, on images as :meth:`forward` takes them.
 
         Returns:
             The tensors that ``spec.wire`` lists, each (N, C, h, w).
@@ -120,13 +117,7 @@ class SplitModel(nn.Module):
             )
 
     def compress(self, image: Tensor) -> list[bytes]:
-        """Run the device half.
-
-        Args:
-            image: Images (N, 3, H, W) float32, normalised as ``spec.preprocessing`` says.
-
-        Returns:
-            One stream for each image.
+        """Run the device half on images as :meth:`forward` takes them; one stream for each.
 
         Raises:
             SpecError: The image is no such tensor, or so small that it leaves no latent.

@@ -10,6 +10,7 @@ The layers are CompressAI's; the bottlenecks are those of the other models. Ball
 """
 
 import pickle
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -222,11 +223,8 @@ def build(sizes: NeuralCodecBottleneck, shape: tuple[int, int]) -> Parts:
         Encoder: image (N, 3, H, W) in [0, 1] to y. Bottleneck. Decoder: y_hat to image in [0, 1].
     """
     model = compressai_model(sizes)
-    encoder, decoder = nn.Sequential(), nn.Sequential()
-    encoder.add_module("pad", Pad())
-    encoder.add_module("g_a", model.g_a)
-    decoder.add_module("g_s", model.g_s)
-    decoder.add_module("crop", Crop(shape))
+    encoder = nn.Sequential(OrderedDict(pad=Pad(), g_a=model.g_a))
+    decoder = nn.Sequential(OrderedDict(g_s=model.g_s, crop=Crop(shape)))
     n, m = sizes.sizes
     if sizes.architecture == "bmshj2018-factorized":
         return encoder, FactorizedPrior(m), decoder

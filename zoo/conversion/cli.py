@@ -14,14 +14,7 @@ _REASON_WIDTH = 240
 def run(
     console: Console, checkpoint: Path, output: Path, *, name: str | None, everything: bool
 ) -> None:
-    """Convert one checkpoint, or all below a folder, and print what was done.
-
-    Args:
-        console: Console to print on.
-        checkpoint: A file; with ``everything``, a folder.
-        output: Folder to write; with ``everything``, the folder of the models' folders.
-        name: Name of the model; None for what the file's name says.
-        everything: Convert every checkpoint below the folder; go on after one that fails.
+    """Convert a checkpoint, or everything below a folder into folders in ``output``, and say so.
 
     Raises:
         SplitzooError: See :func:`.convert.convert`.

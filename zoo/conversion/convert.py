@@ -93,11 +93,7 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
 
 
 def convert(
-    path: Path,
-    folder: Path,
-    *,
-    name: str | None = None,
-    progress: Progress = SILENT,
+    path: Path, folder: Path, *, name: str | None = None, progress: Progress = SILENT
 ) -> Conversion:
     """Convert a checkpoint into a folder that ``zoo.load`` reads.
 

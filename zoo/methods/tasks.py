@@ -91,12 +91,7 @@ SEGMENTATION = TaskFacts(
     21,
     "pascal_voc2012",
     Preprocessing(
-        resize=513,
-        crop=(528, 704),
-        interpolation="bilinear",
-        mean=MEAN,
-        std=STD,
-        fit="pad",
+        resize=513, crop=(528, 704), interpolation="bilinear", mean=MEAN, std=STD, fit="pad"
     ),
 )
 TASKS = (CLASSIFICATION, DETECTION, SEGMENTATION)

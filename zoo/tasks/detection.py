@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import (
-    FeaturePyramidNetwork,
-    FrozenBatchNorm2d,
-    MultiScaleRoIAlign,
-    roi_align,
-)
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
@@ -169,10 +164,7 @@ class DetectionTail(nn.Module):
         return found
 
     def losses(
-        self,
-        features: Tensor,
-        targets: list[Target],
-        areas: list[tuple[int, int]] | None = None,
+        self, features: Tensor, targets: list[Target], areas: list[tuple[int, int]] | None = None
     ) -> dict[str, Tensor]:
         """Return torchvision's four losses, in training mode; training lowers their sum.
 

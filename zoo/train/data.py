@@ -119,27 +119,14 @@ class EvaluationImages(torch.utils.data.Dataset):
             return error, index
 
 
-def training_loader(
-    images: TrainingImages, order: BatchOrder, epoch: int, begin: int, workers: int
-) -> DataLoader:
-    """Return the batches of one epoch, from step ``begin`` on.
+class Loader(DataLoader):
+    """Loads batches: images (N, 3, H, W) float32, and their targets or, in evaluation, indexes.
 
-    A batch is images (N, 3, H, W) float32 and, by task: class indexes (N,) int64; a list of
-    ``boxes``, ``labels`` and ``area``; or class maps (N, H, W) int64.
-    """
-    return _Loader(images, workers, batch_sampler=list(order.batches(epoch, begin)))
+    Targets are, by task: class indexes (N,) int64; a list of ``boxes``, ``labels`` and ``area``; or
+    class maps (N, H, W) int64.
 
-
-def evaluation_loader(images: EvaluationImages, batch_size: int, workers: int) -> DataLoader:
-    """Return batches of images (N, 3, H, W) float32 and their indexes."""
-    return _Loader(images, workers, batch_size=batch_size)
-
-
-class _Loader(DataLoader):
-    """A loader whose workers leave Ctrl-C to the training process, which ends them.
-
-    A forked worker inherits that process's signal handlers, and would print that it was
-    interrupted.
+    The workers leave Ctrl-C to the training process, which ends them: a forked worker inherits that
+    process's signal handlers, and would print that it was interrupted.
     """
 
     def __init__(self, images: torch.utils.data.Dataset, workers: int, **batches: Any) -> None:

@@ -45,12 +45,7 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self,
-        student: SplitModel,
-        teacher: SplitModel | None,
-        stage: Stage,
-        *,
-        processes: int = 1,
+        self, student: SplitModel, teacher: SplitModel | None, stage: Stage, *, processes: int = 1
     ) -> None:
         super().__init__()
         self.student = student
@@ -75,7 +70,7 @@ class Objective(nn.Module):
 
         Args:
             images: (N, 3, H, W) float32, preprocessed for the student.
-            targets: Targets, as ``training_loader`` gives them.
+            targets: Targets, as ``Loader`` gives them.
 
         Returns:
             ``loss``, which is lowered, and its parts by kind, without their weights; ``auxiliary``,

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from splitrun.errors import DatasetError, RecipeError, TrainingError
 
-from ..datasets import Dataset, labels_of
 from ..spec import ModelSpec
 from .recipe import Recipe
 
@@ -84,18 +83,3 @@ class Plan:
                 f"{processes} processes cannot share batches of {smallest} images.",
                 next_step="Start fewer processes, or use larger batches.",
             )
-
-
-def known_labels(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the labels that a model must be trained with; empty if the data gives them."""
-    return tuple(labels_of(spec)) if spec.dataset else ()
-
-
-def with_classes(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
-    """Return a spec with the data set's classes, if it has no data set of its own."""
-    if spec.dataset:
-        return spec
-    labels = dataset.labels
-    return spec.model_copy(
-        update={"dataset": "custom", "num_classes": len(labels), "labels": labels}
-    )

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from splitrun.errors import RecipeError, UnknownNameError
 from splitrun.registry import close_matches
 
-from ..bottleneck_specs import Part
+from ..bottleneck_specs import Part, Positive
 from ..models import find_spec, registered
 from ..spec import ModelSpec
 
@@ -27,7 +27,6 @@ FOLDER = Path(__file__).with_name("recipes")
 MAX_RECIPE_BYTES = 1 << 20
 YAML_SUFFIXES = (".yaml", ".yml")
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,120}$")]

@@ -25,20 +25,13 @@ from splitrun.signals import check_stopped
 from ... import __version__
 from ...progress import SILENT, Progress
 from ..catalog import save
-from ..datasets import digest, read_dataset
+from ..datasets import digest, labels_of, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import load_checkpoint, other_run, save_checkpoint
-from .data import BatchOrder, EvaluationImages, TrainingImages, evaluation_loader, training_loader
+from .data import BatchOrder, EvaluationImages, Loader, TrainingImages
 from .objective import LossValues, Objective
-from .plan import (
-    LOG_NAME,
-    MODEL_NAME,
-    RECIPE_NAME,
-    Plan,
-    known_labels,
-    with_classes,
-)
+from .plan import LOG_NAME, MODEL_NAME, RECIPE_NAME, Plan
 from .recipe import Stage
 from .record import StageRecord, TrainingRecord
 from .student import build_student, load_teacher
@@ -97,11 +90,15 @@ class _Run:
         self.main = self.accelerator.is_main_process
         self.processes = self.accelerator.num_processes
         plan.check_dataset()
-        known = known_labels(plan.spec)
-        self.training = read_dataset(plan.spec.task, plan.data, "train", known)
-        self.spec = with_classes(plan.spec, self.training)
-        labels = known or self.training.labels
-        self.validation = read_dataset(self.spec.task, plan.data, "val", labels)
+        self.spec = plan.spec
+        # A model without a data set of its own gets the classes of the data.
+        known = tuple(labels_of(self.spec)) if self.spec.dataset else ()
+        self.training = read_dataset(self.spec.task, plan.data, "train", known)
+        labels = self.training.labels
+        if not self.spec.dataset:
+            classes = {"dataset": "custom", "num_classes": len(labels), "labels": labels}
+            self.spec = self.spec.model_copy(update=classes)
+        self.validation = read_dataset(self.spec.task, plan.data, "val", known or labels)
         plan.check_batches(len(self.training.samples), self.processes)
         self.data_sha256 = digest(self.training.samples, self.validation.samples)
         self.position = _Position()
@@ -171,7 +168,8 @@ class _Run:
         bits: list[float] = []
         samples = self.validation.samples[self.accelerator.process_index :: self.processes]
         batch_size = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
-        loader = evaluation_loader(EvaluationImages(samples, spec), batch_size, self.plan.workers)
+        images_scored = EvaluationImages(samples, spec)
+        loader = Loader(images_scored, self.plan.workers, batch_size=batch_size)
         for images, indexes in self.progress.track(loader, "validation", total=len(loader)):
             check_stopped()
             _check_read(images)
@@ -275,9 +273,8 @@ class _StageRun:
     def _epoch(self) -> None:
         position, plan = self.position, self.run.plan
         set_modes(self.run.student, self.stage)
-        loader = training_loader(
-            self.images, self.order, position.epoch, position.step, plan.workers
-        )
+        batches = list(self.order.batches(position.epoch, position.step))
+        loader = Loader(self.images, plan.workers, batch_sampler=batches)
         title = f"stage {position.stage + 1}, epoch {position.epoch + 1}/{self.stage.epochs}"
         saved = time.monotonic()
         progress = self.run.progress

@@ -5,7 +5,7 @@ from pathlib import Path
 from splitrun.errors import RecipeError, TrainingError
 
 from ..parts import build
-from ..pretrained import copy_weights, whole_spec
+from ..pretrained import copy_weights
 from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
@@ -26,7 +26,7 @@ def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
     if not recipe.teacher:
         return None
     model = ModelSource.of(str(teacher or recipe.teacher)).load()
-    if not whole_spec(model.spec):
+    if model.spec.cut is not None or model.spec.method != "input-compression":
         raise RecipeError(
             f"{model.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
             next_step="Use a network with an image codec in front, such as resnet50-png.",
