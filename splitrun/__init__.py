@@ -29,26 +29,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "BitstreamError": ".errors",
-    "Bundle": ".bundle",
-    "BundleError": ".errors",
-    "ClassScore": ".predictions",
-    "ClassShare": ".predictions.segmentation",
-    "Codec": ".coding",
-    "Coder": ".coding",
-    "DesyncError": ".errors",
-    "Detection": ".predictions.detection",
-    "Device": ".halves",
-    "Edge": ".halves",
-    "Manifest": ".manifest",
-    "Outputs": ".halves",
-    "Prediction": ".predictions",
-    "Preprocessing": ".preprocessing",
-    "SelfTest": ".selftest",
-    "SplitzooError": ".errors",
-    "Stream": ".halves",
-    "open_bundle": ".bundle",
-    "run_selftest": ".selftest",
+    name: module
+    for module, names in {
+        ".bundle": ("Bundle", "open_bundle"),
+        ".coding": ("Codec", "Coder"),
+        ".errors": ("BitstreamError", "BundleError", "DesyncError", "SplitzooError"),
+        ".halves": ("Device", "Edge", "Outputs", "Stream"),
+        ".manifest": ("Manifest",),
+        ".predictions": ("ClassScore", "Prediction"),
+        ".predictions.detection": ("Detection",),
+        ".predictions.segmentation": ("ClassShare",),
+        ".preprocessing": ("Preprocessing",),
+        ".selftest": ("SelfTest", "run_selftest"),
+    }.items()
+    for name in names
 }
 
 __all__ = [

@@ -91,6 +91,10 @@ def bench_half(
             "decoder": edge.graph,
         }
         value = stream = record.stream
+    coder = "constriction"
+    implementation = (
+        versions(coder) if coder == BACKEND.NAME else {coder: f"not installed: {BACKEND.NAME}"}
+    )
     latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
     return Bench(
         model=bundle.name,
@@ -105,12 +109,5 @@ def bench_half(
         stream_bytes=len(stream),
         latency=latency,
         peak_memory_bytes=peak_memory_bytes(),
-        environment=machine() | versions("numpy", "pillow") | _entropy_coder(),
+        environment=machine() | versions("numpy", "pillow") | implementation,
     )
-
-
-def _entropy_coder() -> dict[str, str]:
-    """Say which implementation of the entropy coder ran."""
-    if BACKEND.NAME == "constriction":
-        return versions("constriction")
-    return {"constriction": f"not installed: {BACKEND.NAME}"}

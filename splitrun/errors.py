@@ -49,14 +49,7 @@ class SplitzooError(Exception):
 
 
 class UnknownNameError(SplitzooError):
-    """A name that is not registered.
-
-    Args:
-        kind: Kind of the entry, such as ``"model"``.
-        name: Name as given.
-        matches: Closest registered names, best first.
-        next_step: Advice beside the matches.
-    """
+    """A name that is not registered among entries of a kind; it carries close ones, best first."""
 
     def __init__(
         self, kind: str, name: str, matches: Sequence[str] = (), *, next_step: str = ""

@@ -18,37 +18,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-IMAGE_FORMATS = tuple(
-    str(plugin.format)
-    for plugin in (
-        BmpImagePlugin.BmpImageFile,
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        PpmImagePlugin.PpmImageFile,
-        TiffImagePlugin.TiffImageFile,
-        WebPImagePlugin.WebPImageFile,
-    )
-)
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are read. Pillow knows more, among them formats that it hands to other programs."""
 
 AnyImage = Path | str | bytes | Image.Image | NDArray[np.uint8]
 """An image: path of a file, content of a file, Pillow image, or pixels (H, W, 3) uint8, RGB."""
+
+
+DAMAGE = (
+    *(EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
+    struct.error,
+)
+"""Exceptions that Pillow's readers raise at damaged data, beside OSError."""
 
 
 @dataclass(frozen=True)
@@ -243,19 +229,6 @@ def upright_size(path: Path | str) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
-# What Pillow's readers raise at damaged files, beside OSError.
-_DAMAGE = (
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-
-
 def list_images(folder: Path) -> list[Path]:
     """Return the image files below a folder, sorted by path.
 
@@ -314,5 +287,5 @@ def _image_errors(image: Path | str | bytes) -> Iterator[None]:
         raise ImageError(path, "it has more than 89 megapixels") from error
     except OSError as error:
         raise ImageError(path, (error.strerror or str(error)).lower()) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ImageError(path, f"it is damaged ({error})") from error

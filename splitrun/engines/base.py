@@ -9,7 +9,7 @@ from ..errors import DependencyError
 
 
 class Session(Protocol):
-    """A loaded graph.
+    """A loaded graph; ``open_session`` says what each engine is made from, and what it raises.
 
     Attributes:
         version: Name and version of the engine.
@@ -17,7 +17,7 @@ class Session(Protocol):
     """
 
     version: str
-    thread_safe: bool
+    thread_safe: bool = False
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Compute all outputs of the graph.

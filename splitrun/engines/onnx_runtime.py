@@ -9,22 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from .base import not_importable
+from .base import Session, not_importable
 
 
-class OnnxRuntimeSession:
-    """An ONNX file, loaded.
-
-    Args:
-        path: Path of the file.
-        threads: Number of threads for the graph's operators; 0 leaves it to ONNX Runtime (one per
-            core).
-        hint: Unused: the file says how precisely to compute.
-
-    Raises:
-        DependencyError: ONNX Runtime is not installed.
-        BundleError: It cannot load the file.
-    """
+class OnnxRuntimeSession(Session):
+    """An ONNX file, which says how precisely to compute."""
 
     thread_safe = True
 
@@ -57,11 +46,7 @@ class OnnxRuntimeSession:
             raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Compute the named outputs for inputs of the graph's shapes and types.
-
-        Raises:
-            BundleError: ONNX Runtime refused; the message has its reason.
-        """
+        """Compute all outputs of the graph."""
         try:
             return [np.asarray(tensor) for tensor in self._session.run(outputs, dict(inputs))]
         except (*self._failures, ValueError) as error:

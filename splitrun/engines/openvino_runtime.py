@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from .base import not_importable
+from .base import Session, not_importable
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -49,26 +49,15 @@ def openvino_core() -> Any:
     return import_openvino().Core()
 
 
-class OpenVinoSession:
-    """A pair of files, ``.xml`` and ``.bin``, loaded.
-
-    Args:
-        path: Path of the ``.xml`` file.
-        threads: Number of threads for the graph's operators; 0 leaves it to OpenVINO.
-        hint: Type to compute floating point in. OpenVINO itself would take bf16 where the CPU has
-            it, and round some 1% of the symbols to their neighbours; so it is told f32.
-
-    Raises:
-        DependencyError: OpenVINO is not installed.
-        BundleError: It cannot load the files.
-    """
-
-    thread_safe = False  # one request, with memory of its own
+class OpenVinoSession(Session):
+    """A pair of files, ``.xml`` (the path) and ``.bin``; its one request has memory of its own."""
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         openvino = import_openvino()
         self.version = f"openvino {openvino.__version__.partition('-')[0]}"
         settings: dict[str, Any] = {
+            # By itself it takes bf16 where the CPU has it, and rounds some 1% of the symbols to
+            # their neighbours.
             "INFERENCE_PRECISION_HINT": hint or "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -83,11 +72,7 @@ class OpenVinoSession:
             raise BundleError(f"OpenVINO cannot load {path}: {error}") from error
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Compute the named outputs for inputs of the graph's shapes and types.
-
-        Raises:
-            BundleError: OpenVINO refused; the message has its reason.
-        """
+        """Compute all outputs of the graph."""
         try:
             found = self._request.infer(dict(inputs), share_inputs=True)
             return [np.asarray(found[name]) for name in outputs]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from .base import not_importable
+from .base import Session, not_importable
 
 _FAILURES = (
     *(RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError, EOFError),
@@ -25,20 +25,13 @@ _FAILURES = (
 """What torch raises for files and tensors that it refuses; it has no error of its own."""
 
 
-class _TorchSession(ABC):
-    """A file, loaded as a function of tensors.
+class _TorchSession(Session, ABC):
+    """A file, loaded as a function of tensors; it says how precisely to compute.
 
-    Args:
-        path: Path of the file.
-        threads: Number of threads for torch, in the whole process; 0 leaves it as it is.
-        hint: Unused: the file says how precisely to compute.
-
-    Raises:
-        DependencyError: torch is not installed.
-        BundleError: It cannot load the file.
+    Threads are those of torch, in the whole process. Not every kind of file promises that several
+    of them may call it at once.
     """
 
-    thread_safe = False  # not promised for every kind of file
     _device = "cpu"
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
@@ -62,11 +55,7 @@ class _TorchSession(ABC):
     def _load(self, path: Path) -> Callable[..., Any]: ...
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Compute all outputs, in the file's order; the file does not know their names.
-
-        Raises:
-            BundleError: PyTorch refused; the message has its reason.
-        """
+        """Compute all outputs, in the file's order; the file does not know their names."""
         torch = self._torch
         # torch warns of arrays that it could write to by mistake.
         arrays = (np.require(array, requirements=["C", "W"]) for array in inputs.values())

@@ -1,64 +1,13 @@
 """The registry of image codecs, for images and for features laid out as images."""
 
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
 from ..coding.coder import Setting
 from ..errors import TablesError, UnknownNameError
 from ..registry import Registry
+from .base import ImageCodec
 from .external_codecs import BpgCodec, VtmCodec
 from .headers import check_jpeg, check_png, check_webp
 from .heif_headers import check_avif
 from .pillow_codecs import HeicCodec, PillowCodec
-
-
-class ImageCodec(Protocol):
-    """Turns pixels into bytes and back, losing some of them."""
-
-    @property
-    def name(self) -> str:
-        """Key in ``IMAGE_CODECS``."""
-        ...
-
-    @property
-    def max_side(self) -> int:
-        """Longest side of an image that it codes, pixels."""
-        ...
-
-    @property
-    def qualities(self) -> range:
-        """Qualities in the codec's own units, from the smallest files to the largest."""
-        ...
-
-    @property
-    def lossless(self) -> bool:
-        """Whether pixels come back as they were."""
-        ...
-
-    def available(self) -> str:
-        """Return why the codec cannot be used here; empty where it can."""
-        ...
-
-    def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
-        """Code pixels (H, W, 3) RGB or (H, W) grey, uint8.
-
-        Raises:
-            DependencyError: The codec is not available.
-            SplitzooError: It cannot code the image.
-        """
-        ...
-
-    def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-        """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.
-
-        Raises:
-            DependencyError: The codec is not available.
-            BitstreamError: The data is not what :meth:`encode` writes for this shape.
-        """
-        ...
-
 
 IMAGE_CODECS: Registry[ImageCodec] = Registry("image codec")
 

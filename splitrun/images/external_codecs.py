@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import BitstreamError, DependencyError, SplitzooError
+from .base import ImageCodec
 from .headers import check_bpg
-from .pillow_codecs import as_pixels, load, sides
+from .pillow_codecs import open_image
 from .programs import ProgramError, ProgramLimits, find_program, read_output, run_program
 
 VTM_CONFIG_VARIABLE = "SPLITZOO_VTM_CONFIG"
@@ -64,7 +65,7 @@ class TimeLimit:
 
 
 @dataclass(frozen=True)
-class BpgCodec:
+class BpgCodec(ImageCodec):
     """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg, with x265.
 
     Attributes:
@@ -77,35 +78,22 @@ class BpgCodec:
     name: str = "bpg"
     max_side: int = 1 << 13
     qualities: range = range(51, -1, -1)
-    lossless: bool = False
 
     def available(self) -> str:
         """Return why the codec cannot be used here; empty where it can."""
         return _missing("bpgenc", "bpgdec")
 
-    def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
-        """Code pixels (H, W, 3) RGB or (H, W) grey, uint8; grey as equal colours.
-
-        Raises:
-            DependencyError: ``bpgenc`` is not on PATH.
-            SplitzooError: It failed.
-        """
+    def _encode(self, image: Image.Image, quality: int) -> bytes:
         program = find_program("bpgenc", _BPG_NEXT_STEP)
-        limits = self.encoding.limits(*sides(self.name, pixels, self.max_side))
+        limits = self.encoding.limits(image.height, image.width)
         arguments = ["-o", "coded.bpg", "-q", str(quality)]
         arguments += ["-f", "444", "-e", "x265", "-c", "ycbcr", "-b", "8", "pixels.png"]
         with _folder(self.name) as folder:
-            Image.fromarray(pixels).convert("RGB").save(folder / "pixels.png")
+            image.convert("RGB").save(folder / "pixels.png")
             run_program([program, *arguments], folder, limits)
             return read_output(folder / "coded.bpg", limits)
 
-    def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-        """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.
-
-        Raises:
-            DependencyError: ``bpgdec`` is not on PATH.
-            BitstreamError: The data is not what :meth:`encode` writes for this shape.
-        """
+    def _decode(self, data: bytes, height: int, width: int, channels: int) -> Image.Image:
         program = find_program("bpgdec", _BPG_NEXT_STEP)
         check_bpg(data, height, width, channels)
         limits = self.decoding.limits(height, width, decoding=True)
@@ -113,11 +101,11 @@ class BpgCodec:
             (folder / "coded.bpg").write_bytes(data)
             run_program([program, "-o", "pixels.png", "coded.bpg"], folder, limits)
             decoded = read_output(folder / "pixels.png", limits)
-        return load(self.name, decoded, "PNG", (height, width), channels)
+        return open_image(decoded, "PNG", height, width)
 
 
 @dataclass(frozen=True)
-class VtmCodec:
+class VtmCodec(ImageCodec):
     """VVC intra coding by ``EncoderAppStatic`` and ``DecoderAppStatic`` of VTM.
 
     The encoder takes whole units of 8 pixels; an image of other sides has its last row and column
@@ -133,7 +121,6 @@ class VtmCodec:
     name: str = "vtm"
     max_side: int = 1 << 13
     qualities: range = range(63, -1, -1)
-    lossless: bool = False
 
     def available(self) -> str:
         """Return why the codec cannot be used here; empty where it can."""
@@ -143,18 +130,11 @@ class VtmCodec:
             return error.message
         return _missing("DecoderAppStatic")
 
-    def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
-        """Code pixels (H, W, 3) RGB or (H, W) grey, uint8; grey as equal colours.
-
-        Raises:
-            DependencyError: ``EncoderAppStatic`` is not on PATH, or its configuration is missing.
-            SplitzooError: It failed.
-        """
+    def _encode(self, image: Image.Image, quality: int) -> bytes:
         program = find_program("EncoderAppStatic", _VTM_NEXT_STEP)
         config = _vtm_config(program)
-        height, width = sides(self.name, pixels, self.max_side)
-        rgb = np.array(Image.fromarray(pixels).convert("RGB"))
-        planes = rgb_to_ycbcr(np.pad(rgb, ((0, -height % 8), (0, -width % 8), (0, 0)), "edge"))
+        fill = ((0, -image.height % 8), (0, -image.width % 8), (0, 0))
+        planes = rgb_to_ycbcr(np.pad(np.array(image.convert("RGB")), fill, "edge"))
         coded_height, coded_width = planes.shape[1:]
         limits = self.encoding.limits(coded_height, coded_width)
         command = [program, "-i", "pixels.yuv", "-c", str(config), "-q", str(quality)]
@@ -166,13 +146,7 @@ class VtmCodec:
             run_program(command, folder, limits)
             return read_output(folder / "coded.bin", limits)
 
-    def decode(self, data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-        """Decode pixels (height, width, 3) for 3 channels, (height, width) for 1, uint8.
-
-        Raises:
-            DependencyError: ``DecoderAppStatic`` is not on PATH.
-            BitstreamError: The data is not what :meth:`encode` writes for this shape.
-        """
+    def _decode(self, data: bytes, height: int, width: int, channels: int) -> Image.Image:
         program = find_program("DecoderAppStatic", _VTM_NEXT_STEP)
         shape = (3, height + -height % 8, width + -width % 8)
         limits = self.decoding.limits(*shape[1:], decoding=True)
@@ -184,8 +158,7 @@ class VtmCodec:
             if len(decoded) != math.prod(shape):
                 raise ProgramError(f"{len(decoded)} bytes came out, not {math.prod(shape)}")
         planes = np.frombuffer(decoded, np.uint8).reshape(shape)
-        rgb = ycbcr_to_rgb(planes)[:height, :width]
-        return as_pixels(Image.fromarray(rgb), (height, width), channels)
+        return Image.fromarray(ycbcr_to_rgb(planes)[:height, :width])
 
 
 _RED, _BLUE = 0.2126, 0.0722

@@ -4,6 +4,7 @@ A decoder allocates what an image's header claims, and spends time on each scan 
 image holds. So a payload must have the form in which the encoders here write it, one image in
 one pass, and claim the expected size. A file that passes costs a decoder no more than an image of
 that size does; whether its content is sound is for the decoder to say.
+Every check raises ``BitstreamError`` for another form or size.
 """
 
 import struct
@@ -18,11 +19,7 @@ _JPEG_BASELINE, _JPEG_SCAN = 0xC0, 0xDA
 
 
 def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is a baseline JPEG of one scan, 8 bits, and this size.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is a baseline JPEG of one scan, 8 bits, and this size."""
     if not data.startswith(_JPEG_START):
         raise other_form("JPEG")
     position, framed = len(_JPEG_START), False
@@ -52,11 +49,7 @@ def check_jpeg(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is a single lossy WebP image of this size, without metadata.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is a single lossy WebP image of this size, without metadata."""
     riff, length, form, chunk = unpack("WebP", "<4sI8sI", data, 0)
     if (riff, form) != (b"RIFF", b"WEBPVP8 "):
         raise other_form("WebP")
@@ -71,11 +64,7 @@ def check_webp(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_png(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is an 8-bit PNG image of this size that is not interlaced, without metadata.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is an 8-bit PNG image of this size, not interlaced, without metadata."""
     if not data.startswith(_PNG_START):
         raise other_form("PNG")
     position, kinds = len(_PNG_START), []
@@ -96,11 +85,7 @@ def check_png(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_bpg(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is a BPG image of 4:4:4 YCbCr, 8 bits, and this size, without extensions.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is a BPG image of 4:4:4 YCbCr, 8 bits, and this size, without extensions."""
     magic, form = unpack("BPG", "4s2s", data, 0)
     if magic != b"BPG\xfb":
         raise other_form("BPG")
@@ -127,11 +112,7 @@ def _ue7(data: bytes, position: int) -> tuple[int, int]:
 
 
 def unpack(name: str, form: str, data: bytes, position: int) -> tuple[Any, ...]:
-    """Return the fields at a position.
-
-    Raises:
-        BitstreamError: The data ends before them.
-    """
+    """Return the fields at a position, or raise ``BitstreamError`` where the data ends before."""
     try:
         return struct.unpack_from(form, data, position)
     except struct.error:
@@ -146,11 +127,7 @@ def other_form(name: str, what: str = "") -> BitstreamError:
 
 
 def check_size(name: str, claimed: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Check height and width against those expected.
-
-    Raises:
-        BitstreamError: They differ.
-    """
+    """Raise ``BitstreamError`` unless height and width are those expected."""
     if claimed != expected:
         raise BitstreamError(
             f"The payload's {name} image claims {claimed[0]}×{claimed[1]} pixels (height×width); "

@@ -36,11 +36,7 @@ class _Item:
 
 
 def check_avif(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is an AVIF file of one still image of this size.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is an AVIF file of one still image of this size."""
     item = _only_item("AVIF", data, b"av01", b"av1C", _AVIF_PROPERTIES)
     check_size("AVIF", item.size, (height, width))
     kinds, position = [], 0
@@ -55,11 +51,7 @@ def check_avif(data: bytes, height: int, width: int, channels: int) -> None:
 
 
 def check_heic(data: bytes, height: int, width: int, channels: int) -> None:
-    """Check that data is a HEIC file of one HEVC image in one slice, of this size.
-
-    Raises:
-        BitstreamError: It has another form or size.
-    """
+    """Check that data is a HEIC file of one HEVC image in one slice, of this size."""
     item = _only_item("HEIC", data, b"hvc1", b"hvcC", _HEIC_PROPERTIES)
     sequences = [_hevc_size(unit) for unit in _hevc_parameters(item.configuration)]
     if len(sequences) != 1:
@@ -86,12 +78,9 @@ def check_heic(data: bytes, height: int, width: int, channels: int) -> None:
 def _only_item(
     name: str, data: bytes, kind: bytes, configuration: bytes, properties: set[bytes]
 ) -> _Item:
-    """Take a file apart that holds one item, and nothing else.
+    """Take a file apart that holds one item of a kind, and nothing else.
 
     Args:
-        name: Name of the format, for messages.
-        data: Content of the file.
-        kind: Type that the item must have.
         configuration: Property that holds the codec's configuration.
         properties: Properties that the item may have.
     """

@@ -40,11 +40,7 @@ class ProgramLimits:
 
 
 def find_program(name: str, next_step: str) -> str:
-    """Return the path of a program on PATH.
-
-    Raises:
-        DependencyError: There is none.
-    """
+    """Return the path of a program on PATH, or raise ``DependencyError``."""
     if path := shutil.which(name):
         return str(Path(path).absolute())  # it will run in another folder
     raise DependencyError(f"The program {name} is not on PATH.", next_step=next_step)
@@ -82,11 +78,7 @@ def run_program(command: list[str], folder: Path, limits: ProgramLimits) -> None
 
 
 def read_output(path: Path, limits: ProgramLimits) -> bytes:
-    """Return what a program wrote.
-
-    Raises:
-        ProgramError: It wrote nothing, or more than it may.
-    """
+    """Return what a program wrote; raise ``ProgramError`` for nothing, or more than it may."""
     if not path.is_file():
         raise ProgramError("no file came out")
     if path.stat().st_size > limits.file_bytes:
@@ -114,11 +106,8 @@ def _started(command: list[str], folder: Path, output: BinaryIO) -> "subprocess.
 def _limit(pid: int, limits: ProgramLimits) -> None:
     if resource is None or not hasattr(resource, "prlimit"):
         return
-    wanted = {
-        resource.RLIMIT_FSIZE: limits.file_bytes,
-        resource.RLIMIT_AS: limits.memory_bytes,
-    }
-    for kind, most in wanted.items():
+    kinds = (resource.RLIMIT_FSIZE, limits.file_bytes), (resource.RLIMIT_AS, limits.memory_bytes)
+    for kind, most in kinds:
         if most:
             # Refused where it has ended already, or where the present limit is lower.
             with contextlib.suppress(OSError, ValueError):

@@ -22,16 +22,9 @@ _MAX_RECORD_BYTES = 1 << 20
 
 
 class TensorRTSession:
-    """The engine that was built of an ONNX file, loaded. Not executed by its authors on a Jetson.
+    """The engine that was built of an ONNX file. Not executed by its authors on a Jetson.
 
-    Args:
-        path: Path of the ONNX file, in a folder of the bundle.
-        threads: Unused: the GPU does the work.
-        hint: Unused: the engine says how precisely to compute.
-
-    Raises:
-        DependencyError: TensorRT, or what reaches the GPU, is not installed.
-        BundleError: No engine was built of the file here, or it cannot be loaded.
+    Threads and hint are unused: the GPU does the work, and the engine says how precisely.
     """
 
     thread_safe = False  # one context, with memory of its own
@@ -67,11 +60,7 @@ class TensorRTSession:
         self._buffers: dict[str, tuple[int, int]] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Compute the named outputs for inputs of the graph's shapes and types.
-
-        Raises:
-            BundleError: TensorRT refuses the shapes, or fails.
-        """
+        """Compute all outputs of the graph."""
         context, cuda = self._context, self._cuda
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         for name, array in arrays.items():
