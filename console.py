@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from rich.box import SIMPLE
 from rich.console import Console as RichConsole
 from rich.console import Group
@@ -103,10 +103,7 @@ class Console:
         if not self.json:
             show()
             return
-        if not isinstance(value, BaseModel):
-            value = TypeAdapter(Any).dump_python(value, mode="json")
-        else:
-            value = value.model_dump(mode="json")
+        value = TypeAdapter(Any).dump_python(value, mode="json")
         print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
     def print(self, text: str = "") -> None:
@@ -127,10 +124,7 @@ class Console:
         """
         if title:
             self._out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
-        table = Table(
-            show_header=any(name.strip(">") for name in columns),
-            box=SIMPLE,
-        )
+        table = Table(show_header=any(name.strip(">") for name in columns), box=SIMPLE)
         for number, column in enumerate(columns):
             right = column.endswith(">")
             table.add_column(

@@ -10,6 +10,7 @@ from splitrun.limits import LIMITS
 from splitrun.predictions.detection import DetectionSettings, box_levels, propose
 from splitrun.preprocessing import Preprocessing
 from splitrun.record import Arrays, Record
+from splitrun.strict_json import read_strictly
 
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
@@ -146,7 +147,7 @@ def _record_boxes(model: SplitModel, first: Arrays) -> tuple[Arrays, Arrays]:
     tail = model.decoder.get_submodule("tail")
     if not isinstance(tail, DetectionTail):
         return {}, {}
-    settings = DetectionSettings.from_dict(tail.settings())
+    settings = read_strictly(DetectionSettings, tail.settings())
     found = propose(first["objectness"][0], first["deltas"][0], settings)
     proposals = np.zeros((settings.proposals, 4), np.float32)
     proposals[: len(found)] = found

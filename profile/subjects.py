@@ -17,6 +17,7 @@ from splitrun.errors import BitstreamError, DatasetError
 from splitrun.halves import Device, Edge
 from splitrun.predictions.detection import DetectionSettings, detect
 from splitrun.preprocessing import Preprocessing
+from splitrun.strict_json import read_strictly
 
 from ..export.manifest import calibration_of, spec_of
 from ..export.verification import check_code
@@ -148,7 +149,7 @@ class BundleSubject(Subject):
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
-            settings = DetectionSettings.from_dict(self._bundle.manifest.postprocessing)
+            settings = read_strictly(DetectionSettings, self._bundle.manifest.postprocessing)
             boxes = detect(outputs, self._edge.boxes, settings)
             found: Any = {"boxes": boxes.boxes, "labels": boxes.labels, "scores": boxes.scores}
         else:

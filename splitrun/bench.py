@@ -55,18 +55,14 @@ def bench_half(
     warmup: int = 10,
     iterations: int = 100,
 ) -> Bench:
-    """Time the steps of one half on one image.
+    """Time the steps of one half on one image; see :class:`Bench` for the arguments.
 
     Args:
-        bundle: Bundle that was opened.
         half: ``"device"``: encoder, entropy coding, framing. ``"edge"``: framing, entropy coding,
             decoder.
         image: Path of an image file, preprocessing then being timed too; by default the input
             recorded for the self-test.
-        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
         stand_in: Let another engine run the graphs of one that is not here, where one can.
-        warmup: Runs before the counted ones.
-        iterations: Counted runs.
     """
     record = Record.load(bundle)
     if half == "device":

@@ -117,11 +117,7 @@ class Bundle:
         return labels
 
     def checked_path(self, name: str) -> Path:
-        """Return where a file lies that has the SHA-256 that the manifest says.
-
-        Raises:
-            BundleError: It is missing or was changed.
-        """
+        """Return where a file lies; raise ``BundleError`` if it is missing or was changed."""
         path, expected = self.path(name), self.manifest.files[name]
         if not path.is_file():
             raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
@@ -135,11 +131,7 @@ class Bundle:
         return path
 
     def check_files(self) -> None:
-        """Compare every file with the manifest's SHA-256.
-
-        Raises:
-            BundleError: A file is missing, changed, or not in the manifest.
-        """
+        """Raise ``BundleError`` if a file is missing, changed, or not in the manifest."""
         for name in self.manifest.files:
             self.checked_path(name)
         builds = any(graph.engine == "tensorrt" for graph in self.graphs.values())
@@ -169,13 +161,12 @@ def open_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     manifest = read_manifest(folder)
     bundle = Bundle(folder, manifest)
-    for name in manifest.files:
-        _check_inside(folder, name)
     used = [manifest.coding.tables, manifest.labels, manifest.selftest]
     for graph in bundle.graphs.values():
         used += [graph.file] if graph.weights is None else [graph.file, graph.weights]
-    for name in used:
+    for name in (*manifest.files, *used):
         _check_inside(folder, name)
+    for name in used:
         if name not in manifest.files:
             raise _damaged(folder, f"{name} is used but not listed under files")
         if not bundle.path(name).is_file():
@@ -184,11 +175,7 @@ def open_bundle(folder: str | Path) -> Bundle:
 
 
 def _is_made_here(path: Path, folder: Path, builds: bool) -> bool:
-    """Say whether Python or TensorRT, running the bundle's own runtime, left this file there.
-
-    Args:
-        builds: TensorRT may have: it builds engines for this bundle.
-    """
+    """Say whether Python or, where it ``builds``, TensorRT left this file there at a run."""
     parts = path.relative_to(folder).parts
     bytecode = parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
     return bytecode or (builds and parts[0] == ENGINES_FOLDER and len(parts) > 1)

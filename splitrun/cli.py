@@ -129,13 +129,8 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(f"{path}: {len(stream):,} bytes")
     if arguments.json:
-        _print_json(
-            {
-                "streams": results,
-                "engine": device.graph.engine,
-                "peak_memory_bytes": peak_memory_bytes(),
-            }
-        )
+        memory = {"peak_memory_bytes": peak_memory_bytes()}
+        _print_json({"streams": results, "engine": device.graph.engine, **memory})
 
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
@@ -184,10 +179,8 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
         print(f"          the other {differing} {by}")
     how = "written and read again exactly" if result.stream_rewritten else "read again"
     print(f"stream    {result.stream_bytes:,} bytes, {how}")
-    print(
-        f"output    within {result.output_relative_error:.1e} of PyTorch's "
-        f"({result.output_tolerance:.0e} allowed)"
-    )
+    allowed = f"({result.output_tolerance:.0e} allowed)"
+    print(f"output    within {result.output_relative_error:.1e} of PyTorch's {allowed}")
     print("self-test passed")
 
 
@@ -248,13 +241,12 @@ def _read_stream_file(path: Path) -> bytes:
             raise BitstreamError("It is not a file.")
         with path.open("rb") as file:
             stream = file.read(MAX_STREAM_BYTES + 1)
-        if len(stream) > MAX_STREAM_BYTES:
-            raise BitstreamError(f"It has over {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
-        return stream
     except OSError as error:
-        raise BitstreamError(
-            f"It cannot be read: {(error.strerror or str(error)).lower()}."
-        ) from error
+        reason = (error.strerror or str(error)).lower()
+        raise BitstreamError(f"It cannot be read: {reason}.") from error
+    if len(stream) > MAX_STREAM_BYTES:
+        raise BitstreamError(f"It has over {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
+    return stream
 
 
 def _print_json(value: object) -> None:

@@ -60,13 +60,7 @@ class Comparison:
 def compare_integers(
     found: NDArray[Any], expected: NDArray[Any], ties: NDArray[np.bool_] | None = None
 ) -> Comparison:
-    """Count how integers differ from expected ones of the same shape.
-
-    Args:
-        found: Integers.
-        expected: Integers of the reference.
-        ties: True where another order of additions may round to the neighbour; by default nowhere.
-    """
+    """Count how integers differ from expected ones of the same shape, at ``ties`` and elsewhere."""
     difference = np.abs(found.astype(np.int64) - expected)
     tied = np.zeros(difference.shape, bool) if ties is None else ties
     return Comparison(
@@ -118,9 +112,6 @@ def check_floats(found: NDArray[Any], expected: NDArray[Any], tolerance: float, 
     """Compare floats with expected ones and return the :func:`relative_error`.
 
     Args:
-        found: Floats.
-        expected: Floats of the reference.
-        tolerance: Largest relative error allowed.
         what: Name of the tensor, for messages, as the beginning of a sentence.
 
     Raises:
@@ -141,11 +132,7 @@ def check_floats(found: NDArray[Any], expected: NDArray[Any], tolerance: float, 
 def check_outputs(
     found: Sequence[NDArray[Any]], expected: Mapping[str, NDArray[Any]], tolerance: float
 ) -> float:
-    """Compare the outputs of an edge graph and return the largest :func:`relative_error`.
-
-    Raises:
-        ParityError: It is above the tolerance, or not a number.
-    """
+    """Compare the outputs of an edge graph by :func:`check_floats`; return the largest error."""
     return max(
         check_floats(tensor, value, tolerance, f"The edge graph's {name}")
         for tensor, (name, value) in zip(found, expected.items(), strict=True)
@@ -153,11 +140,7 @@ def check_outputs(
 
 
 def check_lossy(found: NDArray[Any], expected: NDArray[Any], name: str) -> None:
-    """Compare what an image codec gave back.
-
-    Raises:
-        ParityError: Its mean difference is above :data:`LOSSY_TOLERANCE` of the range.
-    """
+    """Raise ``ParityError`` if what an image codec gave back is beyond :data:`LOSSY_TOLERANCE`."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ParityError(f"The received {name} are {found.shape}, not {expected.shape}.")
     span = 255.0 if expected.dtype == np.uint8 else float(np.ptp(expected)) or 1.0
@@ -176,13 +159,10 @@ def check_wire(
     limits: Limits,
     left_out: Set[str] = frozenset(),
 ) -> Comparison:
-    """Compare the wire tensors of a device graph, and count their integers.
+    """Compare the wire tensors of a device graph with expected ones, and count their integers.
 
     Args:
-        found: Wire tensors, in order.
-        expected: Wire tensors of the reference, by name.
         ties: Ties of those that are integers, by name.
-        limits: How far they may differ.
         left_out: Names of those that are not compared; see :func:`not_comparable`.
 
     Raises:
@@ -211,12 +191,6 @@ def not_comparable(
     differs changes all of them: a hyperprior's scale indexes and means, and, where z differs, the
     symbols of a y that is rounded relative to the means. The self-test sees that the edge computes
     the same from the same z.
-
-    Args:
-        precision: Precision of the device graph.
-        hyper: The hyper graph, if there is one.
-        found: Wire tensors, in order.
-        expected: Wire tensors of the reference, by name.
     """
     if precision == "fp32" or hyper is None:
         return frozenset()

@@ -21,9 +21,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     Args:
         path: The folder to make. It must not exist, or be empty.
 
-    Yields:
-        The folder to write into.
-
     Raises:
         OutputError: ``path`` is taken, or the file system refused (no permission, no space).
     """

@@ -57,20 +57,11 @@ class Outputs(Sequence[NDArray[Any]]):
 
 
 class Graph:
-    """A graph of a bundle, loaded; several threads may call it.
-
-    Args:
-        bundle: Bundle that was opened.
-        name: Name of the graph, such as ``"device"``.
-        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
-        stand_in: Let another engine run it, if this one is not for every machine.
+    """A graph of a bundle, loaded for one of the halves; several threads may call it.
 
     Attributes:
         info: Description of the graph in the manifest.
         engine: Name and version of the engine that runs it.
-
-    Raises:
-        BundleError: The bundle has no such graph, or it was changed, or cannot be loaded.
     """
 
     def __init__(
@@ -159,17 +150,8 @@ class Device:
 class Edge:
     """The edge half of a bundle: stream → prediction.
 
-    Several threads may use one ``Edge``; outputs are the same as from one thread. Engines that run
-    one image at a time (OpenVINO, TensorRT, PyTorch) let threads wait for one another.
-
-    Args:
-        bundle: Bundle from :func:`open_bundle`.
-        threads: Number of threads for the engine; 0 takes the bundle's, or lets the engine choose.
-        stand_in: Let ONNX Runtime run a graph that is for TensorRT where there is none.
-
-    Raises:
-        BundleError: A part of the bundle was changed or cannot be loaded.
-        DependencyError: The engine is not installed.
+    Several threads may use one ``Edge``, as they may one :class:`Device`, which says what the
+    arguments and errors are.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
@@ -230,11 +212,7 @@ class Edge:
         return self.decode_payload(*self.codec.unframe(stream))
 
     def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:
-        """Decode a payload into the edge graph's inputs, each (1, …).
-
-        Raises:
-            BitstreamError: It is damaged, or of another shape than the graph's.
-        """
+        """Decode a payload into the edge graph's inputs; see :meth:`decompress`."""
         if (height, width) != self.codec.shape:
             raise BitstreamError(
                 f"The stream holds a latent of {height}×{width}; the edge graph takes "

@@ -11,7 +11,6 @@ def lazy_names(
     """Return ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
-        package: Name of the package, ``__name__``.
         home: Module of each public name, relative to the package (``".catalog"``) or absolute.
     """
 

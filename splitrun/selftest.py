@@ -122,11 +122,6 @@ def check_halves(device: Device, edge: Edge, wire: Tensors) -> None:
 
     The recorded stream was made of PyTorch's symbols and scale indexes, not of this machine's.
 
-    Args:
-        device: Device half that gave ``wire``.
-        edge: Edge half of the same bundle.
-        wire: Wire tensors of one image, each (1, …).
-
     Raises:
         ParityError: It does not, or reads other integers.
     """

@@ -9,7 +9,6 @@ _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
-
 _received: list[int] = []
 
 
@@ -28,12 +27,9 @@ def check_stopped() -> None:
 
 
 def run_stoppable(work: Callable[[], int]) -> int:
-    """Run ``work`` and return its exit code, or that of the signal that stopped it.
+    """Run ``work`` and return its exit code; 1 after Ctrl-C, 128 + its number after another signal.
 
     The imports of ``work`` belong inside it, so that they can be stopped too.
-
-    Returns:
-        What ``work`` returned; 1 after Ctrl-C, 128 + its number after another signal.
     """
     _received.clear()
 

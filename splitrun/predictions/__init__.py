@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BundleError
+from ..strict_json import read_strictly
 from .detection import Detection, DetectionSettings, detect, name_detections
 from .segmentation import ClassShare, class_map, class_shares
 
@@ -64,18 +65,10 @@ def predict(
     top: int = 5,
     image_size: tuple[int, int] | None = None,
 ) -> Prediction:
-    """Turn the edge graph's outputs for one image into a prediction.
+    """Turn the edge graph's outputs for one image into a prediction; see ``Edge.predict``.
 
     Args:
-        bundle: Bundle that gave the outputs.
-        outputs: Outputs, each (1, …).
-        labels: Labels of the bundle's classes.
         run_boxes: A detector's second stage; see :func:`.detection.detect`.
-        top: Number of classes or objects, at most.
-        image_size: Width and height of the image, upright, pixels.
-
-    Raises:
-        BundleError: The outputs do not fit labels or settings.
     """
     area = None
     if image_size and bundle.preprocessing.fit == "pad":
@@ -83,7 +76,7 @@ def predict(
         area = height, width
     if bundle.task == "object-detection":
         try:
-            settings = DetectionSettings.from_dict(bundle.manifest.postprocessing)
+            settings = read_strictly(DetectionSettings, bundle.manifest.postprocessing)
         except ValueError as error:
             raise BundleError(f"The bundle's detection settings are damaged: {error}.") from error
         _check_labels(labels, settings.num_classes)

@@ -7,22 +7,22 @@
     detections ◄─ select_boxes ◄─ class_logits, box_deltas ◄──────────────────────────┘
 
 These steps give as many boxes as an image has; the graphs have one shape. All of it is for one
-image, in float32 and in torchvision's order of operations, so that both keep the same boxes.
+image, in float32 and in torchvision's order of operations, so that both keep the same boxes. A
+graph's output of another shape than the settings say is a ``BundleError``.
 
 Ren et al. 2015, "Faster R-CNN" (https://arxiv.org/abs/1506.01497); Lin et al. 2017, "Feature
 Pyramid Networks for Object Detection" (https://arxiv.org/abs/1612.03144).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..strict_json import read_strictly
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -108,22 +108,9 @@ class DetectionSettings:
         """Anchors of all levels."""
         return len(self.aspect_ratios) * sum(height * width for height, width in self.grids)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON has them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> "DetectionSettings":
-        """Read settings from a manifest.
-
-        Raises:
-            ValueError: One is missing, unknown, or makes no sense.
-        """
-        return read_strictly(cls, settings)
-
 
 @dataclass(frozen=True)
-class Boxes:
+class FoundBoxes:
     """Boxes found in one image, best first.
 
     Attributes:
@@ -152,7 +139,7 @@ def detect(
     run_boxes: Callable[[Sequence[NDArray[Any]]], Sequence[Floats]],
     settings: DetectionSettings,
     area: tuple[int, int] | None = None,
-) -> Boxes:
+) -> FoundBoxes:
     """Turn the edge graph's outputs for one image into boxes.
 
     Args:
@@ -170,7 +157,9 @@ def detect(
     *levels, objectness, deltas = outputs
     proposals = propose(objectness[0], deltas[0], settings, area)
     if not len(proposals):
-        return Boxes(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.float32))
+        return FoundBoxes(
+            np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
+        )
     rows = np.zeros((settings.proposals, 4), np.float32)
     rows[: len(proposals)] = proposals
     class_logits, box_deltas = run_boxes([*levels, rows, box_levels(rows, settings)])
@@ -191,14 +180,9 @@ def propose(
         objectness: (anchors,) float32, logits, level by level; in a level row by row, at each place
             one for each aspect ratio.
         deltas: (anchors, 4) float32 in the same order.
-        settings: Settings of the model.
-        area: Height and width of the image on the input, as in :func:`detect`.
 
     Returns:
         (P, 4) float32, best first, P at most ``settings.proposals``.
-
-    Raises:
-        BundleError: There are not as many as the settings say.
     """
     _check_shape("objectness", objectness, (settings.anchors,))
     _check_shape("deltas", deltas, (settings.anchors, 4))
@@ -238,18 +222,13 @@ def select_boxes(
     proposals: Floats,
     settings: DetectionSettings,
     area: tuple[int, int] | None = None,
-) -> Boxes:
+) -> FoundBoxes:
     """Choose the detections among all classes of all proposals: torchvision's last step.
 
     Args:
         class_logits: (P, classes) float32.
         box_deltas: (P, 4 · classes) float32, those of a class side by side.
         proposals: (P, 4) float32.
-        settings: Settings of the model.
-        area: Height and width of the image on the input, as in :func:`detect`.
-
-    Raises:
-        BundleError: A shape is another than the settings say.
     """
     rows, classes = len(proposals), settings.num_classes
     _check_shape("class_logits", class_logits, (rows, classes))
@@ -266,7 +245,7 @@ def select_boxes(
         kept = _has_sides(boxes, _SMALLEST_DETECTION)
     boxes, score, label = boxes[kept], score[kept], label[kept]
     best = suppress(boxes, score, label, settings.overlap, settings.detections)
-    return Boxes(boxes[best], label[best], score[best])
+    return FoundBoxes(boxes[best], label[best], score[best])
 
 
 def suppress(
@@ -300,12 +279,8 @@ def suppress(
     return np.array(kept, np.int64)
 
 
-def name_detections(found: Boxes, labels: list[str]) -> list[Detection]:
-    """Give each box the name of its class.
-
-    Raises:
-        BundleError: A class has no label.
-    """
+def name_detections(found: FoundBoxes, labels: list[str]) -> list[Detection]:
+    """Give each box the name of its class."""
     if found.labels.size and found.labels.max() >= len(labels):
         raise BundleError(f"The bundle has {len(labels)} labels; class {found.labels.max()} none.")
     rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)

@@ -46,11 +46,7 @@ def class_map(
 
 
 def class_shares(classes: NDArray[np.integer[Any]], labels: list[str]) -> list[ClassShare]:
-    """Return the classes of a map (H, W) with the part of it that each covers, largest first.
-
-    Raises:
-        BundleError: A class has no label.
-    """
+    """Return the classes of a map (H, W) with the part of it that each covers, largest first."""
     counts = np.bincount(classes.reshape(-1))
     if counts.size > len(labels):
         raise BundleError(f"The bundle has {len(labels)} labels; class {counts.size - 1} none.")

@@ -1,9 +1,9 @@
 """``build_engine.py`` on the board: build engines, compare them with the record, time them."""
 
 import argparse
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -22,6 +22,7 @@ from ..record import Record
 from ..selftest import check_device, check_halves
 from .builder import WORKSPACE_BYTES, Shape, build
 from .cuda import open_cuda
+from .key import output_of
 from .library import import_tensorrt
 from .session import RECORD_NAME, find_plan, here
 
@@ -31,12 +32,7 @@ _MOST_MEBIBYTES = 1 << 20
 
 
 def main(bundle: Path, argv: list[str] | None = None) -> int:
-    """Run ``build_engine.py`` and return its exit code.
-
-    Args:
-        bundle: Folder of the bundle.
-        argv: Arguments; by default those of the process.
-    """
+    """Run ``build_engine.py`` in a bundle's folder and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python build_engine.py",
         description="Build this bundle's engines, compare them with the record, and time them.",
@@ -70,13 +66,10 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
     for name, entry in record["graphs"].items():
         print(f"{name}: {entry['plan_bytes'] / 1e6:.1f} MB, TensorRT {entry['key']['tensorrt']}")
         print(f"  {entry['compared']}")
-        times = entry["latency"]
-        print("  ms  " + "  ".join(f"{part} {times[f'{part}_ms']:.3f}" for part in _PARTS))
+        times = (f"{part} {entry['latency'][f'{part}_ms']:.3f}" for part in ("p50", "p90", "p99"))
+        print("  ms  " + "  ".join(times))
     print(f"written to {ENGINES_FOLDER}/{RECORD_NAME}; next: python -m splitrun selftest")
     return 0
-
-
-_PARTS = ("p50", "p90", "p99")
 
 
 def build_bundle(
@@ -107,16 +100,18 @@ def build_bundle(
     folder = bundle.folder / ENGINES_FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / RECORD_NAME
-    document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": _power_mode()}
+    power = output_of("nvpmodel", "-q")  # the board's power mode
+    document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": power}
     recorded = Record.load(bundle)
     graphs = {name: info for name, info in bundle.graphs.items() if info.engine == "tensorrt"}
     for info in graphs.values():
         file, onnx = info.file, bundle.checked_path(info.file)
         key = here(trt, cuda, onnx)
-        if not force and _is_built(onnx, key):
-            say(f"{file}: built already")
-            document["graphs"][file] = json.loads(path.read_text())["graphs"][file]
-            continue
+        with contextlib.suppress(SplitzooError):
+            if not force and find_plan(onnx, key):
+                say(f"{file}: built already")
+                document["graphs"][file] = json.loads(path.read_text())["graphs"][file]
+                continue
         say(f"{file}: building, which takes minutes")
         cache = folder / "timing.cache"
         built = build(
@@ -195,14 +190,6 @@ def _mebibytes(text: str) -> int:
     return int(text)
 
 
-def _is_built(onnx: Path, key: Any) -> bool:
-    try:
-        find_plan(onnx, key)
-    except SplitzooError:
-        return False
-    return True
-
-
 def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return least, usual and largest shape of each input whose batch is open."""
     shapes = {}
@@ -211,16 +198,6 @@ def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
             least, largest = ((batch, *tensor.shape[1:]) for batch in (1, _LARGEST_BATCH))
             shapes[tensor.name] = least, least, largest
     return shapes
-
-
-def _power_mode() -> str:
-    """Return what ``nvpmodel`` says of the board's power mode, on one line, or nothing."""
-    try:
-        words = ["nvpmodel", "-q"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return " ".join(done.stdout.split()) if not done.returncode else ""
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

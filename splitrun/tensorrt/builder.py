@@ -60,9 +60,13 @@ def build(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
-        found = [parser.get_error(number) for number in range(parser.num_errors)]
-        faults = "; ".join(f"{_place(fault)}{fault.desc()}" for fault in found)
-        raise BundleError(f"TensorRT cannot parse {onnx.name}: {faults or last_words(logger)}")
+        faults = []
+        for fault in map(parser.get_error, range(parser.num_errors)):
+            place = f"{fault.node_operator()} {fault.node_name()}".strip()
+            faults.append(f"{place}: {fault.desc()}" if place else fault.desc())
+        raise BundleError(
+            f"TensorRT cannot parse {onnx.name}: {'; '.join(faults) or last_words(logger)}"
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -103,8 +107,3 @@ def _without_deprecations() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
-
-
-def _place(fault: Any) -> str:
-    operator, name = fault.node_operator(), fault.node_name()
-    return f"{operator} {name}: " if operator or name else ""

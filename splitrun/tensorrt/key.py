@@ -31,15 +31,7 @@ class EngineKey:
     onnx_sha256: str
 
     def check_same(self, other: "EngineKey", name: str) -> None:
-        """Refuse an engine of another key.
-
-        Args:
-            other: Key of the engine.
-            name: Name of the graph.
-
-        Raises:
-            BundleError: Something differs; it says what.
-        """
+        """Raise ``BundleError`` for an engine of another key: it says what differs."""
         mine, its = asdict(self), asdict(other)
         differing = [
             f"{field.replace('_', ' ')} {its[field] or 'none'} (here {mine[field] or 'none'})"
@@ -58,13 +50,17 @@ def jetpack_version(release: Path = _RELEASE) -> str:
     with contextlib.suppress(OSError):
         if found := l4t_version(release.read_text(errors="replace")):
             return found
-    words = ["dpkg-query", "--showformat=${Version}", "--show", "nvidia-jetpack"]
+    found = output_of("dpkg-query", "--showformat=${Version}", "--show", "nvidia-jetpack")
+    return f"JetPack {found}" if found else ""
+
+
+def output_of(*words: str) -> str:
+    """Return what a program prints, on one line; nothing where it is missing or fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = "" if done.returncode else done.stdout.strip()
-    return f"JetPack {found}" if found else ""
+    return "" if done.returncode else " ".join(done.stdout.split())
 
 
 def l4t_version(text: str) -> str:

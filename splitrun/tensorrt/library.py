@@ -39,11 +39,7 @@ def import_tensorrt() -> Any:
 
 
 def start(create: Callable[[Any], Any], logger: Any) -> Any:
-    """Create a builder or a runtime.
-
-    Raises:
-        BundleError: TensorRT does not start; without a driver, its bindings raise TypeError.
-    """
+    """Create a builder or a runtime; without a driver, TensorRT's bindings raise TypeError."""
     try:
         return create(logger)
     except TypeError as error:
@@ -71,12 +67,8 @@ def logger_of(trt: Any) -> Any:
                 self.messages: list[str] = []
 
             def log(self, severity: Any, message: str) -> None:
-                serious = (
-                    trt.ILogger.Severity.INTERNAL_ERROR,
-                    trt.ILogger.Severity.ERROR,
-                    trt.ILogger.Severity.WARNING,
-                )
-                if severity in serious:
+                kinds = trt.ILogger.Severity
+                if severity in (kinds.INTERNAL_ERROR, kinds.ERROR, kinds.WARNING):
                     self.messages.append(message.strip())
 
         _loggers[trt] = Logger()

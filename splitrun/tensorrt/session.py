@@ -112,11 +112,7 @@ def here(trt: Any, cuda: Any, onnx: Path) -> EngineKey:
 
 
 def find_plan(onnx: Path, key: EngineKey) -> Path:
-    """Return the engine of an ONNX file that was built here.
-
-    Args:
-        onnx: Path of the file, in a folder of the bundle.
-        key: Key of this machine and the file.
+    """Return the engine of an ONNX file, in a folder of a bundle, that was built here.
 
     Raises:
         BundleError: There is none, it was built elsewhere or of another file, or its record is

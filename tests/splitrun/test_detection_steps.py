@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from torchvision.ops.poolers import LevelMapper
 
 from splitrun.errors import BundleError
 from splitrun.predictions.detection import (
-    Boxes,
     Detection,
     DetectionSettings,
+    FoundBoxes,
     box_levels,
     detect,
     name_detections,
@@ -25,6 +25,7 @@ from splitrun.predictions.detection import (
     select_boxes,
     suppress,
 )
+from splitrun.strict_json import read_strictly
 
 CLASSES, PROPOSALS = 7, 150
 NUMBERS = DetectionSettings(
@@ -202,7 +203,7 @@ def test_of_proposals_that_are_all_sure_those_of_most_objectness_stay():
 
 def test_detections_have_the_names_of_their_classes():
     boxes = np.array([[1, 2, 3.5, 4], [0, 0, 9, 9]], np.float32)
-    found = Boxes(boxes, np.array([2, 1]), np.array([0.75, 0.5], np.float32))
+    found = FoundBoxes(boxes, np.array([2, 1]), np.array([0.75, 0.5], np.float32))
     assert name_detections(found, ["background", "person", "cat"]) == [
         Detection(2, "cat", 0.75, (1.0, 2.0, 3.5, 4.0)),
         Detection(1, "person", 0.5, (0.0, 0.0, 9.0, 9.0)),
@@ -212,7 +213,7 @@ def test_detections_have_the_names_of_their_classes():
 
 
 def test_settings_pass_through_json():
-    assert DetectionSettings.from_dict(json.loads(json.dumps(NUMBERS.to_dict()))) == NUMBERS
+    assert read_strictly(DetectionSettings, json.loads(json.dumps(asdict(NUMBERS)))) == NUMBERS
 
 
 BIG = 10**400
@@ -259,14 +260,14 @@ BIG = 10**400
 )
 def test_settings_that_make_no_sense_are_refused(changes):
     with pytest.raises(ValueError):
-        DetectionSettings.from_dict(NUMBERS.to_dict() | changes)
+        read_strictly(DetectionSettings, asdict(NUMBERS) | changes)
 
 
 def test_a_missing_setting_is_named():
-    partial = NUMBERS.to_dict()
+    partial = asdict(NUMBERS)
     del partial["score"]
     with pytest.raises(ValueError, match="score is missing"):
-        DetectionSettings.from_dict(partial)
+        read_strictly(DetectionSettings, partial)
 
 
 JSON = st.recursive(
@@ -281,10 +282,10 @@ JSON = st.recursive(
 @settings(max_examples=300)
 @given(st.data())
 def test_any_value_in_a_setting_is_read_or_refused(data):
-    given = NUMBERS.to_dict()
+    given = asdict(NUMBERS)
     given[data.draw(st.sampled_from(sorted(given)))] = data.draw(JSON)
     try:
-        read = DetectionSettings.from_dict(given)
+        read = read_strictly(DetectionSettings, given)
     except ValueError:
         return
     assert read.anchors <= 1 << 23

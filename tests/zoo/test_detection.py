@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
 from splitrun.engines.onnx_runtime import OnnxRuntimeSession
 from splitrun.errors import SpecError, UnknownNameError
 from splitrun.predictions.detection import DetectionSettings, detect, propose
+from splitrun.strict_json import read_strictly
 from splitzoo.export.onnx_graph import write_onnx
 from splitzoo.zoo.tasks.detection import DetectionTail
 
@@ -40,7 +41,7 @@ def tail():
 
 @pytest.fixture(scope="module")
 def numbers(tail):
-    return DetectionSettings.from_dict(tail.settings())
+    return read_strictly(DetectionSettings, tail.settings())
 
 
 def stages_of(tail, height, width):
@@ -243,7 +244,7 @@ def test_a_canvas_of_odd_levels_has_torchvisions_anchors():
     tail = DetectionTail("test_resnet", "layer1", 3, (800, 32), pyramid_channels=8).eval()
     pyramid = list(tail.fpn(dict(zip("0123", stages_of(tail, 200, 8), strict=True))).values())
     images = ImageList(torch.empty(1, 3, 800, 32), [(800, 32)])
-    numbers = DetectionSettings.from_dict(tail.settings())
+    numbers = read_strictly(DetectionSettings, tail.settings())
     assert numbers.grids[-2:] == ((25, 1), (13, 1))
     (anchors,) = tail.rpn.anchor_generator(images, pyramid)
     assert len(anchors) == numbers.anchors
@@ -262,7 +263,7 @@ def test_a_canvas_of_odd_levels_has_torchvisions_anchors():
 def test_without_a_cut_the_tail_takes_the_image():
     tail = tiny_detector(cut=None)
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    numbers = DetectionSettings.from_dict(tail.settings())
+    numbers = read_strictly(DetectionSettings, tail.settings())
     (expected,) = tail(image)
     assert len(expected["boxes"]) >= 50
     found = detect_by_parts(tail, image, numbers)

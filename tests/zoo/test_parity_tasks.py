@@ -10,6 +10,7 @@ from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from splitrun.predictions.detection import DetectionSettings, detect
+from splitrun.strict_json import read_strictly
 from splitzoo.zoo.tasks.detection import DetectionTail
 from splitzoo.zoo.tasks.segmentation import SegmentationTail
 
@@ -142,7 +143,7 @@ def detections(ours, features):
     def run_boxes(tensors):
         return [one.numpy() for one in ours.boxes(*map(torch.from_numpy, tensors))]
 
-    settings = DetectionSettings.from_dict(ours.settings())
+    settings = read_strictly(DetectionSettings, ours.settings())
     boxes = detect([one.numpy() for one in ours.dense(features)], run_boxes, settings)
     outside = {name: torch.from_numpy(getattr(boxes, name)) for name in found}
     return found, outside
