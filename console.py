@@ -163,12 +163,8 @@ class _Shown:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.steps = Bars(SpinnerColumn(), TextColumn("{task.description}"))
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.bars = Bars(TextColumn("{task.description}"), *columns)
         self._step = self.steps.add_task("", total=None)
 
     def step(self, text: str) -> None:

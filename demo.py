@@ -61,7 +61,8 @@ def demo(
             progress.step("writing the card")
             cards.build(folder / "card", bundle=bundle, profile=report)
 
-    parity, device_ms = manifest.parity, measured.latency.steps["total"].p50_ms
+    parity, size = manifest.parity, measured.size
+    device_ms = measured.latency.steps["total"].p50_ms
     rows = [
         ("model", manifest.spec["name"]),
         ("weights", manifest.provenance.weights),
@@ -69,10 +70,7 @@ def demo(
         ("stream bytes", f"{run.stream_bytes:,}"),
         ("device ms", f"{device_ms:.1f} (image tensor to stream)"),
         ("edge ms", f"{edge.latency['total'].p50_ms:.1f} (stream to logits)"),
-        (
-            "encoder bits",
-            f"{measured.size.encoder_bits:,} ({measured.size.parameters:,} parameters)",
-        ),
+        ("encoder bits", f"{size.encoder_bits:,} ({size.parameters:,} parameters)"),
         ("MACs", f"{measured.compute.macs:,} on the device"),
         (
             "parity",

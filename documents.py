@@ -21,21 +21,14 @@ def read_document(
     error: type[SplitzooError],
     next_step: str = "",
 ) -> M:
-    """Read a document and hold it to its model.
+    """Read a document and hold it to its model, version and largest size in bytes.
 
     Args:
-        model: Pydantic model of the document.
-        path: Path of the file.
         what: Name of the document, for messages.
         version_field: Field that holds the document's version.
         supported: Version that is read; no other is.
-        limit_bytes: Size in bytes beyond which the file is not read.
         error: Error to raise for whatever is wrong; it takes a message and ``next_step``.
         next_step: What to do about a missing or damaged document.
-
-    Raises:
-        SplitzooError: As ``error``, where the document is missing, too large, of another
-            version, or damaged.
     """
     try:
         if path.stat().st_size > limit_bytes:

@@ -184,14 +184,8 @@ def _is_made_here(path: Path, folder: Path, builds: bool) -> bool:
 def _check_inside(folder: Path, name: str) -> None:
     """Refuse a path that leaves the folder, or that is not plainly written."""
     relative, root = PurePosixPath(name), folder.resolve()
-    escapes = (
-        not name
-        or "\\" in name
-        or ":" in name
-        or not name.isprintable()
-        or relative.is_absolute()
-        or ".." in relative.parts
-    )
+    plain = name and name.isprintable() and not {"\\", ":"} & set(name)
+    escapes = not plain or relative.is_absolute() or ".." in relative.parts
     if escapes or not (path := (root / relative).resolve()).is_relative_to(root) or path == root:
         raise BundleError(
             f"The manifest names a path outside the bundle: {name!r}.",

@@ -20,11 +20,7 @@ _DESCRIPTION = "Encode on the device, decode on the edge, test and measure both.
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code.
-
-    Args:
-        argv: Arguments; by default those of the process.
-    """
+    """Run one command and return its exit code."""
     # The encoding of standard output may lack characters of labels.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -90,13 +90,11 @@ def check_integers(
     counted = compare_integers(found, expected, ties)
     beyond = counted.beyond_ties > limits.changed * counted.nonzero
     if beyond or counted.largest > limits.difference:
-        allowed = (
-            f"; {limits.changed:.1%} of the {counted.nonzero} that are not 0 may, by up to "
-            f"{limits.difference}"
-        )
+        share = f"; {limits.changed:.1%} of the {counted.nonzero} that are not 0 may"
+        allowed = f"{share}, by up to {limits.difference}" if limits.changed else ""
         raise ParityError(
             f"{counted.beyond_ties} of {counted.symbols} {name} differ from PyTorch's, by up to "
-            f"{counted.largest}{allowed if limits.changed else ''}.",
+            f"{counted.largest}{allowed}.",
             next_step="The device graph on this machine is not the model. Do not ship it.",
         )
     return counted

@@ -124,11 +124,7 @@ class Device:
         return [self.compress(*tensors) for tensors in zip(*self.wire_tensors(images), strict=True)]
 
     def encode_image(self, image: AnyImage) -> Stream:
-        """Preprocess one image and turn it into a stream.
-
-        Args:
-            image: Path of an image file, its content as bytes, a Pillow image, or pixels
-                (H, W, 3) uint8, RGB.
+        """Preprocess one image, as :meth:`Preprocessing.load` takes it, and turn it into a stream.
 
         Raises:
             ImageError: The image cannot be read.

@@ -81,9 +81,8 @@ class Preprocessing:
         sizes = (self.resize, self.longest, *self.crop)
         if any(type(size) is not int for size in sizes) or len(self.crop) != 2:
             raise ValueError("resize, crop and longest are not whole numbers of pixels")
-        if min(self.resize, *self.crop) < 1 or not 0 <= min(sizes) <= max(sizes) <= 1 << 14:
-            raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
-        if self.fit == "crop" and max(self.crop) > self.resize:
+        fits = min(self.resize, *self.crop) >= 1 and 0 <= min(sizes) <= max(sizes) <= 1 << 14
+        if not fits or (self.fit == "crop" and max(self.crop) > self.resize):
             raise ValueError(f"a crop of {self.crop} out of a shorter side of {self.resize}")
         if not len(self.mean) == len(self.std) == len(self.padding) == 3:
             raise ValueError("mean, std and padding are not three numbers each")
@@ -114,11 +113,10 @@ class Preprocessing:
         """Say in words what happens to an image's size."""
         height, width = self.crop
         if self.fit == "pad":
-            return (
-                f"shorter side to {self.resize}, {self.interpolation}, within {height}×{width}, "
-                "padded right and below"
-            )
-        return f"shorter side to {self.resize}, {self.interpolation}, centre crop {height}×{width}"
+            fitted = f"within {height}×{width}, padded right and below"
+        else:
+            fitted = f"centre crop {height}×{width}"
+        return f"shorter side to {self.resize}, {self.interpolation}, {fitted}"
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize an RGB image and, where ``fit`` is ``"crop"``, cut out the centre.
@@ -206,9 +204,8 @@ def read_rgb(image: AnyImage) -> Image.Image:
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImageError(
-                "given as an array", f"it is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
-            )
+            found = f"it is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
+            raise ImageError("given as an array", found)
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
         with _image_errors("given as a Pillow image"):
@@ -237,11 +234,8 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(folder, "it is not a folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    named = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in named if path.is_file())
     if not found:
         raise ImageError(folder, "no file in it has the name of an image")
     return found

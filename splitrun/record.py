@@ -82,13 +82,10 @@ class Record:
             extra = tuple(inputs[name] for name in inputs if name not in groups["outputs"])
             groups["boxes_inputs"] = _layout(extra, batch=False)
             groups["boxes_outputs"] = _layout(boxes.outputs, batch=False)
-        expected = _layout(bundle.device.inputs)
-        (image,) = expected.values()
-        expected = {"image": image} | {
-            f"{group}.{name}": layout
-            for group, named in groups.items()
-            for name, layout in named.items()
-        }
+        (image,) = _layout(bundle.device.inputs).values()
+        expected = {"image": image}
+        for group, layouts in groups.items():
+            expected |= {f"{group}.{name}": layout for name, layout in layouts.items()}
         path = bundle.path(bundle.manifest.selftest)
         try:
             arrays = read_arrays(path, {*expected, "stream"}, limit_bytes=_MAX_BYTES)

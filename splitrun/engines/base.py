@@ -33,13 +33,7 @@ class Session(Protocol):
 
 
 def not_importable(name: str, package: str, error: ImportError) -> DependencyError:
-    """Return the error for an engine that cannot be imported.
-
-    Args:
-        name: Name of the engine, for people.
-        package: Package that is imported, and installed with pip, under this name.
-        error: Error that importing raised.
-    """
+    """Return the error for an engine whose package, under its name at pip, cannot be imported."""
     if getattr(error, "name", None) == package:
         return DependencyError(f"{name} is not installed.", next_step=f"pip install {package}")
     return DependencyError(f"{name} cannot be imported: {error}")

@@ -16,11 +16,7 @@ _TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
+    """Import OpenVINO without its telemetry, or raise ``DependencyError``."""
     # OpenVINO goes without this package where it is missing.
     known = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # stops imports of it
@@ -42,9 +38,6 @@ def openvino_core() -> Any:
 
     Each core puts a stack of its own in place for signals; where a second one goes, it puts back
     that of the first, which may be gone, and the next Ctrl-C ends in a segmentation fault.
-
-    Raises:
-        DependencyError: OpenVINO is not installed.
     """
     return import_openvino().Core()
 

@@ -53,25 +53,19 @@ class TimeLimit:
 
     def limits(self, height: int, width: int, *, decoding: bool = False) -> ProgramLimits:
         """Return a program's limits for an image."""
+        # Encoders take address space for threads that they never use.
+        memory_bytes = _DECODER_BYTES + _DECODER_BYTES_PER_PIXEL * height * width
         return ProgramLimits(
             seconds=self.seconds + self.seconds_per_megapixel * height * width / 1e6,
             # Four times the raw image, for files that grow and for what a program prints.
             file_bytes=12 * height * width + _SLACK_BYTES,
-            # Encoders take address space for threads that they never use.
-            memory_bytes=_DECODER_BYTES + _DECODER_BYTES_PER_PIXEL * height * width
-            if decoding
-            else 0,
+            memory_bytes=memory_bytes if decoding else 0,
         )
 
 
 @dataclass(frozen=True)
 class BpgCodec(ImageCodec):
-    """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg, with x265.
-
-    Attributes:
-        encoding: Time limit of the encoder.
-        decoding: Time limit of the decoder.
-    """
+    """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg, with x265."""
 
     encoding: TimeLimit = TimeLimit(60, 120)
     decoding: TimeLimit = TimeLimit(60, 60)
@@ -110,10 +104,6 @@ class VtmCodec(ImageCodec):
 
     The encoder takes whole units of 8 pixels; an image of other sides has its last row and column
     repeated, and is cut back.
-
-    Attributes:
-        encoding: Time limit of the encoder, which is slow.
-        decoding: Time limit of the decoder.
     """
 
     encoding: TimeLimit = TimeLimit(300, 3600)

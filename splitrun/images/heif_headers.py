@@ -6,7 +6,7 @@ a decoder allocates the second before it can notice that they differ. As in ``he
 the encoders here write them pass: one item, without transparency, grids, sequences or metadata.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .headers import check_size, other_form, unpack
 
@@ -20,18 +20,11 @@ _HEVC_FILL = 64
 """Pixels by less than which encoders fill an image up, to whole coding units or a least size."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """The only image of a file.
+class _Item(NamedTuple):
+    """The only image of a file."""
 
-    Attributes:
-        size: Height and width that the container claims, pixels.
-        configuration: Content of the codec's configuration box.
-        data: Coded image.
-    """
-
-    size: tuple[int, int]
-    configuration: bytes
+    size: tuple[int, int]  # height and width that the container claims, pixels
+    configuration: bytes  # content of the codec's configuration box
     data: bytes
 
 

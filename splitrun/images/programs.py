@@ -47,14 +47,9 @@ def find_program(name: str, next_step: str) -> str:
 
 
 def run_program(command: list[str], folder: Path, limits: ProgramLimits) -> None:
-    """Run a program to its end.
+    """Run a program to its end in a folder, into which its output goes.
 
     Where it takes too long, or the wait for it is interrupted, it is killed with what it started.
-
-    Args:
-        command: Path of the program, and its arguments.
-        folder: Folder that it runs in; its output goes into a file there.
-        limits: Limits that it must keep.
 
     Raises:
         DependencyError: It could not be started.

@@ -192,12 +192,8 @@ def _mebibytes(text: str) -> int:
 
 def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return least, usual and largest shape of each input whose batch is open."""
-    shapes = {}
-    for tensor in info.inputs:
-        if tensor.shape[0] == -1:
-            least, largest = ((batch, *tensor.shape[1:]) for batch in (1, _LARGEST_BATCH))
-            shapes[tensor.name] = least, least, largest
-    return shapes
+    sizes = {tensor.name: tensor.shape[1:] for tensor in info.inputs if tensor.shape[0] == -1}
+    return {name: ((1, *size), (1, *size), (_LARGEST_BATCH, *size)) for name, size in sizes.items()}
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -80,9 +80,8 @@ def build(
             try:
                 profile.set_shape(name, least, usual, largest)
             except (ValueError, RuntimeError, TypeError) as error:
-                raise BundleError(
-                    f"TensorRT refuses the shapes of {name} in {onnx.name}: {error}"
-                ) from error
+                refused = f"TensorRT refuses the shapes of {name} in {onnx.name}: {error}"
+                raise BundleError(refused) from error
         if config.add_optimization_profile(profile) < 0:
             raise BundleError(
                 f"TensorRT refuses the shapes for {onnx.name}: {shapes}. {last_words(logger)}"
@@ -93,12 +92,7 @@ def build(
     with _without_deprecations():
         kept = config.get_timing_cache() if cache is not None else None
         grown = b"" if kept is None else bytes(kept.serialize())
-    return BuiltPlan(
-        plan=bytes(plan),
-        timing_cache=grown,
-        messages=tuple(logger.messages),
-        layers=network.num_layers,
-    )
+    return BuiltPlan(bytes(plan), grown, tuple(logger.messages), network.num_layers)
 
 
 @contextlib.contextmanager

@@ -46,12 +46,7 @@ class Cuda(Protocol):
 
 
 def open_cuda() -> Cuda:
-    """Return the first GPU, by cuda-python, else by torch.
-
-    Raises:
-        DependencyError: Neither is installed.
-        BundleError: CUDA finds no GPU.
-    """
+    """Return the first GPU, by cuda-python, else by torch."""
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         try:
             return _CudaPython(importlib.import_module(name))

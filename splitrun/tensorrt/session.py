@@ -52,11 +52,8 @@ class TensorRTSession:
             name: np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
             for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
         }
-        self._outputs = tuple(
-            name
-            for name in self._types
-            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
-        )
+        mode, output = self._engine.get_tensor_mode, trt.TensorIOMode.OUTPUT
+        self._outputs = tuple(name for name in self._types if mode(name) == output)
         self._buffers: dict[str, tuple[int, int]] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
@@ -67,9 +64,8 @@ class TensorRTSession:
             # An address says nothing of what lies there.
             typed = name in self._types and self._types[name] == array.dtype
             if not typed or not context.set_input_shape(name, tuple(array.shape)):
-                raise BundleError(
-                    f"The engine does not take {name} as {array.dtype} {array.shape}."
-                )
+                shape = f"{array.dtype} {array.shape}"
+                raise BundleError(f"The engine does not take {name} as {shape}.")
             address = self._buffer(name, array.nbytes)
             cuda.upload(address, array)
             self._bind(name, address)
@@ -92,7 +88,7 @@ class TensorRTSession:
             raise BundleError(f"The engine has no tensor {name}.")
 
     def _buffer(self, name: str, size_bytes: int) -> int:
-        """Return the address of a tensor's memory; it is allocated once for each size."""
+        """Return the address of a tensor's memory, allocated once for each size."""
         address, size = self._buffers.get(name, (0, -1))
         if size < size_bytes:
             address = self._cuda.allocate(max(size_bytes, 1))
