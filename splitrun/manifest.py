@@ -331,8 +331,8 @@ def _check_wire(manifest: Manifest) -> None:
             raise ValueError("the hyper graph does not turn hyper_symbols into indexes")
         known |= {tensor.name: tensor for tensor in hyper.outputs}
     for tensor in edge.inputs:
-        # An autoregressive coder makes one latent of another.
-        if known.get(tensor.name, tensor) != tensor:
+        # An autoregressive coder makes a latent of floats out of another one.
+        if known.get(tensor.name, dataclasses.replace(tensor, dtype="float32")) != tensor:
             raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
 
 

@@ -60,7 +60,14 @@ def tiny_bundle(tiny_model, tmp_path_factory):
     return _exported(tiny_model, tmp_path_factory, "tiny-bundle")
 
 
-def _exported(model, tmp_path_factory, name):
+@pytest.fixture(scope="session")
+def jetson_bundle(tiny_model, tmp_path_factory):
+    """The bundle of ``tiny_model`` for a Jetson, both halves of it for TensorRT. Shared too."""
+    options = {"target": "jetson", "edge": "tensorrt", "dynamic_batch": True}
+    return _exported(tiny_model, tmp_path_factory, "jetson-bundle", **options)
+
+
+def _exported(model, tmp_path_factory, name, **options):
     """Export a model once for all processes of pytest-xdist."""
     from splitzoo import export
 
@@ -68,7 +75,7 @@ def _exported(model, tmp_path_factory, name):
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(base / f"{name}.lock"):
         if not (base / name).exists():
-            export.split(model, base / name)
+            export.split(model, base / name, **options)
     return base / name
 
 

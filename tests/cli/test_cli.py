@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -10,139 +11,133 @@ from commands import disk_of, finish, refused
 from names_of_models import RESNET
 from PIL import Image
 
-from splitzoo import cards, zoo
+from splitzoo import zoo
 from splitzoo.profile.report import EncoderProfile
 from splitzoo.zoo.packaged import packaged
 
 QUICK = ("--warmup", "0", "--iterations", "2", "--threads", "2")
 
 
-# Usage
+# Usage, names and weights
+
+UNKNOWN_MODEL = "splitable_resnet50-fp-beta0.08"
+SEED_ALONE = "--seed goes with --random-weights."
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "saying"),
     [
-        ("bogus",),
-        ("--bogus",),
-        ("zoo", "bogus"),
-        ("zoo", "list", "--bogus"),
-        ("export", "run", "bundle"),
-        ("export", "verify"),
-        ("export", "split", "--seed", "3"),
-        ("export", "split", "--random-weights", "--seed", "-1"),
-        ("export", "split", "--random-weights", "--seed", "one"),
-        ("profile", "encoder", "--seed", "3"),
-        ("profile", "encoder", "--random-weights", "--iterations", "0"),
-        ("demo", "--seed", "3"),
-        ("cards", "show"),
+        (("bogus",), "No such command"),
+        (("--bogus",), "No such option"),
+        (("zoo", "bogus"), "No such command"),
+        (("zoo", "list", "--bogus"), "No such option"),
+        (("export", "run", "bundle"), "Missing argument"),
+        (("export", "verify"), "Missing argument"),
+        (("export", "split", "--seed", "3"), SEED_ALONE),
+        (("export", "split", "--random-weights", "--seed", "-1"), "--seed"),
+        (("profile", "encoder", "--seed", "3"), SEED_ALONE),
+        (("profile", "encoder", "--random-weights", "--iterations", "0"), "--iterations"),
+        (("demo", "--seed", "3"), SEED_ALONE),
+        (("cards", "show"), "Missing argument"),
     ],
-    ids=" ".join,
+    ids=str,
 )
-def test_wrong_usage_exits_with_2(splitzoo, tmp_path, monkeypatch, words) -> None:
+def test_wrong_usage_exits_with_2(splitzoo, tmp_path, monkeypatch, words, saying) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = splitzoo(*words)
     assert (code, out) == (2, "")
     assert "Usage: " in err
+    assert saying in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_seed_alone_is_answered_with_the_missing_option(splitzoo) -> None:
-    _, _, err = splitzoo("export", "split", "--seed", "3")
-    assert "--seed goes with --random-weights." in err
-
-
-# Names and weights
-
-UNKNOWN_MODEL = "splitable_resnet50-fp-beta0.08"
-
-
 @pytest.mark.parametrize(
-    "words",
+    ("words", "sayings"),
     [
-        ("zoo", "show", UNKNOWN_MODEL),
-        ("export", "split", UNKNOWN_MODEL, "--random-weights"),
-        ("profile", "encoder", UNKNOWN_MODEL, "--random-weights"),
-        ("cards", "build", UNKNOWN_MODEL),
-        ("cards", "show", UNKNOWN_MODEL),
+        *(
+            (
+                words,
+                [
+                    *(f"No model is named '{UNKNOWN_MODEL}'.", "splitzoo zoo list"),
+                    "Did you mean splittable_resnet50-fp-beta0.08 or ",
+                ],
+            )
+            for words in (
+                ("zoo", "show", UNKNOWN_MODEL),
+                ("export", "split", UNKNOWN_MODEL, "--random-weights"),
+                ("profile", "encoder", UNKNOWN_MODEL, "--random-weights"),
+                ("cards", "build", UNKNOWN_MODEL),
+                ("cards", "show", UNKNOWN_MODEL),
+            )
+        ),
+        (
+            ("export", "split", "--random-weights", "--target", "cpuu"),
+            ["No target is named 'cpuu'.", "Did you mean cpu?"],
+        ),
+        (
+            ("profile", "encoder", "--random-weights", "--device", "cpuu"),
+            ["No device is named 'cpuu'.", "Did you mean cpu?"],
+        ),
+        (("zoo", "show", "./nowhere/model"), ["No model folder is named './nowhere/model'"]),
+        (("zoo", "show", "no/where/model"), ["No model folder is named 'no/where/model'"]),
     ],
-    ids=" ".join,
+    ids=str,
 )
-def test_an_unknown_model_is_answered_with_close_ones(
-    splitzoo, tmp_path, monkeypatch, words
+def test_an_unknown_name_is_answered_with_close_ones(
+    splitzoo, tmp_path, monkeypatch, words, sayings
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(
-        splitzoo(*words),
-        f"No model is named '{UNKNOWN_MODEL}'.",
-        "Did you mean splittable_resnet50-fp-beta0.08 or ",
-        "splitzoo zoo list",
-    )
+    refused(splitzoo(*words), *sayings)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["./nowhere/model", "nowhere/", "no/where/model", "/nowhere"])
-def test_a_folder_that_is_not_there_is_no_model(splitzoo, name) -> None:
-    refused(splitzoo("zoo", "show", name), f"No model folder is named '{name}'")
-
-
-def test_a_repository_that_is_not_there_is_no_model(splitzoo, hub) -> None:
+def test_missing_weights_or_repositories_say_what_to_do(
+    splitzoo, hub, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("export", "split"), ("profile", "encoder"), ("profile", "accuracy")):
+        data = ("--data", ".") if "accuracy" in words else ()
+        refused(splitzoo(*words, RESNET, *data), f"No weights for {RESNET}", "--random-weights")
+    assert list(tmp_path.iterdir()) == []
     refused(splitzoo("zoo", "show", "nowhere/model"), "nowhere/model: there is no such repository")
     assert hub.seen()
-
-
-def test_an_unknown_target_is_answered_with_close_ones(splitzoo, tmp_path) -> None:
-    result = splitzoo("export", "split", "--random-weights", "--target", "cpuu", "-o", tmp_path)
-    refused(result, "No target is named 'cpuu'.", "Did you mean cpu?")
-
-
-def test_an_unknown_device_is_answered_with_close_ones(splitzoo) -> None:
-    result = splitzoo("profile", "encoder", "--random-weights", "--device", "cpuu")
-    refused(result, "No device is named 'cpuu'.", "Did you mean cpu?")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("export", "split"), ("profile", "encoder"), ("profile", "accuracy", "--data", ".")],
-    ids=" ".join,
-)
-def test_missing_weights_say_what_to_do(splitzoo, hub, tmp_path, monkeypatch, words) -> None:
-    monkeypatch.chdir(tmp_path)
-    refused(splitzoo(*words, RESNET), f"No weights for {RESNET}", "--random-weights")
-    assert list(tmp_path.iterdir()) == []
 
 
 # zoo
 
 
-def test_zoo_list_shows_every_model(splitzoo) -> None:
-    code, out, _ = splitzoo("zoo", "list")
+def test_zoo_list_has_a_line_or_a_spec_for_each_model(splitzoo, monkeypatch) -> None:
+    specs = [*map(zoo.get_spec, zoo.list_models())]
+    code, out, _ = splitzoo("zoo", "list", "--json")
     assert code == 0
-    first = [line.split()[0] for line in out.splitlines() if line.strip()]
-    assert [word for word in first if "-" in word] == zoo.list_models()
+    assert [zoo.ModelSpec.model_validate(spec) for spec in json.loads(out)] == specs
+    monkeypatch.delenv("COLUMNS", raising=False)  # a table in a pipe
+    _, out, _ = splitzoo("zoo", "list")
+    _header, _rule, *lines = (line.split(maxsplit=3) for line in out.splitlines() if line.strip())
+    assert [[*words[:3], words[3].strip()] for words in lines] == [
+        [spec.name, spec.task, spec.method, spec.strength] for spec in specs
+    ]
 
 
 def test_zoo_list_takes_a_pattern(splitzoo) -> None:
-    code, out, _ = splitzoo("zoo", "list", "splittable_resnet50-*beta5*", "--json")
-    assert code == 0
+    _, out, _ = splitzoo("zoo", "list", "splittable_resnet50-*beta5*", "--json")
     assert [spec["name"] for spec in json.loads(out)] == ["splittable_resnet50-fp-beta5.12"]
+    code, out, err = splitzoo("zoo", "list", "mobilenet", "--json")
+    assert (code, out) == (0, "[]\n")
+    assert "splitzoo zoo list" in err
 
 
 @pytest.mark.parametrize(
-    ("options", "filters"),
+    "filters",
     [
-        (("--task", "object-detection"), {"task": "object-detection"}),
-        (("--method", "end-to-end"), {"method": "end-to-end"}),
-        (("--backbone", "regnet"), {"backbone": "regnet"}),
-        (("--beta", "1.024e-7"), {"beta": 1.024e-7}),
-        (
-            ("--task", "semantic-segmentation", "--beta", "0.16"),
-            {"task": "semantic-segmentation", "beta": 0.16},
-        ),
+        *({"task": "object-detection"}, {"method": "end-to-end"}, {"backbone": "regnet"}),
+        *({"beta": 1.024e-7}, {"task": "semantic-segmentation", "beta": 0.16}),
     ],
+    ids=str,
 )
-def test_zoo_list_takes_filters(splitzoo, options, filters) -> None:
+def test_zoo_list_takes_filters(splitzoo, filters) -> None:
+    options = [word for name, value in filters.items() for word in (f"--{name}", value)]
     code, out, _ = splitzoo("zoo", "list", *options, "--json")
     names = [spec["name"] for spec in json.loads(out)]
     assert (code, names) == (0, zoo.list_models(**filters))
@@ -158,21 +153,8 @@ def test_zoo_list_of_what_is_at_hand_makes_no_request(splitzoo, hub) -> None:
     assert hub.seen() == []
 
 
-def test_zoo_list_of_json_is_the_specs(splitzoo) -> None:
-    code, out, _ = splitzoo("zoo", "list", "--json")
-    assert code == 0
-    specs = [zoo.ModelSpec.model_validate(spec) for spec in json.loads(out)]
-    assert specs == [zoo.get_spec(name) for name in zoo.list_models()]
-
-
-def test_zoo_list_of_nothing_hints_on_stderr(splitzoo) -> None:
-    code, out, err = splitzoo("zoo", "list", "mobilenet", "--json")
-    assert (code, out) == (0, "[]\n")
-    assert "splitzoo zoo list" in err
-
-
 def parameters(module) -> int:
-    return sum(one.numel() for one in module.parameters())
+    return sum(tensor.numel() for tensor in module.parameters())
 
 
 def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_folder) -> None:
@@ -207,7 +189,6 @@ def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_fo
             "splittable_resnet50-bq3ch",
             ["values 3×60×60 uint8", "scale 1×1×1 float32", "3 ch", "resnet50-bq3ch_from_resnet50"],
         ),
-        ("resnet50-layer3-jpeg-q90", ["features 1024×14×14 float32", "cut after layer3"]),
         ("resnet50-vtm-q63", ["pixels 3×224×224 uint8", "cut in front of it", "quality 63"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -235,18 +216,25 @@ def test_a_disk_that_fills_at_the_report_leaves_nothing_behind(
 # profile
 
 
-def test_profile_of_a_model_as_tables_and_report(splitzoo, tiny_folder, photos, tmp_path) -> None:
+def test_profile_of_a_model_as_tables_and_report(
+    splitzoo, tiny_folder, photo, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, "tiny")
+    images = tmp_path / "my photos"
+    images.mkdir()
+    shutil.copyfile(photo, images / "one.jpg")
     report = tmp_path / "new" / "report.json"
-    images = photos[0].parent
-    code, out, err = splitzoo(
-        *("profile", "encoder", tiny_folder, "--random-weights", "--seed", 4),
-        *(*QUICK, "--images", images, "-o", report),
-    )
+    words = ["profile", "encoder", "./tiny", "--random-weights", "--seed", "4", *QUICK]
+    words += ["--images", "my photos", "-o"]
+    code, out, err = splitzoo(*words, report)
     assert code == 0
     saved = EncoderProfile.model_validate_json(report.read_text())
     assert (saved.subject, saved.weights, saved.seed) == ("model", "random", 4)
+    # A shell repeats it; of an absolute path the report keeps the last name alone.
+    assert shlex.split(saved.command) == ["splitzoo", *words, "report.json"]
     assert saved.rate is not None
-    assert saved.rate.count + len(saved.rate.skipped) >= 10
+    assert saved.rate.count == 1
     assert re.search(r"weights +random, seed 4", out)
     assert f"{saved.size.encoder_bits:,} bits" in out
     assert re.search(r"not counted +nothing", out)
@@ -266,12 +254,9 @@ def test_profile_of_a_bundle_as_json(splitzoo, tiny_bundle, tmp_path) -> None:
     assert profile.rate is None
     assert any("bytes per image" in what for what in profile.not_measured)
     assert set(profile.latency.steps) == {"encoder", "entropy coding", "framing", "total"}
-
-
-def test_profile_refuses_random_weights_for_a_bundle(splitzoo, tiny_bundle) -> None:
     code, out, err = splitzoo("profile", "encoder", tiny_bundle, "--random-weights")
     assert (code, out) == (2, "")
-    assert "a bundle has its own weights" in err
+    assert "a bundle has weights of its own" in err
 
 
 def test_profile_of_a_folder_without_images(splitzoo, tiny_folder, tmp_path) -> None:
@@ -279,37 +264,25 @@ def test_profile_of_a_folder_without_images(splitzoo, tiny_folder, tmp_path) -> 
     refused(splitzoo(*words), f"Cannot use the image {tmp_path}: ")
 
 
-def test_profile_tells_how_it_was_called_so_that_a_shell_repeats_it(
-    splitzoo, tiny_folder, photo, tmp_path
-) -> None:
-    import shlex
-
-    folder = tmp_path / "my photos"
-    folder.mkdir()
-    shutil.copyfile(photo, folder / "one.jpg")
-    words = ["profile", "encoder", str(tiny_folder), "--random-weights", *QUICK]
-    words += ["--images", str(folder), "--json"]
-    code, out, _ = splitzoo(*words)
-    assert code == 0
-    assert shlex.split(json.loads(out)["command"]) == ["splitzoo", *words]
-
-
 # cards
 
 
-def test_cards_build_prints_the_path_of_the_card(splitzoo, tmp_path) -> None:
+def test_cards_build_prints_the_path_of_the_card_and_show_reads_it(splitzoo, tmp_path) -> None:
     folder = tmp_path / "card"
     code, out, err = splitzoo("cards", "build", "-o", folder)
     assert (code, out) == (0, f"{folder / 'README.md'}\n")
-    assert "Size and latency are missing" in err
-    assert "Parity and hashes are missing" in err
+    assert "Size and latency are missing: splitzoo profile encoder" in err
+    assert "Parity and hashes are missing. Make a bundle: splitzoo export split" in err
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "split.png"]
-
-
-def test_cards_build_leaves_a_taken_folder_alone(splitzoo, tmp_path) -> None:
-    (tmp_path / "README.md").write_text("mine")
-    refused(splitzoo("cards", "build", "-o", tmp_path), "exists and is not empty")
-    assert (tmp_path / "README.md").read_text() == "mine"
+    asked = (folder / "README.md", folder, zoo.DEFAULT_MODEL)
+    shown = [splitzoo("cards", "show", what)[:2] for what in asked]
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0][0] == 0
+    assert "image-classification" in shown[0][1]
+    assert zoo.DEFAULT_MODEL in shown[0][1]
+    before = (folder / "README.md").read_bytes()
+    refused(splitzoo("cards", "build", "-o", folder), "exists and is not empty")
+    assert (folder / "README.md").read_bytes() == before
 
 
 def test_cards_build_of_a_report_that_is_not_there(splitzoo, tmp_path) -> None:
@@ -319,20 +292,11 @@ def test_cards_build_of_a_report_that_is_not_there(splitzoo, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cards_show_reads_a_folder_a_file_and_a_name(splitzoo, tmp_path) -> None:
-    path = cards.build(tmp_path / "card")
-    shown = [splitzoo("cards", "show", what) for what in (path, path.parent, zoo.DEFAULT_MODEL)]
-    assert [code for code, _, _ in shown] == [0, 0, 0]
-    assert shown[0][1] == shown[1][1] == shown[2][1]
-    assert "image-classification" in shown[0][1]
-    assert zoo.DEFAULT_MODEL in shown[0][1]
-
-
-@pytest.mark.parametrize("content", [b"---\nkey: [\n---\n", b"\xff\xfe"])
-def test_cards_show_of_a_damaged_card(splitzoo, tmp_path, content) -> None:
+def test_cards_show_of_a_damaged_card(splitzoo, tmp_path) -> None:
     path = tmp_path / "README.md"
-    path.write_bytes(content)
-    refused(splitzoo("cards", "show", path), "card")
+    for content in (b"---\nkey: [\n---\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        refused(splitzoo("cards", "show", path), "card")
 
 
 # demo
@@ -379,30 +343,16 @@ def test_demo_of_an_image_that_is_none_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == [bad]
 
 
-def test_a_table_in_a_pipe_has_a_line_for_each_model(splitzoo, monkeypatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    _, out, _ = splitzoo("zoo", "list")
-    _header, _rule, *lines = (line.split(maxsplit=3) for line in out.splitlines() if line.strip())
-    assert [[*words[:3], words[3].strip()] for words in lines] == [
-        [spec.name, spec.task, spec.method, spec.strength]
-        for spec in map(zoo.get_spec, zoo.list_models())
-    ]
-
-
-def test_a_report_does_not_replace_another_file(splitzoo, tiny_bundle, tmp_path) -> None:
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(b"mine")
-    refused(splitzoo("profile", "encoder", tiny_bundle, "-o", photo), "its name is not a report's")
-    assert photo.read_bytes() == b"mine"
-
-
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     splitzoo, tiny_bundle, tmp_path, monkeypatch
 ) -> None:
-    (tmp_path / "file").touch()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"mine")
     monkeypatch.setattr("splitzoo.profile.measure.profile_bundle", pytest.fail)
-    output = tmp_path / "file" / "report.json"
-    refused(splitzoo("profile", "encoder", tiny_bundle, "-o", output), "Cannot write")
+    words = ("profile", "encoder", tiny_bundle, "-o")
+    refused(splitzoo(*words, photo), "its name is not a report's")
+    refused(splitzoo(*words, photo / "report.json"), "Cannot write")
+    assert photo.read_bytes() == b"mine"
 
 
 def test_the_encoder_of_a_bundle_of_an_impossible_model_is_refused(

@@ -9,34 +9,23 @@ import pytest
 from commands import disk_of, refused
 
 
-def test_export_split_of_json_prints_the_manifest(
-    splitzoo, copied_graphs, tiny_folder, tmp_path
-) -> None:
-    folder = tmp_path / "b"
-    code, out, err = splitzoo(
-        "export", "split", tiny_folder, "--random-weights", "-o", folder, "--json"
-    )
-    assert code == 0
-    assert json.loads(out) == json.loads((folder / "manifest.json").read_text())
-    assert "The weights are random" in err
-    assert f"splitzoo export run {folder}" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-
-
-def test_the_command_in_the_manifest_can_be_run_again(
+def test_export_split_prints_a_manifest_whose_command_can_be_run_again(
     splitzoo, copied_graphs, tiny_folder, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, _ = splitzoo("export", "split", tiny_folder, "--random-weights")
+    code, out, err = splitzoo("export", "split", tiny_folder, "--random-weights", "--json")
     assert code == 0
-    assert re.search(r"weights +random", out)
-    assert re.search(r"symbols differing +\d+ of 36,300", out)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-cpu"]
     first = json.loads(Path("tiny-cpu/manifest.json").read_text())
+    assert json.loads(out) == first
+    assert "The weights are random" in err
+    assert "splitzoo export run tiny-cpu" in err
     program, *words = first["provenance"]["command"].split()
     assert program == "splitzoo"
-    code, _, err = splitzoo(*words, "-o", "second")
+    code, out, err = splitzoo(*words, "-o", "second")
     assert (code, Path("second/manifest.json").exists()) == (0, True), err
+    assert re.search(r"weights +random", out)
+    assert re.search(r"symbols differing +\d+ of 36,300", out)
     second = json.loads(Path("second/manifest.json").read_text())
     assert second["provenance"]["model_sha256"] == first["provenance"]["model_sha256"]
 
@@ -47,19 +36,15 @@ def test_failed_parity_exits_with_3(splitzoo, copied_graphs, tiny_folder, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_split_leaves_a_taken_folder_alone(splitzoo, tiny_folder, tmp_path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    result = splitzoo("export", "split", tiny_folder, "--random-weights", "-o", tmp_path)
-    refused(result, f"Cannot write {tmp_path}: the folder exists and is not empty", "with -o")
-    assert (tmp_path / "mine.txt").read_text() == "mine"
-
-
-def test_export_split_below_a_file_is_refused(splitzoo, tiny_folder, tmp_path) -> None:
-    (tmp_path / "file").write_text("mine")
-    place = tmp_path / "file" / "b"
-    result = splitzoo("export", "split", tiny_folder, "--random-weights", "-o", place)
-    refused(result, f"Cannot write {place}: ", "with -o")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_export_split_leaves_a_taken_place_alone(splitzoo, tiny_folder, tmp_path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    words = ("export", "split", tiny_folder, "--random-weights", "-o")
+    taken = f"Cannot write {tmp_path}: the folder exists and is not empty"
+    refused(splitzoo(*words, tmp_path), taken, "with -o")
+    refused(splitzoo(*words, mine / "b"), f"Cannot write {mine / 'b'}: ", "with -o")
+    assert mine.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 # In turn, what no longer fits: the self-test record, the edge graph.
@@ -88,20 +73,13 @@ def test_export_verify_says_what_it_checked(splitzoo, tiny_bundle) -> None:
     assert result["selftest"]["symbols"] == 12_100
 
 
-def test_export_verify_of_a_changed_file(splitzoo, tiny_bundle, tmp_path) -> None:
+def test_a_changed_bundle_or_none_is_refused(splitzoo, tiny_bundle, tmp_path, photo) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
     (bundle / "labels.json").write_text("[]")
     refused(splitzoo("export", "verify", bundle), "labels.json was changed", "export the bundle")
-
-
-@pytest.mark.parametrize("command", ["verify", "run"])
-def test_a_folder_that_is_no_bundle(splitzoo, tmp_path, photo, command) -> None:
-    images = [photo] if command == "run" else []
-    refused(
-        splitzoo("export", command, tmp_path, *images),
-        f"{tmp_path} is not a bundle: it has no manifest.json.",
-        "splitzoo export split",
-    )
+    said = (f"{tmp_path} is not a bundle: it has no manifest.json.", "splitzoo export split")
+    refused(splitzoo("export", "verify", tmp_path), *said)
+    refused(splitzoo("export", "run", tmp_path, photo), *said)
 
 
 def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photos) -> None:
@@ -111,16 +89,12 @@ def test_export_run_of_two_images(splitzoo, tiny_bundle, photo, photos) -> None:
     assert len(re.findall(r"[\d,]+ bytes sent", " ".join(out.split()))) == 2
     assert len(re.findall(r"class \d +\d+\.\d%", out)) == 10
     assert "these predictions mean nothing" in err
-
-
-def test_export_run_of_json(splitzoo, tiny_bundle, photo, tiny_model) -> None:
     code, out, _ = splitzoo("export", "run", tiny_bundle, photo, "--top", "3", "--json")
     assert code == 0
-    (one,) = json.loads(out)
-    assert one["image"] == str(photo)
-    assert one["stream_bytes"] == one["payload_bytes"] + 12
-    assert len(one["top"]) == 3
-    assert one["top"][0].keys() == {"index", "label", "probability"}
+    (result,) = json.loads(out)
+    assert result["image"] == str(photo)
+    assert result["stream_bytes"] == result["payload_bytes"] + 12
+    assert [{*score} for score in result["top"]] == [{"index", "label", "probability"}] * 3
 
 
 def test_export_run_names_the_bad_image_among_good_ones(

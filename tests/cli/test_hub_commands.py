@@ -53,25 +53,20 @@ def test_push_and_pull_as_processes(hub, folder, tmp_path):
     assert "Traceback" not in err
 
 
-def test_pull_prints_the_folder(hub, splitzoo, tiny_folder):
-    sha = hub.publish(NAME, tiny_folder)
-    code, out, _ = splitzoo("zoo", "pull", NAME)
-    assert code == 0
-    assert Path(out.strip()).name == sha
-    for path in tiny_folder.iterdir():
-        assert (Path(out.strip()) / path.name).read_bytes() == path.read_bytes()
-    assert splitzoo("zoo", "pull", f"{NAME}@{sha}")[:2] == (0, out)
-
-
-def test_pull_with_a_token_into_a_folder_of_ones_own(hub, splitzoo, tiny_folder, tmp_path):
-    hub.publish(NAME, tiny_folder, private=True)
+def test_pull_prints_the_folder_in_the_cache_or_in_ones_own(hub, splitzoo, tiny_folder, tmp_path):
+    sha = hub.publish(NAME, tiny_folder, private=True)
     refused(splitzoo("zoo", "pull", NAME), "or it is private", "hf auth login")
-    words = ("zoo", "pull", NAME, "--token", READER, "--cache-dir", tmp_path / "mine")
-    code, out, err = splitzoo(*words)
+    mine = ("--token", READER, "--cache-dir", tmp_path / "mine")
+    code, out, err = splitzoo("zoo", "pull", NAME, *mine)
     assert code == 0
-    assert Path(out.strip()).is_relative_to(tmp_path / "mine")
+    pulled = Path(out.strip())
+    assert pulled.is_relative_to(tmp_path / "mine")
+    assert pulled.name == sha
     assert not list(Path(constants.HF_HUB_CACHE).glob("*/snapshots"))
     assert READER not in out + err
+    for path in tiny_folder.iterdir():
+        assert (pulled / path.name).read_bytes() == path.read_bytes()
+    assert splitzoo("zoo", "pull", f"{NAME}@{sha}", *mine)[:2] == (0, out)
 
 
 def test_a_registered_name_is_looked_up_in_the_namespace(hub, splitzoo, monkeypatch):
@@ -91,39 +86,31 @@ def test_show_of_a_repository_fetches_its_config_alone(hub, splitzoo, tiny_folde
 
 
 def test_push_sends_weights_config_and_a_card_in_one_commit(hub, splitzoo, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    folder.rename(RESNET)  # a folder of its own, of a model of another name
+    (folder.parent / RESNET / "notes.txt").write_text("mine")
+    words = ("zoo", "push", f"./{RESNET}", NAME, "--private", "-m", "the first")
+    monkeypatch.setenv("HF_TOKEN", READER)
+    said = "Cannot push to org/tiny: the token lacks the right to write there"
+    refused(splitzoo(*words), said)
     monkeypatch.setenv("HF_TOKEN", WRITER)
-    (folder / "notes.txt").write_text("mine")
-    code, out, err = splitzoo("zoo", "push", folder, NAME, "--private", "-m", "the first")
+    code, out, err = splitzoo(*words)
     assert (code, out) == (0, f"{hub.url}/org/tiny\n")
     assert WRITER not in err
     repository = hub.repositories[NAME]
     (files,) = repository.commits.values()
     assert sorted(files) == ["README.md", "config.json", "model.safetensors", "split.png"]
+    name = json.loads(files["config.json"])["spec"]["name"]
+    assert name != RESNET
+    assert f"\n# {name}\n".encode() in files["README.md"]
     assert b"library_name: splitzoo" in files["README.md"]
     assert repository.private
     assert repository.messages == ["the first"]
 
 
-def test_push_of_a_folder_with_the_name_of_a_model(hub, splitzoo, folder, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", WRITER)
-    monkeypatch.chdir(folder.parent)
-    folder.rename(RESNET)
-    assert splitzoo("zoo", "push", f"./{RESNET}", NAME)[0] == 0
-    (files,) = hub.repositories[NAME].commits.values()
-    name = json.loads(files["config.json"])["spec"]["name"]
-    assert name != RESNET
-    assert f"\n# {name}\n".encode() in files["README.md"]
-
-
-def test_push_without_the_right_to_write(hub, splitzoo, folder, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", READER)
-    asked = splitzoo("zoo", "push", folder, NAME)
-    refused(asked, "Cannot push to org/tiny: the token lacks the right to write there")
-
-
-@pytest.mark.parametrize("words", [("pull", "org/name/more"), ("push", "org/name/more", "org/a")])
-def test_what_names_no_model_is_refused_without_a_request(hub, splitzoo, words):
-    refused(splitzoo("zoo", *words), "org/name/more")
+def test_what_names_no_model_is_refused_without_a_request(hub, splitzoo):
+    refused(splitzoo("zoo", "pull", "org/name/more"), "org/name/more")
+    refused(splitzoo("zoo", "push", "org/name/more", "org/a"), "org/name/more")
     assert hub.requests == []
 
 

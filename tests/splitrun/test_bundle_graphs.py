@@ -112,12 +112,12 @@ def twice(tensors: list) -> None:
     tensors.append(dict(tensors[0]))
 
 
-def first_without_dimensions(tensors: list) -> None:
-    tensors.insert(0, EXTRA | {"shape": []})
+def first(shape: list[int]):
+    return lambda tensors: tensors.insert(0, EXTRA | {"shape": shape})
 
 
-def first_of_one_dimension(tensors: list) -> None:
-    tensors.insert(0, EXTRA | {"shape": [1]})
+def of_integers(tensors: list) -> None:
+    tensors[-1]["dtype"] = "int32"
 
 
 def add(tensors: list) -> None:
@@ -127,37 +127,23 @@ def add(tensors: list) -> None:
 COUNTS = r"The coder \w+ takes \d tensors, gives \d and (needs a|has no) hyper graph"
 CASES = [
     (CLASSIFIER, "shp", without("hyper"), COUNTS),
-    (CLASSIFIER, "shp", of("hyper", "outputs", add), COUNTS),
     (CLASSIFIER, "mshp", of("hyper", "outputs", list.pop), COUNTS),
     (CLASSIFIER, "mbt2018", of("hyper", "outputs", add), COUNTS),
     (CLASSIFIER, "fp", of("device", "outputs", add), COUNTS),
     (CLASSIFIER, "fp", of("edge", "inputs", add), COUNTS),
     (CLASSIFIER, "fp", as_quantised, COUNTS),
     (CLASSIFIER, "fp", of("device", "outputs", twice), "a graph has a tensor twice"),
-    (CLASSIFIER, "fp", of("edge", "inputs", twice), "a graph has a tensor twice"),
-    (CLASSIFIER, "fp", of("edge", "outputs", twice), "a graph has a tensor twice"),
-    (
-        CLASSIFIER,
-        "fp",
-        of("device", "outputs", first_without_dimensions),
-        "extra is a tensor without dimensions",
-    ),
-    (
-        CLASSIFIER,
-        "fp",
-        of("device", "outputs", first_of_one_dimension),
-        "extra has 1 dimensions, not 4",
-    ),
+    (CLASSIFIER, "fp", of("device", "outputs", first([])), "extra is a tensor without dimensions"),
+    (CLASSIFIER, "fp", of("device", "outputs", first([1])), "extra has 1 dimensions, not 4"),
+    (CLASSIFIER, "mshp", of("edge", "inputs", of_integers), "halves do not meet: means"),
+    (CLASSIFIER, "mbt2018", of("edge", "inputs", of_integers), "halves do not meet: latent_hat"),
     (CLASSIFIER, "fp", of("edge", "outputs", add), "outputs are not those of image-classif"),
     (CLASSIFIER, "fp", task_of(DETECTOR), "a detector without a boxes graph"),
     (DETECTOR, "fp", without("boxes"), "a detector without a boxes graph"),
     (DETECTOR, "fp", task_of(CLASSIFIER), "outputs are not those of image-classif"),
     (DETECTOR, "fp", task_of(SEGMENTER), "outputs are not those of semantic-segm"),
     (DETECTOR, "fp", of("boxes", "inputs", list.pop), "boxes graph does not take"),
-    (DETECTOR, "fp", of("boxes", "inputs", add), "boxes graph does not take"),
-    (DETECTOR, "fp", of("boxes", "outputs", list.pop), "boxes graph does not take"),
     (DETECTOR, "fp", of("boxes", "outputs", add), "boxes graph does not take"),
-    (DETECTOR, "fp", of("edge", "outputs", list.pop), "does not give levels, objectness"),
     (DETECTOR, "fp", of("edge", "outputs", list.reverse), "does not give levels, objectness"),
 ]
 
@@ -170,10 +156,8 @@ def test_graphs_of_other_tensors_are_refused(whole, changed, task, kind, edit, s
 
 def test_a_graph_that_gives_another_batch_than_it_says_is_refused(changed) -> None:
     def both(manifest: Manifest, _: Path) -> None:
-        for tensor in (
-            manifest["graphs"]["device"]["outputs"][0],
-            manifest["graphs"]["edge"]["inputs"][0],
-        ):
+        graphs = manifest["graphs"]
+        for tensor in (graphs["device"]["outputs"][0], graphs["edge"]["inputs"][0]):
             tensor["shape"][0] = 2
 
     with pytest.raises(BundleError, match=r"The graph gave symbols as int32 \(1, "):
@@ -233,7 +217,7 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
     bundle = open_bundle(whole(CLASSIFIER, "fp"))
     model = zoo.build(small_spec(CLASSIFIER, "fp"))
     recorded = [record_run(model, seed) for seed in range(2)]
-    streams = {one.stream for one in recorded} | {Record.load(bundle).stream}
+    streams = {record.stream for record in recorded} | {Record.load(bundle).stream}
     read = Edge.decompress
 
     def read_recorded(edge: Edge, stream: bytes):
@@ -266,7 +250,9 @@ def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch)
     bundle = open_bundle(whole(CLASSIFIER, "fp"))
     monkeypatch.setattr("splitrun.selftest._check_edge_inputs", lambda *_: None)
     read = Edge.decompress
-    monkeypatch.setattr(Edge, "decompress", lambda *words: tuple(one + 1 for one in read(*words)))
+    monkeypatch.setattr(
+        Edge, "decompress", lambda *words: tuple(tensor + 1 for tensor in read(*words))
+    )
     with pytest.raises(ParityError, match="reads other symbols than were written"):
         run_selftest(bundle)
 
@@ -312,12 +298,12 @@ def test_a_detector_that_finds_nothing_says_so(changed, tmp_path, capsys) -> Non
     assert capsys.readouterr().out.split("\n", 1)[1].strip() == "nothing found"
 
 
-@pytest.mark.parametrize("size", ["x", "640", "640x", "x480", "0x480", "640x0", "axb", "1x2x3"])
-def test_a_image_of_no_size_is_refused(tiny_bundle, capsys, size) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--bundle", str(tiny_bundle), "decode", "a.sz", "--image-size", size])
-    assert caught.value.code == 2
-    assert f"{size!r} is not of the form 640x480" in capsys.readouterr().err
+def test_an_image_of_no_size_is_refused(tiny_bundle, capsys) -> None:
+    for size in ("640", "0x480", "axb", "1x2x3"):
+        with pytest.raises(SystemExit) as caught:
+            main(["--bundle", str(tiny_bundle), "decode", "a.sz", "--image-size", size])
+        assert caught.value.code == 2
+        assert f"{size!r} is not of the form 640x480" in capsys.readouterr().err
 
 
 def test_a_detector_of_any_batch_is_refused_before_its_weights(
@@ -333,15 +319,3 @@ def test_a_detector_of_any_batch_is_refused_before_its_weights(
     assert "Leave --dynamic-batch out." in err
     wanted = ExportOptions(target="cpu", precision="fp32", dynamic_batch=True)
     wanted.check_possible(small_spec(CLASSIFIER, "fp"))
-
-
-def test_an_export_records_each_image_once(tiny_model, copied_graphs, tmp_path, monkeypatch):
-    seeds = []
-
-    def counted(model, seed):
-        seeds.append(seed)
-        return record_run(model, seed)
-
-    monkeypatch.setattr("splitzoo.export.splitting.record_run", counted)
-    assert export.split(tiny_model, tmp_path / "bundle").parity.images == 3
-    assert seeds == [0, 1, 2]

@@ -43,12 +43,12 @@ def ran(folder: Path, photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx"])
-@pytest.mark.parametrize("content", [b"", b"no graph", None], ids=["empty", "text", "cut"])
-def test_a_graph_that_is_none_is_named(damaged, photo, tmp_path, name, content) -> None:
+def test_a_graph_that_is_none_is_named(damaged, photo, tmp_path, name) -> None:
     whole = (damaged / name).read_bytes()
-    (damaged / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(BundleError, match=f"ONNX Runtime cannot load .*{name}"):
-        ran(hashed(damaged), photo, tmp_path)
+    for content in (b"", b"no graph", whole[: len(whole) // 2]):
+        (damaged / name).write_bytes(content)
+        with pytest.raises(BundleError, match=f"ONNX Runtime cannot load .*{name}"):
+            ran(hashed(damaged), photo, tmp_path)
 
 
 def test_the_halves_swapped_are_refused(damaged, photo, tmp_path) -> None:
@@ -57,44 +57,29 @@ def test_the_halves_swapped_are_refused(damaged, photo, tmp_path) -> None:
         ran(hashed(damaged), photo, tmp_path)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_tables_of_another_channel_count_are_refused(damaged, channels) -> None:
+def test_tables_of_another_channel_count_or_none_are_refused(damaged) -> None:
     tables = load_coder("factorized", {}, damaged / "tables.npz").tables
-    rows = np.arange(channels) % tables.channels
-    others = FactorizedTables(
-        tables.cdf[rows], tables.length[rows], tables.offset[rows], tables.precision
-    )
-    save_coder(FactorizedCoder(others), damaged / "tables.npz")
-    with pytest.raises(BundleError, match=f"The tables have {channels} channels, the latent 4"):
-        open_bundle(hashed(damaged)).codec()
-
-
-def test_tables_that_are_none_are_refused(damaged) -> None:
+    for channels in (1, 5):
+        rows = np.arange(channels) % tables.channels
+        others = FactorizedTables(
+            tables.cdf[rows], tables.length[rows], tables.offset[rows], tables.precision
+        )
+        save_coder(FactorizedCoder(others), damaged / "tables.npz")
+        with pytest.raises(BundleError, match=f"The tables have {channels} channels, the latent 4"):
+            open_bundle(hashed(damaged)).codec()
     (damaged / "tables.npz").write_bytes(b"no tables")
     with pytest.raises(BundleError, match=r"Cannot read entropy tables from .*tables\.npz"):
         open_bundle(hashed(damaged)).codec()
 
 
-@pytest.mark.parametrize(
-    ("content", "saying"),
-    [
-        (b"", "Cannot read the bundle's labels"),
-        (b"\xff", "Cannot read the bundle's labels"),
-        (b"[" * 100_000, "Cannot read the bundle's labels"),
-        (b"{}", "labels are not a list of words"),
-        (b"[1, 2]", "labels are not a list of words"),
-        (b'"cat"', "labels are not a list of words"),
-        (b"null", "labels are not a list of words"),
-    ],
-    ids=lambda value: repr(value[:12]),
-)
-def test_labels_that_are_no_list_of_words_are_refused(damaged, content, saying) -> None:
-    (damaged / "labels.json").write_bytes(content)
-    with pytest.raises(BundleError, match=saying):
-        open_bundle(hashed(damaged)).labels()
-
-
-def test_labels_of_another_number_are_refused(damaged, photo, capsys, tmp_path) -> None:
+def test_labels_that_are_no_list_of_words_are_refused(damaged, photo, capsys, tmp_path) -> None:
+    unreadable = (b"", b"\xff", b"[" * 100_000)
+    steering = json.dumps(["\x1b[2J"] * 10).encode()
+    for content in (*unreadable, b"{}", b"[1, 2]", b'"cat"', b"null", steering):
+        (damaged / "labels.json").write_bytes(content)
+        said = "Cannot read the bundle's labels" if content in unreadable else "not a list of words"
+        with pytest.raises(BundleError, match=said):
+            open_bundle(hashed(damaged)).labels()
     (damaged / "labels.json").write_text('["one", "two"]')
     hashed(damaged)
     path = tmp_path / "photo.sz"
@@ -123,14 +108,7 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
 
 # The self-test record
 
-RECORD = (
-    "image",
-    "wire.symbols",
-    "ties.symbols",
-    "edge_inputs.symbols",
-    "outputs.logits",
-    "stream",
-)
+RECORD = ("image", "wire.symbols", "ties.symbols", "edge_inputs.symbols", "outputs.logits")
 
 
 @pytest.fixture
@@ -138,11 +116,11 @@ def record(damaged):
     """Rewrite the copy's self-test record with some arrays replaced."""
 
     def rewrite(changes: dict[str, np.ndarray]) -> Path:
-        with np.load(damaged / "selftest.npz") as arrays:
-            values = dict(arrays)
-        np.savez_compressed(damaged / "selftest.npz", **values | changes)
+        np.savez(damaged / "selftest.npz", **arrays | changes)
         return damaged
 
+    with np.load(damaged / "selftest.npz") as opened:
+        arrays = dict(opened)
     return rewrite
 
 
@@ -169,46 +147,44 @@ def test_a_record_that_unpacks_to_too_much_is_refused(damaged) -> None:
         run_selftest(open_bundle(damaged))
 
 
-@pytest.mark.parametrize("shape", [(1 << 45,), (1 << 62,), (1 << 70,), (-1,)], ids=str)
-def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, shape) -> None:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
-    )
-    with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
-        for name in RECORD:
-            archive.writestr(f"{name}.npy", header.getvalue())
-    with pytest.raises(BundleError, match="Cannot read the self-test record"):
-        run_selftest(open_bundle(damaged))
+def test_a_record_that_claims_an_absurd_shape_is_refused(damaged) -> None:
+    for shape in ((1 << 45,), (1 << 62,), (1 << 70,), (-1,)):
+        header = io.BytesIO()
+        described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
+            for name in (*RECORD, "stream"):
+                archive.writestr(f"{name}.npy", header.getvalue())
+        with pytest.raises(BundleError, match="Cannot read the self-test record"):
+            run_selftest(open_bundle(damaged))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"wire.symbols": np.int32(3)},
-        {"wire.symbols": np.zeros(3, np.int32)},
-        {"wire.symbols": np.zeros((1, 4, 55, 55), np.float32)},
-        {"wire.symbols": np.zeros((2, 4, 55, 55), np.int32)},
-        {"wire.symbols": np.full((1, 4, 55, 55), "x")},
-        {"edge_inputs.symbols": np.zeros((1, 4, 55, 54), np.int32)},
-        {"edge_inputs.symbols": np.zeros((1, 4, 55, 55), np.int64)},
-        {"ties.symbols": np.zeros(3, bool)},
-        {"ties.symbols": np.zeros((1, 4, 55, 55), np.uint8)},
-        {"image": np.float32(1)},
-        {"image": np.zeros((1, 3, 224, 224), np.float64)},
-        {"image": np.zeros((0, 3, 224, 224), np.float32)},
-        {"outputs.logits": np.zeros((1, 0), np.float32)},
-        {"outputs.logits": np.full((1, 10), "x")},
-        {"stream": np.full(3, "x")},
-        {"stream": np.zeros((3, 1), np.uint8)},
-        {"wire.more": np.zeros((1, 4, 55, 55), np.int32)},
-        {"boxes_inputs.levels": np.zeros((5, 1), np.int32)},
-    ],
-    ids=lambda changes: str({k: (v.dtype.str, v.shape) for k, v in changes.items()}),
-)
-def test_a_record_of_other_shapes_and_types_is_refused(record, changes) -> None:
-    with pytest.raises(BundleError):
-        run_selftest(open_bundle(record(changes)))
+LATENT = (1, 4, 55, 55)
+
+
+def test_a_record_of_other_shapes_and_types_is_refused(record) -> None:
+    for name, value in (
+        ("wire.symbols", np.int32(3)),
+        ("wire.symbols", np.zeros(LATENT, np.float32)),
+        ("wire.symbols", np.zeros((2, *LATENT[1:]), np.int32)),
+        ("wire.symbols", np.full(LATENT, "x")),
+        ("edge_inputs.symbols", np.zeros((1, 4, 55, 54), np.int32)),
+        ("edge_inputs.symbols", np.zeros(LATENT, np.int64)),
+        ("ties.symbols", np.zeros(3, bool)),
+        ("ties.symbols", np.zeros(LATENT, np.uint8)),
+        ("image", np.float32(1)),
+        ("image", np.zeros((1, 3, 224, 224), np.float64)),
+        ("image", np.zeros((0, 3, 224, 224), np.float32)),
+        ("outputs.logits", np.zeros((1, 0), np.float32)),
+        ("outputs.logits", np.full((1, 10), "x")),
+        ("stream", np.full(3, "x")),
+        ("stream", np.zeros((3, 1), np.uint8)),
+        ("wire.more", np.zeros(LATENT, np.int32)),
+        ("boxes_inputs.levels", np.zeros((5, 1), np.int32)),
+    ):
+        damaged = record({name: value})
+        with pytest.raises(BundleError):
+            run_selftest(open_bundle(damaged))
 
 
 @pytest.mark.parametrize(
@@ -281,38 +257,31 @@ def test_run_runs_no_code_of_the_bundle(damaged, trap, photo, monkeypatch) -> No
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("module", ["numpy", "splitzoo", "onnxruntime", "json"])
-def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, monkeypatch, module):
+def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, monkeypatch):
     # `python -m` puts the working folder in front of sys.path: a bundle that brings a numpy.py must
     # not have it run by whoever stands in its folder.
     sprung = tmp_path / "sprung"
-    (damaged / f"{module}.py").write_text(f"open({str(sprung)!r}, 'w').close()\n")
+    for module in ("numpy", "splitzoo", "onnxruntime", "json"):
+        (damaged / f"{module}.py").write_text(f"open({str(sprung)!r}, 'w').close()\n")
     monkeypatch.chdir(damaged)
     export.run(Path(), [photo])
     assert not sprung.exists()
 
 
-@pytest.mark.parametrize("name", ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz"])
-def test_run_refuses_parts_that_were_changed(damaged, photo, name) -> None:
+def test_run_refuses_parts_that_were_changed(damaged, photo) -> None:
     # A changed weight still loads and still gives an answer: a wrong one.
-    path = damaged / name
-    content = bytearray(path.read_bytes())
-    content[int(0.7 * len(content))] ^= 0x01
-    path.write_bytes(content)
-    with pytest.raises(SplitzooError, match=f"{name} was changed"):
-        export.run(damaged, [photo])
+    for name in ("device/encoder.onnx", "edge/decoder.onnx", "tables.npz"):
+        path = damaged / name
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[int(0.7 * len(content))] ^= 0x01
+        path.write_bytes(content)
+        with pytest.raises(SplitzooError, match=f"{name} was changed"):
+            export.run(damaged, [photo])
+        path.write_bytes(whole)
 
 
-def test_a_record_of_nothing_but_ties_is_refused(damaged) -> None:
-    with np.load(damaged / "selftest.npz") as arrays:
-        values = dict(arrays)
-    values["ties.symbols"] = np.ones_like(values["ties.symbols"])
-    np.savez_compressed(damaged / "selftest.npz", **values)
+def test_a_record_of_nothing_but_ties_is_refused(record) -> None:
+    damaged = record({"ties.symbols": np.ones(LATENT, bool)})
     with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
         export.verify(hashed(damaged))
-
-
-def test_labels_cannot_steer_a_terminal(damaged) -> None:
-    (damaged / "labels.json").write_text(json.dumps(["\x1b[2J"] * 10))
-    with pytest.raises(BundleError, match="labels are not a list of words"):
-        open_bundle(hashed(damaged)).labels()

@@ -95,13 +95,13 @@ def test_of_equal_boxes_the_first_is_kept():
 
 # What a hostile stream can make the graphs give
 
+FIRST_STAGE = (1, NUMBERS.anchors), (1, NUMBERS.anchors, 4)
+
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38, 0])
 def test_graphs_that_give_no_numbers_give_boxes_inside_the_canvas_or_none(value):
     levels = [np.zeros((1, 16, *grid), np.float32) for grid in NUMBERS.grids[:4]]
-    objectness, deltas = (
-        np.full((1, NUMBERS.anchors, *more), value, np.float32) for more in ((), (4,))
-    )
+    objectness, deltas = (np.full(shape, value, np.float32) for shape in FIRST_STAGE)
 
     def boxes(tensors):
         *_, rows, chosen = tensors
@@ -118,8 +118,7 @@ def test_graphs_that_give_no_numbers_give_boxes_inside_the_canvas_or_none(value)
 
 
 def test_no_proposal_means_no_detection_and_no_run_of_the_second_graph():
-    nothing = np.full((1, NUMBERS.anchors), np.nan, np.float32)
-    deltas = np.zeros((1, NUMBERS.anchors, 4), np.float32)
+    nothing, deltas = (np.full(shape, np.nan, np.float32) for shape in FIRST_STAGE)
     found = detect([nothing, deltas], pytest.fail, NUMBERS)
     assert (found.boxes.shape, found.labels.shape, found.scores.shape) == ((0, 4), (0,), (0,))
     assert name_detections(found, []) == []
@@ -127,20 +126,13 @@ def test_no_proposal_means_no_detection_and_no_run_of_the_second_graph():
 
 @pytest.mark.parametrize("tensor", ["objectness", "deltas", "class_logits", "box_deltas"])
 def test_another_shape_than_the_settings_say_is_refused(tensor):
-    shapes = {
-        "objectness": (1, NUMBERS.anchors),
-        "deltas": (1, NUMBERS.anchors, 4),
-        "class_logits": (PROPOSALS, CLASSES),
-        "box_deltas": (PROPOSALS, 4 * CLASSES),
-    }
-    shapes[tensor] = (*shapes[tensor][:1], shapes[tensor][1] - 1, *shapes[tensor][2:])
-    given = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    names = ("objectness", "deltas", "class_logits", "box_deltas")
+    shapes = (*FIRST_STAGE, (PROPOSALS, CLASSES), (PROPOSALS, 4 * CLASSES))
+    given = {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+    given[tensor] = given[tensor][:, 1:]
+    first, second = [*given.values()][:2], [*given.values()][2:]
     with pytest.raises(BundleError, match=f"gave {tensor} of shape"):
-        detect(
-            [given["objectness"], given["deltas"]],
-            lambda _: (given["class_logits"], given["box_deltas"]),
-            NUMBERS,
-        )
+        detect(first, lambda _: second, NUMBERS)
 
 
 # Answers and settings
@@ -212,62 +204,48 @@ def test_detections_have_the_names_of_their_classes():
         name_detections(found, ["background", "person"])
 
 
-def test_settings_pass_through_json():
-    assert read_strictly(DetectionSettings, json.loads(json.dumps(asdict(NUMBERS)))) == NUMBERS
-
-
 BIG = 10**400
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"canvas": (256,)},
-        {"canvas": 256},
-        {"canvas": (256, 1 << 15)},
-        {"canvas": (256.0, 320)},
-        {"grids": ()},
-        {"grids": ((64, 80),)},
-        {"grids": (64, 80, 3, 4, 5)},
-        {"grids": ((64, 80), (32, 40), (16, 20), (8, 10), (0, 5))},
-        {"grids": ((512, 80), (32, 40), (16, 20), (8, 10), (4, 5))},
-        {"grids": "abcde"},
-        {"pooled_levels": 0},
-        {"pooled_levels": 6},
-        {"pooled_levels": True},
-        {"num_classes": 1 << 17},
-        {"anchor_sizes": (32, 64, 128, 256, math.nan)},
-        {"anchor_sizes": (32, 64, 128, 256, -1)},
-        {"anchor_sizes": None},
-        {"aspect_ratios": ()},
-        {"aspect_ratios": (1,) * 17},
-        {"aspect_ratios": ("1",)},
-        {"level_candidates": BIG},
-        {"proposals": 10_001},
-        {"proposals": "100"},
-        {"proposal_score": math.nan},
-        {"proposal_overlap": -0.1},
-        {"delta_weights": (10, 10, 5)},
-        {"delta_weights": (10, 10, 5, 0)},
-        {"score": 1.5},
-        {"overlap": None},
-        {"detections": 0},
-        {"level_side": math.inf},
-        {"level_side": BIG},
-        {"unknown": 1},
+BAD_SETTINGS = {
+    "canvas": [(256,), 256, (256, 1 << 15), (256.0, 320)],
+    "grids": [
+        *((), ((64, 80),), (64, 80, 3, 4, 5), "abcde"),
+        ((64, 80), (32, 40), (16, 20), (8, 10), (0, 5)),
+        ((512, 80), (32, 40), (16, 20), (8, 10), (4, 5)),
     ],
-    ids=lambda changes: str(changes)[:50],
-)
-def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(ValueError):
-        read_strictly(DetectionSettings, asdict(NUMBERS) | changes)
+    "pooled_levels": [0, 6, True],
+    "num_classes": [1 << 17],
+    "anchor_sizes": [(32, 64, 128, 256, math.nan), (32, 64, 128, 256, -1), None],
+    "aspect_ratios": [(), (1,) * 17, ("1",)],
+    "level_candidates": [BIG],
+    "proposals": [10_001, "100"],
+    "proposal_score": [math.nan],
+    "proposal_overlap": [-0.1],
+    "delta_weights": [(10, 10, 5), (10, 10, 5, 0)],
+    "score": [1.5],
+    "overlap": [None],
+    "detections": [0],
+    "level_side": [math.inf, BIG],
+    "unknown": [1],
+}
 
 
-def test_a_missing_setting_is_named():
-    partial = asdict(NUMBERS)
-    del partial["score"]
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_settings_that_make_no_sense_are_refused(name):
+    given = asdict(NUMBERS)
+    assert read_strictly(DetectionSettings, given) == NUMBERS
+    for value in BAD_SETTINGS[name]:
+        with pytest.raises(ValueError):
+            read_strictly(DetectionSettings, given | {name: value})
+
+
+def test_settings_pass_through_json_and_a_missing_one_is_named():
+    given = json.loads(json.dumps(asdict(NUMBERS)))
+    assert read_strictly(DetectionSettings, given) == NUMBERS
+    del given["score"]
     with pytest.raises(ValueError, match="score is missing"):
-        read_strictly(DetectionSettings, partial)
+        read_strictly(DetectionSettings, given)
 
 
 JSON = st.recursive(

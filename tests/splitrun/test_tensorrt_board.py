@@ -23,21 +23,13 @@ from splitrun.tensorrt import board
 from splitrun.tensorrt.cuda import open_cuda
 from splitrun.tensorrt.library import import_tensorrt
 from splitrun.tensorrt.session import TensorRTSession
-from splitzoo import export
 
 GRAPHS = ["device/encoder.onnx", "edge/decoder.onnx"]
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("jetson") / "bundle"
-    export.split(tiny_model, folder, target="jetson", edge="tensorrt", dynamic_batch=True)
-    return folder
-
-
 @pytest.fixture
-def jetson(exported, tmp_path):
-    return shutil.copytree(exported, tmp_path / "jetson")
+def jetson(jetson_bundle, tmp_path):
+    return shutil.copytree(jetson_bundle, tmp_path / "jetson")
 
 
 @pytest.fixture
@@ -81,18 +73,18 @@ def test_engines_are_built_compared_timed_and_written_down(install, build, jetso
     device, edge = document["graphs"].values()
     assert (device["symbols"], device["symbols_differing"]) == (4 * 55 * 55, 0)
     assert edge["output_relative_error"] <= 1e-4
-    for one in (device, edge):
-        key = one["key"]
+    for entry in (device, edge):
+        key = entry["key"]
         assert (key["tensorrt"], key["capability"], key["gpu"]) == ("10.3.0", "8.7", "Orin, 16 SMs")
-        times = [one["latency"][f"{part}_ms"] for part in ("p50", "p90", "p99")]
+        times = [entry["latency"][f"{part}_ms"] for part in ("p50", "p90", "p99")]
         assert times == sorted(times)
         assert times[0] > 0
-        assert one["messages"] == []
-        assert one["date"].endswith("Z")
+        assert entry["messages"] == []
+        assert entry["date"].endswith("Z")
     open_bundle(jetson).check_files()
 
 
-def test_what_is_built_is_not_built_again_unless_asked(install, build) -> None:
+def test_what_is_built_is_not_built_again_unless_asked(install, build, jetson) -> None:
     trt = install()
     assert build()[0] == 0
     assert trt.plugins == [""]
@@ -102,21 +94,20 @@ def test_what_is_built_is_not_built_again_unless_asked(install, build) -> None:
     assert "0 of 12,100 symbols differ" in out
     assert build("--force")[0] == 0
     assert trt.caches[2:] == [b"timings", b"timings"]
+    # A damaged record of engines is written anew.
+    (jetson / "engines" / "engine.json").write_text("{")
+    assert build()[0] == 0
+    assert len(trt.caches) == 6
 
 
-def test_the_bundles_own_commands_run_the_engines(install, build, jetson, capsys) -> None:
+def test_engines_are_run_by_the_bundles_own_commands_and_else_for_the_trusting_alone(
+    install, build, jetson, capsys, splitzoo
+) -> None:
     install()
     build()
     assert Device(open_bundle(jetson)).graph.engine == "tensorrt 10.3.0"
     assert splitrun(["--bundle", str(jetson), "selftest"]) == 0
     assert capsys.readouterr().out.endswith("self-test passed\n")
-
-
-def test_engines_that_came_with_a_bundle_are_run_for_the_trusting_alone(
-    install, build, jetson, splitzoo
-) -> None:
-    install()
-    build()
     result = splitzoo("export", "verify", jetson)
     refused(result, "device graph, for tensorrt, can hold code", "--trust")
     code, out, _ = splitzoo("export", "verify", jetson, "--trust", "--json")
@@ -159,24 +150,18 @@ def test_ctrl_c_while_engines_are_timed_again_leaves_those_that_were_seen_to_be_
 def test_where_tensorrt_and_a_gpu_are_at_hand_an_export_builds_and_checks_at_once(
     install, splitzoo, tiny_folder, tmp_path
 ) -> None:
+    words = ("export", "split", tiny_folder, "--random-weights", "--target", "jetson", "-o")
+    install(shift=1)
+    result = splitzoo(*words, tmp_path / "b")
+    refused(result, "symbols differ from PyTorch's, by up to 1", code=3)
+    assert list(tmp_path.iterdir()) == []
     install()
-    words = ("--random-weights", "--target", "jetson", "-o", tmp_path / "b")
-    code, _, err = splitzoo("export", "split", tiny_folder, *words)
+    code, _, err = splitzoo(*words, tmp_path / "b")
     assert code == 0
     assert "were built and compared: engines/engine.json" in err
     document = json.loads((tmp_path / "b" / "engines" / "engine.json").read_text())
     assert document["graphs"]["device/encoder.onnx"]["symbols_differing"] == 0
     open_bundle(tmp_path / "b").check_files()
-
-
-def test_an_export_whose_engine_computes_something_else_is_refused(
-    install, splitzoo, tiny_folder, tmp_path
-) -> None:
-    install(shift=1)
-    words = ("--random-weights", "--target", "jetson", "-o", tmp_path / "b")
-    result = splitzoo("export", "split", tiny_folder, *words)
-    refused(result, "symbols differ from PyTorch's, by up to 1", code=3)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -213,20 +198,12 @@ def test_a_graph_that_was_changed_is_not_built(install, build, jetson) -> None:
     assert trt.caches == []
 
 
-def test_a_damaged_record_of_engines_is_written_anew(install, build, jetson) -> None:
-    trt = install()
-    build()
-    (jetson / "engines" / "engine.json").write_text("{")
-    assert build()[0] == 0
-    assert len(trt.caches) == 4
-
-
-@pytest.mark.parametrize("word", ["0", "-5", "much", str(1 << 60)])
-def test_a_workspace_that_is_none_is_wrong_usage(build, capsys, word) -> None:
-    with pytest.raises(SystemExit) as caught:
-        build(f"--workspace-mib={word}")
-    assert caught.value.code == 2
-    assert "is no number from 1 to" in capsys.readouterr().err
+def test_a_workspace_that_is_none_is_wrong_usage(build, capsys) -> None:
+    for word in ("0", "-5", "much", str(1 << 60)):
+        with pytest.raises(SystemExit) as caught:
+            build(f"--workspace-mib={word}")
+        assert caught.value.code == 2
+        assert "is no number from 1 to" in capsys.readouterr().err
 
 
 def test_where_engines_cannot_be_written_the_place_is_told(install, build, jetson) -> None:
@@ -238,50 +215,34 @@ def test_where_engines_cannot_be_written_the_place_is_told(install, build, jetso
 # The session
 
 
-@pytest.fixture
-def session(install, build, jetson):
+def test_a_session_takes_batches_of_any_size_in_turn_and_allocates_once(
+    install, build, jetson
+) -> None:
     install()
     build()
-    return TensorRTSession(jetson / "device" / "encoder.onnx")
-
-
-def test_engines_take_batches_of_any_size_in_turn(session, jetson, monkeypatch) -> None:
+    session = TensorRTSession(jetson / "device" / "encoder.onnx")
     bundle = open_bundle(jetson)
     image = Record.load(bundle).image
-    names = [one.name for one in bundle.device.outputs]
-    reference = open_session("onnxruntime", bundle.path(bundle.device.file))
-    for batch in (1, 3, 2):
-        images = np.concatenate([image + np.float32(number) for number in range(batch)])
-        (found,), (expected,) = (one.run({"image": images}, names) for one in (session, reference))
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        assert np.array_equal(found, expected)
-
-
-def test_memory_is_allocated_once(session, jetson) -> None:
-    image = Record.load(open_bundle(jetson)).image
     memory = sys.modules["cuda.bindings.runtime"].memory
     before = len(memory)
     for _ in range(3):
         session.run({"image": image}, ["symbols"])
     assert len(memory) == before + 2
-    del session
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "saying"),
-    [
-        ({"image": np.zeros((1, 3, 224, 224))}, ["symbols"], "image as float64"),
-        ({"image": np.zeros((1, 3, 9, 9), np.float32)}, ["symbols"], r"float32 \(1, 3, 9, 9\)"),
-        ({"photo": np.zeros((1, 3, 224, 224), np.float32)}, ["symbols"], "not take photo"),
-        ({"image": np.zeros((1, 3, 224, 224), np.float32)}, ["other"], "gives no 'other'"),
-    ],
-)
-def test_what_an_engine_does_not_take_is_refused(session, inputs, outputs, saying) -> None:
-    with pytest.raises(BundleError, match=saying):
-        session.run(inputs, outputs)
-
-
-def test_an_engine_of_a_gpu_with_other_processors_is_refused(session, jetson, monkeypatch) -> None:
+    reference = open_session("onnxruntime", bundle.path(bundle.device.file))
+    for batch in (1, 3, 2):
+        images = np.concatenate([image + np.float32(number) for number in range(batch)])
+        (found,), (expected,) = (
+            engine.run({"image": images}, ["symbols"]) for engine in (session, reference)
+        )
+        np.testing.assert_array_equal(found, expected, strict=True)
+    for name, value, output, saying in (
+        ("image", np.zeros((1, 3, 224, 224)), "symbols", "image as float64"),
+        ("image", np.zeros((1, 3, 9, 9), np.float32), "symbols", r"float32 \(1, 3, 9, 9\)"),
+        ("photo", image, "symbols", "not take photo"),
+        ("image", image, "other", "gives no 'other'"),
+    ):
+        with pytest.raises(BundleError, match=saying):
+            session.run({name: value}, [output])
     path = jetson / "engines" / "engine.json"
     path.write_text(path.read_text().replace("Orin, 16 SMs", "Orin, 8 SMs"))
     with pytest.raises(BundleError, match=r"gpu Orin, 8 SMs \(here Orin, 16 SMs\)") as caught:
