@@ -1,6 +1,6 @@
 """Bottlenecks as data: kind, sizes, and the shapes of the wire tensors. Imports no torch.
 
-``BOTTLENECKS`` in :mod:`splitzoo.zoo.parts` has a builder of each kind's modules.
+``bottleneck_parts`` in :mod:`splitzoo.zoo.parts` builds each kind's modules.
 """
 
 from collections.abc import Sequence

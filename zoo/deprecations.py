@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_torchscript() -> Iterator[None]:
-    """Ignore torch's FutureWarning that TorchScript is deprecated.
+    """Ignore torch's warnings that TorchScript is deprecated.
 
     timm and CompressAI script functions when they are imported, and fvcore traces; users of this
     package can do nothing about it.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`?torch.jit", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="`?torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`?torch.jit")
         yield

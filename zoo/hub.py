@@ -65,7 +65,7 @@ def fetch_model(
 
     def take(name: str) -> Path:
         # Even for a file at hand, hf_hub_download would look for news of its own.
-        return _cached(repo.repo_id, name, commit, cache) or Path(
+        return cached_file(repo.repo_id, name, commit, cache) or Path(
             hf_hub_download(
                 repo.repo_id,
                 name,
@@ -90,18 +90,16 @@ def fetch_model(
 
 
 def is_cached(name_or_repo: str, *, cache_dir: str | Path | None = None) -> bool:
-    """Say whether the cache holds a whole copy of a model; no request is made.
+    """Say whether the cache holds a whole copy of a model, given by name or repository.
 
-    Args:
-        name_or_repo: A registered name, ``"org/name"`` or ``"org/name@revision"``.
-        cache_dir: Folder of the Hub's files; by default ``HF_HUB_CACHE``.
+    No request is made.
 
     Raises:
         HubError: It names no repository.
     """
     repo = parse_repo(name_or_repo if "/" in name_or_repo else hub_name(name_or_repo))
     files = (CONFIG_NAME, WEIGHTS_NAME)
-    return all(_cached(repo.repo_id, f, repo.revision, hub_cache(cache_dir)) for f in files)
+    return all(cached_file(repo.repo_id, f, repo.revision, hub_cache(cache_dir)) for f in files)
 
 
 def hub_cache(cache_dir: str | Path | None) -> Path:
@@ -111,7 +109,8 @@ def hub_cache(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
 
-def _cached(repo_id: str, name: str, revision: str, cache: Path) -> Path | None:
+def cached_file(repo_id: str, name: str, revision: str, cache: Path) -> Path | None:
+    """Return a file of a repository in the Hub's cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision)
@@ -122,7 +121,7 @@ def _commit(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, 
     """Return the hash of the commit to take the files from."""
     from huggingface_hub import constants
 
-    at_hand = [_cached(repo.repo_id, name, repo.revision, cache) for name in files]
+    at_hand = [cached_file(repo.repo_id, name, repo.revision, cache) for name in files]
     cached = at_hand[0].parent.name if at_hand[0] and all(at_hand) else None
     if local or constants.HF_HUB_OFFLINE:
         if cached is None:

@@ -83,12 +83,7 @@ NAMES = {
 
 
 def classification_result(logits: NDArray[np.float32], label: int) -> ClassResult:
-    """Return the best classes, best first, and the correct one.
-
-    Args:
-        logits: (classes,) float32.
-        label: The correct class index.
-    """
+    """Return the best classes of logits (classes,) float32, best first, and the correct one."""
     best = np.argsort(-logits.astype(np.float64), kind="stable")[:TOP]
     return ClassResult(answer=tuple(best.tolist()), label=label)
 
@@ -129,12 +124,7 @@ def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResu
 
 
 def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
-    """Return the metrics of ``METRICS[task]`` over at least one image, each in [0, 1].
-
-    Args:
-        task: Task of the model.
-        results: Results of the images, of the task's kind.
-        num_classes: Number of the model's classes.
+    """Return the metrics of ``METRICS[task]`` over results of at least one image, each in [0, 1].
 
     Raises:
         DependencyError: Detection needs torchmetrics and pycocotools.

@@ -34,11 +34,8 @@ def results_of(spec: ModelSpec, outputs: Any, samples: Sequence[Sample]) -> list
 def result_of(spec: ModelSpec, output: Any, sample: Sample) -> Result:
     """Return the result of one image.
 
-    Args:
-        spec: Spec of the model.
-        output: Numpy logits (classes,) or (classes, H, W) float32; or ``boxes``, ``labels`` and
-            ``scores``.
-        sample: Sample that the output is of.
+    The output is numpy's: logits (classes,) or (classes, H, W) float32; or ``boxes``, ``labels``
+    and ``scores``.
 
     Raises:
         ImageError: The image or its image of class indexes cannot be read.

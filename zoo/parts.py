@@ -2,13 +2,13 @@
 
 ::
 
-    BOTTLENECKS[kind] ─► encoder, bottleneck, g_s
-    task              ─► tail                        decoder = g_s, then tail
+    spec.bottleneck ─► encoder, bottleneck, g_s
+    spec.task       ─► tail                        decoder = g_s, then tail
 """
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,49 +33,28 @@ Parts = tuple[nn.Module, Bottleneck, nn.Module | None]
 """Encoder, bottleneck, and the layers before the tail, if there are any."""
 
 
-def _factorized_prior(spec: ModelSpec, sizes: specs.FactorizedPriorBottleneck) -> Parts:
-    return analysis(sizes), FactorizedPrior(sizes.encoder_channels[-1]), synthesis(sizes)
+def bottleneck_parts(spec: ModelSpec) -> Parts:
+    """Build the part of a model that its kind of bottleneck decides."""
+    match spec.bottleneck:
+        case specs.FactorizedPriorBottleneck() as sizes:
+            return analysis(sizes), FactorizedPrior(sizes.encoder_channels[-1]), synthesis(sizes)
+        case specs.HyperpriorBottleneck() as sizes:
+            return analysis(sizes), entropic_hyperprior(sizes), synthesis(sizes)
+        case specs.ChannelReductionBottleneck() as sizes:
+            settings = {"width": sizes.width, "features": sizes.features}
+            encoder, decoder = channel_reduction.layers(sizes.network, sizes.channels, **settings)
+            return encoder, UniformQuantiser(sizes.channels), decoder
+        case specs.LayerBottleneck() as sizes:
+            return _head(spec), FactorizedPrior(sizes.channels), None
+        case specs.FeatureCodecBottleneck() as sizes:
+            return _head(spec), FeatureCodec(sizes.codec, sizes.quality, sizes.channels), None
+        case specs.InputCodecBottleneck() as sizes:
+            return nn.Identity(), InputCodec(sizes.codec, sizes.quality), Normalise(sizes)
+        case specs.NeuralCodecBottleneck() as sizes:
+            from .bottlenecks.neural_codec import build  # imports all of CompressAI's models
 
-
-def _hyperprior(spec: ModelSpec, sizes: specs.HyperpriorBottleneck) -> Parts:
-    return analysis(sizes), entropic_hyperprior(sizes), synthesis(sizes)
-
-
-def _channel_reduction(spec: ModelSpec, sizes: specs.ChannelReductionBottleneck) -> Parts:
-    settings = {"width": sizes.width, "features": sizes.features}
-    encoder, decoder = channel_reduction.layers(sizes.network, sizes.channels, **settings)
-    return encoder, UniformQuantiser(sizes.channels), decoder
-
-
-def _layer(spec: ModelSpec, sizes: specs.LayerBottleneck) -> Parts:
-    return _head(spec), FactorizedPrior(sizes.channels), None
-
-
-def _feature_codec(spec: ModelSpec, sizes: specs.FeatureCodecBottleneck) -> Parts:
-    return _head(spec), FeatureCodec(sizes.codec, sizes.quality, sizes.channels), None
-
-
-def _input_codec(spec: ModelSpec, sizes: specs.InputCodecBottleneck) -> Parts:
-    return nn.Identity(), InputCodec(sizes.codec, sizes.quality), Normalise(sizes)
-
-
-def _neural_codec(spec: ModelSpec, sizes: specs.NeuralCodecBottleneck) -> Parts:
-    from .bottlenecks.neural_codec import build  # imports all of CompressAI's models
-
-    encoder, bottleneck, decoder = build(sizes, spec.preprocessing.crop)
-    return encoder, bottleneck, nn.Sequential(decoder, Normalise(sizes))
-
-
-BOTTLENECKS: dict[str, Callable[[ModelSpec, Any], Parts]] = {
-    "factorized-prior": _factorized_prior,
-    "scale-hyperprior": _hyperprior,
-    "mean-scale-hyperprior": _hyperprior,
-    "channel-reduction": _channel_reduction,
-    "entropy-bottleneck": _layer,
-    "feature-codec": _feature_codec,
-    "input-codec": _input_codec,
-    "neural-input-codec": _neural_codec,
-}
+            encoder, bottleneck, decoder = build(sizes, spec.preprocessing.crop)
+            return encoder, bottleneck, nn.Sequential(decoder, Normalise(sizes))
 
 
 def _head(spec: ModelSpec) -> nn.Module:
@@ -84,13 +63,9 @@ def _head(spec: ModelSpec) -> nn.Module:
     return build_head(spec.backbone, spec.cut, spec.preprocessing.crop)
 
 
-def _tail_input(spec: ModelSpec) -> tuple[int, int]:
-    """Return height and width of the backbone's input."""
-    return getattr(spec.bottleneck, "crop", None) or spec.preprocessing.crop
-
-
 def _tail(spec: ModelSpec) -> nn.Module:
-    arguments = spec.backbone, spec.cut, spec.num_classes, _tail_input(spec)
+    size = getattr(spec.bottleneck, "crop", None) or spec.preprocessing.crop
+    arguments = spec.backbone, spec.cut, spec.num_classes, size
     if spec.task == "object-detection":
         from .tasks.detection import DetectionTail
 
@@ -133,7 +108,7 @@ def build_model(spec: ModelSpec) -> SplitModel:
     Raises:
         SpecError: The bottleneck and the backbone do not fit.
     """
-    encoder, bottleneck, before = BOTTLENECKS[spec.bottleneck.kind](spec, spec.bottleneck)
+    encoder, bottleneck, before = bottleneck_parts(spec)
     decoder = nn.Sequential()
     if before is not None:
         decoder.add_module("g_s", before)

@@ -18,7 +18,7 @@ from .backbones.weights import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME
 from .conversion.keys import up_to_date
-from .hub import hub_cache
+from .hub import cached_file, hub_cache
 from .hub_errors import hub_calls, not_at_hand
 from .hub_names import parse_repo
 from .spec import ModelSpec
@@ -78,13 +78,10 @@ def has_parts(spec: ModelSpec) -> bool:
 
 def _cached(spec: ModelSpec, cache_dir: str | Path | None) -> Path | None:
     """Return the file of timm's weights in the Hub's cache, if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
     if not spec.base_model:
         return None
-    repo = parse_repo(spec.base_model).repo_id
-    path = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=hub_cache(cache_dir))
-    return Path(path) if isinstance(path, str) else None
+    repo = parse_repo(spec.base_model)
+    return cached_file(repo.repo_id, WEIGHTS_NAME, repo.revision, hub_cache(cache_dir))
 
 
 def _at_hand(url: str | None) -> bool:

@@ -59,9 +59,6 @@ def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> 
 def load_folder(folder: Path) -> SplitModel:
     """Load a model that :func:`save_folder` wrote.
 
-    Args:
-        folder: Folder of the model.
-
     Raises:
         ModelFolderError: A file is missing or changed, or the weights do not fit the spec; every
             missing, unexpected and re-shaped tensor is named.

@@ -22,7 +22,7 @@ from splitzoo.profile.flops import count_flops
 from splitzoo.profile.rate import model_rates
 from splitzoo.profile.report import SCHEMA_VERSION, Distribution, read_report
 from splitzoo.profile.size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
-from splitzoo.zoo.parts import BOTTLENECKS
+from splitzoo.zoo.parts import bottleneck_parts
 from splitzoo.zoo.split_model import SplitModel
 
 NEVER_MEASURED = [
@@ -101,7 +101,7 @@ def without_network(name: str, **sizes) -> SplitModel:
     content = zoo.get_spec(name).model_dump()
     content["bottleneck"] |= sizes
     spec = zoo.ModelSpec.model_validate(content)
-    encoder, coder, _ = BOTTLENECKS[spec.bottleneck.kind](spec, spec.bottleneck)
+    encoder, coder, _ = bottleneck_parts(spec)
     model = SplitModel(spec, encoder, coder, nn.Identity()).eval()
     model.update()
     return model

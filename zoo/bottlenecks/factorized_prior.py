@@ -22,20 +22,8 @@ from .initialisation import init_unit_variance
 
 with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck
-    from compressai.layers import GDN, GDN1
-
-__all__ = [
-    "GDN",
-    "GDN1",
-    "TABLE_BUFFERS",
-    "EntropyBottleneck",
-    "FactorizedPrior",
-    "analysis",
-    "medians_of",
-    "read_tables",
-    "resize_tables",
-    "synthesis",
-]
+    from compressai.layers import GDN as GDN
+    from compressai.layers import GDN1
 
 TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
 """Names of the integer tables in CompressAI's entropy models."""

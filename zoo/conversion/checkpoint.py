@@ -137,10 +137,6 @@ class Checkpoint:
 def read_checkpoint(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> Checkpoint:
     """Read a checkpoint: a zip file, as torch writes since version 1.6.
 
-    Args:
-        path: Path of the file.
-        limit_bytes: Size beyond which it is not read.
-
     Raises:
         CheckpointError: There is no such file; it is too large, damaged, or no checkpoint; or its
             pickle asks for more than a checkpoint needs. Nothing of it was run.

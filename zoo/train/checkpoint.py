@@ -13,14 +13,9 @@ NAME = "checkpoint.pt"
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run, whole or not at all.
+    """Write the state of a run, whole or not at all; OutputError where it cannot be written.
 
-    Args:
-        run: Folder of the run.
-        state: Tensors, numbers and strings, and lists and dictionaries of them.
-
-    Raises:
-        OutputError: The file cannot be written.
+    The state is tensors, numbers and strings, and lists and dictionaries of them.
     """
     with new_file(run / NAME) as temporary:
         torch.save(state, temporary)
@@ -29,11 +24,7 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(run: Path, identity: str) -> dict[str, Any]:
-    """Read the state of a run.
-
-    Args:
-        run: Folder of the run.
-        identity: Digest of what is trained, with what and on what; it must be the checkpoint's.
+    """Read the state of a run; ``identity``, a digest of what decides it, must be the checkpoint's.
 
     Raises:
         TrainingError: There is no checkpoint, it cannot be read, or it is of another run.

@@ -13,11 +13,7 @@ from .recipe import Recipe
 
 
 def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
-    """Load the network that a recipe's students learn from.
-
-    Args:
-        recipe: Recipe that names it.
-        teacher: Name or folder of a teacher in place of the recipe's.
+    """Load the network that a recipe's students learn from, or ``teacher`` in its place.
 
     Raises:
         RecipeError: It is not a whole network.
