@@ -122,7 +122,8 @@ class ChannelReductionBottleneck(Part):
     @property
     def device(self) -> str:
         """The device's layers, in words."""
-        return f"convolutions ({self.network}) to {_channels(self.channels)}, 8-bit quantiser"
+        channels = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+        return f"convolutions ({self.network}) to {channels}, 8-bit quantiser"
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return the wire tensors of an image of that size, pixels."""
@@ -298,7 +299,3 @@ AnyBottleneck = Annotated[
 
 def _arrows(sizes: tuple[int, ...]) -> str:
     return " → ".join(map(str, sizes))
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel{'s' if count > 1 else ''}"

@@ -99,13 +99,7 @@ def get_spec(
         ModelFolderError: The folder holds no readable ``config.json``.
         HubError: The repository cannot be read.
     """
-    return ModelSource.of(
-        name_or_repo,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    ).spec()
+    return ModelSource.of(name_or_repo, revision, cache_dir, token, local_files_only).spec()
 
 
 def build(spec: ModelSpec | str, *, seed: int = 0) -> "SplitModel":
@@ -165,13 +159,7 @@ def load(
         HubError: The Hub, or the way to it, failed.
         ModelFolderError: The folder is not a saved model, or was damaged or changed.
     """
-    source = ModelSource.of(
-        name_or_repo,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
+    source = ModelSource.of(name_or_repo, revision, cache_dir, token, local_files_only)
     return source.load(seed=None if pretrained else seed)
 
 
@@ -192,13 +180,7 @@ def fetch(
         WeightsNotFoundError: The Hub has none for a registered name.
         HubError: The Hub, or the way to it, failed.
     """
-    return ModelSource.of(
-        name_or_repo,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    ).fetch()
+    return ModelSource.of(name_or_repo, revision, cache_dir, token, local_files_only).fetch()
 
 
 def save(model: "SplitModel", folder: str | Path, *, half_edge: bool = False) -> Path:

@@ -56,7 +56,6 @@ class ModelSource:
     def of(
         cls,
         given: str | Path | None = None,
-        *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | None = None,

@@ -16,6 +16,7 @@ from splitrun.files import new_folder, sha256_file
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
+from .conversion.keys import first_names
 from .parts import build
 from .split_model import SplitModel
 
@@ -26,14 +27,11 @@ _CALIBRATED = "calibrated."
 def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
     _ = model.codec  # makes the tables of a model that was just trained
-    state = {
-        name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
-    }
-    if half_edge:
-        state = {
-            name: _half(name, tensor) if _may_be_half(name, tensor.dtype) else tensor
-            for name, tensor in state.items()
-        }
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        half = half_edge and _may_be_half(name, tensor.dtype)
+        tensor = tensor.detach().contiguous().cpu()
+        state[name] = _half(name, tensor) if half else tensor
     if model.calibration is not None:
         state |= {
             f"{_CALIBRATED}{name}": torch.from_numpy(np.array(array))
@@ -86,14 +84,9 @@ def load_folder(folder: Path) -> SplitModel:
         ) from error
     expected = model.state_dict()
     calibrated = {} if config.calibration is None else _take_calibrated(path, state)
-    state = {
-        name: tensor.float()
-        if tensor.dtype == torch.float16
-        and name in expected
-        and _may_be_half(name, expected[name].dtype)
-        else tensor
-        for name, tensor in state.items()
-    }
+    for name in state.keys() & expected.keys():
+        if state[name].dtype == torch.float16 and _may_be_half(name, expected[name].dtype):
+            state[name] = state[name].float()
     _check_tensors(path, expected, state)
     model.load_state_dict(state)
     model.random_seed = config.random_seed
@@ -169,11 +162,6 @@ def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[st
             name for name in expected.keys() & found.keys() if not fits(name)
         ),
     }
-    named = [f"{what}: {_some(names)}" for what, names in differences.items() if names]
+    named = [f"{what}: {first_names(names, 8)}" for what, names in differences.items() if names]
     if named:
         raise ModelFolderError(f"{path} does not fit its config. " + ". ".join(named) + ".")
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

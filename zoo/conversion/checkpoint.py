@@ -154,7 +154,9 @@ def read_checkpoint(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> Checkpoint
             warnings.simplefilter("ignore")  # torch's own use of its old storages
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         tensors, beside = _state_dict(path, loaded)
-        _check_tensors(path, tensors, size)
+        for name, tensor in tensors.items():
+            if tensor.untyped_storage().nbytes() > size:
+                raise CheckpointError(f"{path} is damaged: {name} is larger than the file.")
     except _UNREADABLE as error:
         if asked := _ASKED.search(str(error)):
             raise CheckpointError(
@@ -226,10 +228,3 @@ def _state_dict(path: Path, loaded: object) -> tuple[dict[str, Tensor], tuple[st
 def _is_tensor(name: Any, value: Any) -> bool:
     plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
     return isinstance(name, str) and plain
-
-
-def _check_tensors(path: Path, tensors: dict[str, Tensor], size: int) -> None:
-    """Raise where a tensor is larger than the file."""
-    for name, tensor in tensors.items():
-        if tensor.untyped_storage().nbytes() > size:
-            raise CheckpointError(f"{path} is damaged: {name} is larger than the file.")

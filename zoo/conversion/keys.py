@@ -152,7 +152,7 @@ def map_tensors(
             unexpected.append(f"{given} (the same as {came_from[name]})")
         elif name in wanted:
             mapped[name], came_from[name] = tensor, given
-            if not _fits(tensor, wanted[name]):
+            if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
                 unfit.append(f"{given} ({_kind(tensor)}, not {_kind(wanted[name])})")
         elif reason := _reason(given):
             left_out.setdefault(reason, []).append(given)
@@ -163,7 +163,7 @@ def map_tensors(
         "unexpected": unexpected,
         "of another shape or type": unfit,
     }
-    named = [f"{kind}: {_some(names)}" for kind, names in differences.items() if names]
+    named = [f"{kind}: {first_names(names)}" for kind, names in differences.items() if names]
     if named:
         raise CheckpointError(
             f"The checkpoint does not fit {spec.name}. Tensors {'; '.join(named)}.",
@@ -185,15 +185,12 @@ def _reason(name: str) -> str:
     return next((reason for reason, words in _LEFT_OUT.items() if last in words), "")
 
 
-def _fits(found: Tensor, wanted: Tensor) -> bool:
-    return found.shape == wanted.shape and found.dtype == wanted.dtype
-
-
 def _kind(tensor: Tensor) -> str:
     shape = "×".join(map(str, tensor.shape)) or "one"
     return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+def first_names(names: list[str], most: int = _LISTED) -> str:
+    """Return the first names in words, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
