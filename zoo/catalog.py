@@ -177,7 +177,8 @@ def fetch(
 
     Raises:
         UnknownNameError: No model has that name.
-        WeightsNotFoundError: The Hub has none for a registered name.
+        WeightsNotFoundError: The Hub has none for a registered name, or the model is made of
+            published parts.
         HubError: The Hub, or the way to it, failed.
     """
     return ModelSource.of(name_or_repo, revision, cache_dir, token, local_files_only).fetch()

@@ -71,10 +71,7 @@ _OUTAGES = (
 def hub_calls(repo: Repo, cache: Path, *, pushing: bool = False) -> Iterator[None]:
     """Bound the waits of what is asked of the Hub meanwhile, and explain its errors.
 
-    Args:
-        repo: Repository that is asked for, for messages.
-        cache: Folder of the Hub's files, for messages.
-        pushing: Whether the repository is written.
+    Messages name the repository, the folder of the Hub's files, and whether something is pushed.
 
     Raises:
         WeightsNotFoundError: The repository of a registered model does not exist.

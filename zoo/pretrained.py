@@ -190,14 +190,7 @@ def _name(name: str) -> str:
 
 
 def recode(whole: SplitModel, model: SplitModel) -> SplitModel:
-    """Give a model the weights of a whole network: the same with another codec, or cut.
-
-    Args:
-        whole: Whole network with an image codec in front of it, such as a recipe's teacher.
-        model: Model built from a spec of :func:`splitzoo.zoo.packaged.recoded`.
-
-    Returns:
-        The model, in evaluation mode.
+    """Give a model, built from a spec of ``packaged.recoded``, the weights of its whole network.
 
     Raises:
         SpecError: The two are not of the same network.
@@ -214,13 +207,9 @@ def recode(whole: SplitModel, model: SplitModel) -> SplitModel:
 
 
 def copy_weights(part: nn.Module, state: Mapping[str, Tensor], ours: str, theirs: str) -> None:
-    """Load the tensors that have a part's names into it.
+    """Load all of a part's tensors from a state dict, which may hold more but lack counters.
 
-    Args:
-        part: Module whose tensors are all loaded, but for counters that the state lacks.
-        state: State dict, which may hold more.
-        ours: Name of the part's model, for messages.
-        theirs: Name of the state's model, for messages.
+    ``ours`` and ``theirs`` are the names of the part's model and the state's, for messages.
 
     Raises:
         SpecError: A tensor is missing in the state, or of another shape there.

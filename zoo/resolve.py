@@ -67,11 +67,8 @@ class ModelSource:
         as a path, ``./name``, it is the folder.
 
         Args:
-            given: A name, folder or repository; by default the default model.
-            revision: Revision of a repository, as for :func:`splitzoo.zoo.load`.
-            cache_dir: Folder of the Hub's files.
-            token: Token for private repositories.
-            local_files_only: Whether requests are forbidden.
+            given: A name, folder or repository; by default the default model. The other arguments
+                are those of :func:`splitzoo.zoo.load`.
 
         Raises:
             UnknownNameError: A path is meant and no folder is there; or a revision is asked of a
@@ -110,13 +107,9 @@ class ModelSource:
         )
 
     def spec(self) -> ModelSpec:
-        """Return the model's spec; of a repository, ``config.json`` alone is fetched.
+        """Return the model's spec; see :func:`splitzoo.zoo.get_spec` for errors.
 
-        Raises:
-            UnknownNameError: No model has that name.
-            SpecError: The name is of a family, but its backbone cannot be cut.
-            ModelFolderError: The folder holds no readable ``config.json``.
-            HubError: The repository cannot be read.
+        Of a repository, ``config.json`` alone is fetched.
         """
         return self.config().spec if self.name is None else find_spec(self.name)
 
@@ -139,14 +132,7 @@ class ModelSource:
         )
 
     def fetch(self) -> Path:
-        """Return the folder of the saved model, which is downloaded where that is needed.
-
-        Raises:
-            UnknownNameError: No model has that name.
-            WeightsNotFoundError: The Hub has none for a registered name, or the model is made of
-                published parts.
-            HubError: The Hub, or the way to it, failed.
-        """
+        """Return the folder of the saved model; see :func:`splitzoo.zoo.fetch`."""
         spec = find_spec(self.name) if self.name is not None else None
         carried = packaged_folder(spec.name) if spec and self.revision is None else None
         if folder := self.folder or self.bundle or carried:

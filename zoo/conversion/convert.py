@@ -68,9 +68,7 @@ class Outcome:
 def recognise(path: Path, name: str | None = None) -> ModelSpec:
     """Return the spec of the model that a checkpoint is of.
 
-    Args:
-        path: Path of the checkpoint, named after its experiment as the released ones are.
-        name: Name of the model, any that ``zoo.load`` takes; by default the file's name says it.
+    Without a name, the file must be named after its experiment, as the released ones are.
 
     Raises:
         UnknownNameError: No model or experiment has that name.
@@ -95,13 +93,9 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
 def convert(
     path: Path, folder: Path, *, name: str | None = None, progress: Progress = SILENT
 ) -> Conversion:
-    """Convert a checkpoint into a folder that ``zoo.load`` reads.
+    """Convert a checkpoint into a folder, new or empty, that ``zoo.load`` reads.
 
-    Args:
-        path: Path of the checkpoint.
-        folder: Folder to write; it must not exist, or be empty.
-        name: Name of the model; by default the file's name says it.
-        progress: Told of each step.
+    The model is ``name``; by default, what the file's name says.
 
     Raises:
         UnknownNameError: The file's name, or ``name``, is that of no model.
