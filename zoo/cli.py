@@ -8,6 +8,7 @@ import typer
 
 from ..console import Console, Json, ModelArgument
 from .calibration.cli import calibrate
+from .conversion.cli import convert
 from .spec import Method, Task
 from .train.cli import recipe, train
 
@@ -126,28 +127,7 @@ def pull(
         console.hint("Published parts need no token; --token was not used.")
 
 
-@app.command()
-def convert(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="CKPT", help="A .pt file of sc2-benchmark, or a folder with --all."),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name of the model.", show_default="what the file's name says"),
-    ] = None,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Convert every checkpoint in the folder CKPT and below.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Turn checkpoints of sc2-benchmark into folders that zoo.load reads."""
-    from .conversion.cli import run
-
-    run(Console(json), checkpoint, output, name=name, everything=all_)
-
-
+app.command()(convert)
 app.command()(calibrate)
 app.command()(recipe)
 app.command()(train)

@@ -29,6 +29,12 @@ MODELS: Registry[ModelSpec] = Registry("model", next_step="See: splitzoo zoo lis
 PATTERNS: list[Callable[[str], ModelSpec | None]] = []
 """Each reads a name that no model is registered under: another backbone, β or quality."""
 
+# Parts of such names, as regular expressions.
+PREFIX = "(?P<prefix>faster_rcnn_|deeplabv3_)?"
+BACKBONE = "(?P<backbone>[A-Za-z0-9_.]+)"
+QUALITY = "(?P<quality>0|[1-9][0-9]?|100)"
+BETA = r"(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
+
 _Reader = Callable[[re.Match[str]], ModelSpec | None]
 
 

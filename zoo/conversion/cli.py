@@ -2,36 +2,54 @@
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import Console
-from .convert import Conversion, Outcome, convert, convert_all, find_checkpoints
+from ...console import Console, Json
+
+if TYPE_CHECKING:
+    from .convert import Conversion, Outcome
 
 _REASON_WIDTH = 240
 
 
-def run(
-    console: Console, checkpoint: Path, output: Path, *, name: str | None, everything: bool
+def convert(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CKPT", help="A .pt file of sc2-benchmark, or a folder with --all."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the model.", show_default="what the file's name says"),
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Convert every checkpoint in the folder CKPT and below.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Convert a checkpoint, or everything below a folder into folders in ``output``, and say so.
+    """Turn checkpoints of sc2-benchmark into folders that zoo.load reads."""
+    from .convert import convert, convert_all, find_checkpoints
 
-    Raises:
-        SplitzooError: See :func:`.convert.convert`.
-        typer.Exit: One of many failed; code 1.
-    """
-    if everything:
-        if name is not None:
-            raise typer.BadParameter("--name goes with one checkpoint, not with --all.")
-        _run_all(console, checkpoint, output)
+    console = Console(json)
+    if not all_:
+        with console.progress() as progress:
+            conversion = convert(checkpoint, output, name=name, progress=progress)
+        console.data(conversion, lambda: _show(console, conversion))
+        console.hint(f"Next: splitzoo export split {output}")
         return
+    if name is not None:
+        raise typer.BadParameter("--name goes with one checkpoint, not with --all.")
+    paths = find_checkpoints(checkpoint)
     with console.progress() as progress:
-        conversion = convert(checkpoint, output, name=name, progress=progress)
-    console.data(conversion, lambda: _show(console, conversion))
-    console.hint(f"Next: splitzoo export split {output}")
+        outcomes = list(convert_all(progress.track(paths, "converting"), output))
+    console.data(outcomes, lambda: _summary(console, outcomes))
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
 
 
-def _show(console: Console, conversion: Conversion) -> None:
+def _show(console: Console, conversion: "Conversion") -> None:
     rows = [
         ("model", conversion.name),
         ("from", conversion.checkpoint),
@@ -44,16 +62,7 @@ def _show(console: Console, conversion: Conversion) -> None:
     console.table(conversion.folder, ("", ""), rows)
 
 
-def _run_all(console: Console, folder: Path, output: Path) -> None:
-    paths = find_checkpoints(folder)
-    with console.progress() as progress:
-        outcomes = list(convert_all(progress.track(paths, "converting"), output))
-    console.data(outcomes, lambda: _summary(console, outcomes))
-    if any(outcome.status == "failed" for outcome in outcomes):
-        raise typer.Exit(1)
-
-
-def _summary(console: Console, outcomes: list[Outcome]) -> None:
+def _summary(console: Console, outcomes: "list[Outcome]") -> None:
     rows = (
         (Path(outcome.checkpoint).name, outcome.status, _result(outcome)) for outcome in outcomes
     )
@@ -65,7 +74,7 @@ def _summary(console: Console, outcomes: list[Outcome]) -> None:
     console.hint(", ".join(counts) + ".")
 
 
-def _result(outcome: Outcome) -> str:
+def _result(outcome: "Outcome") -> str:
     if outcome.conversion is None:
         return textwrap.shorten(outcome.reason, _REASON_WIDTH, placeholder=" … (all of it: --json)")
     return outcome.conversion.folder

@@ -10,9 +10,9 @@ import re
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import ChannelReductionBottleneck
-from ..models import reads
+from ..models import PREFIX, reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, DETECTION, PREFIX, SEGMENTATION, TaskFacts, register, task_of
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
 _FEATURES = 256
 """Channels of a ResNet's layer1."""

@@ -12,19 +12,9 @@ from typing import Literal
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
-from ..models import reads
+from ..models import BACKBONE, BETA, PREFIX, reads
 from ..spec import ModelSpec
-from .tasks import (
-    BACKBONE,
-    BETA,
-    CLASSIFICATION,
-    DETECTION,
-    PREFIX,
-    SEGMENTATION,
-    TaskFacts,
-    register,
-    task_of,
-)
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
 Prior = Literal["fp", "shp", "mshp"]
 

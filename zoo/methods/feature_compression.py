@@ -8,9 +8,9 @@ import re
 
 from ..backbones.table import BACKBONES, RESNET_CUTS
 from ..bottleneck_specs import FeatureCodecBottleneck
-from ..models import reads
+from ..models import QUALITY, reads
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, QUALITY, register
+from .tasks import CLASSIFICATION, register
 
 
 def make_spec(

@@ -7,9 +7,9 @@ import re
 
 from ..backbones.table import RESNET_CUTS, find_backbone, stage_cuts
 from ..bottleneck_specs import LayerBottleneck
-from ..models import reads
+from ..models import BACKBONE, BETA, reads
 from ..spec import ModelSpec
-from .tasks import BACKBONE, BETA, CLASSIFICATION, register
+from .tasks import CLASSIFICATION, register
 
 _BETAS = {
     "layer1": "1.0e-15 5.0e-11 8.0e-10 1.28e-8 1.024e-7 8.192e-7 6.5536e-6 1.0e-5 1.0e-4",

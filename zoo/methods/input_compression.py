@@ -11,19 +11,9 @@ from splitrun.preprocessing import Preprocessing
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import HIGHEST_QUALITY, InputCodecBottleneck, NeuralCodecBottleneck
-from ..models import reads
+from ..models import BACKBONE, PREFIX, QUALITY, reads
 from ..spec import ModelSpec
-from .tasks import (
-    BACKBONE,
-    CLASSIFICATION,
-    DETECTION,
-    PREFIX,
-    QUALITY,
-    SEGMENTATION,
-    TaskFacts,
-    register,
-    task_of,
-)
+from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
 ARCHITECTURES = {
     "factorized_prior": "bmshj2018-factorized",

@@ -59,12 +59,6 @@ class TaskFacts:
         return ModelSpec(**common | fields)
 
 
-PREFIX = "(?P<prefix>faster_rcnn_|deeplabv3_)?"
-BACKBONE = "(?P<backbone>[A-Za-z0-9_.]+)"
-QUALITY = "(?P<quality>0|[1-9][0-9]?|100)"
-BETA = r"(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
-
-
 CLASSIFICATION = TaskFacts(
     "image-classification", "", "imagenet-1k", 1000, "ilsvrc2012", preprocessing=None
 )
