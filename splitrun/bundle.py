@@ -97,10 +97,8 @@ class Bundle:
             )
         channels = [tensor.shape[1] for tensor in self.device.outputs]
         if coder.channels not in channels:
-            raise BundleError(
-                f"The tables have {coder.channels} channels, the latent {channels[0]}.",
-                next_step="Export the bundle again.",
-            )
+            differ = f"The tables have {coder.channels} channels, the latent {channels[0]}."
+            raise BundleError(differ, next_step="Export the bundle again.")
         return Codec(coder, bytes.fromhex(coding.model_id), coding.shape)
 
     def labels(self) -> list[str]:
@@ -123,11 +121,8 @@ class Bundle:
             raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
         found = sha256_file(path)
         if found != expected:
-            raise BundleError(
-                f"{name} was changed: its SHA-256 is {found[:12]}…, the manifest says "
-                f"{expected[:12]}….",
-                next_step=_AGAIN,
-            )
+            digests = f"its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…"
+            raise BundleError(f"{name} was changed: {digests}.", next_step=_AGAIN)
         return path
 
     def check_files(self) -> None:

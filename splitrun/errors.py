@@ -55,10 +55,8 @@ class UnknownNameError(SplitzooError):
         self, kind: str, name: str, matches: Sequence[str] = (), *, next_step: str = ""
     ) -> None:
         self.kind, self.name, self.matches = kind, name, tuple(matches)
-        meant = f"Did you mean {' or '.join(matches)}?" if matches else ""
-        super().__init__(
-            f"No {kind} is named {name!r}.", next_step=" ".join((meant, next_step)).strip()
-        )
+        meant = f"Did you mean {' or '.join(matches)}? " if matches else ""
+        super().__init__(f"No {kind} is named {name!r}.", next_step=f"{meant}{next_step}".strip())
 
 
 class DuplicateNameError(SplitzooError):

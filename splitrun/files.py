@@ -46,11 +46,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary file name that takes the place of ``path`` when the block ends well.
-
-    Raises:
-        OutputError: The file system refused.
-    """
+    """Give a temporary file name that takes the place of ``path``, as :func:`new_folder` does."""
     with _output_errors(path):
         path = Path(path).absolute()
         if path.is_dir():
@@ -76,15 +72,11 @@ def check_free(path: Path) -> None:
     with _output_errors(path):
         if path.is_dir():
             if any(path.iterdir()):
-                raise OutputError(
-                    path,
-                    "the folder exists and is not empty",
-                    next_step="Name another folder with -o, or remove that one.",
-                )
+                advice = "Name another folder with -o, or remove that one."
+                raise OutputError(path, "the folder exists and is not empty", next_step=advice)
         elif path.exists() or path.is_symlink():
-            raise OutputError(
-                path, "a file of that name exists", next_step="Name a folder with -o."
-            )
+            advice = "Name a folder with -o."
+            raise OutputError(path, "a file of that name exists", next_step=advice)
 
 
 def sha256_file(path: Path) -> str:
@@ -102,11 +94,8 @@ def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            path,
-            (error.strerror or str(error)).lower(),
-            next_step="Nothing was left behind. Name another place with -o.",
-        ) from error
+        reason, advice = (error.strerror or str(error)).lower(), "Name another place with -o."
+        raise OutputError(path, reason, next_step=f"Nothing was left behind. {advice}") from error
 
 
 def _umask() -> int:

@@ -200,11 +200,7 @@ class Edge:
         return Outputs(names, self.graph(self.decompress(stream)))
 
     def decompress(self, stream: bytes) -> Tensors:
-        """Read a stream into the edge graph's inputs, each (1, …).
-
-        Raises:
-            BitstreamError: It is damaged, of another model, or of another shape than the graph's.
-        """
+        """Read a stream into the edge graph's inputs, each (1, …); see :meth:`decode` on errors."""
         return self.decode_payload(*self.codec.unframe(stream))
 
     def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:

@@ -50,6 +50,6 @@ them, so one other extreme moves all of them."""
 def limits_of(precision: str, *, quantised: bool) -> Limits:
     """Return the limits of a precision for a coder that ``is_quantised`` or is not."""
     limits = LIMITS[precision]
-    if precision != "fp32" and quantised:
-        limits = replace(limits, changed=1.0, difference=_OWN_RANGE)
-    return limits
+    if precision == "fp32" or not quantised:
+        return limits
+    return replace(limits, changed=1.0, difference=_OWN_RANGE)

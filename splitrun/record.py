@@ -78,8 +78,7 @@ class Record:
         }
         if boxes := bundle.graphs.get("boxes"):
             # Their rows are boxes, not images.
-            inputs = {tensor.name: tensor for tensor in boxes.inputs}
-            extra = tuple(inputs[name] for name in inputs if name not in groups["outputs"])
+            extra = tuple(info for info in boxes.inputs if info.name not in groups["outputs"])
             groups["boxes_inputs"] = _layout(extra, batch=False)
             groups["boxes_outputs"] = _layout(boxes.outputs, batch=False)
         (image,) = _layout(bundle.device.inputs).values()

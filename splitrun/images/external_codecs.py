@@ -183,12 +183,8 @@ def _vtm_config(encoder: str) -> Path:
     named = os.environ.get(VTM_CONFIG_VARIABLE)
     config = Path(named) if named else beside
     if not config.is_file():
-        raise DependencyError(
-            f"VTM's configuration is missing: {config}."
-            if named
-            else f"VTM's configuration is not known: {VTM_CONFIG_VARIABLE} is not set.",
-            next_step=_VTM_NEXT_STEP,
-        )
+        fault = f"missing: {config}" if named else f"not known: {VTM_CONFIG_VARIABLE} is not set"
+        raise DependencyError(f"VTM's configuration is {fault}.", next_step=_VTM_NEXT_STEP)
     return config.absolute()
 
 
@@ -209,13 +205,12 @@ def _folder(name: str, *, decoding: bool = False) -> Iterator[Path]:
             yield Path(folder)
     except ProgramError as error:
         if decoding:
-            raise BitstreamError(
-                f"The payload's {name} image cannot be decoded: {error}."
-            ) from error
+            damaged = f"The payload's {name} image cannot be decoded: {error}."
+            raise BitstreamError(damaged) from error
         raise SplitzooError(f"The image could not be coded as {name}: {error}.") from error
     except OSError as error:
+        reason = (error.strerror or str(error)).lower()
         raise SplitzooError(
-            f"The temporary folder for {name} cannot be used: "
-            f"{(error.strerror or str(error)).lower()}.",
+            f"The temporary folder for {name} cannot be used: {reason}.",
             next_step="Make room, or name another folder in TMPDIR.",
         ) from error

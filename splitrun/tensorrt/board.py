@@ -82,7 +82,6 @@ def build_bundle(
     """Build the engines of a bundle's graphs, compare them with the record, and time them.
 
     Args:
-        bundle: Bundle that was opened.
         workspace_bytes: Memory that TensorRT may use to build.
         force: Build anew what is built.
         say: Function called with each step as it begins.

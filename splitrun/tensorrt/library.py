@@ -15,12 +15,7 @@ _loggers: dict[Any, Any] = {}
 
 
 def import_tensorrt() -> Any:
-    """Import TensorRT.
-
-    Raises:
-        DependencyError: It is not installed, does not load, or is older than 10; says where one
-            comes from.
-    """
+    """Import TensorRT, or raise ``DependencyError``, which says where one comes from."""
     try:
         trt = importlib.import_module("tensorrt")
     # A library below it that is missing or of another CUDA is no ImportError.
