@@ -86,19 +86,13 @@ def test_every_cut_point_divides_exactly(data):
 
 
 def test_layers_are_cut_points_or_refused(resnet):
-    points = cut.cut_points(resnet, ["layer1.0.conv1"])
-    image = made_image(1, 3, 32, 32)
-    within = [name for name, _ in resnet.layer1[0].named_children() if name != "downsample"]
-    assert within
-    for name in within:
-        layer = f"layer1.0.{name}"
-        if layer in points:
-            continue
-        with pytest.raises(SpecError, match=r"layer1.0\.\w+ ?") as caught:
-            cut.tail(resnet, layer)
+    points = backbones.cut_points(resnet, ["layer1.0.conv1"])
+    within = [f"layer1.0.{name}" for name, _ in resnet.layer1[0].named_children()]
+    inside = [layer for layer in within if layer not in (*points, "layer1.0.downsample")]
+    for layer in (*inside, "layer2.0.conv1"):
+        with pytest.raises(SpecError) as caught:
+            backbones.tail(resnet, layer)
         assert "test_resnet" in caught.value.message
-    with pytest.raises(SpecError) as caught:
-        cut.tail(resnet, "layer2.0.conv1")
     assert caught.value.message == (
         "test_resnet cannot be cut after layer2.0.conv1: later layers also need what was "
         "computed before it."
@@ -107,88 +101,62 @@ def test_layers_are_cut_points_or_refused(resnet):
     assert "layer1" in caught.value.next_step
     # The head of such a layer is fine: feature extraction alone does not need the tail.
     with torch.no_grad():
-        assert cut.head(resnet, "layer2.0.conv1")(image).ndim == 4
-
-
-def test_dense_connections_are_refused():
+        assert backbones.head(resnet, "layer2.0.conv1")(made_image(1, 3, 32, 32)).ndim == 4
     with pytest.raises(SpecError, match=r"It can be cut after .*features\.denseblock1"):
-        cut.tail(built("densenet121"), "features.denseblock2.denselayer3")
+        backbones.tail(built("densenet121"), "features.denseblock2.denselayer3")
+    with pytest.raises(UnknownNameError) as caught:
+        backbones.head(resnet, "layer7")
+    assert caught.value.kind == "layer of test_resnet"
+    assert caught.value.matches
+    assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
+    with pytest.raises(UnknownNameError):
+        backbones.tail(resnet, "")
 
 
-class Functional(nn.Module):
-    """Its second layer is never called as a module, its first twice."""
+class Odd(nn.Module):
+    """Runs its layers in a way that makes a cut wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, way="") -> None:
         super().__init__()
+        self.way = way
         self.first = nn.Conv2d(3, 3, 3)
-        self.second = nn.Conv2d(3, 4, 3)
+        self.second = nn.Conv2d(3, 3, 3)
+        self.relu = nn.ReLU(inplace=True)
         self.last = nn.ReLU()
 
     def forward(self, image):
-        features = self.first(self.first(image))
+        features = self.first(image)
+        if self.way == "mul_":
+            features.mul_(2)
+        elif self.way == "relu":
+            self.relu(features)
+        elif self.way == "value":
+            features = features if features.sum() > 0 else -features
+        else:
+            features = self.first(features)
         return self.last(functional.conv2d(features, self.second.weight))
 
 
 @pytest.mark.parametrize(
-    ("cut", "layer", "message"),
+    ("cut", "way", "layer", "message"),
     [
-        (cut.tail, "second", "second runs 0 times as a module in Functional"),
-        (cut.head, "first", r"first runs 2 times .*\nIt can be cut after first, first, l"),
+        (backbones.tail, "", "second", "second runs 0 times as a module in Odd"),
+        (
+            backbones.head,
+            "",
+            "first",
+            r"first runs 2 times .*\nIt can be cut after first, first, l",
+        ),
+        (backbones.head, "value", "first", "Odd cannot be cut: its forward cannot be traced"),
+        (backbones.tail, "mul_", "first", r"changes features in place \(mul_\)"),
+        (backbones.tail, "relu", "first", r"changes features in place \(relu\)"),
     ],
 )
-def test_a_layer_that_does_not_run_once_is_refused(cut, layer, message):
+def test_a_network_that_cannot_be_cut_is_refused_and_left_as_it_was(cut, way, layer, message):
+    model = Odd(way)
     with pytest.raises(SpecError, match=message):
-        cut(Functional(), layer)
-
-
-class Depends(nn.Module):
-    """Its forward asks for a value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-
-    def forward(self, image):
-        features = self.conv(image)
-        return features if features.sum() > 0 else -features
-
-
-def test_a_forward_that_asks_for_values_is_refused():
-    model = Depends()
-    with pytest.raises(SpecError, match="Depends cannot be cut: its forward cannot be traced"):
-        cut.head(model, "conv")
+        cut(model, layer)
     assert model.training
-
-
-@pytest.mark.parametrize("way", ["mul_", "relu"])
-def test_a_forward_that_changes_features_in_place_is_refused(way):
-    class InPlace(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.relu = nn.ReLU(inplace=True)
-            self.last = nn.Conv2d(4, 4, 3)
-
-        def forward(self, image):
-            features = self.conv(image)
-            if way == "mul_":
-                features.mul_(2)
-            else:
-                self.relu(features)
-            return self.last(features)
-
-    with pytest.raises(SpecError, match=rf"changes features in place \({way}\)"):
-        cut.tail(InPlace(), "conv")
-
-
-def test_unknown_layers_get_close_ones(resnet):
-    with pytest.raises(UnknownNameError) as caught:
-        cut.head(resnet, "layer7")
-    assert caught.value.kind == "layer of test_resnet"
-    assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
-    assert caught.value.matches
-    with pytest.raises(UnknownNameError):
-        cut.tail(resnet, "")
 
 
 def test_the_models_mode_is_left_as_it_was():

@@ -67,11 +67,12 @@ def test_every_released_checkpoint_is_recognised_by_its_file_name():
     assert len(stems) == len(set(stems)) == 144
     for stem in stems:
         assert recognise(Path("ckpt") / f"{stem}.pt").reference == stem
-
-
-@pytest.mark.parametrize("name", [TINY, "splittable_resnet50-fp-beta0.08"])
-def test_a_name_that_is_given_goes_before_the_files(name):
-    assert recognise(Path("coco2017-any.pt"), name).name == name
+    # A name that is given goes before the file's.
+    for name in (TINY, "splittable_resnet50-fp-beta0.08"):
+        assert recognise(Path("coco2017-any.pt"), name).name == name
+    for name in ("resnet50-jpeg-q90", "resnet50-layer2-webp-q90"):
+        with pytest.raises(CheckpointError, match="made of published parts"):
+            recognise(Path("any.pt"), name)
 
 
 def test_an_unknown_file_name_is_an_error_that_asks_for_a_name():
@@ -81,12 +82,6 @@ def test_an_unknown_file_name_is_an_error_that_asks_for_a_name():
     assert f"No experiment of sc2-benchmark is named {path.stem!r}" in str(caught.value)
     assert "ilsvrc2012-splittable_resnet50-fp-beta0.08_from_resnet50" in caught.value.matches
     assert "--name NAME" in caught.value.next_step
-
-
-@pytest.mark.parametrize("name", ["resnet50-jpeg-q90", "resnet50-layer2-webp-q90"])
-def test_models_that_are_not_trained_have_no_checkpoint(name):
-    with pytest.raises(CheckpointError, match="made of published parts"):
-        recognise(Path("any.pt"), name)
 
 
 # Whole conversions
@@ -123,29 +118,32 @@ def test_tables_are_those_of_the_densities_whatever_the_checkpoint_has(tiny, tmp
     assert tables == tiny.bottleneck.entropy_coder().digest()
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e6])
-def test_densities_from_which_no_tables_can_be_made_are_refused(tiny, tmp_path, value):
-    checkpoint = {name: one.clone() for name, one in theirs(tiny).items()}
-    checkpoint["bottleneck_layer.entropy_bottleneck.quantiles"][2, 0, 2] = value
+QUANTILES, BIAS = "bottleneck_layer.entropy_bottleneck.quantiles", "fc.bias"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "said"),
+    [
+        *((QUANTILES, (2, 0, 2), value, "quantiles") for value in (torch.nan, torch.inf, 1e6)),
+        (BIAS, 3, torch.nan, r"decoder\.tail\.fc\.bias"),
+    ],
+)
+def test_weights_of_which_no_model_can_be_made_are_refused(
+    tiny, tmp_path, name, place, value, said
+):
+    checkpoint = theirs(tiny)
+    checkpoint[name] = checkpoint[name].clone()
+    checkpoint[name][place] = value
     torch.save(checkpoint, tmp_path / "some.pt")
-    with pytest.raises(CheckpointError, match=r"some\.pt is damaged: .*quantiles"):
+    with pytest.raises(CheckpointError, match=rf"some\.pt is damaged: .*{said}"):
         convert(tmp_path / "some.pt", tmp_path / "out", name=TINY)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_are_no_numbers_are_refused(tiny, tmp_path):
-    checkpoint = {name: one.clone() for name, one in theirs(tiny).items()}
-    checkpoint["fc.bias"][3] = torch.nan
-    torch.save(checkpoint, tmp_path / "some.pt")
-    with pytest.raises(CheckpointError, match=r"decoder\.tail\.fc\.bias"):
-        convert(tmp_path / "some.pt", tmp_path / "out", name=TINY)
-
-
 def test_a_folder_that_is_taken_is_refused_before_anything_is_read(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("")
+    (tmp_path / "mine.txt").write_text("")
     with pytest.raises(OutputError, match="not empty"):
-        convert(tmp_path / "none.pt", tmp_path / "out")
+        convert(tmp_path / "none.pt", tmp_path)
 
 
 def test_nothing_is_left_behind_by_a_failure(tiny, tmp_path):
@@ -190,18 +188,25 @@ ALL = {
 
 def test_one_bad_file_does_not_stop_the_others(tree, tmp_path):
     outcomes = {
-        Path(one.checkpoint).name: one
-        for one in convert_all(find_checkpoints(tree), tmp_path / "out")
+        Path(outcome.checkpoint).name: outcome
+        for outcome in convert_all(find_checkpoints(tree), tmp_path / "out")
     }
     assert statuses(outcomes.values()) == ALL
     assert "no zip file" in outcomes["ilsvrc2012-tiny-shp.pt"].reason
     assert "No experiment" in outcomes["yolo.pt"].reason
     assert outcomes["ilsvrc2012-tiny_from_tiny.pt"].conversion.name == TINY
-    assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
         TINY,
         "splittable_test_resnet-mshp",
-    ]
+    }
     assert zoo.load(tmp_path / "out" / TINY).spec.name == TINY
+    # A folder of another checkpoint of the model is not taken for done.
+    other = tree / "another" / "ilsvrc2012-tiny_from_tiny.pt"
+    other.parent.mkdir()
+    torch.save({"model": theirs(zoo.build(TINY, seed=2))}, other)
+    (outcome,) = convert_all([other], tmp_path / "out")
+    assert outcome.status == "failed"
+    assert "a model of another checkpoint" in outcome.reason
 
 
 def test_an_interrupted_run_is_taken_up(tree, tmp_path, monkeypatch):
@@ -219,16 +224,6 @@ def test_an_interrupted_run_is_taken_up(tree, tmp_path, monkeypatch):
     assert statuses(outcomes) == rest
 
 
-def test_a_folder_of_another_checkpoint_of_the_model_is_not_taken_for_done(tree, tmp_path):
-    list(convert_all(find_checkpoints(tree), tmp_path / "out"))
-    other = tree / "another" / "ilsvrc2012-tiny_from_tiny.pt"
-    other.parent.mkdir()
-    torch.save({"model": theirs(zoo.build(TINY, seed=2))}, other)
-    (outcome,) = convert_all([other], tmp_path / "out")
-    assert outcome.status == "failed"
-    assert "a model of another checkpoint" in outcome.reason
-
-
 def test_a_folder_without_checkpoints_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints"):
         find_checkpoints(tmp_path)
@@ -240,27 +235,28 @@ def test_a_folder_without_checkpoints_is_an_error(tmp_path):
 
 
 def test_the_command_says_what_it_did(splitzoo, written, tmp_path):
-    code, out, err = splitzoo("zoo", "convert", written, "-o", tmp_path / "out", "--name", TINY)
+    words = ("zoo", "convert", written, "--name", TINY)
+    code, out, err = splitzoo(*words, "-o", tmp_path / "out")
     assert code == 0
     for saying in (TINY, str(written), "3 entropy tables: made anew", "best_value, optimizer"):
         assert saying in out
     assert f"Next: splitzoo export split {tmp_path / 'out'}" in err.replace("\n", "")
-
-
-def test_the_command_says_it_in_json(splitzoo, written, tmp_path):
-    words = ("zoo", "convert", written, "-o", tmp_path / "out", "--name", TINY, "--json")
-    code, out, _ = splitzoo(*words)
+    code, out, _ = splitzoo(*words, "-o", tmp_path / "again", "--json")
     said = json.loads(out)
     assert code == 0
     assert said.keys() == Conversion.__dataclass_fields__.keys()
     assert said["name"] == TINY
-    assert [len(one["names"]) for one in said["left_out"]] == [3]
+    assert [len(left["names"]) for left in said["left_out"]] == [3]
     assert said["beside"] == ["best_value", "optimizer"]
 
 
-@pytest.mark.parametrize("place", ["none.pt", "."])
-def test_the_command_refuses_what_is_no_file(splitzoo, tmp_path, place):
-    refused(splitzoo("zoo", "convert", tmp_path / place, "-o", tmp_path / "out"), str(tmp_path))
+def test_the_command_refuses_what_is_no_file_and_a_name_for_many(splitzoo, tmp_path):
+    words = ("-o", tmp_path / "out")
+    for place in (tmp_path / "none.pt", tmp_path):
+        refused(splitzoo("zoo", "convert", place, *words), str(tmp_path))
+    code, out, err = splitzoo("zoo", "convert", "--all", tmp_path, *words, "--name", TINY)
+    assert (code, out) == (2, "")
+    assert "--name" in err
 
 
 def test_the_command_converts_a_tree_and_fails_if_one_failed(splitzoo, tree, tmp_path):
@@ -275,10 +271,3 @@ def test_the_command_converts_a_tree_and_fails_if_one_failed(splitzoo, tree, tmp
     code, out, err = splitzoo("zoo", "convert", "--all", tree, "-o", out_folder, "--json")
     assert code == 0
     assert {one["status"] for one in json.loads(out)} == {"skipped"}
-
-
-def test_a_name_does_not_go_with_many(splitzoo, tree, tmp_path):
-    words = ("zoo", "convert", "--all", tree, "-o", tmp_path / "out", "--name", TINY)
-    code, out, err = splitzoo(*words)
-    assert (code, out) == (2, "")
-    assert "--name" in err

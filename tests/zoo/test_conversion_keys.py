@@ -29,7 +29,7 @@ def test_every_tensor_goes_to_its_place(name):
     assert [(one.reason, one.names) for one in left_out] == ([(TABLES, tables)] if tables else [])
 
 
-def test_counters_of_batches_have_no_place_where_batch_norms_are_frozen():
+def test_counters_of_batches_have_no_place_where_batch_norms_are_frozen(tiny):
     model = zoo.build("faster_rcnn_splittable_test_resnet-fp")
     checkpoint = theirs(model)
     counters = [
@@ -40,16 +40,16 @@ def test_counters_of_batches_have_no_place_where_batch_norms_are_frozen():
     assert counters
     checkpoint |= dict.fromkeys(counters, torch.tensor(7))
     _, left_out = map_tensors(model.spec, checkpoint, model.state_dict())
-    assert {one.reason: len(one.names) for one in left_out} == {TABLES: 3, COUNTERS: len(counters)}
+    assert {left.reason: len(left.names) for left in left_out} == {
+        TABLES: 3,
+        COUNTERS: len(counters),
+    }
     assert left_out[1].names == tuple(counters)
-
-
-def test_counters_of_batches_are_kept_where_the_model_has_them(tiny):
+    # They are kept where the model has them.
     checkpoint = theirs(tiny)
     counters = [name for name in checkpoint if name.endswith("num_batches_tracked")]
     checkpoint |= dict.fromkeys(counters, torch.tensor(7))
     mapped, _ = map_tensors(tiny.spec, checkpoint, tiny.state_dict())
-    assert counters
     assert {int(mapped[f"decoder.tail.{name}"]) for name in counters} == {7}
 
 
@@ -70,36 +70,34 @@ def aged(checkpoint, names):
     return old
 
 
-@pytest.mark.parametrize("version", OLD_DENSITIES)
+def assert_aged_is_mapped(model, names, aged_tensors):
+    current = theirs(model)
+    old = aged(current, names)
+    assert len(old.keys() - current.keys()) == aged_tensors
+    mapped, _ = map_tensors(model.spec, old, model.state_dict())
+    expected, _ = map_tensors(model.spec, current, model.state_dict())
+    assert mapped.keys() == expected.keys()
+    assert all(tensor.data_ptr() == expected[name].data_ptr() for name, tensor in mapped.items())
+
+
 @pytest.mark.parametrize(
     "name",
     [TINY, "splittable_test_resnet-mshp", "resnet50-eb_after_layer1-beta1.0e-15"],
 )
-def test_densities_of_older_versions_of_compressai_are_mapped(name, version):
+def test_densities_of_older_versions_of_compressai_are_mapped(name):
     model = zoo.build(name)
-    current = theirs(model)
-    old = aged(current, OLD_DENSITIES[version])
-    assert len(old.keys() - current.keys()) == 14
-    mapped, _ = map_tensors(model.spec, old, model.state_dict())
-    expected, _ = map_tensors(model.spec, current, model.state_dict())
-    assert mapped.keys() == expected.keys()
-    assert all(one.data_ptr() == expected[name].data_ptr() for name, one in mapped.items())
+    for names in OLD_DENSITIES.values():
+        assert_aged_is_mapped(model, names, 14)
 
 
 def test_detectors_of_older_versions_of_torchvision_are_mapped():
-    model = zoo.build("faster_rcnn_splittable_test_resnet-fp")
-    current = theirs(model)
     convolutions = {"rpn.head.conv.0.0.": "rpn.head.conv."} | {
         f"fpn.{kind}_blocks.{level}.0.": f"fpn.{kind}_blocks.{level}."
         for kind in ("inner", "layer")
         for level in range(4)
     }
-    old = aged(current, convolutions)
-    assert len(old.keys() - current.keys()) == 2 * (1 + 8)
-    mapped, _ = map_tensors(model.spec, old, model.state_dict())
-    expected, _ = map_tensors(model.spec, current, model.state_dict())
-    assert mapped.keys() == expected.keys()
-    assert all(one.data_ptr() == expected[name].data_ptr() for name, one in mapped.items())
+    model = zoo.build("faster_rcnn_splittable_test_resnet-fp")
+    assert_aged_is_mapped(model, convolutions, 2 * (1 + 8))
 
 
 def unfit(model, checkpoint):
@@ -144,12 +142,6 @@ def test_a_tensor_under_an_old_and_a_new_name_is_one_too_many(tiny):
     checkpoint[f"{before}_matrix0"] = checkpoint[f"{before}matrices.0"]
     message = unfit(tiny, checkpoint)
     assert f"unexpected: {before}_matrix0 (the same as {before}matrices.0)." in message
-
-
-def test_a_long_list_is_cut_and_counted(tiny):
+    # A long list is cut and counted.
     checkpoint = theirs(tiny) | {f"x{number}": torch.ones(1) for number in range(25)}
     assert unfit(tiny, checkpoint).endswith("x19 and 5 more.")
-
-
-def test_a_checkpoint_of_another_model_is_refused(tiny):
-    assert "missing" in unfit(tiny, theirs(zoo.build("splittable_test_resnet-mshp")))

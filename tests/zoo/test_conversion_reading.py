@@ -36,26 +36,21 @@ def test_all_that_sc2bench_writes_is_read(path):
     assert len(read.sha256) == 64
 
 
-def test_a_state_dict_alone_is_read(path):
+def test_a_state_dict_alone_and_parameters_are_read(path):
     read = read_checkpoint(write(path, STATE))
     assert equal(read.tensors, STATE)
     assert read.beside == ()
-
-
-def test_parameters_are_read(path):
     weight = nn.Parameter(torch.ones(3))
     read = read_checkpoint(write(path, {"model": {"weight": weight}}))
     assert torch.equal(read.tensors["weight"], weight)
 
 
 def test_the_names_of_a_model_trained_in_parallel_lose_what_that_added(path):
-    state = {f"module.{name}": one for name, one in STATE.items()}
+    state = {f"module.{name}": tensor for name, tensor in STATE.items()}
     read = read_checkpoint(write(path, {"model": state}))
     assert equal(read.tensors, STATE)
     assert read.parallel
-
-
-def test_one_name_that_begins_so_is_only_a_name(path):
+    # One name that begins so is only a name.
     state = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
     read = read_checkpoint(write(path, {"model": state}))
     assert equal(read.tensors, state)
@@ -105,6 +100,10 @@ def claim_in_zip(path, claim):
 def test_true_claims_are_read(path):
     read = read_checkpoint(claim_in_zip(path, Claim(16, 4, 4)))
     assert equal(read.tensors, {"weight": torch.zeros(4, 4)})
+    # A storage that claims more than its tensor needs takes no memory.
+    read = read_checkpoint(claim_in_zip(path, Claim(1 << 40, 16)))
+    assert equal(read.tensors, {"weight": torch.zeros(16)})
+    assert read.tensors["weight"].untyped_storage().nbytes() < path.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -123,12 +122,6 @@ def test_tensors_larger_than_the_file_are_refused(path, claim):
     refuse(claim_in_zip(path, claim))
 
 
-def test_a_storage_that_claims_more_than_its_tensor_needs_takes_no_memory(path):
-    read = read_checkpoint(claim_in_zip(path, Claim(1 << 40, 16)))
-    assert equal(read.tensors, {"weight": torch.zeros(16)})
-    assert read.tensors["weight"].untyped_storage().nbytes() < path.stat().st_size
-
-
 @pytest.mark.parametrize("size", [1 << 20, 1 << 27])
 def test_records_that_unpack_to_more_are_refused_before_they_are(path, size):
     archive(path, {"data.pkl": b"0" * 8, "data/0": bytes(size)}, zipfile.ZIP_DEFLATED)
@@ -139,18 +132,13 @@ def test_records_that_unpack_to_more_are_refused_before_they_are(path, size):
     tracemalloc.stop()
 
 
-def test_records_that_overlap_are_refused(path):
-    write(path, {"model": STATE})
-    content = bytearray(path.read_bytes())
+def test_records_that_overlap_and_a_flipped_bit_are_refused(path):
+    content = bytearray(write(path, {"model": STATE}).read_bytes())
     place = content.rindex(b"PK\x01\x02")
     content[place + 20 : place + 28] = struct.pack("<II", 1 << 30, 1 << 30)
     path.write_bytes(content)
     refuse(path, "larger than the file")
-
-
-def test_a_flipped_bit_is_seen(path):
-    write(path, {"model": {"weight": torch.full((1000,), 0.1)}})
-    content = bytearray(path.read_bytes())
+    content = bytearray(write(path, {"model": {"weight": torch.full((1000,), 0.1)}}).read_bytes())
     content[content.index(struct.pack("<f", 0.1)) + 2000] ^= 1
     path.write_bytes(content)
     refuse(path, "data/0 is damaged")
@@ -179,33 +167,19 @@ def test_what_is_no_checkpoint_is_refused(path, content):
     refuse(path, "cannot be read as a checkpoint")
 
 
-def test_the_format_before_zip_files_is_refused(path):
+def test_other_formats_are_refused(tmp_path, path):
     torch.save(STATE, path, _use_new_zipfile_serialization=False)
     refuse(path, "no zip file, which torch writes since version 1.6")
-
-
-def test_the_format_of_tar_files_is_refused(path):
     with tarfile.open(path, "w") as file:
         for name in ("sys_info", "pickle", "storages", "tensors"):
             file.addfile(tarfile.TarInfo(name))
     refuse(path, "no zip file")
-
-
-def test_other_zip_files_are_refused(path):
-    archive(path, {"word/document.xml": "<a/>"})
-    refuse(path, "not one that torch wrote")
-
-
-def test_a_scripted_model_is_refused(path):
-    archive(
-        path, {"data.pkl": pickle.dumps({}, 2), "constants.pkl": b"\x80\x02).", "code/a.py": ""}
-    )
-    refuse(path)
-
-
-def test_a_folder_and_nothing_are_refused(tmp_path, path):
+    refuse(archive(path, {"word/document.xml": "<a/>"}), "not one that torch wrote")
+    scripted = {"constants.pkl": b"\x80\x02).", "code/a.py": ""}
+    refuse(archive(path, {"data.pkl": pickle.dumps({}, 2), **scripted}))
+    refuse(write(path, {"model": {"a": torch.eye(2).to_sparse()}}), "_rebuild_sparse_tensor")
     assert "--all" in refuse(tmp_path, "is a folder").next_step
-    refuse(path, "There is no checkpoint")
+    refuse(tmp_path / "none.pt", "There is no checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -223,10 +197,6 @@ def test_a_folder_and_nothing_are_refused(tmp_path, path):
 )
 def test_what_holds_no_model_is_refused(path, content, saying):
     assert "state dict" in refuse(write(path, content), saying).next_step
-
-
-def test_sparse_tensors_are_refused(path):
-    refuse(write(path, {"model": {"a": torch.eye(2).to_sparse()}}), "_rebuild_sparse_tensor")
 
 
 @pytest.fixture(scope="module")

@@ -44,15 +44,12 @@ def refused(saying, *, repo=REPO, next_step="", error=HubError, **options):
 # Repositories
 
 
-def test_a_repository_that_does_not_exist(hub):
+def test_a_repository_that_does_not_exist_or_is_private(hub, tiny_folder):
     said = refused("no such repository, or it is private", next_step="hf auth login")
     assert said.startswith("Cannot fetch org/tiny: ")
     assert refused("no such repository, or it is private", token=READER) == said
-
-
-def test_a_private_repository_without_a_token(hub, tiny_folder):
     hub.publish(NAME, tiny_folder, private=True)
-    refused("or it is private", next_step="hf auth login")
+    assert refused("or it is private", next_step="hf auth login") == said
 
 
 def test_weights_of_a_registered_model_that_nobody_published(hub):
@@ -69,12 +66,6 @@ def test_weights_of_a_registered_model_that_nobody_published(hub):
 def test_a_gated_repository(hub, tiny_folder, token):
     hub.publish(NAME, tiny_folder, gated=True)
     refused("it is gated", next_step=f"Ask for access at {hub.url}/org/tiny", token=token)
-
-
-def test_a_disabled_repository(published):
-    headers = {"X-Error-Message": "Access to this resource is disabled."}
-    published.fault("HEAD", CONFIG, status=403, headers=headers)
-    refused("it was disabled")
 
 
 def test_a_revision_that_does_not_exist(published):
@@ -132,20 +123,36 @@ def test_a_config_of_gigabytes_is_not_downloaded(published):
 # Answers
 
 
-def test_a_token_that_the_hub_does_not_know(published):
+def test_a_token_that_is_none(published, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_é")
+    for given in ({}, *({"token": token} for token in ("", "hf_a b", "hf_a\n", "hf_é"))):
+        refused("The token is empty or holds characters", **given)
+    assert published.requests == []
     refused("the Hub does not accept the token", token="hf_unknown", next_step="hf auth login")
 
 
-@pytest.mark.parametrize("token", ["", "hf_a b", "hf_a\n", "hf_é"])
-def test_a_token_that_can_be_none_is_refused_without_a_request(published, token):
-    refused("The token is empty or holds characters", token=token)
-    assert published.requests == []
+DISABLED = {"X-Error-Message": "Access to this resource is disabled."}
+ELSEWHERE = {"Location": "http://127.0.0.1:9/login"}
+ANOTHER_REFUSAL = {"X-Error-Message": "not today"}
 
 
-def test_a_token_of_the_environment_that_can_be_none(published, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_é")
-    refused("The token is empty or holds characters")
-    assert published.requests == []
+@pytest.mark.parametrize(
+    ("answer", "saying", "next_step"),
+    [
+        ({"status": 403, "headers": DISABLED}, "it was disabled", ""),
+        *(
+            ({"status": status, "headers": ANOTHER_REFUSAL}, f"(status {status}): not today", "")
+            for status in (400, 404, 418)
+        ),
+        ({"status": 302, "headers": ELSEWHERE}, "is not the Hub", "HF_ENDPOINT"),
+        ({"status": 200, "body": b"<html>Our terms</html>"}, "is not the Hub", "HF_ENDPOINT"),
+    ],
+)
+def test_a_refusal_and_what_is_not_the_hub(published, answer, saying, next_step):
+    published.fault("HEAD", CONFIG, **answer)
+    message = refused(saying, next_step=next_step)
+    host = published.url.removeprefix("http://")
+    assert not next_step or f"what answers at {host} is not the Hub" in message
 
 
 @pytest.mark.parametrize("token", [READER, "of-another-kind"])
@@ -193,24 +200,14 @@ def test_a_hub_that_does_not_work(published, place, status):
     assert sum(published.waits) <= 23
     if place == "/main/config.json":
         assert len(published.requests) == 1
-
-
-def test_a_hub_that_does_not_work_and_asks_for_an_hour(published):
+    published.faults.clear()
+    published.waits.clear()
     published.fault("HEAD", WEIGHTS, times=ALWAYS, status=503, headers={"Retry-After": "3600"})
     refused("the Hub is not working (status 503)")
     assert published.waits == []
-
-
-def test_a_failure_that_passes_is_not_noticed(published):
+    published.faults.clear()
     published.fault("HEAD", WEIGHTS, times=3, status=500)
     assert fetch_model(REPO).is_dir()
-
-
-@pytest.mark.parametrize("status", [400, 402, 404, 410, 418, 451])
-def test_any_other_refusal(published, status):
-    said = {"X-Error-Message": "not today"}
-    published.fault("HEAD", CONFIG, status=status, headers=said)
-    refused(f"the Hub refused (status {status}): not today")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -219,18 +216,6 @@ def test_a_refusal_is_no_outage_even_where_the_cache_has_the_model(published, st
     published.fault("HEAD", CONFIG, times=ALWAYS, status=status)
     with pytest.raises(HubError):
         fetch_model(REPO)
-
-
-def test_something_else_that_answers_in_the_place_of_the_hub(published):
-    published.fault("HEAD", CONFIG, status=200, body=b"<html>Accept our terms</html>")
-    host = published.url.removeprefix("http://")
-    refused(f"what answers at {host} is not the Hub", next_step="HF_ENDPOINT")
-
-
-def test_a_redirect_to_somewhere_else(published):
-    headers = {"Location": published.store_url + "/login"}
-    published.fault("HEAD", CONFIG, status=302, headers=headers)
-    refused("is not the Hub")
 
 
 # Connections

@@ -42,6 +42,9 @@ def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
     assert list(repository.commits.values()) == [sent]
     assert repository.messages == [f"Add tiny by splitzoo {__version__}"]
     assert not repository.private
+    for request in hub.requests:
+        expected = None if "/large/" in request.path else f"Bearer {WRITER}"
+        assert request.headers.get("authorization") == expected
     fetched = fetch_model(Repo(NAME))
     for name in ("config.json", "model.safetensors"):
         assert (fetched / name).read_bytes() == sent[name]
@@ -79,58 +82,33 @@ def test_pushing_again_sends_the_weights_once(hub, folder):
     assert hub.repositories[NAME].files()["README.md"] == CARD
 
 
-def test_a_private_repository(hub, folder):
-    push_model(folder, NAME, token=WRITER, private=True)
-    assert hub.repositories[NAME].private
-    push_model(folder, NAME, token=WRITER, private=True)
-    push_model(folder, NAME, token=WRITER)
-    assert hub.repositories[NAME].private
-
-
-def test_private_weights_do_not_end_in_a_public_repository(hub, folder):
-    push_model(folder, NAME, token=WRITER)
-    before = dict(hub.repositories[NAME].commits)
-    refused("exists already and is public; nothing was pushed", folder, private=True)
-    assert hub.repositories[NAME].commits == before
-
-
-def test_the_token_goes_to_the_hub_alone(hub, folder):
-    push_model(folder, NAME, token=WRITER)
-    for request in hub.requests:
-        expected = None if "/large/" in request.path else f"Bearer {WRITER}"
-        assert request.headers.get("authorization") == expected
+def test_a_private_repository_stays_one_and_a_public_one_is_none(hub, folder):
+    for private in (True, True, False):
+        push_model(folder, NAME, token=WRITER, private=private)
+        assert hub.repositories[NAME].private
+    push_model(folder, "org/public", token=WRITER)
+    before = dict(hub.repositories["org/public"].commits)
+    said = "exists already and is public; nothing was pushed"
+    refused(said, folder, "org/public", private=True)
+    assert hub.repositories["org/public"].commits == before
 
 
 # Refusals
 
 
-def test_a_folder_that_is_no_model_is_refused_without_a_request(hub, tmp_path):
-    refused("is not a saved model", tmp_path, error=ModelFolderError)
-    assert hub.requests == []
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_damaged_model_is_refused_without_a_request(hub, folder, name):
-    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
-    refused(name, folder, error=ModelFolderError)
-    assert hub.requests == []
-
-
-def test_a_card_that_is_not_there_is_refused_without_a_request(hub, folder, tmp_path):
+def test_what_is_refused_without_a_request(hub, folder, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    refused("is not a saved model", tmp_path / "empty", error=ModelFolderError)
     refused("There is no card at", folder, card=tmp_path, next_step="splitzoo cards build")
-    assert hub.requests == []
-
-
-@pytest.mark.parametrize(
-    ("repo_id", "saying"),
-    [
-        ("tiny", "does not name a repository"),
-        ("org/tiny@v1", "pushed to the main branch"),
-        ("org/tiny@main", "pushed to the main branch"),
-    ],
-)
-def test_a_place_that_cannot_be_pushed_to(hub, folder, repo_id, saying):
-    refused(saying, folder, repo_id)
+    refused("does not name a repository", folder, "tiny")
+    refused("pushed to the main branch", folder, "org/tiny@v1")
+    refused("pushed to the main branch", folder, "org/tiny@main")
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        refused("HF_HUB_OFFLINE is set", folder, next_step="Unset it.")
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+        refused(name, folder, error=ModelFolderError)
     assert hub.requests == []
 
 
@@ -183,20 +161,18 @@ def test_a_hub_that_talks_nonsense(hub, folder, step, nonsense):
         refused(saying, folder)
 
 
-def test_a_store_that_does_not_work(hub, folder):
+def test_a_store_that_does_not_work_or_fails_once(hub, folder):
     hub.fault("PUT", "/large/", times=99, status=500)
     refused("the Hub is not working (status 500)", folder)
     assert hub.repositories[NAME].commits == {}
     hub.faults.clear()
-    push_model(folder, NAME, token=WRITER)
-    assert len(hub.repositories[NAME].commits) == 1
-
-
-def test_a_store_that_fails_once_is_asked_again(hub, folder):
     hub.fault("PUT", "/large/", status=503)
     push_model(folder, NAME, token=WRITER)
+    assert len(hub.repositories[NAME].commits) == 1
     sent = hub.repositories[NAME].files()["model.safetensors"]
     assert sent == (folder / "model.safetensors").read_bytes()
+    hub.close()
+    refused("Cannot push to org/tiny: ", folder, next_step="HF_ENDPOINT")
 
 
 @pytest.mark.parametrize("step", ["/api/repos/create", "/commit/"])
@@ -206,14 +182,3 @@ def test_a_hub_that_does_not_answer(hub, folder, monkeypatch, step):
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     hub.fault("POST", step, times=99, delay_s=60)
     refused("did not answer in time", folder)
-
-
-def test_a_connection_that_is_refused(hub, folder):
-    hub.close()
-    refused("Cannot push to org/tiny: ", folder, next_step="HF_ENDPOINT")
-
-
-def test_offline(hub, folder, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused("HF_HUB_OFFLINE is set", folder, next_step="Unset it.")
-    assert hub.requests == []

@@ -202,100 +202,67 @@ def assert_same_as_wrapper(ours, peer, image, theirs, strings):
 
 @torch.no_grad()
 def test_a_learned_codec_equals_sc2bench(neural_codecs, classifier, pixels):
-    from sc2bench.models.wrapper import NeuralInputCompressionClassifier
-
-    codec, make = neural_codecs
-    decoded = []
-
-    def post_transform(image):
-        decoded.append(image)
-        return NORMALISE(transforms.functional.center_crop(image, [109, 96]))
-
-    peer = NeuralInputCompressionClassifier(
-        classifier,
-        compression_model=codec,
-        post_transform=post_transform,
-        analysis_config={"analyzes_after_compress": True},
-    ).eval()
-    compressed = watched(peer)
-    ours = make(SIZE, crop=(109, 96))
-    assert_same_as_wrapper(ours, peer, as_image(pixels), decoded, lambda: compressed[0]["strings"])
-
-
-@torch.no_grad()
-def test_a_learned_codec_pads_as_in_sc2bench_segmentation(neural_codecs, classifier, pixels):
+    """Crops as sc2bench's classification does, and pads as its segmentation."""
     from sc2bench.models.segmentation.wrapper import NeuralInputCompressionSegmentationModel
+    from sc2bench.models.wrapper import NeuralInputCompressionClassifier
     from sc2bench.transforms.misc import AdaptivePad
 
     codec, make = neural_codecs
     decoded = []
 
-    def post_transform(image):
+    def post_transform(image, *crop):
         decoded.append(image)
-        return NORMALISE(image)
+        return NORMALISE(transforms.functional.center_crop(image, crop) if crop else image)
 
-    peer = NeuralInputCompressionSegmentationModel(
-        classifier,
-        pre_transform=AdaptivePad(
-            padding_position="right_bottom", factor=64, returns_org_patch_size=True
-        ),
-        compression_model=codec,
-        post_transform=post_transform,
-        analysis_config={"analyzes_after_compress": True},
+    options = {
+        "compression_model": codec,
+        "analysis_config": {"analyzes_after_compress": True},
+    }
+    peer = NeuralInputCompressionClassifier(
+        classifier, post_transform=lambda image: post_transform(image, 109, 96), **options
     ).eval()
     compressed = watched(peer)
-    cut = np.ascontiguousarray(pixels[:100, :77])
-    assert_same_as_wrapper(
-        make((100, 77)), peer, as_image(cut), decoded, lambda: compressed[0][0]["strings"]
-    )
+    ours = make(SIZE, crop=(109, 96))
+    assert_same_as_wrapper(ours, peer, as_image(pixels), decoded, lambda: compressed[0]["strings"])
+
+    decoded.clear()
+    pad = AdaptivePad(padding_position="right_bottom", factor=64, returns_org_patch_size=True)
+    peer = NeuralInputCompressionSegmentationModel(
+        classifier, pre_transform=pad, post_transform=post_transform, **options
+    ).eval()
+    compressed = watched(peer)
+    cut = as_image(np.ascontiguousarray(pixels[:100, :77]))
+    ours = make((100, 77))
+    assert_same_as_wrapper(ours, peer, cut, decoded, lambda: compressed[0][0]["strings"])
     assert tuple(compressed[0][1]) == (100, 77)
 
 
 # Image codecs over features
 
 
-@pytest.fixture
-def feature_codecs(request, classifier):
-    """A maker of sc2bench's wrapper with or without codec, and our model."""
+@pytest.mark.parametrize("codec", ["jpeg", "webp"])
+@torch.no_grad()
+def test_a_feature_codec_loses_less_than_sc2bench_in_fewer_bytes(codec, classifier, pixels):
+    from sc2bench.analysis import analyze_model_size
     from sc2bench.models.wrapper import CodecFeatureCompressionClassifier
     from sc2bench.transforms.codec import PILTensorModule
 
-    def wrap(codec, quality=90):
-        module = None
-        if codec:
-            module = PILTensorModule(returns_file_size=True, format=codec.upper(), quality=quality)
+    def wrap(module):
         return CodecFeatureCompressionClassifier(
             classifier, "cpu", codec_encoder_decoder=module, **PARTS
         ).eval()
 
-    bottleneck = FeatureCodecBottleneck(codec=request.param, quality=90, **LAYER)
-    model = build("resnet50-layer2-jpeg-q90", bottleneck)
-    return wrap, copy_weights(classifier, model)
-
-
-@pytest.mark.parametrize("feature_codecs", ["jpeg"], indirect=True)
-@torch.no_grad()
-def test_around_a_feature_codec_all_equals_sc2bench(feature_codecs, pixels):
-    from sc2bench.analysis import analyze_model_size
-
-    wrap, ours = feature_codecs
-    peer = wrap(None)
+    peer = wrap(PILTensorModule(returns_file_size=True, format=codec.upper(), quality=90))
+    plain = wrap(None)
+    bottleneck = FeatureCodecBottleneck(codec=codec, quality=90, **LAYER)
+    ours = copy_weights(classifier, build("resnet50-layer2-jpeg-q90", bottleneck))
     image = NORMALISE(as_image(pixels))
-    features = ours.encoder(image)
-    assert_close(features, peer.encoder(image))
-    assert_close(ours.decoder(features), peer(image))
-    sizes = analyze_model_size(peer, encoder_paths=["encoder"])
+    features, exact = ours.encoder(image), plain(image)
+    # Around the codec all is equal.
+    assert_close(features, plain.encoder(image))
+    assert_close(ours.decoder(features), exact)
+    sizes = analyze_model_size(plain, encoder_paths=["encoder"])
     assert sc2bench_encoder_bits(ours) == sizes["encoder"]
-
-
-@pytest.mark.parametrize("feature_codecs", ["jpeg", "webp"], indirect=True)
-@torch.no_grad()
-def test_a_feature_codec_loses_less_than_sc2bench_in_fewer_bytes(feature_codecs, pixels):
-    wrap, ours = feature_codecs
-    peer = wrap(ours.spec.bottleneck.codec)
-    image = NORMALISE(as_image(pixels))
-    features = ours.encoder(image)
-    exact = wrap(None)(image)
     file_sizes = watched(peer)
     theirs = []
     peer.decoder.register_forward_pre_hook(lambda _, given: theirs.append(given[0]))
@@ -315,8 +282,9 @@ def test_a_feature_codec_loses_less_than_sc2bench_in_fewer_bytes(feature_codecs,
 # An entropy bottleneck between two layers
 
 
-@pytest.fixture
-def layers(classifier):
+@torch.no_grad()
+def test_an_entropy_bottleneck_after_a_layer_equals_sc2bench(classifier, pixels):
+    from sc2bench.analysis import analyze_model_size
     from sc2bench.models.wrapper import EntropicClassifier
 
     with torch.random.fork_rng(devices=[]):
@@ -330,17 +298,12 @@ def layers(classifier):
         entropy_bottleneck = peer.entropy_bottleneck.entropy_bottleneck
         entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
     peer.update()
-    model = build("resnet50-eb_after_layer2-beta0.08", LayerBottleneck(**LAYER))
     weights = {
         f"bottleneck.{name}": tensor
         for name, tensor in peer.entropy_bottleneck.state_dict().items()
     }
-    return peer, copy_weights(classifier, model, weights)
-
-
-@torch.no_grad()
-def test_an_entropy_bottleneck_after_a_layer_equals_sc2bench(layers, pixels):
-    peer, ours = layers
+    model = build("resnet50-eb_after_layer2-beta0.08", LayerBottleneck(**LAYER))
+    ours = copy_weights(classifier, model, weights)
     image = NORMALISE(as_image(pixels))
     compressed = watched(peer)
     received = []
@@ -354,11 +317,5 @@ def test_an_entropy_bottleneck_after_a_layer_equals_sc2bench(layers, pixels):
     assert len(payload_of(ours, stream)) <= len(string) + 16
     assert_close(ours.decompress([stream]), expected)
     assert_close(ours(image), expected)
-
-
-def test_its_encoder_has_the_bits_that_sc2bench_counts(layers):
-    from sc2bench.analysis import analyze_model_size
-
-    peer, ours = layers
     sizes = analyze_model_size(peer, encoder_paths=["encoder", "entropy_bottleneck"])
     assert sc2bench_encoder_bits(ours) == sizes["encoder"]
