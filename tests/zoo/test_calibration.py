@@ -17,7 +17,7 @@ from strategies import INT32
 
 from splitrun.coding import FactorizedTables
 from splitrun.coding.factorized import ContextCoder
-from splitrun.errors import ModelFolderError, ParityError, SplitzooError
+from splitrun.errors import ParityError, SplitzooError
 from splitrun.preprocessing import list_images
 from splitzoo import cards, zoo
 from splitzoo.export.recording import record_run
@@ -29,7 +29,6 @@ from splitzoo.zoo.calibration.sparse import fit_sparse
 
 MODEL = zoo.DEFAULT_MODEL
 IMAGES = 24
-PER_CHANNEL = ("weights", "side_weights")
 
 
 @pytest.fixture(scope="module")
@@ -59,30 +58,35 @@ def streams_of(model, images):
 
 def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, images):
     before, after = static(), zoo.load(calibrated)
-    assert after.calibration.record.fitted == IMAGES - IMAGES // 4
-    old, new = streams_of(before, images), streams_of(after, images)
-    assert sum(map(len, new)) < 0.8 * sum(map(len, old))
-    for one, other in zip(old, new, strict=True):
-        assert torch.equal(before.decompress([one]), after.decompress([other]))
-        with pytest.raises(SplitzooError, match=r"The stream is of model"):
-            after.decompress([one])
-
-
-def test_what_is_kept_is_the_least_on_average(calibrated):
-    record = zoo.load(calibrated).calibration.record
+    record = after.calibration.record
+    assert record.fitted == IMAGES - IMAGES // 4
     assert record.payload_bytes.keys() == {"learned tables", "counted tables", "context coding"}
     assert record.kept == min(record.payload_bytes, key=record.payload_bytes.get)
+    old, new = streams_of(before, images), streams_of(after, images)
+    assert sum(map(len, new)) < 0.8 * sum(map(len, old))
+    for stream, other in zip(old, new, strict=True):
+        assert torch.equal(before.decompress([stream]), after.decompress([other]))
+        with pytest.raises(SplitzooError, match=r"The stream is of model"):
+            after.decompress([stream])
+    rate = model_rates(after, list_images(images)[:4])
+    assert rate.estimated_by == "calibrated tables"
+    for image in rate.images:
+        estimate = image.estimated_bits / 8
+        assert estimate - 1 <= image.payload_bytes <= estimate * 1.01 + 16
+        assert image.sc2bench_bytes is None
+    card = str(cards.render(cards.gather(calibrated)))
+    assert "## Entropy coding" in card
+    assert "| context coding (this model's) |" in card
 
 
 def test_the_command_says_what_it_compared(splitzoo, images, tmp_path):
-    code, out, err = splitzoo("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "m")
+    words = ("zoo", "calibrate", MODEL, "--data", images, "-o")
+    code, out, err = splitzoo(*words, tmp_path / "m")
     assert code == 0
     assert "context coding, kept" in out
     assert "Next: splitzoo export split" in err
-    taken = splitzoo("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "m")
-    refused(taken, "exists and is not empty")
-    words = ("zoo", "calibrate", MODEL, "--data", images, "-o", tmp_path / "n", "--json")
-    record = json.loads(splitzoo(*words, "--images", 12)[1])
+    refused(splitzoo(*words, tmp_path / "m"), "exists and is not empty")
+    record = json.loads(splitzoo(*words, tmp_path / "n", "--json", "--images", 12)[1])
     assert (record["fitted"], record["held_out"]) == (9, 3)
     assert zoo.load(tmp_path / "n").calibration.record.model_dump(mode="json") == record
 
@@ -175,20 +179,17 @@ def test_no_coding_is_kept_that_makes_a_image_grow(monkeypatch, images):
     assert len(model.codec.coder.encode(odd)) <= 1.02 * before + 16
 
 
-def test_models_without_tables_are_refused(splitzoo, images, tmp_path):
-    words = ("zoo", "calibrate", "flowers-regnetx_002-jpeg-q50", "--data", images)
-    refused(splitzoo(*words, "-o", tmp_path / "m"), "has no tables to fit")
+def test_models_without_tables_and_folders_without_enough_images_are_refused(
+    splitzoo, images, tmp_path
+):
+    def run(folder, model=MODEL):
+        return splitzoo("zoo", "calibrate", model, "--data", folder, "-o", tmp_path / "m")
 
-
-def test_folders_without_enough_images_are_refused(splitzoo, images, tmp_path):
-    def run(folder):
-        return splitzoo("zoo", "calibrate", MODEL, "--data", folder, "-o", tmp_path / "m")
-
+    refused(run(images, "flowers-regnetx_002-jpeg-q50"), "has no tables to fit")
     refused(run(tmp_path / "absent"), "is not a folder")
-    (tmp_path / "empty").mkdir()
-    refused(run(tmp_path / "empty"), "no file in it has the name of an image")
     few = tmp_path / "few"
     few.mkdir()
+    refused(run(few), "no file in it has the name of an image")
     for number, path in enumerate(list_images(images)[:9]):
         shutil.copyfile(path, few / f"{number}.png")
     for number in (0, 1):
@@ -207,44 +208,34 @@ def test_training_and_new_weights_make_it_void(calibrated):
     assert model.codec.coder.kind == "factorized"
 
 
-def test_damaged_tables_are_refused(calibrated, tmp_path):
-    def damaged(name):
-        return shutil.copytree(calibrated, tmp_path / name)
+DAMAGED_ARRAYS = [
+    ({"spreads": None}, "other tables"),
+    ({"limit": lambda array: array * 0}, "a limit of 0"),
+    (dict.fromkeys(("weights", "side_weights"), lambda array: array[..., 1:]), "not for what"),
+    ({"weights": lambda array: array.bfloat16()}, "not int32"),
+]
+DAMAGED_RECORD = [
+    (("kind",), "pixels", "is none of"),
+    (("kind",), "quantised-relu", "other tables"),
+    (("payload_bytes",), {}, "calibration"),
+    (("kept",), "nothing", "calibration"),
+    (("fitted",), 0, "calibration"),
+    ((), None, r"unexpected: calibrated\.fractions"),
+]
 
-    folder = damaged("missing")
-    change_tensors(folder, **{"calibrated.spreads": None})
-    with pytest.raises(SplitzooError, match="other tables"):
-        zoo.load(folder)
-    folder = damaged("hostile")
-    change_tensors(folder, **{"calibrated.limit": lambda one: one * 0})
-    with pytest.raises(SplitzooError, match="a limit of 0"):
-        zoo.load(folder)
-    folder = damaged("unknown")
-    change_config(folder, "calibration", "kind", value="pixels")
-    with pytest.raises(ModelFolderError, match="is none of"):
-        zoo.load(folder)
-    folder = damaged("of another kind")
-    change_config(folder, "calibration", "kind", value="quantised-relu")
-    with pytest.raises(SplitzooError, match="other tables"):
-        zoo.load(folder)
-    folder = damaged("of fewer channels")
-    fewer = {f"calibrated.{name}": lambda array: array[..., 1:] for name in PER_CHANNEL}
-    change_tensors(folder, **fewer)
-    with pytest.raises(ModelFolderError, match="not for what"):
-        zoo.load(folder)
-    folder = damaged("of another type")
-    change_tensors(folder, **{"calibrated.weights": lambda one: one.bfloat16()})
-    with pytest.raises(ModelFolderError, match="not int32"):
-        zoo.load(folder)
-    for name, value in (("payload_bytes", {}), ("kept", "nothing"), ("fitted", 0)):
-        folder = damaged(name)
-        change_config(folder, "calibration", name, value=value)
-        with pytest.raises(ModelFolderError, match="calibration"):
+
+def test_damaged_tables_are_refused(calibrated, tmp_path):
+    folders = (tmp_path / str(number) for number in range(99))
+    for changes, said in DAMAGED_ARRAYS:
+        folder = shutil.copytree(calibrated, next(folders))
+        change_tensors(folder, **{f"calibrated.{name}": way for name, way in changes.items()})
+        with pytest.raises(SplitzooError, match=said):
             zoo.load(folder)
-    folder = damaged("forgotten")
-    change_config(folder, "calibration", value=None)
-    with pytest.raises(ModelFolderError, match=r"unexpected: calibrated\.fractions"):
-        zoo.load(folder)
+    for path, value, said in DAMAGED_RECORD:
+        folder = shutil.copytree(calibrated, next(folders))
+        change_config(folder, "calibration", *path, value=value)
+        with pytest.raises(SplitzooError, match=said):
+            zoo.load(folder)
 
 
 @settings(max_examples=60, deadline=None)
@@ -262,21 +253,6 @@ def test_tables_of_any_symbols_code_them(symbols, limit):
     for one in symbols:
         (decoded,) = coder.decode(coder.encode(one), *one.shape[1:])
         np.testing.assert_array_equal(decoded, one, strict=True)
-
-
-def test_estimated_bits_of_a_calibrated_model_are_those_of_its_tables(calibrated, images):
-    model = zoo.load(calibrated)
-    rate = model_rates(model, list_images(images)[:4])
-    assert rate.estimated_by == "calibrated tables"
-    for one in rate.images:
-        assert one.estimated_bits / 8 - 1 <= one.payload_bytes <= one.estimated_bits / 8 * 1.01 + 16
-        assert one.sc2bench_bytes is None
-
-
-def test_the_card_says_what_calibration_saved(calibrated):
-    card = str(cards.render(cards.gather(calibrated)))
-    assert "## Entropy coding" in card
-    assert "| context coding (this model's) |" in card
 
 
 def test_rows_have_what_was_seen_and_more():

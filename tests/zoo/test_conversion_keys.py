@@ -81,8 +81,7 @@ def assert_aged_is_mapped(model, names, aged_tensors):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [TINY, "splittable_test_resnet-mshp", "resnet50-eb_after_layer1-beta1.0e-15"],
+    "name", [TINY, "splittable_test_resnet-mshp", "resnet50-eb_after_layer1-beta1.0e-15"]
 )
 def test_densities_of_older_versions_of_compressai_are_mapped(name):
     model = zoo.build(name)

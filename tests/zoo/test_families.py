@@ -75,7 +75,9 @@ def sends_floats(model) -> bool:
     return any(tensor.dtype == "float32" for tensor in model.spec.wire)
 
 
-def test_a_batch_is_coded_image_by_image(family, photo_tensor) -> None:
+def test_a_batch_is_coded_image_by_image_and_as_the_saved_model_does(
+    family, photo_tensor, tmp_path
+) -> None:
     image = load(family, photo_tensor)
     batch, alone = family.compress(torch.cat([image, image.flip(3)]))[0], family.compress(image)[0]
     if sends_floats(family):
@@ -83,12 +85,8 @@ def test_a_batch_is_coded_image_by_image(family, photo_tensor) -> None:
         assert abs(len(batch) - len(alone)) <= 8
     else:
         assert batch == alone
-
-
-def test_it_is_saved_and_loaded_with_its_streams(family, photo_tensor, tmp_path) -> None:
     again = zoo.load(zoo.save(family, tmp_path / "saved"))
-    image = load(family, photo_tensor)
-    assert again.compress(image) == family.compress(image)
+    assert again.compress(image) == [alone]
     assert again.digest() == family.digest()
 
 
@@ -149,14 +147,6 @@ def test_an_edge_that_computes_other_scales_says_so(tmp_path, photo_tensor) -> N
     model.bottleneck.h_s = other.bottleneck.h_s
     with pytest.raises(DesyncError, match="scale indexes"):
         model.decompress([stream])
-
-
-@pytest.mark.parametrize("name", ["splittable_convnext_atto-fp", "splittable_lcnet_050-mshp"])
-def test_a_network_that_the_paper_lacks_is_split_by_its_name(name, photo_tensor) -> None:
-    model = zoo.build(name)
-    image = load(model, photo_tensor)
-    (stream,) = model.compress(image)
-    assert model.decompress([stream]).shape == (1, 1000)
 
 
 ARCHITECTURES = zoo.list_architectures()

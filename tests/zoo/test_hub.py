@@ -115,8 +115,8 @@ def test_every_registered_name_has_a_repository_in_a_namespace_that_can_be_set(m
 
 def test_a_model_is_fetched_config_first_and_all_of_one_commit(hub, tiny_folder, tiny_model):
     others = {"README.md": b"# card", "run.py": b"import os"}
-    sha = hub.publish(NAME, contents(tiny_folder) | others)
-    folder = fetch_model(REPO)
+    sha = hub.publish(NAME, contents(tiny_folder) | others, private=True)
+    folder = fetch_model(REPO, token=READER)
     assert folder == Path(constants.HF_HUB_CACHE) / "models--org--tiny" / "snapshots" / sha
     assert contents(folder) == contents(tiny_folder)
     *on_hub, on_store = hub.seen()
@@ -127,6 +127,14 @@ def test_a_model_is_fetched_config_first_and_all_of_one_commit(hub, tiny_folder,
         f"HEAD /org/tiny/resolve/{sha}/model.safetensors",
     ]
     assert on_store.startswith("GET /large/")
+    # The token goes to the Hub and nowhere else.
+    sent = [request.headers.get("authorization") for request in hub.requests]
+    assert sent == [f"Bearer {READER}"] * 4 + [None]
+    # A commit at hand needs no request.
+    hub.requests.clear()
+    assert fetch_model(Repo(NAME, sha)) == folder
+    assert is_cached(f"{NAME}@{sha}")
+    assert hub.requests == []
     assert load_folder(folder).digest() == tiny_model.digest()
 
 
@@ -146,13 +154,6 @@ def test_a_branch_tag_or_pull_request(hub, tiny_folder, other_folder, revision):
     assert fetch_model(Repo(NAME, revision), local_files_only=True).name == old
     assert is_cached(f"{NAME}@{revision}")
     assert not is_cached(NAME)
-
-
-def test_a_token_goes_to_the_hub_and_nowhere_else(hub, tiny_folder):
-    hub.publish(NAME, tiny_folder, private=True)
-    fetch_model(REPO, token=READER)
-    sent = [request.headers.get("authorization") for request in hub.requests]
-    assert sent == [f"Bearer {READER}"] * 4 + [None]
 
 
 def test_the_cache_is_where_it_is_asked_for(hub, tiny_folder, tmp_path, monkeypatch):
@@ -186,15 +187,6 @@ def test_a_branch_that_moved_is_followed(hub, tiny_folder, other_folder):
     assert fetch_model(Repo(NAME, old), local_files_only=True).name == old
 
 
-def test_a_commit_at_hand_needs_no_request(hub, tiny_folder):
-    sha = hub.publish(NAME, tiny_folder)
-    folder = fetch_model(Repo(NAME, sha))
-    hub.requests.clear()
-    assert fetch_model(Repo(NAME, sha)) == folder
-    assert hub.requests == []
-    assert is_cached(f"{NAME}@{sha}")
-
-
 @pytest.mark.parametrize("way", ["local_files_only", "HF_HUB_OFFLINE"])
 def test_offline_only_a_whole_model_at_hand_is_used_without_a_request(
     hub, tiny_folder, monkeypatch, way
@@ -223,26 +215,23 @@ def test_offline_only_a_whole_model_at_hand_is_used_without_a_request(
     assert hub.requests == []
 
 
-def test_with_the_network_gone_a_model_at_hand_is_used(hub, tiny_folder, caplog):
+def test_with_the_hub_down_or_out_of_reach_a_model_at_hand_is_used(hub, tiny_folder, caplog):
     sha = hub.publish(NAME, tiny_folder)
     folder = fetch_model(REPO)
+    for status in (429, 500, 503):
+        hub.requests.clear()
+        hub.faults.clear()
+        headers = {"Retry-After": "3600"}
+        hub.fault("HEAD", "config.json", times=9, status=status, headers=headers)
+        assert fetch_model(REPO) == folder
+        assert len(hub.requests) == 1
+        assert f"answers with status {status}" in caplog.messages[-1]
     hub.close()
     assert fetch_model(REPO) == folder
     assert caplog.messages[-1] == (
         f"org/tiny: {hub.url.removeprefix('http://')} refuses connections. "
         f"The copy in the cache is used, commit {sha[:7]}."
     )
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_with_the_hub_down_a_model_at_hand_is_used_at_once(hub, tiny_folder, caplog, status):
-    hub.publish(NAME, tiny_folder)
-    folder = fetch_model(REPO)
-    hub.requests.clear()
-    hub.fault("HEAD", "config.json", times=9, status=status, headers={"Retry-After": "3600"})
-    assert fetch_model(REPO) == folder
-    assert len(hub.requests) == 1
-    assert f"answers with status {status}" in caplog.messages[-1]
 
 
 def test_a_new_commit_that_came_in_part_does_not_hide_the_old(hub, tiny_folder, other_folder):

@@ -50,13 +50,18 @@ def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
         assert (fetched / name).read_bytes() == sent[name]
 
 
-def test_nothing_else_that_lies_in_the_folder_is_sent(hub, folder):
+def test_nothing_else_that_lies_in_the_folder_is_sent_and_weights_once(hub, folder):
     for name in ("notes.txt", ".env", "checkpoint.pt", "model.safetensors.bak"):
         (folder / name).write_text("mine")
     (folder / "data").mkdir()
     (folder / "data" / "README.md").write_text("mine")
     push_model(folder, NAME, token=WRITER)
     assert sorted(hub.repositories[NAME].files()) == ["config.json", "model.safetensors"]
+    (folder / "README.md").write_bytes(CARD)
+    push_model(folder, NAME, token=WRITER)
+    assert len(hub.seen("PUT /large/")) == 1
+    assert len(hub.repositories[NAME].commits) == 2
+    assert hub.repositories[NAME].files()["README.md"] == CARD
 
 
 @pytest.mark.parametrize("given", ["the file", "its folder"])
@@ -71,15 +76,6 @@ def test_a_card_from_elsewhere_comes_with_its_image(hub, folder, tmp_path, given
     files = hub.repositories[NAME].files()
     assert (files["README.md"], files["split.png"]) == (CARD, IMAGE)
     assert hub.repositories[NAME].messages == ["with a card"]
-
-
-def test_pushing_again_sends_the_weights_once(hub, folder):
-    push_model(folder, NAME, token=WRITER)
-    (folder / "README.md").write_bytes(CARD)
-    push_model(folder, NAME, token=WRITER)
-    assert len(hub.seen("PUT /large/")) == 1
-    assert len(hub.repositories[NAME].commits) == 2
-    assert hub.repositories[NAME].files()["README.md"] == CARD
 
 
 def test_a_private_repository_stays_one_and_a_public_one_is_none(hub, folder):

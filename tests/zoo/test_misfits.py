@@ -82,48 +82,24 @@ def test_a_network_that_keeps_what_it_computed_keeps_nothing_of_the_check() -> N
     assert model.encoder.kept is None
 
 
-@pytest.mark.parametrize(
-    ("misfit", "said"),
-    [
-        (
-            spec(
-                FactorizedPriorBottleneck(**{**SIZES, "decoder_channels": (16, 16, 5)}),
-                LAYER1.layer,
-            ),
-            "cannot be built",
-        ),
-        (
-            spec(layer(channels=LAYER2.channels + 1), LAYER2.layer),
-            f"the encoder gives {LAYER2.channels}×8×8, where its spec says "
-            f"{LAYER2.channels + 1}×8×8",
-        ),
-        (
-            spec(layer(stride=16), LAYER2.layer),
-            f"gives {LAYER2.channels}×8×8, where its spec says {LAYER2.channels}×4×4",
-        ),
-        (spec(layer(stride=8), LAYER1.layer), "the encoder gives"),
-        (spec(FactorizedPriorBottleneck(**SIZES), LAYER2.layer), "cannot be built"),
-        (
-            spec(
-                FactorizedPriorBottleneck(**{**SIZES, "decoder_channels": (16, 16, 5)}),
-                LAYER1.layer,
-                task="object-detection",
-            ),
-            "cannot be built",
-        ),
-        # Not read from anywhere, so not checked on the way.
-        (
-            spec(FactorizedPriorBottleneck(**SIZES), LAYER1.layer).model_copy(update={"cut": None}),
-            "cannot be built",
-        ),
-        (
-            spec(InputCodecBottleneck(codec="jpeg", quality=80)).model_copy(
-                update={"cut": LAYER1.layer}
-            ),
-            "cannot be built",
-        ),
-    ],
-)
+PRIOR = FactorizedPriorBottleneck(**SIZES)
+WRONG_PRIOR = FactorizedPriorBottleneck(**{**SIZES, "decoder_channels": (16, 16, 5)})
+JPEG = InputCodecBottleneck(codec="jpeg", quality=9)
+WIDE, GIVES = LAYER2.channels + 1, f"gives {LAYER2.channels}×8×8, where its spec says"
+MISFITS = [
+    (spec(WRONG_PRIOR, LAYER1.layer), "cannot be built"),
+    (spec(WRONG_PRIOR, LAYER1.layer, task="object-detection"), "cannot be built"),
+    (spec(PRIOR, LAYER2.layer), "cannot be built"),
+    (spec(layer(channels=WIDE), LAYER2.layer), f"the encoder {GIVES} {WIDE}×8×8"),
+    (spec(layer(stride=16), LAYER2.layer), f"{GIVES} {LAYER2.channels}×4×4"),
+    (spec(layer(stride=8), LAYER1.layer), "the encoder gives"),
+    # Not read from anywhere, so not checked on the way.
+    (spec(PRIOR, LAYER1.layer).model_copy(update={"cut": None}), "cannot be built"),
+    (spec(JPEG).model_copy(update={"cut": LAYER1.layer}), "cannot be built"),
+]
+
+
+@pytest.mark.parametrize(("misfit", "said"), MISFITS)
 def test_parts_that_do_not_fit_are_refused(misfit, said) -> None:
     for make in (zoo.build, describe):
         with pytest.raises(SpecError) as caught:
@@ -131,12 +107,16 @@ def test_parts_that_do_not_fit_are_refused(misfit, said) -> None:
         assert said in caught.value.message
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif", "heic", "bpg", "vtm"])
-def test_a_quality_is_one_of_its_codec(codec) -> None:
-    highest = {"bpg": 51, "vtm": 63}.get(codec, 100)
-    assert InputCodecBottleneck(codec=codec, quality=highest).quality == highest
-    with pytest.raises(ValidationError, match="quality"):
-        InputCodecBottleneck(codec=codec, quality=highest + 1)
+def test_a_quality_is_one_of_its_codec() -> None:
+    highest = dict.fromkeys(("jpeg", "webp", "avif", "heic"), 100) | {"bpg": 51, "vtm": 63}
+    for codec, quality in highest.items():
+        assert InputCodecBottleneck(codec=codec, quality=quality).quality == quality
+        with pytest.raises(ValidationError, match="quality"):
+            InputCodecBottleneck(codec=codec, quality=quality + 1)
+
+
+def with_values(mean, std):
+    return {"preprocessing": Preprocessing(64, (64, 64), "bilinear", mean, std)}
 
 
 @pytest.mark.parametrize(
@@ -144,22 +124,13 @@ def test_a_quality_is_one_of_its_codec(codec) -> None:
     [
         (InputCodecBottleneck(codec="jpeg", quality=9, crop=(65, 64)), {}, "a crop of"),
         (NeuralCodecBottleneck(**NEURAL, crop=(64, 65)), {}, "a crop of"),
-        (InputCodecBottleneck(codec="jpeg", quality=9), {"cut": "layer1"}, "in front of any cut"),
+        (JPEG, {"cut": "layer1"}, "in front of any cut"),
         (NeuralCodecBottleneck(**NEURAL), {"cut": "layer1"}, "in front of any cut"),
-        (FactorizedPriorBottleneck(**SIZES), {}, "needs a cut"),
+        (PRIOR, {}, "needs a cut"),
         (layer(), {}, "needs a cut"),
-        *(
-            (
-                bottleneck,
-                {"preprocessing": Preprocessing(64, (64, 64), "bilinear", mean, std)},
-                "mean 0 and std 1",
-            )
-            for bottleneck in (
-                InputCodecBottleneck(codec="jpeg", quality=9),
-                NeuralCodecBottleneck(**NEURAL),
-            )
-            for mean, std in (((0, 0, 0.1), (1, 1, 1)), ((0, 0, 0), (1, 0.9, 1)))
-        ),
+        (JPEG, with_values((0, 0, 0.1), (1, 1, 1)), "mean 0 and std 1"),
+        (JPEG, with_values((0, 0, 0), (1, 0.9, 1)), "mean 0 and std 1"),
+        (NeuralCodecBottleneck(**NEURAL), with_values((0.1, 0, 0), (1, 1, 1)), "mean 0 and std 1"),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_none(bottleneck, changes, said) -> None:
@@ -167,18 +138,14 @@ def test_a_spec_that_contradicts_itself_is_none(bottleneck, changes, said) -> No
         spec(bottleneck, **changes)
 
 
-@pytest.mark.parametrize(
-    ("kind", "given"),
-    [
-        (FactorizedPriorBottleneck, {**SIZES, "encoder_channels": (8, 1025, 8)}),
-        (FactorizedPriorBottleneck, {**SIZES, "decoder_channels": (2049, 8, 8)}),
-        (NeuralCodecBottleneck, {**NEURAL, "channels": (1025, 8)}),
-        (NeuralCodecBottleneck, {**NEURAL, "channels": (8, 1025)}),
-    ],
-)
-def test_widths_that_would_take_all_memory_are_refused(kind, given) -> None:
-    with pytest.raises(ValidationError, match="less than or equal to"):
-        kind(**given)
+def test_widths_that_would_take_all_memory_are_refused() -> None:
+    wide = ("encoder_channels", (8, 1025, 8)), ("decoder_channels", (2049, 8, 8))
+    for name, widths in wide:
+        with pytest.raises(ValidationError, match="less than or equal to"):
+            FactorizedPriorBottleneck(**{**SIZES, name: widths})
+    for widths in ((1025, 8), (8, 1025)):
+        with pytest.raises(ValidationError, match="less than or equal to"):
+            NeuralCodecBottleneck(**{**NEURAL, "channels": widths})
 
 
 def test_images_that_leave_no_latent_are_refused(tiny_model) -> None:

@@ -123,10 +123,8 @@ def test_weights_that_cannot_be_had_are_an_error(published, answer, message):
     assert "checkpoints" in caught.value.next_step
 
 
-@pytest.mark.parametrize(
-    "wanted", [("mbt2018", 9, "mse"), ("mbt2018", 1, "psnr"), ("mbt2019", 1, "mse")]
-)
-def test_weights_that_nobody_trained_are_an_error(published, wanted):
+def test_weights_that_nobody_trained_are_an_error():
     parts = neural_codec.build(NEURAL["mbt2018"], (64, 64))
-    with pytest.raises(WeightsNotFoundError, match="CompressAI publishes none"):
-        neural_codec.load_compressai_weights(parts, *wanted)
+    for wanted in (("mbt2018", 9, "mse"), ("mbt2018", 1, "psnr"), ("mbt2019", 1, "mse")):
+        with pytest.raises(WeightsNotFoundError, match="CompressAI publishes none"):
+            neural_codec.load_compressai_weights(parts, *wanted)

@@ -62,18 +62,33 @@ def test_resnet(name, layer, channels):
 
 
 @pytest.mark.parametrize(
-    "name", ["regnety_002", pytest.param("regnety_064", marks=pytest.mark.slow)]
+    "name",
+    [
+        *("regnety_002", "densenet121"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("regnety_064", "densenet169", "densenet201")
+        ),
+    ],
 )
-def test_regnet(name):
-    from sc2bench.models.backbone import splittable_regnet
+def test_regnet_and_densenet(name):
+    from sc2bench.models import backbone
 
-    peer = splittable_regnet(_bottleneck(), regnet_name=name, skips_head=False)
+    # The peer's builders want a bottleneck, in whose place the identity comes.
+    config = {"key": "FPBasedResNetBottleneck", "kwargs": {"num_bottleneck_channels": 24}}
+    if name.startswith("regnet"):
+        peer = backbone.splittable_regnet(config, regnet_name=name, skips_head=False)
+        layer, features = "s1", torch.randn(2, backbones.find_backbone(name).channels, 16, 16)
+    else:
+        peer = backbone.splittable_densenet(
+            config, densenet_name=name, skips_avgpool=False, skips_classifier=False
+        )
+        layer, features = "features.transition2", torch.randn(2, 256, 14, 14)
     peer.bottleneck_layer = nn.Identity()
     stir_norms(peer)
-    tail = build.build_tail(name, "s1")
+    tail = backbones.build_tail(name, layer)
     tail.load_state_dict(peer.state_dict())
-    channels = table.find_backbone(name).channels
-    assert_equal(peer, tail, torch.randn(2, channels, 16, 16))
+    assert_equal(peer, tail, features)
 
 
 def test_hybrid_vit():
@@ -88,27 +103,6 @@ def test_hybrid_vit():
     tail = build.build_tail(entry.timm_name, entry.layer)
     load_whole(tail, whole.state_dict())
     assert_equal(peer, tail, torch.randn(1, entry.channels, 56, 56))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "densenet121",
-        pytest.param("densenet169", marks=pytest.mark.slow),
-        pytest.param("densenet201", marks=pytest.mark.slow),
-    ],
-)
-def test_densenet(name):
-    from sc2bench.models.backbone import splittable_densenet
-
-    peer = splittable_densenet(
-        _bottleneck(), densenet_name=name, skips_avgpool=False, skips_classifier=False
-    )
-    peer.bottleneck_layer = nn.Identity()
-    stir_norms(peer)
-    tail = build.build_tail(name, "features.transition2")
-    tail.load_state_dict(peer.state_dict())
-    assert_equal(peer, tail, torch.randn(2, 256, 14, 14))
 
 
 def test_inception():
@@ -127,8 +121,3 @@ def test_inception():
     tail = build.build_tail(entry.timm_name, entry.reduction_layer)
     load_whole(tail, whole.state_dict())
     assert_equal(peer, tail, torch.randn(1, 192, 35, 35))
-
-
-def _bottleneck():
-    # The peer's builders want one; the tests put the identity in its place.
-    return {"key": "FPBasedResNetBottleneck", "kwargs": {"num_bottleneck_channels": 24}}

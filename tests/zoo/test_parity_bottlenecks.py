@@ -271,27 +271,6 @@ def below(prefix, tensors):
     }
 
 
-@torch.no_grad()
-def test_where_the_reference_quantiser_saturates_ours_does_not():
-    from torchdistill.common.tensor_util import dequantize_tensor, quantize_tensor
-
-    quantiser = UniformQuantiser(1).eval()
-    positive = torch.linspace(10, 11, 256).reshape(1, 1, 16, 16)
-    # The reference cannot express the offset: all values become 255, and these 1.
-    assert quantize_tensor(positive).tensor.unique().tolist() == [255]
-    assert dequantize_tensor(quantize_tensor(positive)).max() < 1.01
-    assert (quantiser(positive) - positive).abs().max() <= 11 / 255
-    # Nor a constant: it divides by zero.
-    with pytest.raises(ValueError, match="NaN"):
-        quantize_tensor(torch.zeros(1, 1, 2, 2))
-    assert torch.equal(quantiser(torch.zeros(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))
-    # And it has one range for a batch: what an image is sent as depends on its neighbours.
-    batch = torch.cat([torch.linspace(-1, 1, 256), torch.linspace(-100, 100, 256)])
-    batch = batch.reshape(2, 1, 16, 16)
-    assert (dequantize_tensor(quantize_tensor(batch))[0] - batch[0]).abs().max() > 0.3
-    assert (quantiser(batch)[0] - batch[0]).abs().max() <= 2 / 255
-
-
 # The codecs of CompressAI
 
 
@@ -322,43 +301,30 @@ def small_image(image):
     return (image - image.amin()) / (image.amax() - image.amin())
 
 
-@pytest.fixture(scope="module")
 @torch.no_grad()
-def exchanged(codecs, small_image):
-    """What CompressAI's model sends, the latent it decodes from that, and the image."""
-    peer, _ = codecs
+def test_a_neural_codec_equals_compressai(codecs, small_image):
+    peer, (encoder, bottleneck, decoder) = codecs
     latents = []
     hook = peer.g_s.register_forward_pre_hook(lambda _, given: latents.append(given[0]))
     compressed = peer.compress(small_image)
-    decoded = peer.decompress(**compressed)["x_hat"]
+    expected = peer.decompress(**compressed)["x_hat"]
     hook.remove()
-    return compressed["strings"], latents[0], decoded
-
-
-@torch.no_grad()
-def test_a_neural_codec_equals_compressai(codecs, small_image, exchanged):
-    _, (encoder, bottleneck, decoder) = codecs
-    strings, expected_latent, expected = exchanged
-    sent = bottleneck.to_wire(encoder(small_image))
+    tensors = bottleneck.to_wire(encoder(small_image))
     coder = bottleneck.entropy_coder()
-    image = [tensor[0].numpy() for tensor in sent]
+    image = [tensor[0].numpy() for tensor in tensors]
     payload = coder.encode(*image)
     hyper = hyper_of(bottleneck) if bottleneck.hyper_outputs else None
     received = coder.decode(payload, *coder.shape(*image), hyper)
     latent_hat = bottleneck.from_wire(*(torch.from_numpy(tensor)[None] for tensor in received))
     # y_hat is symbols and means: equal but for rounding, so are the symbols.
-    assert (latent_hat - expected_latent).abs().max() < 1e-4
+    assert (latent_hat - latents[0]).abs().max() < 1e-4
     assert torch.round(latent_hat).unique().numel() > 5
     assert_close(decoder(latent_hat), expected)
     assert_close(decoder(bottleneck(encoder(small_image))), expected)
     assert expected.std() > 0.05
-    assert len(payload) <= sum(len(of_images[0]) for of_images in strings)
+    assert len(payload) <= sum(len(of_images[0]) for of_images in compressed["strings"])
 
-
-@torch.no_grad()
-def test_what_a_neural_codec_sends_equals_compressai(codecs, small_image):
-    peer, (encoder, bottleneck, _) = codecs
-    sent = dict(zip(bottleneck.wire_names, bottleneck.to_wire(encoder(small_image)), strict=True))
+    sent = dict(zip(bottleneck.wire_names, tensors, strict=True))
     y = peer.g_a(small_image)
     if "hyper_symbols" not in sent:
         assert torch.equal(sent["symbols"] + bottleneck.medians, peer.entropy_bottleneck(y)[0])
@@ -378,12 +344,16 @@ def test_what_a_neural_codec_sends_equals_compressai(codecs, small_image):
     assert_same_indexes(sent["indexes"], scales, peer.gaussian_conditional)
 
 
-@pytest.mark.parametrize("codecs", ARCHITECTURES[:3], indirect=True)
 @torch.no_grad()
 def test_a_neural_codec_estimates_the_rate_and_trains_as_compressai_does(codecs, small_image):
     peer, (encoder, bottleneck, decoder) = codecs
     expected = peer(small_image)["likelihoods"]
     likelihoods = bottleneck.likelihoods(encoder(small_image))
+    assert len(likelihoods) == len(expected)
+    if "params" in bottleneck.wire_names:
+        # mbt2018's forward rounds y to integers, its compress to the means, which we do always.
+        assert_close(likelihoods[1], expected["z"])
+        return
     for tensor, name in zip(likelihoods, expected, strict=True):
         assert_close(tensor, expected[name])
     peer.train()
@@ -396,21 +366,3 @@ def test_a_neural_codec_estimates_the_rate_and_trains_as_compressai_does(codecs,
     peer.eval()
     bottleneck.eval()
     assert_close(ours, expected)
-
-
-@pytest.mark.parametrize("codecs", ["mbt2018"], indirect=True)
-@torch.no_grad()
-def test_mbt2018_gives_what_is_sent_where_compressai_forward_does_not(
-    codecs, small_image, exchanged
-):
-    peer, (encoder, bottleneck, decoder) = codecs
-    _, _, sent = exchanged
-    # Its forward rounds to integers, its compress to the means: another y_hat, and another image.
-    integers = peer.g_s(torch.round(peer.g_a(small_image))).clamp(0, 1)
-    parallel = peer(small_image)
-    assert_close(parallel["x_hat"].clamp(0, 1), integers)
-    assert (integers - sent).abs().max() > 0.05
-    assert_close(decoder(bottleneck(encoder(small_image))), sent)
-    # z is rounded in the same way on both.
-    _, of_z = bottleneck.likelihoods(encoder(small_image))
-    assert_close(of_z, parallel["likelihoods"]["z"])

@@ -1,6 +1,6 @@
 """The same weights in sc2-benchmark's own model and in ours, on the same photos."""
 
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from dense_models import stir_norms
 from names_of_models import RESNET
 
 from splitzoo import zoo
+from splitzoo.profile.size import sc2bench_encoder_bits
 
 pytest.importorskip("sc2bench", reason="the peer is not installed: see `make test` in the README")
 
@@ -72,37 +73,28 @@ def ours(peer):
     return model.eval()
 
 
-class Comparison(NamedTuple):
-    """One image on both sides, up to the decoders."""
-
-    image: torch.Tensor
-    peer_symbols: np.ndarray
-    peer_string: bytes
-    peer_dequantised: torch.Tensor
-    symbols: np.ndarray
-    stream: bytes
-
-
 @pytest.fixture(scope="module")
-def comparisons(peer, ours, images):
-    return [compare(peer, ours, image) for image in images]
-
-
 @torch.no_grad()
-def compare(peer, ours, image):
-    bottleneck = peer.bottleneck_layer
+def comparisons(peer, ours, images):
+    """Each image on both sides, up to the decoders."""
+    bottleneck, compared = peer.bottleneck_layer, []
     coder = bottleneck.entropy_bottleneck
-    latent = bottleneck.encoder(image)
-    (string,) = coder.compress(latent)
-    (symbols,) = ours.wire_tensors(image)
-    return Comparison(
-        image=image,
-        peer_symbols=coder.quantize(latent, "symbols", bottleneck._get_means(latent)).numpy(),
-        peer_string=string,
-        peer_dequantised=coder.decompress([string], latent.shape[2:]),
-        symbols=symbols,
-        stream=ours.codec.compress(symbols[0]),
-    )
+    for image in images:
+        latent = bottleneck.encoder(image)
+        means = bottleneck._get_means(latent)
+        (string,) = coder.compress(latent)
+        (symbols,) = ours.wire_tensors(image)
+        compared.append(
+            SimpleNamespace(
+                image=image,
+                peer_symbols=coder.quantize(latent, "symbols", means).numpy(),
+                peer_string=string,
+                peer_dequantised=coder.decompress([string], latent.shape[2:]),
+                symbols=symbols,
+                stream=ours.codec.compress(symbols[0]),
+            )
+        )
+    return compared
 
 
 def test_the_comparison_covers_ordinary_symbols_and_escapes(ours, comparisons):
@@ -126,22 +118,16 @@ def test_symbols_and_what_is_decoded_from_them_are_equal_to_the_last_one(ours, c
         assert len(payload) <= len(compared.peer_string) + 16
 
 
-def test_logits_are_equal_within_float_rounding(peer, ours, comparisons):
+@torch.no_grad()
+def test_logits_and_encoder_bits_are_the_peers(peer, ours, comparisons):
+    from sc2bench.analysis import analyze_model_size
+
     for compared in comparisons:
-        with torch.no_grad():
-            expected = peer(compared.image)
-        logits = ours.decompress([compared.stream])
+        expected, logits = peer(compared.image), ours.decompress([compared.stream])
         assert expected.shape == logits.shape == (1, 1000)
         assert expected.std() > 0.1
         # The same layers on the same symbols: only the order of float32 additions may differ,
         # which through fifty layers stays far below 1e-4 of the largest logit.
         assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
-
-
-def test_encoder_bits_are_counted_as_the_peer_does(peer, ours):
-    from sc2bench.analysis import analyze_model_size
-
-    from splitzoo.profile.size import sc2bench_encoder_bits
-
     parts = [BOTTLENECK + "encoder", BOTTLENECK + "entropy_bottleneck"]
     assert sc2bench_encoder_bits(ours) == analyze_model_size(peer, encoder_paths=parts)["encoder"]

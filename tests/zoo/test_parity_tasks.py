@@ -149,6 +149,18 @@ def detections(ours, features):
     return found, outside
 
 
+def assert_same_detector(peer, ours, given, images, image):
+    """Compare the tail on what it is given, its dense outputs first, then what it finds."""
+    levels, objectness, deltas = dense_of(peer, peer.backbone.body(images.tensors))
+    expected = (*levels[: len(ours.dense_outputs) - 2], objectness, deltas)
+    for found, wanted in zip(ours.dense(given), expected, strict=True):
+        assert_close(found, wanted)
+    (expected,) = peer([image[0]])
+    for found in detections(ours, given):
+        compare_detections(found, expected)
+    assert peer.roi_heads.box_roi_pool.scales == ours.roi_heads.box_roi_pool.scales
+
+
 @torch.no_grad()
 def test_detection_is_sc2benchs(sc2bench_detector):
     peer = sc2bench_detector
@@ -157,23 +169,12 @@ def test_detection_is_sc2benchs(sc2bench_detector):
     assert images.tensors.shape == (1, 3, *SIZE)
     features = peer.backbone.body.bottleneck_layer(images.tensors)
     ours = copy_detector(peer, DetectionTail("resnet50", "layer1", 91, SIZE))
-    levels, objectness, deltas = dense_of(peer, peer.backbone.body(images.tensors))
-    dense = dict(zip(ours.dense_outputs, ours.dense(features), strict=True))
-    assert list(dense) == ["p2", "p3", "p4", "objectness", "deltas"]
-    for name, level in zip(("p2", "p3", "p4"), levels, strict=False):
-        assert_close(dense[name], level)
-    assert_close(dense["objectness"], objectness)
-    assert_close(dense["deltas"], deltas)
-    (expected,) = peer([image[0]])
-    for found in detections(ours, features):
-        compare_detections(found, expected)
+    assert ours.dense_outputs == ("p2", "p3", "p4", "objectness", "deltas")
+    assert_same_detector(peer, ours, features, images, image)
     # The peer's names of levels, "1" to "4", meet torchvision's "0" to "3" in three.
-    assert peer.roi_heads.box_roi_pool.scales == ours.roi_heads.box_roi_pool.scales
     assert len(ours.roi_heads.box_roi_pool.scales) == 3
-
-
-def test_sc2benchs_batch_norms_are_not_frozen_though_it_means_them_to_be(sc2bench_detector):
-    norms = [type(one).__name__ for one in sc2bench_detector.modules() if "BatchNorm" in str(one)]
+    # It means its batch norms to be frozen, which they are not.
+    norms = {type(module).__name__ for module in peer.modules() if "BatchNorm" in str(module)}
     assert "BatchNorm2d" in norms
     assert "FrozenBatchNorm2d" not in norms
 
@@ -184,15 +185,7 @@ def test_detection_without_a_cut_is_torchvisions(torchvision_detector):
     image = some_image(1)
     images, _ = peer.transform([image[0]])
     ours = copy_detector(peer, DetectionTail("resnet50", None, 91, SIZE))
-    levels, objectness, deltas = dense_of(peer, peer.backbone.body(images.tensors))
-    for found, wanted in zip(
-        ours.dense(images.tensors), (*levels, objectness, deltas), strict=True
-    ):
-        assert_close(found, wanted)
-    (expected,) = peer([image[0]])
-    for found in detections(ours, images.tensors):
-        compare_detections(found, expected)
-    assert peer.roi_heads.box_roi_pool.scales == ours.roi_heads.box_roi_pool.scales
+    assert_same_detector(peer, ours, images.tensors, images, image)
     assert len(ours.roi_heads.box_roi_pool.scales) == 4
 
 
@@ -233,6 +226,13 @@ def copy_segmentation(peer, ours):
     return ours.eval()
 
 
+def assert_same_segmentation(expected, ours, given):
+    main, auxiliary = ours.forward_with_aux(given)
+    assert_close(main, expected["out"])
+    assert_close(auxiliary, expected["aux"])
+    return main
+
+
 # 129×161 as 513: features of 33×41, which 132×164 pixels would have too.
 @pytest.mark.parametrize("size", [(128, 160), (129, 161)])
 @torch.no_grad()
@@ -253,9 +253,7 @@ def test_segmentation_is_sc2benchs(size):
     features = peer.backbone.bottleneck_layer(image)
     assert features.shape == (1, 256, (size[0] + 3) // 4, (size[1] + 3) // 4)
     ours = copy_segmentation(peer, SegmentationTail("resnet50", "layer1", 21, size))
-    main, auxiliary = ours.forward_with_aux(features)
-    assert_close(main, expected["out"])
-    assert_close(auxiliary, expected["aux"])
+    main = assert_same_segmentation(expected, ours, features)
     assert torch.equal(ours(features), main)
 
 
@@ -264,10 +262,6 @@ def test_segmentation_without_a_cut_is_torchvisions():
     torch.manual_seed(0)
     peer = enliven(deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True))
     image = torch.randn(1, 3, 129, 161, generator=torch.Generator().manual_seed(1))
-    expected = peer(image)
     ours = copy_segmentation(peer, SegmentationTail("resnet50", None, 21, (129, 161)))
-    main, auxiliary = ours.forward_with_aux(image)
-    assert_close(main, expected["out"])
-    assert_close(auxiliary, expected["aux"])
-    classes = main.argmax(1)
-    assert np.unique(classes).size >= 3
+    main = assert_same_segmentation(peer(image), ours, image)
+    assert np.unique(main.argmax(1)).size >= 3

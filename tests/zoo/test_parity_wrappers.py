@@ -107,9 +107,9 @@ def assert_close(ours, theirs):
 # Image codecs over the image
 
 
-@pytest.fixture(params=["jpeg", "webp"])
-def input_codecs(request, classifier):
-    """sc2bench's wrapper, its images after the codec, and our model."""
+@pytest.mark.parametrize("codec", ["jpeg", "webp"])
+@torch.no_grad()
+def test_an_input_codec_equals_sc2bench(codec, classifier, pixels):
     from sc2bench.models.wrapper import CodecInputCompressionClassifier
     from sc2bench.transforms.codec import PILImageModule
 
@@ -119,19 +119,10 @@ def input_codecs(request, classifier):
         images.append(np.array(image))
         return NORMALISE(transforms.functional.to_tensor(image))
 
-    peer = CodecInputCompressionClassifier(
-        classifier,
-        "cpu",
-        PILImageModule(returns_file_size=True, format=request.param.upper(), quality=50),
-        post_transform,
-    ).eval()
-    bottleneck = InputCodecBottleneck(codec=request.param, quality=50)
-    return peer, images, copy_weights(classifier, build("resnet50-jpeg-q90", bottleneck))
-
-
-@torch.no_grad()
-def test_an_input_codec_equals_sc2bench(input_codecs, pixels):
-    peer, images, ours = input_codecs
+    module = PILImageModule(returns_file_size=True, format=codec.upper(), quality=50)
+    peer = CodecInputCompressionClassifier(classifier, "cpu", module, post_transform).eval()
+    bottleneck = InputCodecBottleneck(codec=codec, quality=50)
+    ours = copy_weights(classifier, build("resnet50-jpeg-q90", bottleneck))
     file_sizes = watched(peer)
     expected = peer([Image.fromarray(pixels)])
     (stream,) = ours.compress(as_image(pixels))
@@ -143,45 +134,29 @@ def test_an_input_codec_equals_sc2bench(input_codecs, pixels):
     assert_close(ours(as_image(pixels)), expected)
 
 
-@pytest.mark.parametrize("input_codecs", ["jpeg"], indirect=True)
-@torch.no_grad()
-def test_sc2bench_joins_the_images_of_a_batch_along_the_channels_and_we_do_not(
-    input_codecs, pixels
-):
-    peer, _, ours = input_codecs
-    both = [pixels, pixels[::-1].copy()]
-    with pytest.raises(RuntimeError, match="3 channels, but got 6"):
-        peer([Image.fromarray(one) for one in both])
-    expected = torch.cat([peer([Image.fromarray(one)]) for one in both])
-    streams = ours.compress(torch.cat([as_image(one) for one in both]))
-    assert_close(ours.decompress(streams), expected)
-
-
 # Learned codecs over the image
 
 
-@pytest.fixture(params=["bmshj2018-factorized", "mbt2018-mean"])
-def neural_codecs(request, classifier):
+def compressai_codec(architecture, classifier):
     """CompressAI's codec, and a maker of our models with its weights and the classifier's."""
-    sizes = {"architecture": request.param, "quality": 1, "channels": (32, 48)}
-    with torch.random.fork_rng(devices=[]):
+    sizes = {"architecture": architecture, "quality": 1, "channels": (32, 48)}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         peer = neural_codec.compressai_model(NeuralCodecBottleneck(**sizes))
-        peer.g_a[-1].weight.data *= 4
-        peer.g_s[-1].weight.data *= 0.2
-        peer.entropy_bottleneck.quantiles.data[:, 0, 1].uniform_(-0.45, 0.45)
+        peer.g_a[-1].weight *= 4
+        peer.g_s[-1].weight *= 0.2
+        peer.entropy_bottleneck.quantiles[:, 0, 1].uniform_(-0.45, 0.45)
     peer.eval()
     peer.update()
+    homes = {"g_a": "encoder", "g_s": "decoder.g_s.0"}
+    codec = {
+        f"{homes.get(name.partition('.')[0], 'bottleneck')}.{name}": tensor
+        for name, tensor in peer.state_dict().items()
+    }
 
     def make(size, **settings):
-        model = build(
-            "resnet50-factorized_prior-q1", NeuralCodecBottleneck(**sizes, **settings), size
-        )
-        homes = {"g_a": "encoder", "g_s": "decoder.g_s.0"}
-        codec = {
-            f"{homes.get(name.partition('.')[0], 'bottleneck')}.{name}": tensor
-            for name, tensor in peer.state_dict().items()
-        }
+        bottleneck = NeuralCodecBottleneck(**sizes, **settings)
+        model = build("resnet50-factorized_prior-q1", bottleneck, size)
         return copy_weights(classifier, model, codec)
 
     return peer, make
@@ -200,24 +175,22 @@ def assert_same_as_wrapper(ours, peer, image, theirs, strings):
     assert_close(ours(image), expected)
 
 
+@pytest.mark.parametrize("architecture", ["bmshj2018-factorized", "mbt2018-mean"])
 @torch.no_grad()
-def test_a_learned_codec_equals_sc2bench(neural_codecs, classifier, pixels):
+def test_a_learned_codec_equals_sc2bench(architecture, classifier, pixels):
     """Crops as sc2bench's classification does, and pads as its segmentation."""
     from sc2bench.models.segmentation.wrapper import NeuralInputCompressionSegmentationModel
     from sc2bench.models.wrapper import NeuralInputCompressionClassifier
     from sc2bench.transforms.misc import AdaptivePad
 
-    codec, make = neural_codecs
+    codec, make = compressai_codec(architecture, classifier)
     decoded = []
 
     def post_transform(image, *crop):
         decoded.append(image)
         return NORMALISE(transforms.functional.center_crop(image, crop) if crop else image)
 
-    options = {
-        "compression_model": codec,
-        "analysis_config": {"analyzes_after_compress": True},
-    }
+    options = {"compression_model": codec, "analysis_config": {"analyzes_after_compress": True}}
     peer = NeuralInputCompressionClassifier(
         classifier, post_transform=lambda image: post_transform(image, 109, 96), **options
     ).eval()

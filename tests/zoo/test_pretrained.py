@@ -45,7 +45,7 @@ def test_torchvision_s_detector_goes_into_ours(spell) -> None:
 
 
 @torch.no_grad()
-def test_torchvision_s_segmentation_goes_into_ours() -> None:
+def test_torchvision_s_segmentation_goes_into_ours_and_another_network_s_does_not() -> None:
     theirs = torchvision.models.segmentation.deeplabv3_resnet50(
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     ).eval()
@@ -53,10 +53,6 @@ def test_torchvision_s_segmentation_goes_into_ours() -> None:
     pretrained.load_torchvision(tail, theirs.state_dict())
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(tail(image), theirs(image)["out"], rtol=1e-4, atol=1e-5)
-
-
-def test_a_state_of_another_network_is_refused() -> None:
-    tail = SegmentationTail("resnet50", None, 5, (64, 64))
     with pytest.raises(WeightsNotFoundError, match="other tensors"):
         pretrained.load_torchvision(tail, {"backbone.conv1.weight": torch.zeros(1)})
 
@@ -78,12 +74,6 @@ def test_timm_s_weights_reach_both_sides_of_a_feature_codec(monkeypatch, tmp_pat
         assert torch.equal(held[name], tensor)
 
 
-def test_weights_that_torchvision_does_not_publish_are_an_error() -> None:
-    model = zoo.build("deeplabv3_resnet152-jpeg-q90")
-    with pytest.raises(WeightsNotFoundError, match="torchvision publishes none for resnet152"):
-        pretrained.assemble(model)
-
-
 # What is at hand, and what load was told
 
 CODEC = "resnet50-factorized_prior-q8"
@@ -99,18 +89,26 @@ def offline(hub, monkeypatch, tmp_path):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["test_resnet-jpeg-q90", DETECTOR])
-def test_local_files_only_makes_no_request(offline, name) -> None:
-    with pytest.raises(WeightsNotFoundError, match="local_files_only is set") as caught:
-        zoo.load(name, local_files_only=True)
-    assert "splitzoo zoo pull" in caught.value.next_step
-
-
-def test_a_codec_s_file_that_is_missing_is_named(offline, monkeypatch) -> None:
+def test_local_files_only_makes_no_request_and_says_what_is_missing(offline, monkeypatch) -> None:
+    for name in ("test_resnet-jpeg-q90", DETECTOR):
+        with pytest.raises(WeightsNotFoundError, match="local_files_only is set") as caught:
+            zoo.load(name, local_files_only=True)
+        assert "splitzoo zoo pull" in caught.value.next_step
     monkeypatch.setattr(pretrained, "_load_classifier", lambda *_: None)
     model = zoo.build("test_resnet-factorized_prior-q1")
     with pytest.raises(WeightsNotFoundError, match=r"torch/checkpoints/bmshj2018-factorized-"):
         pretrained.assemble(model, local_files_only=True)
+
+
+def test_weights_that_nobody_publishes_are_an_error(offline) -> None:
+    unpublished = zoo.get_spec("resnet50-jpeg-q90").model_copy(update={"base_model": ""})
+    for model, said in (
+        ("deeplabv3_resnet152-jpeg-q90", "torchvision publishes none for resnet152"),
+        (unpublished, "timm publishes none for resnet50"),
+    ):
+        with pytest.raises(WeightsNotFoundError, match=said) as caught:
+            pretrained.assemble(zoo.build(model))
+    assert "pretrained=False" in caught.value.next_step
 
 
 def published(cache, repo, state):
@@ -169,13 +167,6 @@ def test_pull_of_published_parts_says_what_it_does_not_use(splitzoo, monkeypatch
     assert (code, out, [source.cache_dir for source in loaded]) == (0, "", [tmp_path])
     assert "--token was not used" in err
     assert "hf_secret" not in err
-
-
-def test_weights_that_a_backbone_does_not_have_are_an_error_with_a_way_out(offline) -> None:
-    spec = zoo.get_spec("resnet50-jpeg-q90").model_copy(update={"base_model": ""})
-    with pytest.raises(WeightsNotFoundError, match="timm publishes none for resnet50") as caught:
-        pretrained.assemble(zoo.build(spec))
-    assert "pretrained=False" in caught.value.next_step
 
 
 def test_a_config_is_fetched_as_load_was_told(hub, tiny_folder, tmp_path) -> None:

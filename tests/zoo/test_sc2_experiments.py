@@ -15,7 +15,9 @@ from splitzoo.zoo.bottleneck_specs import (
     LayerBottleneck,
     NeuralCodecBottleneck,
 )
+from splitzoo.zoo.conversion.convert import recognise
 from splitzoo.zoo.packaged import packaged
+from splitzoo.zoo.train.recipe import find_recipe
 
 DATA = Path(__file__).parents[1] / "data" / "sc2_experiments.txt"
 EXPERIMENTS = [
@@ -67,9 +69,6 @@ METHOD_OF = {
     "input_compression": "input-compression",
 }
 TIMM_NAME = {
-    "resnet50": "resnet50",
-    "resnet101": "resnet101",
-    "resnet152": "resnet152",
     "regnety6.4gf": "regnety_064",
     "hybrid_vit_small_r26_s32_224": "vit_small_r26_s32_224",
     "tf_efficientnet_l2_ns": "tf_efficientnet_l2",
@@ -98,7 +97,7 @@ BOTTLENECK = {
 
 def test_the_experiments_are_those_of_sc2_benchmark():
     assert len(EXPERIMENTS) == len(set(EXPERIMENTS)) == 189
-    assert sum(bool(experiment) for _, experiment in EXPERIMENTS) == 144
+    assert len({experiment for _, experiment in EXPERIMENTS if experiment}) == 144
 
 
 def test_what_is_listed_are_the_papers_models_and_those_for_comparison():
@@ -115,6 +114,11 @@ def test_a_name_of_sc2_benchmark_is_the_model_that_it_says(config, experiment):
         folder, _, short = experiment.partition("-")
         assert config.startswith(f"{folder}/")
         assert zoo.get_spec(experiment) is zoo.get_spec(short) is spec
+        # Its checkpoint is known by the name of the file, and it has a recipe.
+        assert recognise(Path("ckpt") / f"{experiment}.pt") is spec
+        _, recipe, trained = find_recipe(experiment)
+        assert trained is spec
+        assert spec.name in recipe.names()
     assert spec.reference == (experiment or config)
     assert zoo.get_spec(spec.name) is spec
 
@@ -129,7 +133,7 @@ def test_a_name_of_sc2_benchmark_is_the_model_that_it_says(config, experiment):
 
     bottleneck = spec.bottleneck
     if found := re.match(r"(?:faster_rcnn_|deeplabv3_)?splittable_(.+)-(fp|mshp)-beta", stem):
-        assert spec.backbone == TIMM_NAME[found[1]]
+        assert spec.backbone == TIMM_NAME.get(found[1], found[1])
         kind, word = BOTTLENECK[found[2]]
         assert (type(bottleneck), bottleneck.kind) == (kind, word)
         cut, features = FEATURES[spec.backbone]
@@ -139,23 +143,23 @@ def test_a_name_of_sc2_benchmark_is_the_model_that_it_says(config, experiment):
         assert bottleneck.decoder_channels == (2 * features, features, features)
         assert getattr(bottleneck, "hyper_channels", 16) == 16
     elif found := re.match(r"(?:faster_rcnn_|deeplabv3_)?(\w+)-bq([0-9]+)ch", stem):
-        assert (spec.backbone, spec.cut) == (TIMM_NAME[found[1]], "layer1")
+        assert (spec.backbone, spec.cut) == (TIMM_NAME.get(found[1], found[1]), "layer1")
         assert bottleneck == ChannelReductionBottleneck(network="resnet-24", channels=int(found[2]))
     elif found := re.match(r"(\w+)-eb_after_(\w+)-beta", stem):
-        assert spec.backbone == TIMM_NAME[found[1]]
+        assert spec.backbone == TIMM_NAME.get(found[1], found[1])
         assert isinstance(bottleneck, LayerBottleneck)
         assert bottleneck.channels == CHANNELS_AFTER[found[2]]
         assert spec.cut is not None
         assert spec.cut.startswith(found[2].replace("avgpool", "global_pool"))
     elif method == "feature_compression":
         codec, _, backbone = stem.partition("-")
-        assert (spec.backbone, spec.cut) == (TIMM_NAME[backbone], "layer2")
+        assert (spec.backbone, spec.cut) == (TIMM_NAME.get(backbone, backbone), "layer2")
         assert isinstance(bottleneck, FeatureCodecBottleneck)
         assert (bottleneck.codec, bottleneck.quality, bottleneck.channels) == (codec, 90, 512)
     else:
         codec, _, backbone = stem.partition("-")
         backbone = re.sub(r"^faster_rcnn_|^deeplabv3_|_fpn$", "", backbone)
-        assert (spec.backbone, spec.cut) == (TIMM_NAME[backbone], None)
+        assert (spec.backbone, spec.cut) == (TIMM_NAME.get(backbone, backbone), None)
         if codec in ARCHITECTURE:
             assert isinstance(bottleneck, NeuralCodecBottleneck)
             assert bottleneck.architecture == ARCHITECTURE[codec]

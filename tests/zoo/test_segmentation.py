@@ -47,6 +47,11 @@ def test_the_input_size_is_the_spec_s_and_not_the_features(tail):
         align_corners=False,
     )
     assert torch.equal(other(features), expected)
+    # The main logits with the auxiliary ones are those without.
+    main, auxiliary = tail.forward_with_aux(features)
+    assert torch.equal(main, tail(features))
+    assert auxiliary.shape == main.shape
+    assert (auxiliary - main).abs().max() > 0.1
     logits = tail(some_features(images=2))
     assert (logits.dtype, logits.shape) == (torch.float32, (2, CLASSES, *SIZE))
     assert len(logits.argmax(1).unique()) >= 3
@@ -67,15 +72,6 @@ def test_the_backbone_is_dilated_to_stride_8(tail):
     # torchvision's replace_stride_with_dilation=[False, True, True]: the first block of a dilated
     # stage has the dilation before it, and layer3 is one block here.
     assert dilations == {"layer2": {1}, "layer3": {1}, "layer4": {2, 4}}
-
-
-@torch.no_grad()
-def test_the_main_logits_with_the_auxiliary_ones_are_those_without(tail):
-    features = some_features()
-    main, auxiliary = tail.forward_with_aux(features)
-    assert torch.equal(main, tail(features))
-    assert auxiliary.shape == main.shape
-    assert (auxiliary - main).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -100,18 +96,12 @@ def test_both_heads_learn():
     assert all(parameter.grad.abs().max() > 0 for parameter in tail.parameters())
 
 
-@pytest.fixture(scope="module")
-def graph(tail, tmp_path_factory):
-    path = tmp_path_factory.mktemp("graph") / "segmentation.onnx"
-    names = {"input_names": ["features"], "output_names": ["logits"]}
-    write_onnx(tail, [some_features()], path, **names, dynamic_batch=False, opset=20)
-    return path
-
-
 @pytest.mark.slow
 @torch.no_grad()
-def test_the_exported_graph_gives_the_same_logits(tail, graph):
-    session = OnnxRuntimeSession(graph, threads=1)
+def test_the_exported_graph_gives_the_same_logits_without_the_auxiliary_head(tail, tmp_path):
+    path, names = tmp_path / "tail.onnx", {"input_names": ["features"], "output_names": ["logits"]}
+    write_onnx(tail, [some_features()], path, **names, dynamic_batch=False, opset=20)
+    session = OnnxRuntimeSession(path, threads=1)
     for seed in range(3):
         features = some_features(seed)
         (found,) = session.run({"features": features.numpy()}, ["logits"])
@@ -119,13 +109,9 @@ def test_the_exported_graph_gives_the_same_logits(tail, graph):
         assert found.shape == (1, CLASSES, *SIZE)
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
         assert (class_map(found) == class_map(expected)).mean() > 0.999
-
-
-@pytest.mark.slow
-def test_the_exported_graph_leaves_the_auxiliary_head_behind(tail, graph):
-    model = onnx.load(graph)
-    assert {node.domain for node in model.graph.node} == {""}
-    stored = sum(np.prod(tensor.dims, dtype=int) for tensor in model.graph.initializer)
+    graph = onnx.load(path).graph
+    assert {node.domain for node in graph.node} == {""}
+    stored = sum(np.prod(tensor.dims, dtype=int) for tensor in graph.initializer)
     auxiliary, whole = (
         sum(parameter.numel() for parameter in module.parameters())
         for module in (tail.aux_classifier, tail)
@@ -150,29 +136,20 @@ def test_the_map_holds_the_largest_logit_of_each_pixel(classes, height, width, s
     np.testing.assert_allclose(chosen, logits[0].max(axis=0), rtol=1e-6)
 
 
-def test_padding_is_no_part_of_the_map():
+def test_padding_is_no_part_of_the_map_and_shares_are_of_all_of_it():
     logits = np.zeros((1, 3, 4, 6), np.float32)
     logits[0, 2] = 1
     logits[0, 1, 3:] = logits[0, 1, :, 5:] = 2
     assert class_map(logits, (3, 5)).tolist() == [[2] * 5] * 3
     assert class_map(logits).tolist() == [[2] * 5 + [1]] * 3 + [[1] * 6]
-
-
-def test_shares_are_of_the_whole_map_and_the_largest_comes_first():
     classes = np.array([[0, 0, 2], [2, 0, 3]], np.uint8)
     assert class_shares(classes, ["background", "cat", "dog", "sheep"]) == [
         ClassShare(0, "background", 0.5),
         ClassShare(2, "dog", pytest.approx(1 / 3)),
         ClassShare(3, "sheep", pytest.approx(1 / 6)),
     ]
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 65537, 1, 1), (1, 0, 2, 2), (3, 4, 4), (1, 3)])
-def test_logits_of_another_shape_are_refused(shape):
-    with pytest.raises(BundleError, match="logits have the shape"):
-        class_map(np.zeros(shape, np.float32))
-
-
-def test_a_class_without_a_label_is_refused():
     with pytest.raises(BundleError, match="2 labels; class 2 none"):
         class_shares(np.array([[0, 2]], np.uint8), ["background", "cat"])
+    for shape in ((2, 3, 4, 4), (1, 65537, 1, 1), (1, 0, 2, 2), (3, 4, 4), (1, 3)):
+        with pytest.raises(BundleError, match="logits have the shape"):
+            class_map(np.zeros(shape, np.float32))

@@ -50,24 +50,18 @@ def test_the_entropy_tables_travel_with_the_weights(tiny_model, tmp_path):
     assert loaded.codec.coder.tables.cdf.shape != tiny_model.codec.coder.tables.cdf.shape
 
 
-def test_random_weights_can_be_had_for_a_folders_spec(saved, tiny_model):
-    built = zoo.load(saved, pretrained=False, seed=5)
+def test_a_folder_gives_random_weights_and_is_not_overwritten(folder, tiny_model):
+    built = zoo.load(folder, pretrained=False, seed=5)
     assert built.spec == tiny_model.spec
     assert built.digest() == zoo.build(tiny_model.spec, seed=5).digest()
-
-
-def test_a_folder_that_holds_something_is_not_overwritten(folder, tiny_model):
     before = (folder / "config.json").read_bytes()
     with pytest.raises(OutputError, match="not empty"):
         zoo.save(tiny_model, folder)
     assert (folder / "config.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_named(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(ModelFolderError, match=f"has no {name}"):
-        zoo.load(folder)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).unlink()
+        with pytest.raises(ModelFolderError, match=f"has no {name}"):
+            zoo.load(folder)
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
