@@ -86,12 +86,12 @@ def test_every_cut_point_divides_exactly(data):
 
 
 def test_layers_are_cut_points_or_refused(resnet):
-    points = backbones.cut_points(resnet, ["layer1.0.conv1"])
+    points = cut.cut_points(resnet, ["layer1.0.conv1"])
     within = [f"layer1.0.{name}" for name, _ in resnet.layer1[0].named_children()]
     inside = [layer for layer in within if layer not in (*points, "layer1.0.downsample")]
     for layer in (*inside, "layer2.0.conv1"):
         with pytest.raises(SpecError) as caught:
-            backbones.tail(resnet, layer)
+            cut.tail(resnet, layer)
         assert "test_resnet" in caught.value.message
     assert caught.value.message == (
         "test_resnet cannot be cut after layer2.0.conv1: later layers also need what was "
@@ -101,16 +101,16 @@ def test_layers_are_cut_points_or_refused(resnet):
     assert "layer1" in caught.value.next_step
     # The head of such a layer is fine: feature extraction alone does not need the tail.
     with torch.no_grad():
-        assert backbones.head(resnet, "layer2.0.conv1")(made_image(1, 3, 32, 32)).ndim == 4
+        assert cut.head(resnet, "layer2.0.conv1")(made_image(1, 3, 32, 32)).ndim == 4
     with pytest.raises(SpecError, match=r"It can be cut after .*features\.denseblock1"):
-        backbones.tail(built("densenet121"), "features.denseblock2.denselayer3")
+        cut.tail(built("densenet121"), "features.denseblock2.denselayer3")
     with pytest.raises(UnknownNameError) as caught:
-        backbones.head(resnet, "layer7")
+        cut.head(resnet, "layer7")
     assert caught.value.kind == "layer of test_resnet"
     assert caught.value.matches
     assert set(caught.value.matches) <= {"layer1", "layer2", "layer3", "layer4"}
     with pytest.raises(UnknownNameError):
-        backbones.tail(resnet, "")
+        cut.tail(resnet, "")
 
 
 class Odd(nn.Module):
@@ -140,11 +140,11 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("cut", "way", "layer", "message"),
     [
-        (backbones.tail, "", "second", "second runs 0 times as a module in Odd"),
-        (backbones.head, "", "first", r"first runs 2 times .*\nIt can be cut after first, first,"),
-        (backbones.head, "value", "first", "Odd cannot be cut: its forward cannot be traced"),
-        (backbones.tail, "mul_", "first", r"changes features in place \(mul_\)"),
-        (backbones.tail, "relu", "first", r"changes features in place \(relu\)"),
+        (cut.tail, "", "second", "second runs 0 times as a module in Odd"),
+        (cut.head, "", "first", r"first runs 2 times .*\nIt can be cut after first, first,"),
+        (cut.head, "value", "first", "Odd cannot be cut: its forward cannot be traced"),
+        (cut.tail, "mul_", "first", r"changes features in place \(mul_\)"),
+        (cut.tail, "relu", "first", r"changes features in place \(relu\)"),
     ],
 )
 def test_a_network_that_cannot_be_cut_is_refused_and_left_as_it_was(cut, way, layer, message):
@@ -157,7 +157,7 @@ def test_a_network_that_cannot_be_cut_is_refused_and_left_as_it_was(cut, way, la
 def test_the_models_mode_is_left_as_it_was_and_parts_are_copied_and_trained():
     whole = build_network("test_resnet").train()
     whole.layer3.eval()
-    tail = backbones.tail(whole, "layer1")
+    tail = cut.tail(whole, "layer1")
     assert whole.training
     assert whole.layer2.training
     assert not any(module.training for module in whole.layer3.modules())
@@ -183,10 +183,10 @@ def test_features_of_several_layers():
     layers = ("layer1", "layer2", "layer3", "layer4")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        part = backbones.build_features("test_resnet", "layer1", layers).eval()
+        part = build.build_features("test_resnet", "layer1", layers).eval()
     with torch.no_grad():
         whole = build_network("test_resnet")
-        expected = backbones.features(whole, layers)(made_image(1, 3, 96, 64))
+        expected = cut.features(whole, layers)(made_image(1, 3, 96, 64))
         given = part(expected["layer1"])
     assert list(given) == list(expected) == list(layers)
     shapes = [(32, 24, 16), (48, 12, 8), (192, 6, 4), (96, 3, 2)]

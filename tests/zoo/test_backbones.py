@@ -32,7 +32,7 @@ PAPER = {
 
 def test_the_papers_backbones_are_registered():
     assert set(BACKBONES.names()) == PAPER.keys()
-    assert backbones.find_backbone("regnety_064") is BACKBONES.get("regnety6.4gf")
+    assert table.find_backbone("regnety_064") is BACKBONES.get("regnety6.4gf")
     for name, (layer, channels, reduction, resize, crop, interpolation) in PAPER.items():
         entry = BACKBONES.get(name)
         given = entry.preprocessing
@@ -99,7 +99,7 @@ def test_a_modern_network_that_the_paper_lacks():
     assert entry.preprocessing.crop == (106, 106)
     assert entry.base_model == "timm/tinynet_e.in1k"
     # A tag picks the weights.
-    entry = backbones.find_backbone("test_resnet.r160_in1k")
+    entry = table.find_backbone("test_resnet.r160_in1k")
     assert (entry.name, entry.timm_name) == ("test_resnet.r160_in1k", "test_resnet")
     assert entry.base_model == "timm/test_resnet.r160_in1k"
 
@@ -113,7 +113,7 @@ def test_names_that_timm_does_not_know():
     without = ("hf-hub:timm/resnet50.a1_in1k", "local-dir:/tmp", "timm/resnet50", "")
     for name in (*close, *without):
         with pytest.raises(UnknownNameError) as caught:
-            backbones.find_backbone(name)
+            table.find_backbone(name)
         assert caught.value.name == name
         assert name in without or close[name] in caught.value.matches
 
@@ -153,9 +153,9 @@ def test_random_weights_are_timms_own_but_for_classifiers_of_zeros():
 
 def test_networks_are_built_for_another_input_size_and_whole_without_a_layer():
     name, layer = "vit_tiny_r_s16_p8_224", "patch_embed.backbone"
-    tail = backbones.build_tail(name, layer, 10, (64, 64)).eval()
-    head = backbones.build_head(name, layer, (64, 64)).eval()
-    whole = backbones.build_tail("test_resnet", None, num_classes=6).eval()
+    tail = build.build_tail(name, layer, 10, (64, 64)).eval()
+    head = build.build_head(name, layer, (64, 64)).eval()
+    whole = build.build_tail("test_resnet", None, num_classes=6).eval()
     image = made_image(1, 3, 64, 64)
     with torch.no_grad():
         assert tail(head(image)).shape == (1, 10)
@@ -199,13 +199,13 @@ def test_pretrained_weights_that_do_not_fit_are_refused_and_never_unpickled(trai
     before = copy.deepcopy(tail.state_dict())
     said = r"2 tensors, .* fc.weight \(10×96 here, 1000×96"
     with pytest.raises(WeightsNotFoundError, match=said):
-        backbones.load_timm_weights(tail, name, file=file)
+        weights.load_timm_weights(tail, name, file=file)
     assert all(torch.equal(tensor, before[key]) for key, tensor in tail.state_dict().items())
     other = build.build_tail("regnety_002", "s1")
     with pytest.raises(WeightsNotFoundError, match="do not fit"):
-        backbones.load_timm_weights(other, name, file=file)
+        weights.load_timm_weights(other, name, file=file)
     with pytest.raises(WeightsNotFoundError, match="is not a safetensors file"):
-        backbones.load_timm_weights(tail, name, file=tmp_path / "weights.pth")
+        weights.load_timm_weights(tail, name, file=tmp_path / "weights.pth")
 
 
 def test_names_of_weights():
@@ -213,8 +213,8 @@ def test_names_of_weights():
 
     for name in ("", "resnet50.tv_in1k", "timm/resnet50.nothing", "a/b"):
         with pytest.raises(WeightsNotFoundError, match="timm knows no such weights"):
-            backbones.timm_weights_name(name)
+            weights.timm_weights_name(name)
     # Other owners than timm have some too.
     repositories = (timm.get_pretrained_cfg(name).hf_hub_id for name in timm.list_pretrained())
     owned = next(name for name in repositories if name and not name.startswith("timm/"))
-    assert timm.get_pretrained_cfg(backbones.timm_weights_name(owned)).hf_hub_id == owned
+    assert timm.get_pretrained_cfg(weights.timm_weights_name(owned)).hf_hub_id == owned

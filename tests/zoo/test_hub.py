@@ -211,7 +211,7 @@ def test_offline_only_a_whole_model_at_hand_is_used_without_a_request(
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", way == "HF_HUB_OFFLINE")
     assert fetch_model(REPO, local_files_only=local) == folder
-    assert fetch_config(REPO, local_files_only=local) == folder
+    assert fetch_model(REPO, config_only=True, local_files_only=local) == folder
     assert hub.requests == []
 
 
@@ -249,7 +249,7 @@ def test_is_cached_makes_no_request(hub, tiny_folder, monkeypatch):
     monkeypatch.setenv("SPLITZOO_HUB_NAMESPACE", "org")
     hub.publish(NAME, tiny_folder)
     assert not is_cached("tiny")
-    assert sorted(contents(fetch_config(REPO))) == ["config.json"]
+    assert sorted(contents(fetch_model(REPO, config_only=True))) == ["config.json"]
     assert hub.seen("model.safetensors") == []
     assert not is_cached("tiny")
     fetch_model(REPO)

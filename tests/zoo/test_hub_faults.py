@@ -100,7 +100,7 @@ def test_a_config_that_cannot_be_used_spares_the_weights(
     hub.publish(NAME, files | {CONFIG: changes})
     assert "org/tiny" in refused(saying, next_step=next_step)
     with pytest.raises(HubError, match="org/tiny"):
-        fetch_config(REPO)
+        fetch_model(REPO, config_only=True)
     assert hub.seen(WEIGHTS) == []
     # Nor is a config of gigabytes downloaded.
     hub.requests.clear()

@@ -78,7 +78,7 @@ def test_regnet_and_densenet(name):
     config = {"key": "FPBasedResNetBottleneck", "kwargs": {"num_bottleneck_channels": 24}}
     if name.startswith("regnet"):
         peer = backbone.splittable_regnet(config, regnet_name=name, skips_head=False)
-        layer, features = "s1", torch.randn(2, backbones.find_backbone(name).channels, 16, 16)
+        layer, features = "s1", torch.randn(2, table.find_backbone(name).channels, 16, 16)
     else:
         peer = backbone.splittable_densenet(
             config, densenet_name=name, skips_avgpool=False, skips_classifier=False
@@ -86,7 +86,7 @@ def test_regnet_and_densenet(name):
         layer, features = "features.transition2", torch.randn(2, 256, 14, 14)
     peer.bottleneck_layer = nn.Identity()
     stir_norms(peer)
-    tail = backbones.build_tail(name, layer)
+    tail = build.build_tail(name, layer)
     tail.load_state_dict(peer.state_dict())
     assert_equal(peer, tail, features)
 
