@@ -36,7 +36,7 @@ CLASSIFIER, DETECTOR, SEGMENTER = (
     "object-detection",
     "semantic-segmentation",
 )
-EXTRA = {"name": "extra", "dtype": "int32", "shape": [1, 4, 55, 55]}
+EXTRA = {"name": "extra", "dtype": "float32", "shape": [1, 4, 55, 55]}
 Manifest = dict[str, Any]
 
 

@@ -383,17 +383,12 @@ def test_lower_precisions_parse_and_build(rtx, tiny_model, photos, tmp_path, pre
 
 
 @pytest.mark.tensorrt
-def test_shapes_that_make_no_sense_are_refused(rtx, jetson_bundle) -> None:
+def test_shapes_and_files_that_make_no_sense_are_refused(rtx, jetson_bundle, tmp_path) -> None:
     info = open_bundle(jetson_bundle).device
-    (image,) = info.inputs
-    shape = image.shape[1:]
+    shape = info.inputs[0].shape[1:]
     wrong = {"image": ((16, *shape), (1, *shape), (1, *shape))}
     with pytest.raises(BundleError, match=r"TensorRT refuses the shapes|cannot build an engine"):
         build(rtx, jetson_bundle / info.file, wrong)
-
-
-@pytest.mark.tensorrt
-def test_a_damaged_file_is_refused_with_tensorrts_words(rtx, tmp_path) -> None:
     path = tmp_path / "g.onnx"
     path.write_bytes(b"nothing")
     with pytest.raises(BundleError, match=r"TensorRT cannot parse g\.onnx: .*\w"):
