@@ -108,7 +108,7 @@ def _source(
     if not source.bundle:
         source.spec()
     elif random_weights or predictions:
-        raise typer.BadParameter("a bundle has its own weights, and gives its own answers.")
+        raise typer.BadParameter("a bundle has its own weights, and gives its own predictions.")
     return source
 
 

@@ -55,7 +55,7 @@ def test_graphs_of_any_batch_build_with_shapes(rtx, bundle, name) -> None:
     ("shapes", "saying"),
     [
         (None, "no optimization profile has been defined"),
-        ({"image": ((1, *SHAPE),) * 3}, "image is missing dimensions in profile 0"),
+        ({"photo": ((1, *SHAPE),) * 3}, "image is missing dimensions in profile 0"),
         ({"image": ((1, 3),) * 3}, "image has 4 dimensions but profile 0 has 2"),
         ({"image": ((1, 3, 9, 64),) * 3}, "At dimension axis 2"),
         ({"image": ((-1, *SHAPE),) * 3}, "refuses the shapes of image"),
