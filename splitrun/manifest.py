@@ -151,7 +151,7 @@ class PrecisionReport:
         calibrated: Images that ranges were taken from.
         skipped: Images of the folder that could not be read.
         held_out: Other images, or made ones, that were compared.
-        real_images: Whether photographs were compared; else made images.
+        real_images: Whether real images were compared, not made ones.
         symbols: Symbols compared.
         flips: Share of the symbols that differ from fp32's.
         changed: Number of symbols that differ for each that is not 0.
