@@ -39,20 +39,20 @@ class Loss:
 
     Attributes:
         model: Its name.
-        target: Of the int8 bundle.
-        engine: With its version.
-        calibrated: Images that ranges were taken of.
-        images: Evaluated.
-        correct_fp32: Of these, named correctly.
-        correct: The same in int8.
-        other_answers: Images whose best class is another than fp32's, right or wrong.
-        points: Of top-1 that were lost; below 0 where int8 is better.
-        payload_bytes_fp32: Mean.
-        payload_bytes: Mean.
+        target: Target of the int8 bundle.
+        engine: Engine and its version.
+        calibrated: Number of images that the ranges come from.
+        images: Number of images evaluated.
+        correct_fp32: Number of these that fp32 names correctly.
+        correct: Number of these that int8 names correctly.
+        other_answers: Images whose best class is another than fp32's, correct or wrong.
+        points: Points of top-1 lost; below 0 where int8 is better.
+        payload_bytes_fp32: Mean payload in fp32.
+        payload_bytes: Mean payload in int8.
         flips: Share of the symbols that differ, on images held out of ``train/``.
-        changed: How many differ for each that is not 0.
+        changed: Number of differing symbols over the number of nonzero ones.
         kept_fp32: Parts of the graph left in fp32.
-        met: The bar.
+        met: Whether the bar is met.
     """
 
     model: str

@@ -23,12 +23,12 @@ class Agreement:
     """Does a side compute what the model does in PyTorch?
 
     Attributes:
-        symbols: Compared, over all images.
-        symbols_differing: Of these.
-        largest_difference: Of a symbol.
-        payload_bytes: Of each image: what the entropy coder wrote, without any frame.
-        logits_relative_error: For the first image's stream; None without an edge.
-        tables_equal: Are the entropy tables the model's?
+        symbols: Number of symbols compared, over all images.
+        symbols_differing: Number of these that differ.
+        largest_difference: Largest difference of a symbol.
+        payload_bytes: Payload of each image, without the frame.
+        logits_relative_error: Error of the logits of the first stream; None without an edge.
+        tables_equal: Whether the entropy tables are the model's.
     """
 
     symbols: int
@@ -44,10 +44,10 @@ class Turn:
     """One turn of one side.
 
     Attributes:
-        engine: With its version.
-        seconds: Of each counted run, by task.
-        foreign_cores: That other processes kept busy meanwhile; None where it cannot be known.
-        agreement: None where only the edge is measured.
+        engine: Engine and its version.
+        seconds: Time of each counted run, by task.
+        foreign_cores: Cores that other processes kept busy meanwhile; None where unknown.
+        agreement: Agreement with PyTorch; None where only the edge is measured.
     """
 
     engine: str
@@ -74,12 +74,12 @@ class Made:
     """A bundle that was exported; or why it was not.
 
     Attributes:
-        name: Of the side.
-        seconds: That the export took.
-        graph_bytes: Files of the device graph.
-        tables_bytes: The entropy tables' file.
-        effect: Of a precision below fp32.
-        refused: Why there is no bundle; empty where there is one.
+        name: Name of the side.
+        seconds: Time that the export took.
+        graph_bytes: Size of the device graph's files.
+        tables_bytes: Size of the entropy tables' file.
+        effect: Changes made by a precision below fp32.
+        refused: Reason why there is no bundle; empty where there is one.
     """
 
     name: str
@@ -105,12 +105,12 @@ class Prepared:
 
     Attributes:
         made: The bundles.
-        macs: Of the device graph, one image.
-        int8_macs: Those of them that the int8 graph computes in int8; None without one.
-        edge_macs: Of the convolutions of the edge graph, one image.
-        pixels: Of the images.
-        payload_bytes: Of each image, by the model in PyTorch.
-        symbols_not_zero: Of the first image.
+        macs: Multiply-accumulates of the device graph, one image.
+        int8_macs: Number of these that the int8 graph computes in int8; None without one.
+        edge_macs: Multiply-accumulates of the convolutions of the edge graph, one image.
+        pixels: Difference of the images' pixels from torchvision's.
+        payload_bytes: Payload of each image, by the model in PyTorch.
+        symbols_not_zero: Number of nonzero symbols of the first image.
     """
 
     made: list[Made]
@@ -129,10 +129,10 @@ class Timing:
     Attributes:
         side: Its name.
         task: Its name.
-        runs: Counted.
-        latency: Over all of them.
-        ratio: Of the medians, ours over sc2bench's.
-        round_ratios: The same for each round alone.
+        runs: Number of counted runs.
+        latency: Latency over all of them.
+        ratio: Ratio of the medians, ours over sc2bench's.
+        round_ratios: Ratio of each round alone.
     """
 
     side: str
@@ -174,11 +174,11 @@ class Bar:
 
     Attributes:
         name: What was measured.
-        subject: On which side.
-        value: In the unit, or a ratio; None where it was not measured.
-        limit: That it may have.
-        unit: Empty for a ratio.
-        met: None where it was not measured.
+        subject: Side that was measured.
+        value: Figure in the unit, or a ratio; None where it was not measured.
+        limit: Largest value that meets the bar.
+        unit: Unit; empty for a ratio.
+        met: Whether the bar is met; None where it was not measured.
     """
 
     name: str

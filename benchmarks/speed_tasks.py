@@ -12,11 +12,11 @@ class Kind:
     """A bundle to measure: one side of the comparison.
 
     Attributes:
-        name: Of the side.
-        target: Given to the export, like the three below.
-        precision: Of the device graph.
-        aot: Compiled ahead of time.
-        open_batch: Graphs for any number of images; only the edge is measured then.
+        name: Name of the side.
+        target: Target of the export.
+        precision: Precision of the device graph.
+        aot: Whether the graphs are compiled ahead of time.
+        open_batch: Whether the graphs take any number of images; only the edge is measured then.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Task:
     """Something that both sides do.
 
     Attributes:
-        name: Of the task.
-        ours: What runs on our side.
-        theirs: On sc2bench's.
-        share: Of the iterations, for what takes long.
+        name: Name of the task.
+        ours: Function that runs on our side.
+        theirs: Function that runs on sc2bench's.
+        share: Share of the iterations that a long task gets.
     """
 
     name: str

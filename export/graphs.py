@@ -83,11 +83,14 @@ class HyperGraph(nn.Module):
 
     Args:
         model: Model in evaluation mode; its present weights are copied.
+
+    Raises:
+        SpecError: The model has no hyperprior.
     """
 
     def __init__(self, model: SplitModel) -> None:
         super().__init__()
-        self.bottleneck = copy.deepcopy(model.bottleneck)
+        self.bottleneck = copy.deepcopy(model.hyperprior)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the scale indexes, and further edge inputs."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -157,9 +158,9 @@ class LatencyReport(Part):
 class Report(Part):
     """A document of measurements."""
 
+    @abstractmethod
     def summary(self) -> list[tuple[str, str]]:
         """Return what was measured as names and values; a name is empty where a row goes on."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         rows = self.summary()

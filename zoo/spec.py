@@ -50,7 +50,7 @@ class ModelSpec(Part):
     num_classes: int = Field(ge=1, le=1 << 16)
     preprocessing: Preprocessing
     labels: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
-        default=(), description="of the classes, where no library knows the data set's"
+        default=(), description="names of the classes, where no library knows the data set's"
     )
     reference: str = Field(default="", description="experiment or configuration of sc2-benchmark")
     base_model: str = Field(

@@ -14,6 +14,7 @@ from splitrun.errors import BitstreamError, SpecError
 
 from .bottleneck_specs import shape_text
 from .bottlenecks.base import Bottleneck
+from .bottlenecks.hyperprior import Hyperprior
 from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
@@ -157,11 +158,33 @@ class SplitModel(nn.Module):
         batch = [torch.from_numpy(np.stack(images)).to(self._device) for images in zip(*received)]  # noqa: B905  # of one shape, as checked
         return self.decoder(self.bottleneck.from_wire(*batch))
 
+    @property
+    def hyperprior(self) -> Hyperprior:
+        """The bottleneck, where it has a hyperprior.
+
+        Raises:
+            SpecError: It has none.
+        """
+        if not isinstance(self.bottleneck, Hyperprior):
+            raise SpecError(f"{self.spec.name} has no hyperprior.")
+        return self.bottleneck
+
     def hyper_decode(self, hyper_symbols: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
-        """Run the hyper-decoder for one image: z (C, h, w) to scale indexes and what follows."""
+        """Run the hyper-decoder for one image.
+
+        Args:
+            hyper_symbols: Symbols of z, (D, h, w) int32.
+
+        Returns:
+            Scale indexes of y, (C, H, W) int32, and its means float32 if there are any; of an
+            autoregressive model, the parameters (2C, H, W) float32.
+
+        Raises:
+            SpecError: The model has no hyperprior.
+        """
         batch = torch.from_numpy(np.ascontiguousarray(hyper_symbols))[None].to(self._device)
         with torch.no_grad():
-            return tuple(tensor[0].cpu().numpy() for tensor in self.bottleneck.hyper_decode(batch))
+            return tuple(tensor[0].cpu().numpy() for tensor in self.hyperprior.hyper_decode(batch))
 
     def device_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the device's learned parameters: the encoder's, and those of h_a and h_s if any."""

@@ -106,8 +106,8 @@ class RuntimeComparison:
         images: Number of images compared.
         runtimes: Runtimes that were compared, eager PyTorch first.
         symbols: Differences of each pair of runtimes and each tensor that the device rounds itself.
-        scales: With a hyperprior, differences of the device's scale indexes from those that the
-            edge, in fp32, computes from the same z.
+        scales: Differences of the device's scale indexes, where there is a hyperprior, from those
+            that the edge, in fp32, computes from the same z.
         not_compared: Runtimes that could not be compared, with the reason.
     """
 

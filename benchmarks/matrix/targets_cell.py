@@ -75,11 +75,11 @@ class Cell:
         symbols_differing: Number of these that differ.
         sent_tolerance: Tolerance of floats that are sent, relative to the largest.
         output_error: Largest relative error of the edge's output.
-        flips: Below fp32, share of the symbols that differ on images held out.
-        largest_difference: Below fp32, largest difference of a symbol.
-        rate_inflation: Below fp32, share by which the payload grows.
+        flips: Share, below fp32, of the symbols that differ on images held out.
+        largest_difference: Largest difference of a symbol below fp32.
+        rate_inflation: Share by which the payload grows below fp32.
         beyond: Limits that the export exceeds; it was made with ``--accept``.
-        built: For a Jetson, what TensorRT-RTX made of the graphs.
+        built: Outcome of TensorRT-RTX for each graph, where the target is a Jetson.
         seconds: Time that the export took.
     """
 

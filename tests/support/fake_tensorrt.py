@@ -84,7 +84,7 @@ class FakeTensorRT:
     """The module ``tensorrt``, as far as the runtime uses it.
 
     Args:
-        cuda: Whose memory engines read and write.
+        cuda: Owner of the memory that engines read and write.
         failing: What fails, by the name of the call; it then gives what TensorRT's gives.
         shift: Added to all integers that an engine computes.
     """

@@ -25,8 +25,8 @@ class Bottleneck(nn.Module, ABC):
                                         symbols of z ◄────────┘  └─ scale indexes, …  latent_hat
                                              └──► hyper_decode ─────┘
 
-    ``to_wire``, ``hyper_decode`` and ``from_wire`` are what the exported graphs compute;
-    ``forward`` is the path without bytes.
+    ``to_wire``, ``from_wire`` and a hyperprior's ``hyper_decode`` are what the exported graphs
+    compute; ``forward`` is the path without bytes.
 
     Attributes:
         wire_names: Names of the device graph's outputs; the first is the main one.
@@ -93,10 +93,6 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return the wire tensors before rounding, float32; those sent as floats, as they are."""
-
-    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
-        """Compute the scale indexes int32 from z's symbols, and what else ``from_wire`` takes."""
-        raise NotImplementedError(f"{type(self).__name__} has no hyperprior")
 
     @abstractmethod
     def from_wire(self, *tensors: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ be read.
 """
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -84,6 +85,10 @@ class Hyperprior(Bottleneck):
     def medians(self) -> Tensor:
         """The point around which each channel of z is rounded, (1, D, 1, 1) float32."""
         return medians_of(self.entropy_bottleneck)
+
+    @abstractmethod
+    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
+        """Turn z's symbols (N, D, h', w') int32 into the tensors that ``hyper_outputs`` names."""
 
     def gaussian_params(self, hyper_symbols: Tensor) -> Tensor:
         """Run h_s on z's symbols (N, D, h', w') int32, image by image.

@@ -196,8 +196,8 @@ class Stage(Part):
     Attributes:
         frozen: Parts that do not change, by their paths in the model. They run as in evaluation: a
             frozen bottleneck rounds, a frozen batch norm keeps its statistics.
-        select: Which weights are kept: those of the ``last`` epoch, or of the ``best`` one on the
-            validation images.
+        select: Epoch whose weights are kept: the ``last``, or the ``best`` on the validation
+            images.
         validate_every: Number of epochs between validations; the last epoch is always validated.
         clip_norm: Bound of the gradient's norm.
     """
