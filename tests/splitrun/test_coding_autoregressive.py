@@ -8,7 +8,7 @@ import torch
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import damaged
+from strategies import damaged, peaked_tables
 
 from splitrun.coding import Codec, FactorizedTables
 from splitrun.coding.autoregressive import AutoregressiveCoder
@@ -19,18 +19,6 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "autoregressive"
 MODEL_ID = b"\1\2\3\4"
 SENT = ("latent", "hyper_symbols", "params")
 SCALES = np.array([0.5, 1, 2, 4], np.float32)
-
-
-def geometric_tables(rows):
-    """Rows of falling peaks, ever wider, without any float."""
-    cdf = np.zeros((rows, 2 * rows + 5), np.int32)
-    for row in range(rows):
-        ordinary = 2 * row + 5
-        weights = [4 << min(i, ordinary - 1 - i) for i in range(ordinary)]
-        weights[row + 2] += 1023 - sum(weights)
-        cdf[row, : ordinary + 2] = np.cumsum([0, *weights, 1])
-    length = np.arange(rows, dtype=np.int32) * 2 + 7
-    return FactorizedTables(cdf, length, -2 - np.arange(rows, dtype=np.int32), 10)
 
 
 def random_weights(rng, channels, hidden=(5, 3)):
@@ -46,7 +34,7 @@ def random_weights(rng, channels, hidden=(5, 3)):
 
 def random_coder(rng, channels):
     weights = random_weights(rng, channels)
-    tables = geometric_tables(3), geometric_tables(len(SCALES))
+    tables = peaked_tables(3, 2, 10), peaked_tables(len(SCALES), 2, 10)
     return AutoregressiveCoder(*tables, SCALES, ContextNetwork(weights))
 
 

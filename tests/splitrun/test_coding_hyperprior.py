@@ -11,7 +11,7 @@ from compressai.models.base import get_scale_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from strategies import INT32, INT32_RANGE, any_tables, damaged
+from strategies import INT32, INT32_RANGE, any_tables, damaged, peaked_tables
 
 from splitrun.coding import Codec, FactorizedTables
 from splitrun.coding.hyperprior import HyperpriorCoder
@@ -39,15 +39,7 @@ def cases(draw):
 
 
 def small_tables(rows=3):
-    """Rows of falling peaks and the offsets −1, −2, …, without any float."""
-    cdf = np.zeros((rows, 2 * rows + 3), np.int32)
-    for row in range(rows):
-        ordinary = 2 * row + 3
-        weights = [4 << min(i, ordinary - 1 - i) for i in range(ordinary)]
-        weights[row + 1] += 255 - sum(weights)
-        cdf[row, : ordinary + 2] = np.cumsum([0, *weights, 1])
-    length = np.arange(rows, dtype=np.int32) * 2 + 5
-    return FactorizedTables(cdf, length, -1 - np.arange(rows, dtype=np.int32), 8)
+    return peaked_tables(rows, 1, 8)
 
 
 def tensors(seed=0, spread=1.0):

@@ -72,3 +72,16 @@ def tables_and_symbols(draw):
         symbol = inside | inside | near | INT32_RANGE | INT32_EDGES
         rows.append(draw(st.lists(symbol, min_size=height * width, max_size=height * width)))
     return tables, np.array(rows, np.int32).reshape(-1, height, width)
+
+
+def peaked_tables(rows, reach, precision):
+    """Rows of falling peaks, without any float: row r reaches from −(r + reach) to r + reach."""
+    widest = 2 * (rows - 1 + reach) + 1
+    cdf = np.zeros((rows, widest + 2), np.int32)
+    for row in range(rows):
+        centre = row + reach
+        weights = [4 << min(i, 2 * centre - i) for i in range(2 * centre + 1)]
+        weights[centre] += (1 << precision) - 1 - sum(weights)
+        cdf[row, : len(weights) + 2] = np.cumsum([0, *weights, 1])
+    reaches = np.arange(rows, dtype=np.int32) + reach
+    return FactorizedTables(cdf, 2 * reaches + 3, -reaches, precision)
