@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .engines import open_session
-from .errors import BitstreamError, BundleError
+from .errors import BitstreamError, BundleError, ImageError
 from .predictions import Prediction, predict
 from .preprocessing import AnyImage
 
@@ -120,7 +120,11 @@ class Device:
         self._preprocessing = bundle.preprocessing
 
     def encode(self, images: NDArray[np.float32]) -> list[Stream]:
-        """Turn preprocessed images (N, 3, H, W) float32 into one stream each."""
+        """Turn preprocessed images (N, 3, H, W) float32 into one stream each.
+
+        Raises:
+            ImageError: They are of another type or shape than the device graph takes.
+        """
         return [self.compress(*tensors) for tensors in zip(*self.wire_tensors(images), strict=True)]
 
     def encode_image(self, image: AnyImage) -> Stream:
@@ -132,7 +136,20 @@ class Device:
         return self.encode(self._preprocessing.load(image))[0]
 
     def wire_tensors(self, images: NDArray[np.float32]) -> Tensors:
-        """Run the device graph: images (N, 3, H, W) float32 to the wire tensors, each (N, …)."""
+        """Run the device graph: images (N, 3, H, W) float32 to the wire tensors, each (N, …).
+
+        Raises:
+            ImageError: The images are of another type or shape than the graph takes.
+        """
+        (info,) = self.graph.info.inputs
+        batch = images.shape[:1] if info.shape[0] == -1 else info.shape[:1]
+        if images.dtype != np.dtype(info.dtype) or images.shape != (*batch, *info.shape[1:]):
+            any_batch = "N" if info.shape[0] == -1 else str(info.shape[0])
+            raise ImageError(
+                "given as a tensor",
+                f"it is {images.dtype} {images.shape}, not {info.dtype} "
+                f"({', '.join([any_batch, *map(str, info.shape[1:])])})",
+            )
         return self.graph([images])
 
     def compress(self, *tensors: NDArray[Any]) -> Stream:

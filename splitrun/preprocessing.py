@@ -8,6 +8,7 @@ numpy and Pillow alone: the same code runs in the zoo and on the board.
 
 import io
 import math
+import os
 import struct
 import threading
 import warnings
@@ -200,7 +201,8 @@ def read_rgb(image: AnyImage) -> Image.Image:
     """Read an image: upright, RGB, 8 bits.
 
     Raises:
-        ImageError: The image is missing, none, truncated, or has more than 89 megapixels.
+        ImageError: The image is missing, none, truncated, has more than 89 megapixels, or is given
+            as something else.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -210,6 +212,9 @@ def read_rgb(image: AnyImage) -> Image.Image:
     if isinstance(image, Image.Image):
         with _image_errors("given as a Pillow image"):
             return _upright_rgb(image.copy())
+    if not isinstance(image, str | os.PathLike | bytes):
+        known = "a path, bytes, a Pillow image, or an array uint8 (H, W, 3)"
+        raise ImageError(f"given as {type(image).__name__}", f"it is not {known}")
     with _image_errors(image), _opened(image) as opened:
         return _upright_rgb(opened)
 

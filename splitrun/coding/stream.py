@@ -71,6 +71,13 @@ def read_stream(stream: bytes) -> Frame:
     Raises:
         BitstreamError: It is truncated, corrupted, of a later version, or no stream at all.
     """
+    if isinstance(stream, bytearray | memoryview):
+        stream = bytes(stream)
+    if not isinstance(stream, bytes):
+        raise BitstreamError(
+            f"A stream is bytes, not {type(stream).__name__}.",
+            next_step="Read one from a file with: Path(FILE).read_bytes()",
+        )
     if len(stream) < STREAM_OVERHEAD_BYTES:
         raise BitstreamError(
             f"The stream has {len(stream)} bytes; the shortest has {STREAM_OVERHEAD_BYTES}."

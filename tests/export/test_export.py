@@ -14,7 +14,7 @@ from packaging.markers import Marker
 from torch import nn
 
 from splitrun.bundle import open_bundle
-from splitrun.errors import BundleError, OutputError, ParityError
+from splitrun.errors import ImageError, OutputError, ParityError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
 from splitrun.manifest import GraphInfo, TensorInfo, read_manifest
@@ -289,7 +289,8 @@ def test_fixed_batch_refuses_another(tiny_bundle, tiny_model) -> None:
     images = np.concatenate(
         [seeded_image(tiny_model.spec.preprocessing, seed) for seed in range(3)]
     )
-    with pytest.raises(BundleError, match="ONNX Runtime failed"):
+    said = r"it is float32 \(3, 3, 224, 224\), not float32 \(1, 3, 224, 224\)"
+    with pytest.raises(ImageError, match=said):
         Device(open_bundle(tiny_bundle)).encode(images)
 
 

@@ -45,11 +45,20 @@ def test_an_image_in_any_form_gives_the_same_stream(halves, photo) -> None:
         (np.zeros((4, 4, 3), np.float32), "float32"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         (Image.new("F", (4, 4)), "given as a Pillow image: it is damaged"),
+        (7, "given as int: it is not a path, bytes, a Pillow image, or an array"),
     ],
 )
 def test_what_is_no_image_is_refused(halves, image, saying) -> None:
     with pytest.raises(ImageError, match=saying):
         halves[1].encode_image(image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 3, 224, 224), np.float64), ((1, 3, 9, 9), np.float32), ((3,), "f4")]
+)
+def test_tensors_of_another_form_are_refused(halves, shape, dtype) -> None:
+    with pytest.raises(ImageError, match=r"tensor: it is .*, not float32 \(1, 3, 224, 224\)"):
+        halves[1].encode(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("thread_safe", [True, False], ids=["engine for threads", "with a lock"])

@@ -286,3 +286,12 @@ def _rewrite_golden(name):
         symbols=symbols,
     )
     (GOLDEN / f"{name}.sz").write_bytes(Codec(coder, MODEL_ID, shape).compress(symbols))
+
+
+def test_a_stream_is_bytes_of_any_kind_and_nothing_else():
+    stream = write_stream(b"payload", MODEL_ID)
+    for form in (bytearray(stream), memoryview(stream)):
+        assert read_stream(form) == read_stream(stream)
+    for form in ("photo.sz", Path("photo.sz"), np.zeros(40, np.uint8), None):
+        with pytest.raises(BitstreamError, match=f"bytes, not {type(form).__name__}"):
+            read_stream(form)
