@@ -51,13 +51,13 @@ def _main(
     pass
 
 
-def run() -> int:
+def run(commands: typer.Typer = app) -> int:
     """Run the command that the process was started with, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not have β
     try:
-        app()
+        commands()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except SplitzooError as error:

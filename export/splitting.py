@@ -33,6 +33,7 @@ from .. import __version__
 from ..progress import SILENT, Progress
 from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
 from ..zoo.datasets import labels_of
+from ..zoo.resolve import ModelSource
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source
@@ -57,7 +58,7 @@ _VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
 
 def split(
-    model: SplitModel,
+    model: SplitModel | str | Path,
     folder: str | Path,
     *,
     target: str = "cpu",
@@ -77,7 +78,8 @@ def split(
     them.
 
     Args:
-        model: Model to split; it is set to evaluation mode.
+        model: Model to split, which is set to evaluation mode; or what
+            :func:`splitzoo.zoo.load` takes.
         folder: Folder to write; it must be empty or not exist.
         progress: Listener that is told of each step.
 
@@ -85,7 +87,8 @@ def split(
         The manifest, as written.
 
     Raises:
-        UnknownNameError: There is no such target, or it has no such precision or edge.
+        UnknownNameError: There is no such model or target, or the target has no such precision or
+            edge.
         DependencyError: The target needs a package that is not installed.
         OutputError: The folder is taken or cannot be written.
         ParityError: The graphs do not compute what the model does.
@@ -104,11 +107,13 @@ def split(
         keep_fp32=tuple(keep_fp32),
         accept=accept,
     )
-    halves = options.halves(model.spec)
-    options.check_possible(model.spec)
+    source = model if isinstance(model, SplitModel) else ModelSource.of(model)
+    spec = source.spec() if isinstance(source, ModelSource) else source.spec
+    halves = options.halves(spec)
+    options.check_possible(spec)
     folder = Path(folder)
     check_free(folder)
-    model = model.eval()
+    model = (source.load() if isinstance(source, ModelSource) else source).eval()
     command = options.command(model)
     images = None
     if options.calibration is not None:

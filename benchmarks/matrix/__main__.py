@@ -4,6 +4,7 @@ They write the pages in ``cards/generated/``: what is exported to which target, 
 be mixed, and what each architecture of the zoo costs.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,15 @@ import typer
 
 from splitrun.errors import UnknownNameError
 from splitrun.files import new_file
+from splitrun.signals import run_stoppable
+from splitzoo.cli import run
 from splitzoo.console import Console, Json, command_line
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure whole tables of models, and write pages.",
 )
 
@@ -124,4 +129,4 @@ def zoo(
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run_stoppable(lambda: run(app)))

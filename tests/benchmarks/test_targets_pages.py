@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -426,3 +429,13 @@ def test_the_command_writes_the_runtimes(few, matrix_command, tmp_path) -> None:
     assert (found["model"], found["images"], found["scales"]) == (TINY[0], 8, [])
     assert found["symbols"][0]["count"] == 8 * 24 * 39 * 39
     assert f"`{TINY[0]}`: any device half and any edge half may be mixed" in path.read_text()
+
+
+def test_a_wrong_name_is_one_message(tmp_path) -> None:
+    words = ["-m", "benchmarks.matrix", "runtimes", "nope", "-o", str(tmp_path / "page.md")]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == "error: No model is named 'nope'."
+    assert "Traceback" not in done.stderr

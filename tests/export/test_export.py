@@ -14,7 +14,7 @@ from packaging.markers import Marker
 from torch import nn
 
 from splitrun.bundle import open_bundle
-from splitrun.errors import ImageError, OutputError, ParityError
+from splitrun.errors import ImageError, OutputError, ParityError, UnknownNameError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
 from splitrun.manifest import GraphInfo, TensorInfo, read_manifest
@@ -376,3 +376,12 @@ def test_a_taken_name_is_refused_before_any_work(
 def test_ties_lie_at_halves() -> None:
     distance = _boundary_distance(torch.tensor([2.0, -1.0, 2.5 + 1e-5, -0.5 - 1e-5]))
     torch.testing.assert_close(distance, torch.tensor([0.5, 0.5, 1e-5, 1e-5]), atol=1e-6, rtol=0)
+
+
+def test_a_folder_is_split_as_its_model_is(
+    copied_graphs, tiny_folder, tiny_model, tmp_path
+) -> None:
+    manifest = export.split(tiny_folder, tmp_path / "bundle")
+    assert manifest.provenance.model_sha256 == tiny_model.digest().hex()
+    with pytest.raises(UnknownNameError, match="No model is named 'nope'"):
+        export.split("nope", tmp_path / "other")
