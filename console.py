@@ -41,7 +41,7 @@ RandomWeights = Annotated[
     bool,
     typer.Option(
         "--random-weights",
-        help="Use seeded random weights: for graphs and latency, not for answers.",
+        help="Use seeded random weights: for graphs and latency, not for predictions.",
     ),
 ]
 Trust = Annotated[

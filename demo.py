@@ -49,7 +49,7 @@ def demo(
             (run,) = export.run(bundle, [source])
             images.mkdir()
             copy = Path(shutil.copyfile(source, images / source.name))
-            progress.step("looking for the smallest JPEG with the same answer")
+            progress.step("looking for the smallest JPEG with the same prediction")
             best = run.top[0]
             jpeg = _smallest_jpeg(model, copy, best.index)
             progress.step("measuring")
@@ -66,7 +66,7 @@ def demo(
     rows = [
         ("model", manifest.spec["name"]),
         ("weights", manifest.provenance.weights),
-        ("answer", f"{best.label} ({best.probability:.1%})"),
+        ("prediction", f"{best.label} ({best.probability:.1%})"),
         ("stream bytes", f"{run.stream_bytes:,}"),
         ("device ms", f"{device_ms:.1f} (image tensor to stream)"),
         ("edge ms", f"{edge.latency['total'].p50_ms:.1f} (stream to logits)"),
@@ -85,7 +85,7 @@ def demo(
             f"says {best.label} too; {size_bytes / run.stream_bytes:.1f}×"
         )
         rows.insert(4, ("JPEG bytes", same))
-    console.table("one image, from pixels to bytes to an answer", ("", ""), rows)
+    console.table("one image, from pixels to bytes to a prediction", ("", ""), rows)
     console.print(f"image    {output}/images/{copy.name}")
     console.print(f"bundle   {output}/bundle")
     console.print(f"profile  {output}/profile.json")
@@ -93,16 +93,16 @@ def demo(
     if used_seed is not None:
         console.hint(
             f"The weights are random (seed {used_seed}): sizes and times are those of the real "
-            "architecture; the answer and the bytes are not those of a trained model."
+            "architecture; the prediction and the bytes are not those of a trained model."
         )
     console.hint(f"Next: splitzoo cards show {output}/card")
 
 
-def _smallest_jpeg(model: "SplitModel", image: Path, answer: int) -> tuple[int, int] | None:
+def _smallest_jpeg(model: "SplitModel", image: Path, prediction: int) -> tuple[int, int] | None:
     """Find the smallest JPEG of an image with which the whole network, the teacher, agrees.
 
     Returns:
-        Bytes and quality; None where the teacher is not carried, or never gives this answer.
+        Bytes and quality; None where the teacher is not carried, or never gives this prediction.
     """
     import torch
 
@@ -125,6 +125,6 @@ def _smallest_jpeg(model: "SplitModel", image: Path, answer: int) -> tuple[int, 
         (decoded,) = coder.decode(file, *pixels.shape[1:])
         with torch.no_grad():
             logits = network.decoder(torch.from_numpy(decoded)[None].float() / 255)
-        if int(logits.argmax()) == answer:
+        if int(logits.argmax()) == prediction:
             sizes.append((len(file), quality))
     return min(sizes, default=None)

@@ -122,7 +122,7 @@ def measure_bytes(source: str, data: Path) -> dict:
         seconds.append((between - began, time.perf_counter() - between))
         alike += all(
             np.array_equal(a, b) for a, b in zip(decoded, tensors, strict=False)
-        ) or torch.equal(_answer(model, decoded), _answer(model, tensors))
+        ) or torch.equal(_prediction(model, decoded), _prediction(model, tensors))
     ideal = np.array([context.ideal_bits(*tensors) / 8 for tensors in held_out])  # pyright: ignore[reportAttributeAccessIssue]
     # Scale, zero point and origins; a check of the indexes.
     head = 5 + context.channels if raw else 2 if learned.needs_hyper else 0
@@ -139,7 +139,7 @@ def measure_bytes(source: str, data: Path) -> dict:
         "largest_growth_bytes": float((sizes["context coding"] - 1.02 * sizes["learned"]).max()),
         "above_ideal_bytes": float(over.mean()),
         "above_ideal_bar_met": bool(np.all(over <= 0.01 * ideal + 16)),
-        "answers_alike": alike,
+        "predictions_alike": alike,
         "milliseconds": (1000 * np.median(seconds, 0)).tolist(),
         "date": time.strftime("%Y-%m-%d"),
         "general": {
@@ -152,7 +152,7 @@ def measure_bytes(source: str, data: Path) -> dict:
 
 
 @torch.no_grad()
-def _answer(model: SplitModel, received: tuple) -> torch.Tensor:
+def _prediction(model: SplitModel, received: tuple) -> torch.Tensor:
     """Return the logits of one image."""
     batch = (torch.from_numpy(np.ascontiguousarray(tensor))[None] for tensor in received)
     return model.decoder(model.bottleneck.from_wire(*batch))
@@ -270,7 +270,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         ),
         "",
         "| model | learned | counted | context | ratio | bar | met | above ideal | "
-        "largest growth − 2% | " + " | ".join(GENERAL) + " | answers equal | ms | measured |",
+        "largest growth − 2% | " + " | ".join(GENERAL) + " | predictions equal | ms | measured |",
         "| --- |" + " ---: |" * 4 + " --- | --- |" + " ---: |" * (4 + len(GENERAL)) + " --- |",
     ]
     for model in models:
@@ -283,7 +283,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
             f"{_met(model['ratio'] <= model['bar'])} | "
             f"{model['above_ideal_bytes']:.1f} B | {model['largest_growth_bytes']:.0f} B | "
             + " | ".join(f"{model['general'][name]:,.0f}" for name in GENERAL)
-            + f" | {model['answers_alike']} | {_both(model.get('milliseconds'))} "
+            + f" | {model['predictions_alike']} | {_both(model.get('milliseconds'))} "
             + f"| {model['date']} |"
         )
     static = [model for model in models if "-fp-" in model["model"]]
@@ -301,7 +301,7 @@ def report(models: list[dict], speed: dict, facts: dict) -> str:
         "escaped bits included; bar 1% + 16 bytes of each image: "
         f"{'met by all' if all(model['above_ideal_bar_met'] for model in models) else 'missed'}. "
         "Growth: of the image that grows most, payload less 1.02 times the learned tables'; bar "
-        "16 bytes. Answers equal: images of which all symbols are, and with them the answers; of "
+        "16 bytes. Predictions equal: images whose symbols all are, and so the predictions; of "
         "CR + BQ, all logits bit for bit. ms: to encode and decode an image, one thread, medians.",
         "",
         f"## Speed, {speed['symbols']:,} symbols, {THREADS} threads",

@@ -1,4 +1,4 @@
-"""What int8 costs trained models: answers and bytes, through real bundles.
+"""What int8 costs trained models: predictions and bytes, through real bundles.
 
     python benchmarks/int8_accuracy.py --flowers DIR [-o benchmarks/results]
 
@@ -45,7 +45,7 @@ class Loss:
         images: Number of images evaluated.
         correct_fp32: Number of these that fp32 names correctly.
         correct: Number of these that int8 names correctly.
-        other_answers: Images whose best class is another than fp32's, correct or wrong.
+        other_predictions: Images whose best class is another than fp32's, correct or wrong.
         points: Points of top-1 lost; below 0 where int8 is better.
         payload_bytes_fp32: Mean payload in fp32.
         payload_bytes: Mean payload in int8.
@@ -62,7 +62,7 @@ class Loss:
     images: int
     correct_fp32: int
     correct: int
-    other_answers: int
+    other_predictions: int
     points: float
     payload_bytes_fp32: float
     payload_bytes: float
@@ -106,8 +106,8 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
             [one.result.correct for one in both]  # pyright: ignore
             for both in (full[1], images)
         )
-        answers = zip(full[1], images, strict=True)
-        others = sum(a.result.answer[0] != b.result.answer[0] for a, b in answers)  # pyright: ignore
+        predictions = zip(full[1], images, strict=True)
+        others = sum(a.result.prediction[0] != b.result.prediction[0] for a, b in predictions)  # pyright: ignore
         points = 100 * (sum(before) - sum(after)) / len(after)
         found.append(
             Loss(
@@ -118,7 +118,7 @@ def measure(name: str, data: Path, work: Path) -> list[Loss]:
                 images=len(after),
                 correct_fp32=sum(before),
                 correct=sum(after),
-                other_answers=others,
+                other_predictions=others,
                 points=points,
                 payload_bytes_fp32=full[0].payload_bytes.mean,
                 payload_bytes=report.payload_bytes.mean,
@@ -142,7 +142,7 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
     """Return the page."""
     head = ["model", "target", "top-1 fp32", "int8", "points lost", "bar", "met"]
     head += [
-        "other answers",
+        "other predictions",
         "payload fp32",
         "int8",
         "growth",
@@ -160,7 +160,7 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
                 f"{one.points:.2f}",
                 f"≤ {MOST_POINTS}",
                 "yes" if one.met else "no",
-                str(one.other_answers),
+                str(one.other_predictions),
                 f"{one.payload_bytes_fp32:,.0f} B",
                 f"{one.payload_bytes:,.0f} B",
                 f"{one.inflation:+.2%}",
@@ -182,7 +182,7 @@ def markdown(losses: list[Loss], facts: dict[str, str], versions: dict[str, str]
         f"{first.images} images of `val/`, each sent through the two halves of a bundle; "
         f"ranges are taken of {first.calibrated} images of `train/`, symbols that differ are "
         "counted on others of `train/`. fp32 is the `cpu` bundle, under the same entropy tables. "
-        "Other answers: images whose best class changed, to a right or a wrong one. "
+        "Other predictions: images whose best class changed, to a right or a wrong one. "
         f"Convolutions of the device graph left in fp32: {kept}.",
     ]
     return "\n\n".join(parts) + "\n"

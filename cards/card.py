@@ -29,7 +29,7 @@ from ..zoo.train.recipe import stages_of
 from .diagram import draw_split
 from .sources import list_sources
 
-_ANSWERS = {
+_OUTPUTS = {
     "image-classification": "logits (N, {}) float32",
     "object-detection": "boxes, labels and scores of {} classes, for each image",
     "semantic-segmentation": "logits (N, {}, H, W) float32",
@@ -214,7 +214,7 @@ def render(facts: CardFacts) -> ModelCard:
         figures=FIGURES,
         image=IMAGE_NAME,
         edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
-        answer=_ANSWERS[spec.task].format(spec.num_classes),
+        output=_OUTPUTS[spec.task].format(spec.num_classes),
         sources=list_sources(spec),
         lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
     )

@@ -48,7 +48,7 @@ def draw_split(
     _part(axes, 30.5, 10, coder, "")
     _part(axes, 70.5, 10, coder, "")
     _part(axes, 83, 12, "decoder", f"+ {_edge_part(spec)}")
-    _part(axes, 97.5, 9, "answer", _ANSWERS[spec.task].format(spec.num_classes))
+    _part(axes, 97.5, 9, "prediction", _OUTPUTS[spec.task].format(spec.num_classes))
     for start, end in ((13, 16), (28, 30.5), (80.5, 83), (95, 97.5)):
         _arrow(axes, start, end)
     for x in (29.2, 81.8):
@@ -79,7 +79,7 @@ _ENTROPY_CODED = (
     "entropy-bottleneck",
     "neural-input-codec",
 )
-_ANSWERS = {
+_OUTPUTS = {
     "image-classification": "{}\nlogits",
     "object-detection": "boxes,\nlabels",
     "semantic-segmentation": "{} classes\nper pixel",

@@ -152,7 +152,7 @@ def split(
 
     console.data(manifest, show)
     if manifest.provenance.weights == "random":
-        console.hint("The weights are random: good for graphs and latency, not for answers.")
+        console.hint("The weights are random: good for graphs and latency, not for predictions.")
     if (folder / "engines").is_dir():
         console.hint("Engines for this machine's GPU were built and compared: engines/engine.json")
     elif options.chosen_target.note:
@@ -239,7 +239,7 @@ def run(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Send images through both halves, each in its own process, and print the answers."""
+    """Send images through both halves, each in its own process, and print the predictions."""
     console = Console(json)
     with console.progress() as progress:
         progress.step("running both halves")

@@ -88,20 +88,20 @@ def run(
         sizes = ["{}x{}".format(*upright_size(image)) for image in images]
         image_sizes = [f"--image-size={size}" for size in sizes]
         options = ("--stand-in", f"--top={top}", *image_sizes)
-        answers = call_runtime(bundle, "decode", *options, files=streams, threads=threads)
+        predictions = call_runtime(bundle, "decode", *options, files=streams, threads=threads)
     return [
         ImageRun(
             image=str(image),
             engine=encoded["engine"],
             payload_bytes=stream["payload_bytes"],
             stream_bytes=stream["stream_bytes"],
-            top=[ClassScore(**score) for score in answer["top"]],
+            top=[ClassScore(**score) for score in prediction["top"]],
             detections=[
-                Detection(**{**one, "box": tuple(one["box"])}) for one in answer["detections"]
+                Detection(**{**one, "box": tuple(one["box"])}) for one in prediction["detections"]
             ],
-            shares=[ClassShare(**one) for one in answer["shares"]],
+            shares=[ClassShare(**one) for one in prediction["shares"]],
         )
-        for image, stream, answer in zip(images, sent, answers["outputs"], strict=True)
+        for image, stream, prediction in zip(images, sent, predictions["outputs"], strict=True)
     ]
 
 

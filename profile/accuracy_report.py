@@ -157,7 +157,7 @@ def save_table(images: Sequence[ImageResult], path: Path) -> None:
     """Write one line per image as CSV.
 
     Columns: image, payload_bytes, stream_bytes, estimated_bits, sc2bench_bytes; for classifiers
-    answer, label and correct; else result, as JSON.
+    prediction, label and correct; else result, as JSON.
 
     Raises:
         OutputError: The file cannot be written.
@@ -186,6 +186,10 @@ def _row(image: ImageResult) -> dict[str, Any]:
     row: dict[str, Any] = image.rate.model_dump()
     result = image.result
     if isinstance(result, ClassResult):
-        scored = {"answer": result.answer[0], "label": result.label, "correct": result.correct}
+        scored = {
+            "prediction": result.prediction[0],
+            "label": result.label,
+            "correct": result.correct,
+        }
         return row | scored
     return row | {"result": result.model_dump_json()}

@@ -101,7 +101,7 @@ def accuracy(
     Args:
         model: Model, name, folder of a model or bundle, or repository.
         data: Folder with one folder per class, COCO 2017 or PASCAL VOC 2012.
-        predictions: Folder of answers and streams that a bundle of ``model`` gave elsewhere.
+        predictions: Folder of predictions and streams that a bundle of ``model`` gave elsewhere.
         workers: Threads that read images.
         threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
         trust: Whether to run a bundle's graphs though their format can hold code.

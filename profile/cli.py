@@ -147,7 +147,7 @@ def accuracy(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of answers and streams that the model gave elsewhere, to score instead.",
+            help="Folder of predictions and streams made elsewhere, to score instead.",
         ),
     ] = None,
     output: Annotated[

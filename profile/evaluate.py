@@ -50,7 +50,7 @@ def evaluate(
     """Measure accuracy and bytes over a data set, through the real bitstream.
 
     Args:
-        subject: Model, bundle, or answers.
+        subject: Model, bundle, or predictions.
         dataset: Images and what is on them.
         data: Folder of the data set, for the report.
         workers: Threads that read images.
@@ -71,7 +71,13 @@ def evaluate(
     spec, facts = subject.spec, subject.facts
     samples = subject.samples(dataset.samples)
     data_sha256 = digest(samples)
-    words = (facts.subject, facts.runtime, facts.model_id, subject.answers, spec.model_dump_json())
+    words = (
+        facts.subject,
+        facts.runtime,
+        facts.model_id,
+        subject.predictions,
+        spec.model_dump_json(),
+    )
     content = "\n".join((*words, data_sha256))
     store = _Store(keep, hashlib.sha256(content.encode()).hexdigest())
     done = store.read()

@@ -1,4 +1,4 @@
-"""What can be evaluated: a model, a bundle, or answers that a bundle gave on another machine."""
+"""What can be evaluated: a model, a bundle, or predictions that a bundle made elsewhere."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ from .rate import bundle_rate, model_rate, stream_rate
 from .report import ImageRate
 from .size import encoder_bits, encoder_parameters, sc2bench_encoder_bits
 
-_MAX_ANSWERS_BYTES = 1 << 28
+_MAX_PREDICTIONS_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class Subject(ABC):
         spec: Spec of the model.
         preprocessing: Steps from an image file to the model's input.
         facts: Facts for the report.
-        answers: SHA-256 of answers that were made elsewhere; empty where none were.
+        predictions: SHA-256 of predictions that were made elsewhere; empty where none were.
     """
 
     spec: ModelSpec
     preprocessing: Preprocessing
     facts: Facts
-    answers: str = ""
+    predictions: str = ""
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Return the samples that the subject has an answer for: by default, all."""
+        """Return the samples that the subject has a prediction for: by default, all."""
         return samples
 
     def read(self, sample: Sample) -> NDArray[np.float32]:
@@ -83,7 +83,7 @@ class Subject(ABC):
 
 
 class ModelSubject(Subject):
-    """A model in PyTorch, one image at a time: bytes and answer do not depend on other images."""
+    """A model in PyTorch, one image at a time, so that no image depends on another."""
 
     def __init__(self, model: SplitModel) -> None:
         self.model, self.spec = model.eval(), model.spec
@@ -127,7 +127,7 @@ class BundleSubject(Subject):
         manifest = self._bundle.manifest
         check_code(self._bundle, trust=trust)
         self.spec, self.preprocessing = spec_of(manifest), self._bundle.preprocessing
-        # The report names the engine that ran; answers in the same precision are as good.
+        # The report names the engine that ran; predictions in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
         self._edge = Edge(self._bundle, threads, stand_in=True)
         precision = "" if manifest.precision == "fp32" else f", {manifest.precision}"
@@ -158,35 +158,37 @@ class BundleSubject(Subject):
 
 
 class PredictionsSubject(Subject):
-    """A folder of answers that a bundle gave elsewhere.
+    """A folder of predictions that a bundle gave elsewhere.
 
     It holds what ``python -m splitrun decode --json`` printed, in files that end in ``.json``, and
     the streams (``.sz``) that were decoded, for their bytes. An image and its stream have the same
     name but for the ending.
 
     Args:
-        folder: Folder of answers and streams.
+        folder: Folder of predictions and streams.
         model: Model that gave them.
 
     Raises:
-        DatasetError: The folder holds no answers that can be scored.
+        DatasetError: The folder holds no predictions that can be scored.
     """
 
     def __init__(self, folder: Path, model: SplitModel) -> None:
         self.spec, self.preprocessing = model.spec, model.spec.preprocessing
         self._codec = model.codec
         self._folder = folder
-        self._answers = _read_answers(folder, self.spec)
-        self.answers = hashlib.sha256(repr(sorted(self._answers.items())).encode()).hexdigest()
+        self._predictions = _read_predictions(folder, self.spec)
+        self.predictions = hashlib.sha256(
+            repr(sorted(self._predictions.items())).encode()
+        ).hexdigest()
         self.facts = replace(
             ModelSubject(model).facts,
             subject="predictions",
-            runtime="as the folder's answers were made",
+            runtime="as the folder's predictions were made",
             source=str(folder),
         )
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Return the samples that have an answer.
+        """Return the samples that have a prediction.
 
         Raises:
             DatasetError: None has, or two images have the same name but for folder and ending.
@@ -194,15 +196,15 @@ class PredictionsSubject(Subject):
         stems: dict[str, str] = {}
         for sample in samples:
             other = stems.setdefault(sample.path.stem, sample.name)
-            if other != sample.name and sample.path.stem in self._answers:
+            if other != sample.name and sample.path.stem in self._predictions:
                 raise DatasetError(
                     f"{other} and {sample.name} would have the same stream, {sample.path.stem}.sz.",
                     next_step="Rename one of them, and encode it again.",
                 )
-        found = [sample for sample in samples if sample.path.stem in self._answers]
+        found = [sample for sample in samples if sample.path.stem in self._predictions]
         if not found:
             raise DatasetError(
-                f"No answer in {self._folder} belongs to an image of the data set.",
+                f"No prediction in {self._folder} belongs to an image of the data set.",
                 next_step="Streams have the names of their images: python -m splitrun encode "
                 "--output FOLDER IMAGES",
             )
@@ -213,7 +215,7 @@ class PredictionsSubject(Subject):
         return np.empty(0, np.float32)
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
-        """Return the bytes of the image's stream, and its answer.
+        """Return the bytes of the image's stream, and its prediction.
 
         Raises:
             DatasetError: The stream is missing.
@@ -225,15 +227,15 @@ class PredictionsSubject(Subject):
         except OSError as error:
             raise DatasetError(
                 f"{path} is missing: the bytes of {sample.name} are not known.",
-                next_step="Put the streams beside the answers.",
+                next_step="Put the streams beside the predictions.",
             ) from error
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error.message}", next_step=error.next_step) from error
-        answer = self._answers[sample.path.stem]
+        prediction = self._predictions[sample.path.stem]
         if not isinstance(sample.target, Boxes):
-            best = tuple(named.index for named in answer.top[:TOP])
-            return rate, ClassResult(answer=best, label=sample.target)  # pyright: ignore[reportArgumentType]
-        boxes = answer.detections
+            best = tuple(named.index for named in prediction.top[:TOP])
+            return rate, ClassResult(prediction=best, label=sample.target)  # pyright: ignore[reportArgumentType]
+        boxes = prediction.detections
         found = {
             "boxes": np.array([box.box for box in boxes], np.float32).reshape(-1, 4),
             "labels": np.array([box.index for box in boxes], np.int64),
@@ -242,7 +244,7 @@ class PredictionsSubject(Subject):
         return rate, detection_result(found, sample.target)
 
 
-class _Answer(BaseModel):
+class _Prediction(BaseModel):
     """One class that a model names, or one object that it found."""
 
     index: Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -254,8 +256,8 @@ class _Output(BaseModel):
     """What was printed for one stream."""
 
     stream: str
-    top: list[_Answer] = []
-    detections: list[_Answer] = []
+    top: list[_Prediction] = []
+    detections: list[_Prediction] = []
 
 
 class _Document(BaseModel):
@@ -264,29 +266,29 @@ class _Document(BaseModel):
     outputs: list[_Output]
 
 
-def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
+def _read_predictions(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
     if spec.task == "semantic-segmentation":
         raise DatasetError(
-            "Printed answers of segmentation are shares of classes, which cannot be scored.",
+            "Printed predictions of segmentation are shares of classes, which cannot be scored.",
             next_step="Evaluate the bundle itself.",
         )
-    decode = "python -m splitrun decode --json STREAMS > answers.json"
+    decode = "python -m splitrun decode --json STREAMS > predictions.json"
     least = min(TOP, spec.num_classes) if spec.task == "image-classification" else 0
     found: dict[str, _Output] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            if path.stat().st_size > _MAX_ANSWERS_BYTES:
-                raise ValueError(f"it has over {_MAX_ANSWERS_BYTES >> 20} MiB")
+            if path.stat().st_size > _MAX_PREDICTIONS_BYTES:
+                raise ValueError(f"it has over {_MAX_PREDICTIONS_BYTES >> 20} MiB")
             document = _Document.model_validate_json(path.read_bytes())
         except (OSError, ValueError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DatasetError(
-                f"{path} holds no answers: {reason}.", next_step=f"Make it with: {decode}"
+                f"{path} holds no predictions: {reason}.", next_step=f"Make it with: {decode}"
             ) from error
         for output in document.outputs:
             stem = Path(output.stream).stem
             if stem in found:
-                raise DatasetError(f"{folder} holds two answers for {stem}.sz.")
+                raise DatasetError(f"{folder} holds two predictions for {stem}.sz.")
             if len(output.top) < least:
                 raise DatasetError(
                     f"{path} names {len(output.top)} classes for {stem}.sz; {least} are needed.",
@@ -295,7 +297,7 @@ def _read_answers(folder: Path, spec: ModelSpec) -> dict[str, _Output]:
             found[stem] = output
     if not found:
         raise DatasetError(
-            f"{folder} holds no answers (.json).", next_step=f"Make some with: {decode}"
+            f"{folder} holds no predictions (.json).", next_step=f"Make some with: {decode}"
         )
     return found
 
@@ -313,7 +315,7 @@ def open_subject(
     Args:
         source: Model or bundle.
         seed: Seed for random weights; None loads trained ones.
-        predictions: Folder of answers that a bundle of the model gave elsewhere.
+        predictions: Folder of predictions that a bundle of the model gave elsewhere.
         threads: Number of threads for a bundle's engines.
         trust: Whether to run a bundle's graphs though their format can hold code.
     """

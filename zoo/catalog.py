@@ -144,7 +144,7 @@ def load(
         name_or_repo: A registered name or alias; a folder that :func:`save` wrote; or a repository
             on the Hub, ``"org/name"`` or ``"org/name@revision"``.
         revision: Branch, tag or commit of the repository. Published parts have none.
-        pretrained: False gives seeded random weights: for graphs and latency, not for answers.
+        pretrained: False gives seeded random weights: for graphs and latency, not for predictions.
         seed: Seed for random weights.
         cache_dir: Folder of the Hub's files. Those of torchvision and CompressAI are always where
             torch.hub keeps its own (``TORCH_HOME``).

@@ -31,13 +31,13 @@ Box = tuple[Finite, Finite, Finite, Finite]
 class ClassResult(Part):
     """The best classes, best first, and the correct one."""
 
-    answer: Annotated[tuple[Index, ...], Field(min_length=1, max_length=TOP)]
+    prediction: Annotated[tuple[Index, ...], Field(min_length=1, max_length=TOP)]
     label: Index
 
     @property
     def correct(self) -> bool:
         """The best class is the correct one."""
-        return self.answer[0] == self.label
+        return self.prediction[0] == self.label
 
 
 class PixelResult(Part):
@@ -85,7 +85,7 @@ NAMES = {
 def classification_result(logits: NDArray[np.float32], label: int) -> ClassResult:
     """Return the best classes of logits (classes,) float32, best first, and the correct one."""
     best = np.argsort(-logits.astype(np.float64), kind="stable")[:TOP]
-    return ClassResult(answer=tuple(best.tolist()), label=label)
+    return ClassResult(prediction=tuple(best.tolist()), label=label)
 
 
 def segmentation_result(
@@ -133,7 +133,7 @@ def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
         count = len(results)
         return {
             "top1": sum(result.correct for result in results) / count,
-            "top5": sum(result.label in result.answer for result in results) / count,
+            "top5": sum(result.label in result.prediction for result in results) / count,
         }
     if task == "semantic-segmentation":
         return _segmentation_scores(results, num_classes)

@@ -27,7 +27,7 @@ Detections = dict[str, Tensor]
 input; ``labels`` (D,) int64; ``scores`` (D,) float32 in [0, 1]."""
 
 ModelOutput = Logits | list[Detections]
-"""A model's answer to a batch: logits, or for detectors one :data:`Detections` per image."""
+"""A model's prediction to a batch: logits, or for detectors one :data:`Detections` per image."""
 
 
 class SplitModel(nn.Module):

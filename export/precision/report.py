@@ -1,4 +1,4 @@
-"""The precision report: what a precision below fp32 changes in symbols, bytes and answers."""
+"""The precision report: what a precision below fp32 changes in symbols, bytes and predictions."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,7 +127,7 @@ def measure_precision(
         payloads.append((streams[0].payload_bytes, streams[1].payload_bytes))
         if label is not None:
             before = int(model(torch.from_numpy(image)).argmax())
-            correct.append((before == label, _answer(edge, streams[1]) == label))
+            correct.append((before == label, _prediction(edge, streams[1]) == label))
     correct_fp32, correct_here = np.sum(correct, axis=0).tolist() if correct else (None, None)
     means = np.mean(payloads, axis=0)
     return PrecisionReport(
@@ -175,7 +175,7 @@ class _Worst:
         return counted
 
 
-def _answer(edge: Edge, stream: bytes) -> int | None:
+def _prediction(edge: Edge, stream: bytes) -> int | None:
     """Return the class that the edge finds; None where its scales are not the device's."""
     try:
         return int(edge.decode(stream)[0].argmax())

@@ -368,7 +368,7 @@ def test_only_entropy_coders_are_drawn_as_such(monkeypatch, tmp_path, name, code
     drawn = []
     monkeypatch.setattr(diagram, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
     diagram.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
-    assert drawn == ["image", "encoder", coder, coder, "decoder", "answer"]
+    assert drawn == ["image", "encoder", coder, coder, "decoder", "prediction"]
 
 
 @pytest.mark.parametrize(

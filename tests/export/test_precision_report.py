@@ -313,7 +313,7 @@ def test_features_that_are_sent_as_floats_are_compared_too(photos, tmp_path) -> 
 def test_an_image_whose_scales_differ_is_not_named_correctly(
     tiny_model, tiny_bundle, photos, monkeypatch
 ) -> None:
-    """PyTorch's own answer is what it is held against: its stream may be beyond the edge too."""
+    """It is held against PyTorch's own prediction: its stream may be beyond the edge too."""
 
     def lost(*_: object) -> None:
         raise DesyncError("other scales")

@@ -1,4 +1,4 @@
-"""Evaluation: through the real bitstream, of a model, a bundle and answers made elsewhere."""
+"""Evaluation: through the real bitstream, of a model, a bundle and predictions made elsewhere."""
 
 import csv
 import json
@@ -62,12 +62,12 @@ def test_a_model_is_scored_image_by_image(splitzoo, labelled, data, tmp_path):
     for row in rows:
         image = model.spec.preprocessing.load(data / row["image"])
         (stream,) = model.compress(torch.from_numpy(image))
-        answer = int(model.decompress([stream]).argmax())
+        prediction = int(model.decompress([stream]).argmax())
         label = CLASSES.index(row["image"].partition("/")[0])
-        assert (int(row["answer"]), int(row["label"])) == (answer, label)
+        assert (int(row["prediction"]), int(row["label"])) == (prediction, label)
         assert int(row["stream_bytes"]) == len(stream)
-        assert row["correct"] == str(answer == label)
-        correct += answer == label
+        assert row["correct"] == str(prediction == label)
+        correct += prediction == label
     assert report["scores"] == {"top1": correct / 9, "top5": 1.0}
     sizes = [int(row["stream_bytes"]) for row in rows]
     assert report["stream_bytes"]["mean"] == pytest.approx(sum(sizes) / 9)
@@ -77,16 +77,18 @@ def test_a_model_is_scored_image_by_image(splitzoo, labelled, data, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_model_bundle_and_answers_agree(splitzoo, labelled, labelled_bundle, data, tmp_path):
+def test_model_bundle_and_predictions_agree(splitzoo, labelled, labelled_bundle, data, tmp_path):
     of_model = accuracy(splitzoo, labelled, "--data", data)
     of_bundle = accuracy(splitzoo, labelled_bundle, "--data", data, "--workers", 2)
-    # As on two machines: streams by one process, answers by another.
-    answers = tmp_path / "answers"
-    answers.mkdir()
+    # As on two machines: streams by one process, predictions by another.
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
     runtime = [sys.executable, "-m", "splitrun"]
     images = [str(one) for one in sorted(data.rglob("*.png"))]
-    subprocess.run([*runtime, "encode", "-o", answers, *images], cwd=labelled_bundle, check=True)
-    streams = [str(one) for one in sorted(answers.glob("*.sz"))]
+    subprocess.run(
+        [*runtime, "encode", "-o", predictions, *images], cwd=labelled_bundle, check=True
+    )
+    streams = [str(one) for one in sorted(predictions.glob("*.sz"))]
     done = subprocess.run(
         [*runtime, "decode", "--json", *streams],
         cwd=labelled_bundle,
@@ -94,27 +96,27 @@ def test_model_bundle_and_answers_agree(splitzoo, labelled, labelled_bundle, dat
         capture_output=True,
         text=True,
     )
-    (answers / "answers.json").write_text(done.stdout)
-    of_answers = accuracy(splitzoo, labelled, "--data", data, "--predictions", answers)
-    for other in (of_bundle, of_answers):
+    (predictions / "predictions.json").write_text(done.stdout)
+    of_predictions = accuracy(splitzoo, labelled, "--data", data, "--predictions", predictions)
+    for other in (of_bundle, of_predictions):
         for field in ("scores", "stream_bytes", "payload_bytes", "model_id", "encoder"):
-            if field != "encoder" or other is of_answers:
+            if field != "encoder" or other is of_predictions:
                 assert other[field] == of_model[field], field
     assert of_bundle["encoder"]["encoder_bits"] == of_model["encoder"]["encoder_bits"]
-    assert [one["subject"] for one in (of_model, of_bundle, of_answers)] == [
+    assert [one["subject"] for one in (of_model, of_bundle, of_predictions)] == [
         *("model", "bundle", "predictions"),
     ]
 
-    stream = answers / "bars0.sz"
+    stream = predictions / "bars0.sz"
     stream.write_bytes(stream.read_bytes()[:-1])
     code, _, err = splitzoo(
-        "profile", "accuracy", labelled, "--data", data, "--predictions", answers
+        "profile", "accuracy", labelled, "--data", data, "--predictions", predictions
     )
     assert code == 1
     assert "bars0.sz" in err
     stream.unlink()
     code, _, err = splitzoo(
-        "profile", "accuracy", labelled, "--data", data, "--predictions", answers
+        "profile", "accuracy", labelled, "--data", data, "--predictions", predictions
     )
     assert (code, "bars0.sz is missing" in err) == (1, True)
 
@@ -176,7 +178,7 @@ def test_what_cannot_be_evaluated_is_said(splitzoo, labelled, labelled_bundle, d
     assert "does not know: cats" in refused(labelled, "--data", tmp_path / "other")
     err = refused(labelled, "--data", data, "-o", tmp_path / "a.txt")
     assert "neither in .json" in err
-    assert "holds no answers" in refused(
+    assert "holds no predictions" in refused(
         labelled, "--data", data, "--predictions", tmp_path / "other"
     )
     code, _, err = splitzoo(
@@ -190,16 +192,16 @@ def test_what_cannot_be_evaluated_is_said(splitzoo, labelled, labelled_bundle, d
 
 def test_top1_and_top5():
     results = [
-        ClassResult(answer=answer, label=2)
-        for answer in ((2, 1, 0, 4, 5), (1, 2, 0, 4, 5), (1, 3, 0, 4, 5))
+        ClassResult(prediction=prediction, label=2)
+        for prediction in ((2, 1, 0, 4, 5), (1, 2, 0, 4, 5), (1, 3, 0, 4, 5))
     ]
     assert scores("image-classification", results, 6) == {"top1": 1 / 3, "top5": 2 / 3}
 
 
 def test_mean_intersection_over_union():
     truth = np.array([[0, 0, 1, 1], [0, 0, 1, 255]])
-    answer = np.array([[0, 0, 1, 0], [0, 1, 1, 2]])
-    found = scores("semantic-segmentation", [segmentation_result(answer, truth, 3)], 3)
+    prediction = np.array([[0, 0, 1, 0], [0, 1, 1, 2]])
+    found = scores("semantic-segmentation", [segmentation_result(prediction, truth, 3)], 3)
     # Class 0: 3 of 5; class 1: 2 of 4; class 2 occurs nowhere, as nothing is said of that pixel.
     assert found["miou"] == pytest.approx((3 / 5 + 2 / 4) / 2)
     assert found["pixel_accuracy"] == pytest.approx(5 / 7)
@@ -267,7 +269,7 @@ def test_dense_models_are_scored_through_the_bitstream(name, make, tmp_path):
     report, images = evaluate(ModelSubject(model), dataset, folder)
     assert len(images) == len(dataset.samples)
     assert all(0 <= one <= 1 for one in report.scores.values())
-    # A right answer is worth 1, whatever the model says.
+    # A right prediction is worth 1, whatever the model says.
     sample = dataset.samples[0]
     if isinstance(sample.target, Boxes):
         found = {

@@ -164,7 +164,7 @@ def test_a_graph_that_gives_another_batch_than_it_says_is_refused(changed) -> No
         run_selftest(open_bundle(changed(CLASSIFIER, "fp", both)))
 
 
-# An answer is made of the outputs before a bundle passes
+# A prediction is made of the outputs before a bundle passes
 
 
 def slow(*values: object):
@@ -188,7 +188,7 @@ def no_settings(manifest: Manifest, _: Path) -> None:
         slow(DETECTOR, no_settings, "detection settings are damaged"),
     ],
 )
-def test_a_bundle_that_cannot_answer_passes_no_check(changed, task, edit, saying) -> None:
+def test_a_bundle_that_cannot_predict_passes_no_check(changed, task, edit, saying) -> None:
     folder = changed(task, "fp", edit)
     model = zoo.build(small_spec(task, "fp"))
     records = (record_run(model, seed) for seed in range(2))
@@ -260,7 +260,7 @@ def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch)
 # What is said
 
 
-def test_an_answer_of_nothing_is_said() -> None:
+def test_a_prediction_of_nothing_is_said() -> None:
     assert Prediction().rows() == [("", "nothing found")]
 
 

@@ -269,7 +269,7 @@ def test_run_runs_no_module_that_lies_in_the_bundle(damaged, photo, tmp_path, mo
 
 
 def test_run_refuses_parts_that_were_changed(damaged, photo) -> None:
-    # A changed weight still loads and still gives an answer: a wrong one.
+    # A changed weight still loads and still gives a prediction: a wrong one.
     for name in ("device/encoder.onnx", "edge/decoder.onnx", "tables.npz"):
         path = damaged / name
         whole = path.read_bytes()

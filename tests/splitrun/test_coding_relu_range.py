@@ -329,12 +329,12 @@ def test_the_decoder_computes_the_same_bit_for_bit(network):
     received, *_ = coder.decoded(*sent)
     assert 0.3 < np.mean(received != values) < 0.9
 
-    def answer(one):
+    def prediction(one):
         latent = np.float32(0.02) * (one.astype(np.float32) - 117)
         with torch.no_grad():
             return decoder(torch.from_numpy(latent)[None])
 
-    assert torch.equal(answer(values), answer(received))
+    assert torch.equal(prediction(values), prediction(received))
 
 
 def test_thresholds_are_where_the_batch_norm_is_0():

@@ -135,7 +135,7 @@ def test_another_shape_than_the_settings_say_is_refused(tensor):
         detect(first, lambda _: second, NUMBERS)
 
 
-# Answers and settings
+# Predictions and settings
 
 
 def selected(shares, deltas, proposals):

@@ -99,10 +99,10 @@ def test_the_board_and_the_edge_agree_with_pytorch(board, model, photo, tmp_path
         "payload_bytes": len(expected) - 12,
         "stream_bytes": len(expected),
     }
-    answers = json.loads(decoded.stdout)
-    assert answers.keys() == {"outputs", "weights"}
-    assert answers["weights"] == "random"
-    top = answers["outputs"][0]["top"]
+    predictions = json.loads(decoded.stdout)
+    assert predictions.keys() == {"outputs", "weights"}
+    assert predictions["weights"] == "random"
+    top = predictions["outputs"][0]["top"]
     logits = model.decompress([expected])[0].double()
     shares = logits.softmax(0)
     assert top[0]["index"] == int(logits.argmax())

@@ -23,7 +23,7 @@ def stir_norms(model, *, most=1.0, spread=0.1):
 
 @torch.no_grad()
 def enliven(model, seed=0):
-    """Give batch norms statistics, and heads weights that give many confident answers."""
+    """Give batch norms statistics, and heads weights that give many confident predictions."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor, spread):

@@ -131,10 +131,10 @@ save_ckpt(
 )
 with torch.no_grad():
     if TASK == "object-detection":
-        answer.update(model.backbone(given["image"]))
+        prediction.update(model.backbone(given["image"]))
     else:
         given = model(given["image"])
-        answer.update(given if isinstance(given, dict) else {"out": given})
+        prediction.update(given if isinstance(given, dict) else {"out": given})
 """
 
 

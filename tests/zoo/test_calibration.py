@@ -1,4 +1,4 @@
-"""Calibration: entropy tables fitted to photos; the same answers in fewer bytes."""
+"""Calibration: entropy tables fitted to photos; the same predictions in fewer bytes."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def streams_of(model, images):
     return [model.compress(torch.from_numpy(image))[0] for image in loaded]
 
 
-def test_calibrated_models_answer_alike_in_fewer_bytes(calibrated, images):
+def test_calibrated_models_predict_alike_in_fewer_bytes(calibrated, images):
     before, after = static(), zoo.load(calibrated)
     record = after.calibration.record
     assert record.fitted == IMAGES - IMAGES // 4
@@ -130,9 +130,9 @@ def test_models_of_other_kinds_are_calibrated(name, images):
     for name, one in zip(model.bottleneck.edge_inputs, decoded, strict=True):
         if name in sent:
             np.testing.assert_array_equal(one, sent[name], strict=True)
-    answer = model.decompress([stream])
+    prediction = model.decompress([stream])
     model.calibration = None
-    assert torch.equal(answer, model.decompress(model.compress(torch.from_numpy(image))))
+    assert torch.equal(prediction, model.decompress(model.compress(torch.from_numpy(image))))
 
 
 def test_a_calibrated_model_keeps_what_is_better(calibrated, images):

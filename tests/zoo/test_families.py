@@ -20,7 +20,7 @@ SLOW = [("image-classification", kind) for kind in LIKE_OTHERS]
 SLOW += [(task, kind) for task in TASKS[1:] for kind in ("mshp", "jpeg")]
 SLOW += [("object-detection", "fp")]
 CASES = [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
-# What begins processes or measures is run for those whose wire or answers differ most.
+# What begins processes or measures is run for those whose wire or predictions differ most.
 FEW = [case for case in FAST if case[1] in ("fp", "jpeg", "mbt2018")]
 few = pytest.mark.parametrize("family", FEW, ids="-".join, indirect=True)
 
@@ -154,7 +154,7 @@ ARCHITECTURES = zoo.list_architectures()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_builds_and_answers(name) -> None:
+def test_every_architecture_builds_and_predictions(name) -> None:
     spec = zoo.get_spec(name)
     if getattr(spec.bottleneck, "codec", "") in ("bpg", "vtm"):
         assert zoo.build(name).spec == spec

@@ -106,7 +106,7 @@ def test_published_weights_of_the_old_layout_are_read(published, architecture, w
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("prediction", "message"),
     [
         (URLError("no route to host"), "cannot be read: <urlopen error no route to host>"),
         (TimeoutError("timed out"), "cannot be read: timed out"),
@@ -115,8 +115,8 @@ def test_published_weights_of_the_old_layout_are_read(published, architecture, w
         (model_architectures["mbt2018"](5, 6).state_dict(), "size mismatch"),
     ],
 )
-def test_weights_that_cannot_be_had_are_an_error(published, answer, message):
-    published[model_urls["mbt2018"]["mse"][1]] = answer
+def test_weights_that_cannot_be_had_are_an_error(published, prediction, message):
+    published[model_urls["mbt2018"]["mse"][1]] = prediction
     parts = neural_codec.build(NEURAL["mbt2018"], (64, 64))
     with pytest.raises(WeightsNotFoundError, match=message) as caught:
         neural_codec.load_compressai_weights(parts, "mbt2018", 1)

@@ -124,7 +124,7 @@ def test_a_backbone_without_features_at_all_strides_is_refused():
         SegmentationTail("test_vit", None, CLASSES, SIZE)
 
 
-# Answers
+# Predictions
 
 
 @given(st.integers(1, 256), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
