@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import StrictUndefined, Template
 from yaml import YAMLError
 
 from splitrun.bundle import open_bundle
@@ -198,9 +199,10 @@ def render(facts: CardFacts) -> ModelCard:
         base_model=spec.base_model if trained and spec.base_model else None,
         datasets=[spec.dataset] if trained and spec.dataset != "custom" else None,
     )
-    return ModelCard.from_template(
-        data,
-        template_path=str(_TEMPLATE),
+    # ModelCard.from_template would leave a name that the template misspells out, without a word.
+    template = Template(_TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined)
+    text = template.render(
+        card_data=data.to_yaml(),
         facts=facts,
         spec=spec,
         manifest=manifest,
@@ -218,6 +220,7 @@ def render(facts: CardFacts) -> ModelCard:
         sources=list_sources(spec),
         lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
     )
+    return ModelCard(text)
 
 
 def _eval_results(report: AccuracyReport) -> list[EvalResult]:
