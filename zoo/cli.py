@@ -9,7 +9,7 @@ import typer
 from ..console import Console, Json, ModelArgument
 from .calibration.cli import calibrate
 from .conversion.cli import convert
-from .spec import Method, Task
+from .kinds import Method, Task
 from .train.cli import recipe, train
 
 app = typer.Typer(no_args_is_help=True, help="Look up, fetch, publish and import models.")

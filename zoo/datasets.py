@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from splitrun.errors import DatasetError, DependencyError
 from splitrun.preprocessing import IMAGE_SUFFIXES
 
-from .spec import ModelSpec, Task
+from .kinds import Task
+from .spec import ModelSpec
 
 Split = Literal["train", "val"]
 

@@ -15,7 +15,7 @@ from splitrun.errors import DependencyError
 
 from .bottleneck_specs import Finite, Part
 from .datasets import Boxes
-from .spec import Task
+from .kinds import Task
 
 TOP = 5
 UNLABELLED = 255

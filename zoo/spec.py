@@ -1,7 +1,7 @@
 """What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
 import textwrap
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -16,18 +16,7 @@ from .bottleneck_specs import (
     WireTensor,
     shape_text,
 )
-
-Task = Literal["image-classification", "object-detection", "semantic-segmentation"]
-TASKS: tuple[Task, ...] = ("image-classification", "object-detection", "semantic-segmentation")
-
-Method = Literal[
-    "entropic-student",
-    "end-to-end",
-    "channel-reduction",
-    "fine-tuning",
-    "feature-compression",
-    "input-compression",
-]
+from .kinds import Method, Task
 
 
 class ModelSpec(Part):

@@ -12,10 +12,10 @@ import pytest
 from splitrun.errors import SpecError, SplitzooError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.zoo.backbones.table import find_backbone
+from splitzoo.zoo.kinds import TASKS
 from splitzoo.zoo.models import MODELS, PATTERNS, find_spec
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.resolve import ModelSource
-from splitzoo.zoo.spec import TASKS
 
 BETAS = [0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
 NAMES = [f"splittable_resnet50-fp-beta{beta}" for beta in BETAS]

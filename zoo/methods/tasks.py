@@ -6,8 +6,9 @@ from typing import Any
 from splitrun.preprocessing import Preprocessing
 
 from ..backbones.table import Backbone
+from ..kinds import Task
 from ..models import MODELS
-from ..spec import ModelSpec, Task
+from ..spec import ModelSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
