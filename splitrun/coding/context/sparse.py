@@ -1,6 +1,6 @@
 """Context coding of latents: sparse symbols, each predicted from sums over its own neighbours."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +19,6 @@ from .skeleton import (
     ContextTables,
     Planes,
     Step,
-    magnitudes,
     passes,
 )
 
@@ -149,8 +148,8 @@ class SparsePlanes(Planes[Step]):
 
     def __init__(self, shape: tuple[int, ...], levels: int, limit: int) -> None:
         self._shape, self._levels, self._limit = shape, levels, limit
-        # Symbols and distances (2, N, C, …) of the present level by the parity of rows and columns:
-        # what is summed then lies together, which is faster.
+        # Symbols and distances (2, N, C, …) of the present level by the parity of rows and columns,
+        # each in a border of zeros: what is summed then lies together, which is faster.
         self._planes: dict[tuple[int, int], NDArray[np.int32]] = {}
 
     def steps(self) -> Iterator[Step]:
@@ -159,44 +158,46 @@ class SparsePlanes(Planes[Step]):
         for at in passes(self._levels):
             if len(self._planes) == 4:
                 self._planes = {(0, 0): _merged(self._planes)}
-            rows, columns = at.grid(height, width)
-            self._plane = np.empty((2, *lead, len(rows), len(columns)), np.int32)
-            self._planes[at.parity] = self._plane
-            if self._plane.size:
+            rows, columns = (len(places) for places in at.grid(height, width))
+            plane = np.zeros((2, *lead, rows + 2, columns + 2), np.int32)
+            self._planes[at.parity], self._present = plane, _inside(plane)
+            if self._present.size:
                 known = [self._sum(group, at.parity) for group in _GROUPS[at.parity]]
-                yield Step(at.number, (..., *at.slices), len(rows) * len(columns), known)
+                yield Step(at.number, (..., *at.slices), rows * columns, known)
 
     def put(self, step: Step, symbols: NDArray[np.int32], off: NDArray[np.int32]) -> None:
         """Keep the symbols (N, C, n) of a step, and how far they were off their rounded means."""
-        shape, limit = self._plane.shape[1:], self._limit
-        np.clip(symbols.reshape(shape), -limit, limit, out=self._plane[0])
-        self._plane[1] = magnitudes(off, limit).reshape(shape)
+        # Limited while they lie together, which is faster than within the border.
+        known = np.stack((symbols, off))
+        np.clip(known, -self._limit, self._limit, out=known)
+        np.abs(known[1], out=known[1])
+        self._present[...] = known.reshape(self._present.shape)
 
-    def _sum(self, group: Iterable[tuple[int, int]], parity: tuple[int, int]) -> NDArray[np.int32]:
+    def _sum(self, group: Sequence[tuple[int, int]], parity: tuple[int, int]) -> NDArray[np.int32]:
         """Sum over neighbours of the present places; those outside the image count as 0."""
-        total = np.zeros(self._plane.shape, np.int32)
+        height, width = self._present.shape[-2:]
+        neighbours = []
         for down, right in group:
             row, column = parity[0] + down, parity[1] + right
+            top, left = 1 + row // 2, 1 + column // 2
             plane = self._planes[row % 2, column % 2]
-            rows, rows_of = _overlap(total.shape[-2], plane.shape[-2], row // 2)
-            columns, columns_of = _overlap(total.shape[-1], plane.shape[-1], column // 2)
-            total[..., rows, columns] += plane[..., rows_of, columns_of]
+            neighbours.append(plane[..., top : top + height, left : left + width])
+        total = neighbours[0] + neighbours[1]
+        for neighbour in neighbours[2:]:
+            total += neighbour
         return total.reshape(*total.shape[:-2], -1)
 
 
-def _overlap(count: int, size: int, shift: int) -> tuple[slice, slice]:
-    """Return which of ``count`` places have a neighbour among ``size``, and which neighbours."""
-    first = max(0, -shift)
-    end = max(first, min(count, size - shift))
-    return slice(first, end), slice(first + shift, end + shift)
+def _inside(plane: NDArray[np.int32]) -> NDArray[np.int32]:
+    return plane[..., 1:-1, 1:-1]
 
 
 def _merged(planes: dict[tuple[int, int], NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the plane (…, h, w) that planes of its even and odd rows and columns make up."""
-    height, width = (sum(planes[odd, odd].shape[axis] for odd in (0, 1)) for axis in (-2, -1))
-    merged = np.empty((*planes[0, 0].shape[:-2], height, width), np.int32)
+    """Return the plane that planes of its even and odd rows and columns make up, all bordered."""
+    height, width = (sum(planes[odd, odd].shape[axis] - 2 for odd in (0, 1)) for axis in (-2, -1))
+    merged = np.zeros((*planes[0, 0].shape[:-2], height + 2, width + 2), np.int32)
     for (row, column), plane in planes.items():
-        merged[..., row::2, column::2] = plane
+        _inside(merged)[..., row::2, column::2] = _inside(plane)
     return merged
 
 
