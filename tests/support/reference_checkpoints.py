@@ -131,10 +131,10 @@ save_ckpt(
 )
 with torch.no_grad():
     if TASK == "object-detection":
-        prediction.update(model.backbone(given["image"]))
+        answer.update(model.backbone(given["image"]))
     else:
         given = model(given["image"])
-        prediction.update(given if isinstance(given, dict) else {"out": given})
+        answer.update(given if isinstance(given, dict) else {"out": given})
 """
 
 

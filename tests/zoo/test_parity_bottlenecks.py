@@ -239,7 +239,7 @@ for channels in (1, 12):
             "output": peer(given["image"]),
             **{f"weights.{name}": tensor for name, tensor in peer.state_dict().items()},
         }
-    prediction.update({f"{channels}.{name}": tensor for name, tensor in parts.items()})
+    answer.update({f"{channels}.{name}": tensor for name, tensor in parts.items()})
 """
 
 
