@@ -39,9 +39,9 @@ from speed_tasks import BATCHES, KINDS, MODEL, PEER, TASKS, THREADS, Kind
 
 from splitrun.errors import SplitzooError
 from splitrun.files import new_file
+from splitrun.image_files import list_images
 from splitrun.machine import machine, short_name
 from splitrun.measure import Latency
-from splitrun.preprocessing import list_images
 
 HERE = Path(__file__).parent
 BEGAN = time.perf_counter()

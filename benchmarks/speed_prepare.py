@@ -25,8 +25,9 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from splitrun.errors import SplitzooError
+from splitrun.image_reading import read_rgb
 from splitrun.manifest import Manifest
-from splitrun.preprocessing import Preprocessing, read_rgb
+from splitrun.preprocessing import Preprocessing
 from splitzoo import export, zoo
 from splitzoo.profile.flops import count_flops
 from splitzoo.zoo.split_model import SplitModel

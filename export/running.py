@@ -12,11 +12,11 @@ from typing import Any, Literal
 from splitrun.bench import Bench
 from splitrun.bundle import open_bundle
 from splitrun.errors import SplitzooError
+from splitrun.image_reading import upright_size
 from splitrun.measure import Latency
 from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
-from splitrun.preprocessing import upright_size
 
 from .verification import check_code
 

@@ -58,7 +58,7 @@ def encoder(
         BundleError: The bundle cannot be read.
         ImageError: None of the images can be used.
     """
-    from splitrun.preprocessing import list_images
+    from splitrun.image_files import list_images
 
     from ..zoo.resolve import ModelSource
     from ..zoo.split_model import SplitModel

@@ -59,7 +59,7 @@ def encoder(
     json: Json = False,
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, and bytes per image."""
-    from splitrun.preprocessing import list_images
+    from splitrun.image_files import list_images
 
     from .report import check_report_path
 
@@ -319,7 +319,7 @@ def bits(
         progress.step("loading")
         ours = ModelSource.of(model).load(seed=used_seed)
         theirs = ModelSource.of(against).load(seed=used_seed) if against else None
-        from splitrun.preprocessing import read_rgb
+        from splitrun.image_reading import read_rgb
 
         from . import api
         from .bit_maps import draw_bit_maps

@@ -82,12 +82,13 @@ class ModelFolderError(SplitzooError):
 class ImageError(SplitzooError):
     """An image that cannot be read or used."""
 
-    def __init__(self, path: object, reason: str) -> None:
+    def __init__(self, path: object, reason: str, *, next_step: str = "") -> None:
         self.path, self.reason = path, reason
-        super().__init__(f"Cannot use the image {path}: {reason}.")
+        super().__init__(f"Cannot use the image {path}: {reason}.", next_step=next_step)
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)  # from a process that reads images
+        # From a process that reads images; the third restores the rest.
+        return type(self), (self.path, self.reason), {"next_step": self.next_step}
 
 
 class TablesError(SplitzooError):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .engines import open_session
 from .errors import BitstreamError, BundleError, ImageError
+from .image_reading import AnyImage
 from .predictions import Prediction, predict
-from .preprocessing import AnyImage
 
 Tensors = tuple[NDArray[Any], ...]
 

@@ -6,36 +6,14 @@ but here the passes see the cropped part alone.
 numpy and Pillow alone: the same code runs in the zoo and on the board.
 """
 
-import io
 import math
-import os
-import struct
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from .errors import ImageError
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read. Pillow knows more, among them formats that it hands to other programs."""
-
-AnyImage = Path | str | bytes | Image.Image | NDArray[np.uint8]
-"""An image: path of a file, content of a file, Pillow image, or pixels (H, W, 3) uint8, RGB."""
-
-
-DAMAGE = (
-    *(EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
-    struct.error,
-)
-"""Exceptions that Pillow's readers raise at damaged data, beside OSError."""
+from .image_reading import AnyImage, read_rgb
 
 
 @dataclass(frozen=True)
@@ -92,20 +70,19 @@ class Preprocessing:
             raise ValueError("mean, std and padding are not finite, or a std is not above 0")
 
     def load(self, image: AnyImage) -> NDArray[np.float32]:
-        """Turn an image into the model's input.
+        """Turn an image into the model's input; :mod:`.image_reading` says how it is read.
 
-        The image is turned as its EXIF tag says. Alpha is dropped, grey, palette and CMYK
-        images become RGB, 16 bits become 8. Several threads may call it.
+        Several threads may call it.
 
         Args:
-            image: Path of an image file, its content as bytes, a Pillow image, or pixels
-                (H, W, 3) uint8, RGB.
+            image: Path of an image file, its content as bytes, an open file, a Pillow image, or
+                pixels, RGB (H, W, 3) uint8 or grey (H, W).
 
         Returns:
             (1, 3, crop height, crop width) float32, normalised.
 
         Raises:
-            ImageError: The image is missing, none, truncated, or has more than 89 megapixels.
+            ImageError: The image is missing, none, damaged, or too large.
         """
         values = self.normalise(self.pixels(read_rgb(image)))
         return self.padded(values) if self.fit == "pad" else values
@@ -195,96 +172,3 @@ class Preprocessing:
         canvas[...] = np.array(self.padding, np.float32)[:, None, None]
         canvas[:, :, : values.shape[2], : values.shape[3]] = values
         return canvas
-
-
-def read_rgb(image: AnyImage) -> Image.Image:
-    """Read an image: upright, RGB, 8 bits.
-
-    Raises:
-        ImageError: The image is missing, none, truncated, has more than 89 megapixels, or is given
-            as something else.
-    """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            found = f"it is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
-            raise ImageError("given as an array", found)
-        return Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        with _image_errors("given as a Pillow image"):
-            return _upright_rgb(image.copy())
-    if not isinstance(image, str | os.PathLike | bytes):
-        known = "a path, bytes, a Pillow image, or an array uint8 (H, W, 3)"
-        raise ImageError(f"given as {type(image).__name__}", f"it is not {known}")
-    with _image_errors(image), _opened(image) as opened:
-        return _upright_rgb(opened)
-
-
-def upright_size(path: Path | str) -> tuple[int, int]:
-    """Return width and height of the image in a file, pixels, turned as its EXIF tag says.
-
-    Raises:
-        ImageError: The file is missing, no image, or damaged.
-    """
-    with _image_errors(path), _opened(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        width, height = image.size
-        return (height, width) if turned else (width, height)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted by path.
-
-    Raises:
-        ImageError: The folder does not exist or holds no image.
-    """
-    if not folder.is_dir():
-        raise ImageError(folder, "it is not a folder")
-    named = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    found = sorted(path for path in named if path.is_file())
-    if not found:
-        raise ImageError(folder, "no file in it has the name of an image")
-    return found
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise ValueError("its values are floating-point, of no known range")
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey values to 255 instead of scaling them.
-        grey = np.asarray(image, np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("its values do not fit into 16 bits")
-        image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
-    image.info.pop("transparency", None)  # or Pillow warns that it is lost
-    image.load()  # while its file is open
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-_warnings_lock = threading.Lock()
-
-
-def _opened(image: Path | str | bytes) -> Image.Image:
-    """Open an image, and refuse one of too many pixels before any is decoded."""
-    # Filters of warnings are the whole process's: threads set them in turn.
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        source = io.BytesIO(image) if isinstance(image, bytes) else image
-        return Image.open(source, formats=IMAGE_FORMATS)
-
-
-@contextmanager
-def _image_errors(image: Path | str | bytes) -> Iterator[None]:
-    """Map what Pillow and the file system raise to ImageError."""
-    path = "given as bytes" if isinstance(image, bytes) else image
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        known = ", ".join(IMAGE_FORMATS)
-        raise ImageError(path, f"it is not an image of a known format ({known})") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(path, "it has more than 89 megapixels") from error
-    except OSError as error:
-        raise ImageError(path, (error.strerror or str(error)).lower()) from error
-    except DAMAGE as error:
-        raise ImageError(path, f"it is damaged ({error})") from error

@@ -108,7 +108,7 @@ def photo():
 @pytest.fixture(scope="session")
 def photos(photo, tmp_path_factory):
     """Ten photos: those of a folder where there is one, or pieces of ``photo``."""
-    from splitrun.preprocessing import list_images
+    from splitrun.image_files import list_images
 
     folder = Path(os.environ.get("SPLITZOO_PHOTOS", REPOSITORY.parent / "shared/data/photos"))
     if not folder.is_dir() and "SPLITZOO_PHOTOS" not in os.environ:

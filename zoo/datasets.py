@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitrun.errors import DatasetError, DependencyError
-from splitrun.preprocessing import IMAGE_SUFFIXES
+from splitrun.image_files import Unread, count_unread, find_images, is_ignored
 
 from .kinds import Task
 from .spec import ModelSpec
 
 Split = Literal["train", "val"]
+
+_NO_CLASS = "in the folder of no class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +55,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples in the order of their names, and the classes' labels."""
+    """Samples in the order of their names, the classes' labels, and what gave no sample.
+
+    Attributes:
+        unread: Files in the folder that are not read, and why.
+        empty: Names of the classes' folders that hold no image.
+    """
 
     samples: Sequence[Sample]
     labels: tuple[str, ...]
+    unread: Sequence[Unread] = ()
+    empty: Sequence[str] = ()
+
+    def left_out(self) -> list[str]:
+        """Say in words what gave no sample."""
+        counts = [f"not read: {count}" for count in count_unread(self.unread)]
+        return counts + [f"no image in the folder of a class: {name}" for name in self.empty]
 
 
 def labels_of(spec: ModelSpec) -> list[str]:
@@ -120,6 +134,7 @@ def read_dataset(
 
     Raises:
         DatasetError: The folder is missing or empty, has another form, or other classes.
+        ImageError: A folder of it cannot be read.
         DependencyError: COCO's annotations need pycocotools.
     """
     folder = Path(folder)
@@ -134,29 +149,35 @@ def read_dataset(
     }
     found = readers[task](folder, split, tuple(labels))
     if not found.samples:
-        raise DatasetError(f"{folder} holds no images for {split}.")
+        raise DatasetError(
+            f"{folder} holds no images for {split}.", next_step="\n".join(found.left_out())
+        )
     return found
 
 
 def _read_folders(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     if (folder / split).is_dir():
         folder = folder / split
-    names = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    entries = sorted(path for path in folder.iterdir() if not is_ignored(path.name))
+    names = [path.name for path in entries if path.is_dir()]
     if not names:
         raise DatasetError(
             f"{folder} has no folders of classes.",
             next_step="Put the images of each class into a folder named after it.",
         )
     indexes = _class_indexes(folder, names, labels or tuple(names))
+    found = {name: find_images(folder / name) for name in names}
     samples = [
         Sample(path, path.relative_to(folder).as_posix(), indexes[name])
         for name in names
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        for path in found[name].images
     ]
-    return Dataset(samples, labels or tuple(names))
+    unread = [Unread(path.name, _NO_CLASS) for path in entries if not path.is_dir()]
+    unread += [
+        replace(file, name=f"{name}/{file.name}") for name in names for file in found[name].unread
+    ]
+    empty = [name for name in names if not found[name].images]
+    return Dataset(samples, labels or tuple(names), unread, empty)
 
 
 def _class_indexes(folder: Path, names: list[str], labels: tuple[str, ...]) -> dict[str, int]:

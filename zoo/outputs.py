@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from splitrun.errors import DatasetError, ImageError
-from splitrun.preprocessing import upright_size
+from splitrun.image_reading import upright_size
 
 from .datasets import Boxes, Sample
 from .metrics import (

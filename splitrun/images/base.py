@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import BitstreamError, SplitzooError
-from ..preprocessing import DAMAGE
+from ..image_reading import DAMAGE
 
-_DAMAGE = (*DAMAGE, OSError, LookupError, Image.DecompressionBombError)
+_DAMAGE = (*DAMAGE, OSError, Image.DecompressionBombError)
 
 
 class ImageCodec(ABC):

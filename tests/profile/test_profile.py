@@ -15,8 +15,8 @@ from torch import nn
 
 from splitrun.coding import FactorizedCoder
 from splitrun.errors import ImageError, ModelFolderError, ReportError
+from splitrun.image_files import list_images
 from splitrun.measure import Latency, measure_steps
-from splitrun.preprocessing import list_images
 from splitzoo import profile, zoo
 from splitzoo.profile.flops import count_flops
 from splitzoo.profile.rate import model_rates

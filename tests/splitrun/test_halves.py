@@ -41,11 +41,11 @@ def test_an_image_in_any_form_gives_the_same_stream(halves, photo) -> None:
     ("image", "saying"),
     [
         (b"no image", "the image given as bytes: it is not an image of a known format"),
-        (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\), not uint8 \(H, W, 3\)"),
-        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((3, 4, 5), np.uint8), r"uint8 \(3, 4, 5\), not uint8 \(H, W, 3\)"),
+        (np.full((4, 4, 3), 255, np.float32), "given as an array: its values are out of range"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
-        (Image.new("F", (4, 4)), "given as a Pillow image: it is damaged"),
-        (7, "given as int: it is not a path, bytes, a Pillow image, or an array"),
+        (Image.new("F", (4, 4), 2), "given as a Pillow image: its values are out of range"),
+        (7, "given as int: it is not a path, bytes, an open file, a Pillow"),
     ],
 )
 def test_what_is_no_image_is_refused(halves, image, saying) -> None:

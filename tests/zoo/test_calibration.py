@@ -18,7 +18,7 @@ from strategies import INT32
 from splitrun.coding import FactorizedTables
 from splitrun.coding.factorized import ContextCoder
 from splitrun.errors import ParityError, SplitzooError
-from splitrun.preprocessing import list_images
+from splitrun.image_files import list_images
 from splitzoo import cards, zoo
 from splitzoo.export.recording import record_run
 from splitzoo.profile.rate import model_rates

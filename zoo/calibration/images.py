@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from splitrun.errors import CalibrationError
-from splitrun.preprocessing import list_images
+from splitrun.image_files import list_images
 
 T = TypeVar("T")
 

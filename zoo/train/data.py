@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from splitrun.errors import ImageError
-from splitrun.preprocessing import Preprocessing, read_rgb
+from splitrun.image_reading import read_rgb
+from splitrun.preprocessing import Preprocessing
 
 from ..datasets import Boxes, Sample
 from ..metrics import UNLABELLED
