@@ -44,6 +44,10 @@ RandomWeights = Annotated[
         help="Use seeded random weights: for graphs and latency, not for predictions.",
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace what is there; without it, what exists is refused."),
+]
 Trust = Annotated[
     bool,
     typer.Option(

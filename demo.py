@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Console, RandomWeights, Seed, seed_of
+from .console import Console, Force, RandomWeights, Seed, seed_of
 
 if TYPE_CHECKING:
     from .zoo.split_model import SplitModel
@@ -25,6 +25,7 @@ def demo(
     ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
+    force: Force = False,
 ) -> None:
     """Try everything once on the default model: load, split, run, compare, profile, card."""
     from splitrun.files import check_free, new_folder
@@ -33,7 +34,7 @@ def demo(
 
     console = Console()
     used_seed = seed_of(random_weights, seed)
-    check_free(output)
+    check_free(output, force=force)
     with console.progress() as progress:
         progress.step(f"loading {DEFAULT_MODEL}")
         model = ModelSource.of().load(seed=used_seed)
@@ -41,7 +42,7 @@ def demo(
         from . import cards, export, profile
         from .export.running import bench_bundle
 
-        with new_folder(output) as folder:
+        with new_folder(output, force=force) as folder:
             bundle, report, images = folder / "bundle", folder / "profile.json", folder / "images"
             manifest = export.split(model, bundle, progress=progress)
             progress.step("running the image through both halves")

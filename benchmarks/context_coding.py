@@ -352,7 +352,7 @@ def main() -> None:
         (".json", json.dumps(document, indent=2) + "\n"),
         (".md", report(models, speed, facts)),
     ):
-        with new_file(RESULTS / f"context_coding{suffix}") as temporary:
+        with new_file(RESULTS / f"context_coding{suffix}", force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(report(models, speed, facts))
 

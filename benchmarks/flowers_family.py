@@ -104,7 +104,7 @@ def main() -> None:
             keep=keep,
             command=shlex.join([*words, "-o", path.name]),
         )
-        report.save(path)
+        report.save(path, force=True)
         keep.unlink()
         print(
             f"{name:56} {report.score:7.2%} {report.stream_bytes.mean:9,.0f} bytes "

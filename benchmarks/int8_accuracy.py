@@ -214,7 +214,7 @@ def main() -> None:
     numbers = f"ort{versions['onnxruntime']}-openvino{versions['openvino']}"
     stem = f"int8_accuracy.{short_name(facts)}.{numbers}"
     for suffix, text in (("json", json.dumps(document, indent=2) + "\n"), ("md", page)):
-        with new_file(arguments.output / f"{stem}.{suffix}") as temporary:
+        with new_file(arguments.output / f"{stem}.{suffix}", force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
         progress(f"wrote {arguments.output / f'{stem}.{suffix}'}")
     print(page)

@@ -204,7 +204,7 @@ def save(report: Report, folder: Path) -> list[Path]:
     stem = f"speed.{short_name(report.environment)}.{report.threads}threads.{numbers}"
     pages = {"json": json.dumps(asdict(report), indent=2) + "\n", "md": markdown(report)}
     for suffix, page in pages.items():
-        with new_file(folder / f"{stem}.{suffix}") as temporary:
+        with new_file(folder / f"{stem}.{suffix}", force=True) as temporary:
             temporary.write_text(page, encoding="utf-8")
     return [folder / f"{stem}.{suffix}" for suffix in pages]
 

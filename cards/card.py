@@ -263,17 +263,19 @@ def build(
     accuracy: str | Path | None = None,
     tradeoff: str | Path | None = None,
     repository: str = "",
+    force: bool = False,
 ) -> Path:
     """Write a card and its images into a folder, whole or not at all.
 
     Args:
-        folder: Folder to write, empty or new; by default ``MODEL-card``.
+        folder: Folder to write, without force empty or new; by default ``MODEL-card``.
         model: Registered name or folder of a saved model; by default the model of the others.
         bundle: Folder of a bundle.
         profile: Report of ``splitzoo profile encoder -o``.
         accuracy: Report of ``splitzoo profile accuracy -o``.
         tradeoff: Folder of ``splitzoo profile tradeoff -o``.
         repository: Repository on the Hub that the card is for.
+        force: Replace the card that the folder holds.
 
     Returns:
         The path of the card.
@@ -283,7 +285,7 @@ def build(
         ReportError: The sources belong to different models.
     """
     if folder is not None:
-        check_free(Path(folder))
+        check_free(Path(folder), force=force)
     facts = gather(
         model,
         bundle=bundle,
@@ -293,7 +295,7 @@ def build(
         repository=repository,
     )
     folder = Path(folder or f"{facts.spec.name}-card")
-    with new_folder(folder) as temporary:
+    with new_folder(folder, force=force) as temporary:
         for figure in (facts.figure, facts.dark_figure):
             if figure is not None:
                 shutil.copyfile(figure, temporary / figure.name)

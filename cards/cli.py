@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console, Json
+from ..console import Console, Force, Json
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
 
@@ -35,6 +35,7 @@ def build(
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-card"),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a model card with a diagram of the split. It shows only what was measured."""
     console = Console()
@@ -43,7 +44,13 @@ def build(
         from . import card
 
         path = card.build(
-            output, model, bundle=bundle, profile=profile, accuracy=accuracy, tradeoff=tradeoff
+            output,
+            model,
+            bundle=bundle,
+            profile=profile,
+            accuracy=accuracy,
+            tradeoff=tradeoff,
+            force=force,
         )
     console.print(str(path))
     if profile is None:

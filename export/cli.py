@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import Console, Json, RandomWeights, Seed, Trust, seed_of
+from ..console import Console, Force, Json, RandomWeights, Seed, Trust, seed_of
 
 if TYPE_CHECKING:
     from splitrun.manifest import GraphInfo, Manifest, PrecisionReport
@@ -88,6 +88,7 @@ def split(
     ] = False,
     random_weights: RandomWeights = False,
     seed: Seed = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Cut a model into two graphs, compare both with PyTorch, and write a bundle."""
@@ -114,7 +115,7 @@ def split(
     spec = source.spec()
     folder = output or Path(f"{spec.name}-{target}")
     options.halves(spec)
-    check_free(folder)
+    check_free(folder, force=force)
     options.check_possible(spec)
     with console.progress() as progress:
         progress.step("loading")
@@ -122,7 +123,7 @@ def split(
         from .. import export
         from .manifest import calibration_of
 
-        manifest = export.split(built, folder, **vars(options), progress=progress)
+        manifest = export.split(built, folder, **vars(options), force=force, progress=progress)
 
     def show() -> None:
         parity = manifest.parity

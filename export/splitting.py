@@ -12,8 +12,9 @@ from jinja2 import StrictUndefined, Template
 from torch import nn
 
 import splitrun
-from splitrun.bundle import open_bundle
+from splitrun.bundle import ENGINES_FOLDER, open_bundle
 from splitrun.coding import CODERS, save_coder
+from splitrun.errors import SplitzooError
 from splitrun.files import check_free, new_folder, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
@@ -70,6 +71,7 @@ def split(
     keep_tables: bool = False,
     keep_fp32: Sequence[Keep] = KEPT,
     accept: bool = False,
+    force: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
     """Cut a model at its bottleneck and write a bundle, whole or not at all.
@@ -80,7 +82,8 @@ def split(
     Args:
         model: Model to split, which is set to evaluation mode; or what
             :func:`splitzoo.zoo.load` takes.
-        folder: Folder to write; it must be empty or not exist.
+        folder: Folder to write; without force it must be empty or not exist.
+        force: Replace the bundle that the folder holds.
         progress: Listener that is told of each step.
 
     Returns:
@@ -112,7 +115,7 @@ def split(
     halves = options.halves(spec)
     options.check_possible(spec)
     folder = Path(folder)
-    check_free(folder)
+    check_free(folder, force=force)
     model = (source.load() if isinstance(source, ModelSource) else source).eval()
     command = options.command(model)
     images = None
@@ -123,8 +126,8 @@ def split(
         if not keep_tables and (can_be_calibrated(model) or precision == "fp32"):
             progress.step("fitting entropy tables to images")
             calibrate(model, options.calibration, command=command)
-    chosen = options.chosen_target
-    with new_folder(folder) as temporary:
+    chosen, earlier = options.chosen_target, _bundle_in(folder)
+    with new_folder(folder, force=force) as temporary:
         progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
         lowering = Lowering(options, model.spec.preprocessing, images.fitted if images else ())
@@ -147,7 +150,19 @@ def split(
             (temporary / name).write_text(text, encoding="utf-8")
         manifest = _write_manifest(manifest, temporary)
         chosen.finish(temporary, progress)
+    for name in earlier - set(manifest.files):
+        (folder / name).unlink(missing_ok=True)
     return manifest
+
+
+def _bundle_in(folder: Path) -> set[str]:
+    """Return the files of the bundle that a folder holds, built engines included."""
+    try:
+        names = set(open_bundle(folder).manifest.files)
+    except SplitzooError:
+        return set()
+    engines = (folder / ENGINES_FOLDER).glob("*")
+    return names | {path.relative_to(folder).as_posix() for path in engines}
 
 
 def bundle_page(manifest: Manifest) -> str:

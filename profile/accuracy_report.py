@@ -19,7 +19,6 @@ from .report import (
     Quantity,
     Report,
     SkippedImage,
-    check_report_path,
     check_writable,
 )
 
@@ -153,29 +152,29 @@ def read_accuracy(path: Path) -> AccuracyReport:
     return report
 
 
-def save_table(images: Sequence[ImageResult], path: Path) -> None:
+def save_table(images: Sequence[ImageResult], path: Path, *, force: bool = False) -> None:
     """Write one line per image as CSV.
 
     Columns: image, payload_bytes, stream_bytes, estimated_bits, sc2bench_bytes; for classifiers
-    prediction, label and correct; else result, as JSON.
+    prediction, label and correct; else result, as JSON. With ``force``, a file is replaced.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file exists or cannot be written.
     """
     rows = [_row(image) for image in images]
-    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        new_file(path, force=force) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, *, force: bool = False) -> None:
     """Raise ``OutputError`` if neither a report (.json) nor a table (.csv) can be written there."""
-    if path.suffix == ".json":
-        check_report_path(path)
-    elif path.suffix == ".csv":
-        check_writable(path)
-    else:
+    check_writable(path, force=force)
+    if path.suffix not in (".json", ".csv"):
         raise OutputError(
             path,
             "its name ends neither in .json, for the report, nor in .csv, for a line per image",

@@ -143,6 +143,7 @@ def tradeoff(
     folder: str | Path | None = None,
     *,
     title: str = "",
+    force: bool = False,
 ) -> "Tradeoff":
     """Compare models by accuracy, bytes and encoder size, and draw the three tradeoffs.
 
@@ -150,6 +151,7 @@ def tradeoff(
         reports: Accuracy reports, their files, or folders of such files.
         folder: Folder to write the figure and ``tradeoff.csv`` into; None writes nothing.
         title: Note below the figure; by default the data set.
+        force: Replace the figure that the folder holds.
 
     Raises:
         ReportError: A report cannot be read, or they are of different tasks or images.
@@ -170,7 +172,7 @@ def tradeoff(
     if folder is not None:
         from .tradeoff_plot import save_tradeoff
 
-        save_tradeoff(found, Path(folder), title=title)
+        save_tradeoff(found, Path(folder), title=title, force=force)
     return found
 
 

@@ -9,7 +9,7 @@ import typer
 
 from splitrun.registry import Registry
 
-from ..console import Console, Json, RandomWeights, Seed, Trust, command_line, seed_of
+from ..console import Console, Force, Json, RandomWeights, Seed, Trust, command_line, seed_of
 
 if TYPE_CHECKING:
     from ..zoo.resolve import ModelSource
@@ -56,19 +56,21 @@ def encoder(
     random_weights: RandomWeights = False,
     seed: Seed = None,
     trust: Trust = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Measure the encoder: size, operations, latency, memory, and bytes per image."""
+    from splitrun.files import is_standard_output
     from splitrun.image_files import list_images
 
-    from .report import check_report_path
+    from .report import check_writable
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
     DEVICES.get(device)
     source = _source(model, random_weights=random_weights)
     if output:
-        check_report_path(output)
+        check_writable(output, force=force)
     paths = list_images(images) if images else []
     with console.progress() as progress:
         progress.step("loading")
@@ -87,7 +89,9 @@ def encoder(
             progress=progress,
         )
         if output:
-            report.save(output)
+            report.save(output, force=force)
+    if output and is_standard_output(output):
+        return
     console.data(report, lambda: _show_profile(console, report))
     if output:
         console.hint(f"Written to {output}. Next: splitzoo cards build --profile {output}")
@@ -172,6 +176,7 @@ def accuracy(
     random_weights: RandomWeights = False,
     seed: Seed = None,
     trust: Trust = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Measure accuracy and bytes per image, through the real bitstream.
@@ -184,7 +189,7 @@ def accuracy(
     used_seed = seed_of(random_weights, seed)
     outputs = output or []
     for path in outputs:
-        check_output(path)
+        check_output(path, force=force)
     source = _source(model, random_weights=random_weights, predictions=predictions)
     with console.progress() as progress:
         progress.step("loading")
@@ -208,7 +213,10 @@ def accuracy(
             progress=progress,
         )
     for path in outputs:
-        report.save(path) if path.suffix == ".json" else save_table(images, path)
+        if path.suffix == ".json":
+            report.save(path, force=force)
+        else:
+            save_table(images, path, force=force)
     if keep:
         keep.unlink(missing_ok=True)
     console.data(report, lambda: console.table("", ("", ""), report.summary()))
@@ -232,6 +240,7 @@ def tradeoff(
     title: Annotated[
         str, typer.Option(help="Note below the figure.", show_default="the data set")
     ] = "",
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Draw accuracy over bytes (R-D), over bytes × encoder size (ExR-D), and all three measures.
@@ -241,7 +250,7 @@ def tradeoff(
     from splitrun.files import check_free
 
     console = Console(json)
-    check_free(output)
+    check_free(output, force=force)
     with console.progress() as progress:
         progress.step("reading")
         from . import api
@@ -250,7 +259,7 @@ def tradeoff(
         found = api.tradeoff(results)
         compared = found.bd_rates(against) if against else []
         progress.step("drawing")
-        save_tradeoff(found, output, title=title)
+        save_tradeoff(found, output, title=title, force=force)
 
     def tables() -> None:
         console.table(
@@ -305,6 +314,7 @@ def bits(
     ] = "",
     random_weights: RandomWeights = False,
     seed: Seed = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Map where in an image the bits go, and where those of an input codec would."""
@@ -314,7 +324,7 @@ def bits(
 
     console = Console(json)
     used_seed = seed_of(random_weights, seed)
-    check_free(output)
+    check_free(output, force=force)
     with console.progress() as progress:
         progress.step("loading")
         ours = ModelSource.of(model).load(seed=used_seed)
@@ -325,7 +335,7 @@ def bits(
         from .bit_maps import draw_bit_maps
 
         rows = []
-        with new_folder(output) as folder:
+        with new_folder(output, force=force) as folder:
             for number, image in enumerate(images):
                 progress.step(f"mapping {image.name}")
                 mine = api.bits(ours, image)

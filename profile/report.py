@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from splitrun.errors import OutputError, ReportError
+from splitrun.errors import ReportError
 from splitrun.files import new_file
 
 from ..documents import read_document
@@ -167,14 +167,13 @@ class Report(Part):
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
-    def save(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all.
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write the report as JSON, whole or not at all; a file that exists, with ``force`` alone.
 
         Raises:
-            OutputError: The file cannot be written, or another kind of file is there.
+            OutputError: The file exists or cannot be written.
         """
-        check_report_path(path)
-        with new_file(path) as temporary:
+        with new_file(path, force=force) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
@@ -237,21 +236,12 @@ class EncoderProfile(Report):
         return rows
 
 
-def check_report_path(path: Path) -> None:
-    """Raise ``OutputError`` if no report can be written there, or another file would be lost.
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """Raise ``OutputError`` if no file of that name can be written.
 
     Long work calls it before it starts.
     """
-    if path.exists() and path.suffix != ".json":
-        raise OutputError(
-            path, "it exists and its name is not a report's", next_step="Name a .json file with -o."
-        )
-    check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Raise ``OutputError`` if no file of that name can be written."""
-    with contextlib.suppress(EOFError), new_file(path):
+    with contextlib.suppress(EOFError), new_file(path, force=force):
         raise EOFError  # ends the trial: nothing is written
 
 

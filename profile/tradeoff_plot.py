@@ -53,13 +53,17 @@ _LINES = ("-", "--", "-.", ":")
 # In print without colour, markers and dashes still tell the series apart.
 
 
-def save_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
+def save_tradeoff(
+    tradeoff: Tradeoff, folder: Path, *, title: str = "", force: bool = False
+) -> None:
     """Write the figure and its points (``tradeoff.csv``) into a folder, whole or not at all.
+
+    With ``force``, those that the folder holds are replaced.
 
     Raises:
         OutputError: The folder is taken or cannot be written.
     """
-    with new_folder(folder) as temporary:
+    with new_folder(folder, force=force) as temporary:
         save_points(tradeoff, temporary / "tradeoff.csv")
         draw_tradeoff(tradeoff, temporary, title=title)
 

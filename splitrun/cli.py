@@ -8,10 +8,11 @@ import os
 import sys
 import textwrap
 from pathlib import Path
+from typing import TextIO
 
 from .bundle import Bundle, open_bundle
 from .errors import BitstreamError, OutputError, SplitzooError
-from .files import new_file
+from .files import check_file, is_standard_output, new_file
 from .manifest import MANIFEST_NAME
 
 MAX_STREAM_BYTES = 1 << 28
@@ -77,6 +78,9 @@ def _parser(bundle: Path | None) -> argparse.ArgumentParser:
     encode.add_argument(
         "--numbered", action="store_true", help="name the streams 0.sz, 1.sz, … in the folder -o"
     )
+    encode.add_argument(
+        "--force", action="store_true", help="replace streams that exist; without it, refuse"
+    )
     encode.set_defaults(run=_encode)
 
     decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
@@ -114,19 +118,23 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .measure import peak_memory_bytes
 
     paths = _stream_paths(arguments)
+    for path in paths:
+        check_file(path, force=arguments.force)
+    # What is said does not mix with a stream.
+    said = sys.stderr if any(map(is_standard_output, paths)) else sys.stdout
     device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
     results = []
     for image, path in zip(arguments.images, paths, strict=True):
         stream = device.encode_image(image)
-        with new_file(path) as temporary:
+        with new_file(path, force=arguments.force) as temporary:
             temporary.write_bytes(stream)
         sizes = {"payload_bytes": stream.payload_bytes, "stream_bytes": len(stream)}
         results.append({"image": image, "stream": str(path), **sizes})
         if not arguments.json:
-            print(f"{path}: {len(stream):,} bytes")
+            print(f"{path}: {len(stream):,} bytes", file=said)
     if arguments.json:
         memory = {"peak_memory_bytes": peak_memory_bytes()}
-        _print_json({"streams": results, "engine": device.graph.engine, **memory})
+        _print_json({"streams": results, "engine": device.graph.engine, **memory}, said)
 
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
@@ -245,8 +253,8 @@ def _read_stream_file(path: Path) -> bytes:
     return stream
 
 
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+def _print_json(value: object, file: TextIO | None = None) -> None:
+    print(json.dumps(value, indent=2), file=file)
 
 
 def _count(text: str) -> int:

@@ -184,14 +184,17 @@ def fetch(
     return ModelSource.of(name_or_repo, revision, cache_dir, token, local_files_only).fetch()
 
 
-def save(model: "SplitModel", folder: str | Path, *, half_edge: bool = False) -> Path:
+def save(
+    model: "SplitModel", folder: str | Path, *, half_edge: bool = False, force: bool = False
+) -> Path:
     """Write a model's folder: ``config.json`` and ``model.safetensors``, entropy tables inside.
 
     Args:
         model: Any model.
-        folder: Folder to write; it must not exist, or be empty.
+        folder: Folder to write; without force it must not exist, or be empty.
         half_edge: Store the edge's part in half the bytes, as float16. A model that is loaded from
             there computes in float32 with rounded weights, so its id is another.
+        force: Replace the model that the folder holds.
 
     Returns:
         The folder.
@@ -201,4 +204,4 @@ def save(model: "SplitModel", folder: str | Path, *, half_edge: bool = False) ->
     """
     from .store import save_folder
 
-    return save_folder(model, Path(folder), half_edge=half_edge)
+    return save_folder(model, Path(folder), half_edge=half_edge, force=force)

@@ -165,7 +165,7 @@ def _note(repo: Repo, folder: Path) -> None:
     noted = folder.parents[1] / "refs" / repo.revision
     if repo.revision == folder.name or (noted.is_file() and noted.read_text() == folder.name):
         return
-    with contextlib.suppress(OutputError), new_file(noted) as temporary:
+    with contextlib.suppress(OutputError), new_file(noted, force=True) as temporary:
         temporary.write_text(folder.name)
 
 

@@ -24,7 +24,9 @@ _CALIBRATED = "calibrated."
 """Prefix of the names of tables that were fitted to images."""
 
 
-def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> Path:
+def save_folder(
+    model: SplitModel, folder: Path, *, half_edge: bool = False, force: bool = False
+) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
     _ = model.codec  # makes the tables of a model that was just trained
     state: dict[str, Tensor] = {}
@@ -37,7 +39,7 @@ def save_folder(model: SplitModel, folder: Path, *, half_edge: bool = False) -> 
             f"{_CALIBRATED}{name}": torch.from_numpy(np.array(array))
             for name, array in model.calibration.arrays.items()
         }
-    with new_folder(folder) as temporary:
+    with new_folder(folder, force=force) as temporary:
         weights = temporary / WEIGHTS_NAME
         weights.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
         config = ModelConfig(

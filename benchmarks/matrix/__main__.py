@@ -38,7 +38,7 @@ ImagesOption = Annotated[
 
 
 def _write(path: Path, text: str) -> None:
-    with new_file(path) as temporary:
+    with new_file(path, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -122,7 +122,7 @@ def build_bundle(
         )
         plan = folder / f"{onnx.stem}.plan"
         for target, content in ((plan, built.plan), (cache, built.timing_cache)):
-            with new_file(target) as temporary:
+            with new_file(target, force=True) as temporary:
                 temporary.write_bytes(content)
         document["graphs"][file] = {
             "key": asdict(key),
@@ -196,5 +196,5 @@ def _open_shapes(info: GraphInfo) -> dict[str, tuple[Shape, Shape, Shape]]:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    with new_file(path) as temporary:
+    with new_file(path, force=True) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

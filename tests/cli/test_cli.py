@@ -350,7 +350,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     photo.write_bytes(b"mine")
     monkeypatch.setattr("splitzoo.profile.measure.profile_bundle", pytest.fail)
     words = ("profile", "encoder", tiny_bundle, "-o")
-    refused(splitzoo(*words, photo), "its name is not a report's")
+    refused(splitzoo(*words, photo), "a file of that name exists", "--force")
     refused(splitzoo(*words, photo / "report.json"), "Cannot write")
     assert photo.read_bytes() == b"mine"
 

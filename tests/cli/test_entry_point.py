@@ -75,6 +75,22 @@ def test_the_commands_tested_are_the_commands_there_are() -> None:
     assert found == {name: {*commands} for name, commands in GROUPS.items()}
 
 
+def test_every_command_that_writes_replaces_by_force_alone() -> None:
+    import typer
+
+    commands = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for group in typer.main.get_command(cli.app).commands.values()
+        for name, command in getattr(group, "commands", {group.name: group}).items()
+    }
+    writing = {name for name, options in commands.items() if "--output" in options}
+    assert {"split", "encoder", "demo", "convert", "build"} < writing
+    # A training run is continued with --resume.
+    assert {name for name, options in commands.items() if "--force" in options} == writing - {
+        "train"
+    }
+
+
 def test_an_error_exits_with_1_through_the_entry_point() -> None:
     code, out, err = finish("zoo", "show", "resnet50")
     refused((code, out, err), "No model is named 'resnet50'")

@@ -47,6 +47,24 @@ def test_export_split_leaves_a_taken_place_alone(splitzoo, tiny_folder, tmp_path
     assert list(tmp_path.iterdir()) == [mine]
 
 
+def test_export_split_by_force_replaces_a_bundle_and_nothing_else(
+    splitzoo, copied_graphs, tiny_folder, tiny_bundle, tmp_path
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["build_engine.py"] = "0" * 64  # of another target
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("build_engine.py", "labels.json", "device/old.onnx", "photo.jpg"):
+        (bundle / name).write_text("old")
+    words = ("export", "split", tiny_folder, "--random-weights", "-o", bundle)
+    refused(splitzoo(*words), "exists and is not empty", "--force")
+    code, _, err = splitzoo(*words, "--force")
+    assert code == 0, err
+    refused(splitzoo("export", "verify", bundle), "does not name: photo.jpg.")
+    (bundle / "photo.jpg").unlink()
+    assert splitzoo("export", "verify", bundle)[0] == 0
+
+
 # In turn, what no longer fits: the self-test record, the edge graph.
 @pytest.mark.parametrize("size_bytes", [100_000, 1_000_000])
 def test_a_full_disk_leaves_nothing_behind(

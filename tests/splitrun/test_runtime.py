@@ -210,6 +210,26 @@ def test_encode_writes_over_no_file_of_ones_own(splitrun, photo, tmp_path) -> No
     assert image.read_bytes() == photo.read_bytes()
 
 
+def test_encode_replaces_a_stream_by_force_alone(splitrun, photo, tmp_path) -> None:
+    path = tmp_path / "photo.sz"
+    assert splitrun("encode", photo, "-o", path)[0] == 0
+    stream = path.read_bytes()
+    path.write_bytes(b"mine")
+    refused(splitrun("encode", photo, "-o", path), "a file of that name exists")
+    assert path.read_bytes() == b"mine"
+    code, out, _ = splitrun("encode", photo, "-o", path, "--force")
+    assert (code, path.read_bytes()) == (0, stream)
+    assert out == f"{path}: {len(stream):,} bytes\n"
+
+
+def test_a_stream_on_standard_output_is_alone_there(tiny_bundle, photo, tmp_path) -> None:
+    command = [sys.executable, "-m", "splitrun", "--bundle", tiny_bundle, "encode", photo, "-o"]
+    done = subprocess.run([*command, "/dev/stdout"], capture_output=True, check=True)
+    subprocess.run([*command, tmp_path / "photo.sz"], capture_output=True, check=True)
+    assert done.stdout == (tmp_path / "photo.sz").read_bytes()
+    assert done.stderr.startswith(b"/dev/stdout: ")
+
+
 def test_encode_names_an_image_that_is_none_and_writes_nothing(splitrun, tmp_path) -> None:
     image = tmp_path / "bad.jpg"
     for content in (b"", b"no image", b"\xff\xd8\xff\xe0" + bytes(40)):

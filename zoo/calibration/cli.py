@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import Console, Json, ModelArgument, command_line
+from ...console import Console, Force, Json, ModelArgument, command_line
 
 if TYPE_CHECKING:
     from .record import CalibrationRecord
@@ -29,6 +29,7 @@ def calibrate(
             show_default="384",
         ),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Fit a model's entropy tables to images: fewer bytes, the same outputs."""
@@ -40,7 +41,7 @@ def calibrate(
     from .images import MOST_IMAGES
 
     console = Console(json)
-    check_free(output)
+    check_free(output, force=force)
     with console.progress() as progress:
         progress.step("loading")
         found = ModelSource.of(model).load()
@@ -52,7 +53,7 @@ def calibrate(
             command=command_line(),
             progress=progress,
         )
-    save(found, output)
+    save(found, output, force=force)
     if done is None:
         console.data(None, lambda: None)
         console.hint(f"No new tables send less; {output} holds the best of those that it had.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import Console, Json
+from ...console import Console, Force, Json
 
 if TYPE_CHECKING:
     from .convert import Conversion, Outcome
@@ -27,6 +27,7 @@ def convert(
     all_: Annotated[
         bool, typer.Option("--all", help="Convert every checkpoint in the folder CKPT and below.")
     ] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Turn checkpoints of sc2-benchmark into folders that zoo.load reads."""
@@ -35,7 +36,7 @@ def convert(
     console = Console(json)
     if not all_:
         with console.progress() as progress:
-            conversion = convert(checkpoint, output, name=name, progress=progress)
+            conversion = convert(checkpoint, output, name=name, force=force, progress=progress)
         console.data(conversion, lambda: _show(console, conversion))
         console.hint(f"Next: splitzoo export split {output}")
         return
@@ -43,7 +44,7 @@ def convert(
         raise typer.BadParameter("--name goes with one checkpoint, not with --all.")
     paths = find_checkpoints(checkpoint)
     with console.progress() as progress:
-        outcomes = list(convert_all(progress.track(paths, "converting"), output))
+        outcomes = list(convert_all(progress.track(paths, "converting"), output, force=force))
     console.data(outcomes, lambda: _summary(console, outcomes))
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)

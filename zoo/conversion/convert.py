@@ -91,11 +91,17 @@ def recognise(path: Path, name: str | None = None) -> ModelSpec:
 
 
 def convert(
-    path: Path, folder: Path, *, name: str | None = None, progress: Progress = SILENT
+    path: Path,
+    folder: Path,
+    *,
+    name: str | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> Conversion:
-    """Convert a checkpoint into a folder, new or empty, that ``zoo.load`` reads.
+    """Convert a checkpoint into a folder that ``zoo.load`` reads.
 
-    The model is ``name``; by default, what the file's name says.
+    The model is ``name``; by default, what the file's name says. The folder is new or empty, or,
+    with ``force``, what it holds is replaced.
 
     Raises:
         UnknownNameError: The file's name, or ``name``, is that of no model.
@@ -103,7 +109,7 @@ def convert(
             model.
         OutputError: The folder is taken or cannot be written; nothing is left behind.
     """
-    check_free(folder)
+    check_free(folder, force=force)
     require_file(path)
     spec = recognise(path, name)
     progress.step("reading")
@@ -114,7 +120,7 @@ def convert(
     _fill(model, mapped, checkpoint)
     progress.step("saving")
     model.origin = _origin(path, checkpoint.sha256)
-    save(model, folder)
+    save(model, folder, force=force)
     return Conversion(
         checkpoint=str(path),
         sha256=checkpoint.sha256,
@@ -142,19 +148,20 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def convert_all(paths: Iterable[Path], output: Path) -> Iterator[Outcome]:
+def convert_all(paths: Iterable[Path], output: Path, *, force: bool = False) -> Iterator[Outcome]:
     """Convert checkpoints into ``output/<name of the model>/``; go on after one that fails.
 
-    What an earlier, interrupted run converted is not converted again.
+    What an earlier, interrupted run converted is not converted again; a model of another checkpoint
+    is replaced with ``force``.
 
     Yields:
         What became of each, in order.
     """
     for path in paths:
-        yield _convert_one(path, output)
+        yield _convert_one(path, output, force)
 
 
-def _convert_one(path: Path, output: Path) -> Outcome:
+def _convert_one(path: Path, output: Path, force: bool) -> Outcome:
     try:
         spec = recognise(path)
     except SplitzooError as error:
@@ -164,8 +171,10 @@ def _convert_one(path: Path, output: Path) -> Outcome:
         if (folder / CONFIG_NAME).is_file():
             if read_config(folder).origin == _origin(path, sha256_file(path)):
                 return Outcome(str(path), "skipped", f"converted before, to {folder}")
-            raise OutputError(folder, "it holds a model of another checkpoint")
-        return Outcome(str(path), "converted", conversion=convert(path, folder))
+            if not force:
+                raise OutputError(folder, "it holds a model of another checkpoint")
+        conversion = convert(path, folder, force=force)
+        return Outcome(str(path), "converted", conversion=conversion)
     except SplitzooError as error:
         return Outcome(str(path), "failed", error.message)
     except OSError as error:

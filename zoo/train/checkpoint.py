@@ -17,7 +17,7 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
 
     The state is tensors, numbers and strings, and lists and dictionaries of them.
     """
-    with new_file(run / NAME) as temporary:
+    with new_file(run / NAME, force=True) as temporary:
         torch.save(state, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut leaves the new name with old content

@@ -64,7 +64,11 @@ def train(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="RUN", help="Folder for log, checkpoint and trained model."
+            "-o",
+            "--output",
+            metavar="RUN",
+            help="Folder for log, checkpoint and trained model; one that holds a run is refused, "
+            "or with --resume continued.",
         ),
     ],
     model: Annotated[str, typer.Option(help="Model to train, if the recipe has several.")] = "",

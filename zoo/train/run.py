@@ -108,7 +108,8 @@ class _Run:
         only_begun = _has_only_begun(plan.run)
         resume = resume and not only_begun
         if not resume and self.main and not only_begun:
-            check_free(plan.run)
+            advice = "Continue the run that is there with --resume, or name another with -o."
+            check_free(plan.run, advice=advice)
         self.accelerator.wait_for_everyone()
         self.teacher = load_teacher(plan.recipe, plan.teacher)
         self.student = build_student(
@@ -451,5 +452,5 @@ def _machine(accelerator: Any) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with new_file(path) as temporary:
+    with new_file(path, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
