@@ -209,7 +209,7 @@ def _entropic_classifier(spec: ModelSpec, sizes: LayerBottleneck) -> nn.Module:
     from sc2bench.models.wrapper import EntropicClassifier
 
     network = torchvision.models.get_model(spec.backbone, num_classes=spec.num_classes)
-    cut = next(name for name, (layer, *_) in RESNET_CUTS.items() if layer == spec.cut)
+    cut = next(name for name, cut in RESNET_CUTS.items() if cut.layer == spec.cut)
     first = _RESNET[: _RESNET.index(cut) + 1]
     then = list(_RESNET[len(first) :])
     return EntropicClassifier(

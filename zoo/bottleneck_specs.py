@@ -143,15 +143,38 @@ class ChannelReductionBottleneck(Part):
         )
 
 
+Layout = Literal["map", "tokens", "vector"]
+"""Dimensions of a layer's output: (N, C, h, w), (N, L, C) or (N, C)."""
+
+
 class _LayerCut(Part):
     edge: ClassVar[str] = ""
     channels: Channels = Field(description="channels of the layer's output")
-    stride: Literal[0, 1, 2, 4, 8, 16, 32, 64] = Field(
-        description="pixels per feature of the layer's output; 0 after global pooling"
+    stride: Literal[0, 1, 2, 4, 8, 16, 32, 64] | None = Field(
+        description="pixels per feature of the layer's output; 0 after global pooling, none where "
+        "the size is given"
     )
+    size: tuple[Side, Side] | None = Field(
+        default=None,
+        description="height and width of the layer's output, where no stride tells it; number of "
+        "tokens and 1 for tokens",
+    )
+    layout: Layout = Field(
+        default="map",
+        description="dimensions of the layer's output: tokens (N, L, C) are sent as C planes L×1, "
+        "a vector (N, C) as C planes 1×1",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if (self.stride is None) == (self.size is None):
+            raise ValueError("a layer's output has either a stride or a size")
+        return self
 
     def latent_shape(self, height: int, width: int) -> Shape:
         """Return the shape of the features for an image of that size, pixels."""
+        if self.size:
+            return self.channels, *self.size
         if not self.stride:
             return self.channels, 1, 1
         return self.channels, -(-height // self.stride), -(-width // self.stride)

@@ -1,6 +1,6 @@
 """The registry of models: their specs by name. Imports no torch."""
 
-import contextlib
+import difflib
 import functools
 import importlib
 import re
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from splitrun.errors import SplitzooError
-from splitrun.registry import Registry
+from splitrun.errors import SpecError, SplitzooError, UnknownNameError
+from splitrun.registry import Registry, close_matches
 
 from .packaged import packaged
 from .packaged import read_name as read_packaged
@@ -24,32 +24,43 @@ _METHODS = (
 )
 """Modules that register their models when they are imported, in the order of lists."""
 
-MODELS: Registry[ModelSpec] = Registry("model", next_step="See: splitzoo zoo list")
+MODELS: Registry[ModelSpec] = Registry("model")
 
 PATTERNS: list[Callable[[str], ModelSpec | None]] = []
-"""Each reads a name that no model is registered under: another backbone, β or quality."""
+"""Each reads a name that no model is registered under: another backbone, layer, β or quality."""
 
-# Parts of such names, as regular expressions.
-PREFIX = "(?P<prefix>faster_rcnn_|deeplabv3_)?"
-BACKBONE = "(?P<backbone>[A-Za-z0-9_.]+)"
-QUALITY = "(?P<quality>0|[1-9][0-9]?|100)"
-BETA = r"(?P<beta>[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)"
+_FORMS: list[str] = []
+"""The forms of such names, for people."""
+_FEW = 5
+"""Number of names that an error lists at most."""
+_TYPO = 0.95
+"""Likeness from which a name is one misspelled."""
 
-_Reader = Callable[[re.Match[str]], ModelSpec | None]
+_Reader = Callable[[re.Match[str]], ModelSpec]
 
 
-def reads(pattern: str) -> Callable[[_Reader], _Reader]:
-    """Let a function give the specs of names that match a pattern, or None where there is none."""
+def reads(pattern: str, form: str) -> Callable[[_Reader], _Reader]:
+    """Let a function give the specs of names that match a pattern.
+
+    It raises where a part of the name is wrong: an error of ours, or ``ValueError``, whose text is
+    the reason.
+
+    Args:
+        pattern: Regular expression.
+        form: Form of the names, for people.
+    """
 
     def register(read: _Reader) -> _Reader:
-        def from_name(name: str) -> ModelSpec | None:
-            found = re.fullmatch(pattern, name)
-            return read(found) if found else None
-
-        PATTERNS.append(from_name)
+        PATTERNS.append(functools.partial(_read, re.compile(pattern), read))
+        _FORMS.append(form)
         return read
 
     return register
+
+
+def _read(pattern: re.Pattern[str], read: _Reader, name: str) -> ModelSpec | None:
+    found = pattern.fullmatch(name)
+    return read(found) if found else None
 
 
 @functools.cache
@@ -59,7 +70,7 @@ def registered() -> Registry[ModelSpec]:
         importlib.import_module(f".methods.{method}", __package__)
     for name, spec in packaged().items():
         MODELS.register(name, spec)
-    PATTERNS.append(read_packaged)
+    PATTERNS.insert(0, read_packaged)
     return MODELS
 
 
@@ -67,23 +78,67 @@ def find_spec(name: str) -> ModelSpec:
     """Return the spec of a registered name or alias, or of a name that a method can read.
 
     Raises:
-        UnknownNameError: No model has that name; it carries close ones.
+        UnknownNameError: No model, backbone, layer or codec has that name; it carries close ones.
+        SpecError: A part of the name cannot be: a quality out of range, a layer that is no cut.
     """
-    models = registered()
-    if name not in models:
-        for read in PATTERNS:
-            # What a pattern takes and a spec does not, such as a β of a hundred digits, is no name.
-            with contextlib.suppress(ValidationError):
-                spec = read(name)
-                if spec is not None:
-                    return spec
-    return models.get(name)
+    spec = _find(name)
+    if spec is None:
+        raise _unknown(name)
+    return spec
 
 
 def is_name(text: str) -> bool:
     """Say whether a text is a registered name or alias, or a name of a family that has a spec."""
     try:
-        find_spec(text)
+        return _find(text) is not None
     except SplitzooError:
         return False
-    return True
+
+
+def _find(name: str) -> ModelSpec | None:
+    models = registered()
+    if name in models:
+        return models.get(name)
+    try:
+        return next((spec for read in PATTERNS if (spec := read(name)) is not None), None)
+    except ValueError as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = reason.removeprefix("Value error, ").rstrip(".")
+        mark = "" if reason.endswith("?") else "."
+        raise SpecError(f"No model is named {name!r}: {reason}{mark}") from error
+
+
+def _unknown(name: str) -> UnknownNameError:
+    """Return the error for a name of no form, with what it may be meant for."""
+    names = registered().names()
+    word = name.lower()
+    for holding in (
+        [other for other in names if other.lower().startswith(word)],
+        [other for other in names if word in other.lower()],
+    ):
+        if word and 0 < len(holding) <= _FEW:
+            return UnknownNameError("model", name, holding, next_step="See: splitzoo zoo list")
+        if word and holding:
+            step = f"{len(holding)} names hold it. See: splitzoo zoo list {name}"
+            return UnknownNameError("model", name, next_step=step)
+    matches = close_matches(word, names)
+    forms = [form for form in _FORMS if form.startswith("splittable_") == ("splittable_" in word)]
+    step = ""
+    if "-" in word and not difflib.get_close_matches(word, matches, cutoff=_TYPO):
+        step = f"Names of other backbones and settings: {'; '.join(forms)}."
+    elif _is_backbone(name):
+        step = f"It is a backbone; {name}-jpeg-q90 is a model of it, and splittable_{name}-fp."
+    return UnknownNameError(
+        "model", name, matches, next_step=f"{step} See: splitzoo zoo list".strip()
+    )
+
+
+def _is_backbone(name: str) -> bool:
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+        return False
+    from .backbones.table import find_backbone
+
+    try:
+        return bool(find_backbone(name))
+    except SplitzooError:
+        return False

@@ -5,13 +5,17 @@ They work at once and without a network. A whole network among them, ``NAME-png`
 features of its layer ``s1``.
 """
 
-import contextlib
 import functools
 import re
 from pathlib import Path
 
-from .backbones.table import find_backbone
-from .bottleneck_specs import FeatureCodecBottleneck, InputCodecBottleneck
+from splitrun.coding.features import FEATURE_CODECS
+from splitrun.errors import SplitzooError, UnknownNameError
+from splitrun.registry import close_matches
+
+from .backbones.table import find_backbone, find_cut
+from .bottleneck_specs import HIGHEST_QUALITY, FeatureCodecBottleneck, InputCodecBottleneck
+from .name_parts import CODEC, LAYER, QUALITY, check_choice, whole_number
 from .spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("weights")
@@ -35,14 +39,14 @@ def packaged_folder(name: str) -> Path | None:
 
 def whole_network(name: str) -> str | None:
     """Return the packaged whole network that a name is made of; None where there is none."""
-    found = _read(name)
-    return found[0] if found else None
+    try:
+        return found[0] if (found := _read(name)) and read_name(name) else None
+    except (SplitzooError, ValueError):
+        return None
 
 
-_REST = re.compile(
-    r"(-(?P<layer>[a-z][A-Za-z0-9_.]*))?"
-    r"-(?P<codec>jpeg|webp|avif|heic|bpg|vtm)-q(?P<quality>0|[1-9][0-9]?|100)"
-)
+_CODECS = ("jpeg", "webp", "avif", "heic", "bpg", "vtm")
+_REST = re.compile(f"(-{LAYER})?-{CODEC}-{QUALITY}")
 
 
 def _read(name: str) -> tuple[str, re.Match[str]] | None:
@@ -55,15 +59,30 @@ def _read(name: str) -> tuple[str, re.Match[str]] | None:
 
 
 def read_name(name: str) -> ModelSpec | None:
-    """Return the spec of a packaged whole network with another codec, if that is what a name is."""
+    """Return the spec of a packaged whole network with another codec, if that is what a name is.
+
+    Raises:
+        UnknownNameError: There is no such layer or codec, or no such model of these data.
+        SpecError: The network cannot be cut there.
+        ValueError: The codec has no such quality.
+    """
     read = _read(name)
     if read is None:
+        begin = {f"{known.partition('-')[0]}-" for known in packaged()}
+        if name.startswith(tuple(begin)):
+            raise UnknownNameError(
+                "model",
+                name,
+                close_matches(name, packaged()),
+                next_step="Carried are: splitzoo zoo list --pretrained",
+            )
         return None
     whole, found = read
-    # No such quality, or no such layer: no such name.
-    with contextlib.suppress(ValueError):
-        return recoded(packaged()[whole], found["codec"], int(found["quality"]), found["layer"])
-    return None
+    codecs = FEATURE_CODECS if found["layer"] else _CODECS
+    codec = check_choice("codec", found["codec"], codecs)
+    highest = HIGHEST_QUALITY.get(codec, 100)
+    quality = whole_number(f"the quality of {codec}", found["quality"], 0, highest)
+    return recoded(packaged()[whole], codec, quality, found["layer"])
 
 
 def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None) -> ModelSpec:
@@ -76,7 +95,9 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
         layer: Layer of the backbone to cut after; None cuts in front of it.
 
     Raises:
-        ValueError: The codec has no such quality, or the backbone no such layer.
+        UnknownNameError: The backbone has no such layer.
+        SpecError: The backbone cannot be cut after it.
+        ValueError: The codec has no such quality.
     """
     name = whole.name.removesuffix(WHOLE) + (f"-{layer}" if layer else "")
     name = f"{name}-{codec}-q{quality}"
@@ -87,21 +108,18 @@ def recoded(whole: ModelSpec, codec: str, quality: int, layer: str | None = None
     if layer is None:
         changed = given.model_dump() | {"codec": codec, "quality": quality}
         return ModelSpec.model_validate(data | {"bottleneck": changed})
-    stages = {stage.layer: stage for stage in find_backbone(whole.backbone).stages}
-    if layer not in stages:
-        raise ValueError(f"{whole.backbone} ends no stage with {layer}: {', '.join(stages)}")
+    cut = find_cut(find_backbone(whole.backbone), layer)
     normalised = data["preprocessing"] | {"mean": given.mean, "std": given.std}  # pyright: ignore
     return ModelSpec.model_validate(
         data
         | {
             "method": "feature-compression",
-            "cut": layer,
+            "cut": cut.layer,
             "preprocessing": normalised,
             "bottleneck": FeatureCodecBottleneck(
-                channels=stages[layer].channels,
-                stride=stages[layer].stride,  # pyright: ignore[reportArgumentType]
                 codec=codec,  # pyright: ignore[reportArgumentType]
                 quality=quality,
+                **cut.fields(),
             ).model_dump(),
         }
     )

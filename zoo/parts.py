@@ -60,7 +60,14 @@ def bottleneck_parts(spec: ModelSpec) -> Parts:
 def _head(spec: ModelSpec) -> nn.Module:
     if spec.cut is None:
         raise SpecError(f"{spec.name} names no layer of {spec.backbone} to cut after.")
-    return build_head(spec.backbone, spec.cut, spec.preprocessing.crop)
+    return build_head(spec.backbone, spec.cut, spec.preprocessing.crop, _layout(spec))
+
+
+def _layout(spec: ModelSpec) -> specs.Layout:
+    """Return the dimensions of what comes out of the layer that a backbone is cut after."""
+    after = spec.bottleneck
+    layered = isinstance(after, specs.LayerBottleneck | specs.FeatureCodecBottleneck)
+    return after.layout if layered else "map"
 
 
 def _tail(spec: ModelSpec) -> nn.Module:
@@ -74,7 +81,7 @@ def _tail(spec: ModelSpec) -> nn.Module:
         from .tasks.segmentation import SegmentationTail
 
         return SegmentationTail(*arguments)
-    return build_tail(*arguments)
+    return build_tail(*arguments, _layout(spec))
 
 
 def build(spec: ModelSpec, *, seed: int = 0) -> SplitModel:

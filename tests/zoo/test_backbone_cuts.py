@@ -70,6 +70,32 @@ def test_head_then_tail_is_the_whole(name):
     assert {id(parameter) for parameter in tail.parameters()} <= owned
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "layout", "shape"),
+    [
+        # The tokens of 16×16 patches, with a class token or without; pooled features.
+        ("vit_tiny_patch16_224", "blocks.3", "tokens", (192, 197, 1)),
+        ("mixer_s32_224", "blocks.2", "tokens", (512, 49, 1)),
+        ("test_resnet", "global_pool", "vector", (96, 1, 1)),
+    ],
+)
+def test_tokens_and_vectors_are_handed_over_as_planes(name, layer, layout, shape):
+    whole = built(name)
+    head, tail = cut.head(whole, layer, layout), cut.tail(whole, layer, layout)
+    image = made_image(2, 3, 224, 224)
+    found = []
+    hook = whole.get_submodule(layer).register_forward_hook(lambda *given: found.append(given[2]))
+    with torch.no_grad():
+        expected = whole(image)
+        hook.remove()
+        features = head(image)
+        assert features.shape == (2, *shape)
+        # timm's own: tokens (N, L, C), a vector (N, C).
+        own = found[0][..., None] if layout == "vector" else found[0].transpose(1, 2)
+        assert torch.equal(features, own[..., None])
+        assert torch.equal(tail(features), expected)
+
+
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_every_cut_point_divides_exactly(data):

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from splitrun.errors import ModelFolderError, SpecError, UnknownNameError
+from splitrun.errors import ModelFolderError, SpecError, SplitzooError, UnknownNameError
 from splitrun.files import sha256_file
 from splitzoo import zoo
 from splitzoo.demo import IMAGE
@@ -87,9 +87,10 @@ def test_names_that_are_made_of_no_whole_network():
     assert whole_network("resnet50-jpeg-q40") is None
     assert whole_network(zoo.DEFAULT_MODEL) is None
     for name in ("flowers-regnetx_002-jpeg-q101", "flowers-regnetx_002-gif-q4"):
-        with pytest.raises(UnknownNameError):
+        with pytest.raises(SplitzooError):
             zoo.get_spec(name)
-    with pytest.raises(ValueError, match="ends no stage with s9: s1"):
+        assert whole_network(name) is None
+    with pytest.raises(UnknownNameError, match="No layer of regnetx_002 is named 's9'"):
         recoded(packaged()[WHOLE], "jpeg", 10, "s9")
     with pytest.raises(SpecError, match="cannot take the weights"):
         recode(zoo.load(WHOLE), zoo.build("test_resnet-jpeg-q10"))

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from splitrun.errors import SpecError, UnknownNameError
 
+from ..bottleneck_specs import Layout
 from ..deprecations import quiet_torchscript
 from . import cut
 
@@ -74,10 +75,13 @@ def build_whole(
 
 
 def build_head(
-    timm_name: str, layer: str, input_size: tuple[int, int] | None = None
+    timm_name: str,
+    layer: str,
+    input_size: tuple[int, int] | None = None,
+    layout: Layout = "map",
 ) -> fx.GraphModule:
     """Build the part of a network up to a layer; see :func:`build_whole` and :func:`.cut.head`."""
-    return cut.head(build_whole(timm_name, input_size=input_size), layer)
+    return cut.head(build_whole(timm_name, input_size=input_size), layer, layout)
 
 
 def build_tail(
@@ -85,6 +89,7 @@ def build_tail(
     layer: str | None,
     num_classes: int = 1000,
     input_size: tuple[int, int] | None = None,
+    layout: Layout = "map",
 ) -> nn.Module:
     """Build the part of a network after a layer, or the whole network where that is None.
 
@@ -92,7 +97,7 @@ def build_tail(
     and :func:`.cut.tail`.
     """
     whole = build_whole(timm_name, num_classes, input_size)
-    return whole if layer is None else cut.tail(whole, layer)
+    return whole if layer is None else cut.tail(whole, layer, layout)
 
 
 def build_features(

@@ -16,6 +16,7 @@ from torch.fx.node import Argument, map_arg
 
 from splitrun.errors import SpecError, UnknownNameError
 
+from ..bottleneck_specs import Layout
 from ..deprecations import quiet_torchscript
 
 with quiet_torchscript():
@@ -23,17 +24,28 @@ with quiet_torchscript():
 
 _FEW = 12
 """Number of layers that a message names at most."""
+_LAYOUTS = {
+    "map": ((), ()),
+    "tokens": (
+        (("transpose", 1, 2), ("unsqueeze", -1)),
+        (("squeeze", -1), ("transpose", 1, 2)),
+    ),
+    "vector": ((("unsqueeze", -1), ("unsqueeze", -1)), (("flatten", 1),)),
+}
+"""Tensor methods that turn a layer's output into planes (N, C, h, w), and back, by layout."""
 
 # Raised by a forward that asks a stand-in for a tensor for its values or sizes.
 _UNTRACEABLE = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def head(model: nn.Module, layer: str) -> fx.GraphModule:
+def head(model: nn.Module, layer: str, layout: Layout = "map") -> fx.GraphModule:
     """Return the part of a model up to a layer.
 
     Args:
         model: Network whose modules the part shares.
         layer: timm's path of a module, such as ``"layer1"``.
+        layout: Dimensions of the layer's output: a map, tokens (N, L, C), which the part gives as
+            (N, C, L, 1), or a vector (N, C), which it gives as (N, C, 1, 1).
 
     Returns:
         Image (N, 3, H, W) float32 to features (N, C, h, w) float32.
@@ -44,10 +56,11 @@ def head(model: nn.Module, layer: str) -> fx.GraphModule:
             that holds it cannot be traced.
     """
     steps = _Steps(model, [layer])
-    return steps.part("Head", start=steps.image, ends={layer: steps.of(layer)}, single=True)
+    ends = {layer: steps.of(layer)}
+    return steps.part("Head", start=steps.image, ends=ends, single=True, layout=layout)
 
 
-def tail(model: nn.Module, layer: str) -> fx.GraphModule:
+def tail(model: nn.Module, layer: str, layout: Layout = "map") -> fx.GraphModule:
     """Return the part of a model after a layer; the arguments are those of :func:`head`.
 
     Returns:
@@ -59,7 +72,8 @@ def tail(model: nn.Module, layer: str) -> fx.GraphModule:
             because a connection passes beside it.
     """
     steps = _Steps(model, [layer])
-    return steps.part("Tail", start=steps.of(layer), ends={"output": steps.output}, single=True)
+    ends = {"output": steps.output}
+    return steps.part("Tail", start=steps.of(layer), ends=ends, single=True, layout=layout)
 
 
 def features(model: nn.Module, layers: Sequence[str], after: str | None = None) -> fx.GraphModule:
@@ -119,8 +133,13 @@ class _Steps:
         modules = dict(model.named_modules())
         for layer in layers:
             if not layer or layer not in modules:
+                near = [info["module"] for info in getattr(model, "feature_info", None) or ()]
+                advice = "" if layer in near else _Steps(model, near)._advice()
                 raise UnknownNameError(
-                    f"layer of {self._name}", layer, difflib.get_close_matches(layer, modules)
+                    f"layer of {self._name}",
+                    layer,
+                    difflib.get_close_matches(layer, modules),
+                    next_step=advice,
                 )
         traced = {""}
         for layer in layers:
@@ -148,7 +167,13 @@ class _Steps:
         return calls[0]
 
     def part(
-        self, name: str, start: fx.Node, ends: Mapping[str, fx.Node], *, single: bool = False
+        self,
+        name: str,
+        start: fx.Node,
+        ends: Mapping[str, fx.Node],
+        *,
+        single: bool = False,
+        layout: Layout = "map",
     ) -> fx.GraphModule:
         """Return the steps from one to others, as a module."""
         needed = self._needed(ends.values(), start)
@@ -164,10 +189,16 @@ class _Steps:
 
         graph = fx.Graph()
         features = graph.placeholder("image" if start is self.image else "features")
-        swapped = channels_last(self._model)
-        copies = {start: features}
-        if swapped and start is not self.image:
-            copies[start] = graph.call_method("permute", (features, 0, 2, 3, 1))
+        to_planes, from_planes = _LAYOUTS[layout]
+        if layout == "map" and channels_last(self._model):
+            to_planes, from_planes = (("permute", 0, 3, 1, 2),), (("permute", 0, 2, 3, 1),)
+
+        def changed(node: fx.Node, steps: Sequence[tuple]) -> fx.Node:
+            for method, *arguments in steps:
+                node = graph.call_method(method, (node, *arguments))
+            return node
+
+        copies = {start: features if start is self.image else changed(features, from_planes)}
         for node in self._nodes:
             if node in needed and node is not self.output:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -177,9 +208,7 @@ class _Steps:
                 return map_arg(end.args[0], copies.__getitem__)
             if end is start:
                 return features
-            if swapped:
-                return graph.call_method("permute", (copies[end], 0, 3, 1, 2))
-            return copies[end]
+            return changed(copies[end], to_planes)
 
         outputs = {key: given(end) for key, end in ends.items()}
         graph.output(next(iter(outputs.values())) if single else outputs)

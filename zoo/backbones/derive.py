@@ -11,16 +11,22 @@ from torch import nn
 from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 
+from ..bottleneck_specs import Layout
 from ..deprecations import quiet_torchscript
+from . import cut
 from .build import build_whole, check_name
-from .cut import channels_last, cut_points
-from .table import BOTTLENECK_STRIDE, Backbone, Stage
+from .table import BOTTLENECK_STRIDE, POOLED, Backbone, Cut, Stage
 
 with quiet_torchscript():
     from timm.data.config import resolve_data_config
 
-Shapes = dict[str, tuple[int, int, int]]
-"""Channels, height and width of layers' outputs, by layer."""
+Shapes = dict[str, tuple[int, ...]]
+"""Sizes of layers' outputs without the batch, channels first, by layer."""
+_STRIDES = (1, 2, 4, 8, 16, 32, 64)
+_LAYOUTS: dict[int, Layout] = {1: "vector", 2: "tokens", 3: "map"}
+"""Layouts of features by their dimensions."""
+_BATCH = 2
+"""Images of a trial: more than one tells a batch from other dimensions."""
 
 
 @functools.cache
@@ -56,6 +62,39 @@ def any_timm(name: str) -> Backbone:
     )
 
 
+@functools.cache
+def derive_cut(timm_name: str, layer: str, input_size: tuple[int, int]) -> Cut:
+    """Describe any layer of a network of timm that the network can be cut after.
+
+    Args:
+        timm_name: timm's name of the architecture.
+        layer: timm's path of a module; ``"avgpool"`` stands for the global pooling where no module
+            has that name.
+        input_size: Height and width of the image, pixels.
+
+    Raises:
+        UnknownNameError: The network has no such layer.
+        SpecError: It cannot be cut there, or the layer's output is no tensor of features.
+    """
+    with torch.device("meta"):
+        model = build_whole(timm_name, input_size=input_size).eval()
+    modules = dict(model.named_modules())
+    if layer == POOLED and layer not in modules and "global_pool.pool" in modules:
+        layer = "global_pool.pool"
+    cut.head(model, layer)
+    cut.tail(model, layer)
+    shape = output_shapes(model, input_size).get(layer)
+    if shape is None:
+        raise SpecError(f"{timm_name} cannot be cut after {layer}: no features come out of it.")
+    layout, (height, width, *_) = _LAYOUTS[len(shape)], (*shape[1:], 1, 1)
+    if height == width == 1:
+        return Cut(layer, shape[0], 0, layout=layout)
+    for stride in _STRIDES:
+        if layout == "map" and _has_stride(shape, input_size, stride):
+            return Cut(layer, shape[0], stride)
+    return Cut(layer, shape[0], None, (height, width), layout)
+
+
 def find_stages(model: nn.Module, input_size: tuple[int, int]) -> tuple[Stage, ...]:
     """Return the layers of stride 4 and more after which a network can be cut.
 
@@ -86,13 +125,15 @@ def find_stages(model: nn.Module, input_size: tuple[int, int]) -> tuple[Stage, .
 def output_shapes(model: nn.Module, input_size: tuple[int, int]) -> Shapes:
     """Return the shapes of all layers' features, in the order in which the layers end."""
     shapes: Shapes = {}
-    swapped = channels_last(model)
+    swapped = cut.channels_last(model)
 
     def note(name: str, output: object) -> None:
         shapes.pop(name, None)
-        if isinstance(output, torch.Tensor) and output.ndim == 4:
-            _, *others = output.movedim(-1, 1).shape if swapped else output.shape
-            shapes[name] = (others[0], others[1], others[2])
+        if not isinstance(output, torch.Tensor) or len(output) != _BATCH:
+            return
+        if output.ndim - 1 in _LAYOUTS:
+            last = swapped or output.ndim == 3
+            shapes[name] = tuple((output.movedim(-1, 1) if last else output).shape[1:])
 
     hooks = [
         module.register_forward_hook(lambda _module, _given, output, name=name: note(name, output))
@@ -102,20 +143,20 @@ def output_shapes(model: nn.Module, input_size: tuple[int, int]) -> Shapes:
     device = next(model.parameters()).device
     try:
         with torch.no_grad():
-            model(torch.zeros(1, 3, *input_size, device=device))
+            model(torch.zeros(_BATCH, 3, *input_size, device=device))
     finally:
         for hook in hooks:
             hook.remove()
     return shapes
 
 
-def _has_stride(shape: tuple[int, int, int], input_size: tuple[int, int], stride: int) -> bool:
+def _has_stride(shape: tuple[int, ...], input_size: tuple[int, int], stride: int) -> bool:
     return shape[1:] == tuple(math.ceil(size / stride) for size in input_size)
 
 
 def _can_be_cut(model: nn.Module, layer: str) -> bool:
     try:
-        return layer in cut_points(model, [layer])
+        return layer in cut.cut_points(model, [layer])
     except SpecError:
         return False
 

@@ -1,12 +1,14 @@
 """The backbones of the SC2 paper as one table: cut points, input, weights. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 from splitrun.registry import Registry
+
+from ..bottleneck_specs import Layout
 
 BOTTLENECK_STRIDE = 4
 """Pixels per feature where the bottlenecks of Entropic Student end."""
@@ -128,26 +130,61 @@ def find_backbone(name: str) -> Backbone:
     return any_timm(name)
 
 
-Cut = tuple[str, int, Literal[0, 4, 8, 16, 32]]
-"""timm's name of a layer, its channels, and its stride; 0 after global pooling."""
+@dataclass(frozen=True)
+class Cut:
+    """A layer that a backbone is cut after, and its output.
 
+    Attributes:
+        layer: timm's path of the module.
+        channels: Channels of its output.
+        stride: Pixels of the input per feature; 0 after global pooling, None where the size says.
+        size: Height and width of the output, where no stride tells it.
+        layout: Dimensions of the output; see ``LayerBottleneck``.
+    """
+
+    layer: str
+    channels: int
+    stride: int | None
+    size: tuple[int, int] | None = None
+    layout: Layout = "map"
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a bottleneck after this layer."""
+        return {name: value for name, value in asdict(self).items() if name != "layer"}
+
+
+POOLED = "avgpool"
+"""torchvision's name of a ResNet's global pooling."""
 RESNET_CUTS: dict[str, Cut] = {
-    "layer1": ("layer1", 256, 4),
-    "layer2": ("layer2", 512, 8),
-    "layer3": ("layer3", 1024, 16),
-    "layer4": ("layer4", 2048, 32),
-    "avgpool": ("global_pool.pool", 2048, 0),
+    **{
+        f"layer{index + 1}": Cut(f"layer{index + 1}", 256 << index, 4 << index)
+        for index in range(4)
+    },
+    POOLED: Cut("global_pool.pool", 2048, 0),
 }
 """Layers after which the paper cuts ResNet-50, -101 and -152, by torchvision's names."""
+_RESNETS = ("resnet50", "resnet101", "resnet152")
 
 
-def stage_cuts(backbone: Backbone) -> dict[str, Cut]:
-    """Return the layers that end any backbone's stages, by timm's names."""
-    return {
-        stage.layer: (stage.layer, stage.channels, stage.stride)  # pyright: ignore[reportReturnType]
-        for stage in backbone.stages
-        if stage.stride in DENSE_STRIDES
-    }
+def find_cut(backbone: Backbone, layer: str) -> Cut:
+    """Return a layer that a backbone is cut after: one that ends a stage, or any other.
+
+    Args:
+        backbone: Backbone to cut.
+        layer: timm's path of a module, or ``"avgpool"``.
+
+    Raises:
+        UnknownNameError: The backbone has no such layer; it carries close ones.
+        SpecError: The backbone cannot be cut after it.
+    """
+    if backbone.name in _RESNETS and layer in RESNET_CUTS:
+        return RESNET_CUTS[layer]
+    for stage in backbone.stages:
+        if stage.layer == layer:
+            return Cut(layer, stage.channels, stage.stride)
+    from .derive import derive_cut  # imports torch
+
+    return derive_cut(backbone.timm_name, layer, backbone.preprocessing.crop)
 
 
 _Triple = tuple[float, float, float]
@@ -184,8 +221,8 @@ def _add(
 
 # He et al. 2016, "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385);
 # torchvision's weights.
-_RESNET_STAGES = [RESNET_CUTS[f"layer{number}"] for number in (1, 2, 3, 4)]
-for _name in ("resnet50", "resnet101", "resnet152"):
+_RESNET_STAGES = [(f"layer{index + 1}", 256 << index, 4 << index) for index in range(4)]
+for _name in _RESNETS:
     _add(_name, _name, "tv_in1k", _RESNET_STAGES, (256, 224), "bilinear", reduction="layer2")
 
 # Radosavovic et al. 2020, "Designing Network Design Spaces" (https://arxiv.org/abs/2003.13678);

@@ -10,7 +10,8 @@ import re
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import ChannelReductionBottleneck
-from ..models import PREFIX, reads
+from ..models import reads
+from ..name_parts import BACKBONE, PREFIX, whole_number
 from ..spec import ModelSpec
 from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
@@ -26,6 +27,8 @@ _NETWORKS = {
     "inception_v3": "inception",
 }
 """Networks of version 0.1.1, by backbone."""
+_NEW_SUFFIX = "_v0.1.1"
+_MOST_CHANNELS = 999
 
 
 def make_spec(
@@ -46,15 +49,15 @@ def make_spec(
             last layer gives as many channels as they take), and that of 0.1.1.
         reference: Name in sc2-benchmark.
     """
-    network = _OLD if published else _NETWORKS[backbone.name]
-    suffix = "" if published else "_v0.1.1"
+    cut = backbone.layer if published else backbone.reduction_layer
+    suffix = "" if published else _NEW_SUFFIX
     return task.spec(
         backbone,
         name=f"{task.prefix}splittable_{backbone.name}-bq{channels}ch{suffix}",
         method="channel-reduction",
-        cut=backbone.layer if published else backbone.reduction_layer,
+        cut=cut,
         bottleneck=ChannelReductionBottleneck(
-            network=network,  # pyright: ignore[reportArgumentType]
+            network=_OLD if published else _NETWORKS[backbone.name],  # pyright: ignore[reportArgumentType]
             channels=channels,
             features=backbone.channels if published and backbone.channels != _FEATURES else None,
         ),
@@ -63,17 +66,18 @@ def make_spec(
 
 
 @reads(
-    rf"{PREFIX}splittable_(?P<backbone>[a-z0-9_]+)"
-    r"-bq(?P<channels>[1-9][0-9]{0,2})ch(?P<new>_v0\.1\.1)?"
+    rf"{PREFIX}splittable_{BACKBONE}-bq(?P<channels>.*?)ch(?P<version>_.*)?",
+    f"splittable_BACKBONE-bqNch[{_NEW_SUFFIX}]",
 )
-def _read(found: re.Match[str]) -> ModelSpec | None:
-    if found["new"] and found["backbone"] not in _NETWORKS:
-        return None
+def _read(found: re.Match[str]) -> ModelSpec:
+    channels = whole_number("the number of channels", found["channels"], 1, _MOST_CHANNELS)
+    if found["version"] not in (None, _NEW_SUFFIX):
+        raise ValueError(f"the ending is {_NEW_SUFFIX} or none, not {found['version']}")
     return make_spec(
         find_backbone(found["backbone"]),
-        int(found["channels"]),
+        channels,
         task=task_of(found["prefix"]),
-        published=not found["new"],
+        published=not found["version"],
     )
 
 

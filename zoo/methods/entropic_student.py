@@ -12,7 +12,8 @@ from typing import Literal
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
-from ..models import BACKBONE, BETA, PREFIX, reads
+from ..models import reads
+from ..name_parts import BACKBONE, BETA, PREFIX, check_beta, check_choice
 from ..spec import ModelSpec
 from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
 
@@ -63,12 +64,17 @@ def make_spec(
     )
 
 
-@reads(f"{PREFIX}splittable_{BACKBONE}-(?P<prior>fp|shp|mshp)(-beta{BETA})?(?P<e2e>-e2e)?")
+@reads(
+    rf"{PREFIX}splittable_{BACKBONE}-(?P<prior>(?!bq)[a-z]+)(-{BETA})?(?P<e2e>-e2e)?",
+    "splittable_BACKBONE-{fp, shp, mshp}[-betaβ][-e2e]",
+)
 def _read(found: re.Match[str]) -> ModelSpec:
+    prior = check_choice("prior", found["prior"], ("fp", *_KINDS))
+    beta = "" if found["beta"] is None else check_beta(found["beta"])
     return make_spec(
         find_backbone(found["backbone"]),
-        found["prior"],  # pyright: ignore[reportArgumentType]  # one of the three, as matched
-        found["beta"] or "",
+        prior,  # pyright: ignore[reportArgumentType]  # one of the three
+        beta,
         task=task_of(found["prefix"]),
         end_to_end=bool(found["e2e"]),
     )

@@ -5,11 +5,12 @@ Section 3.3 of the SC2 paper (TMLR 2023): where to place the bottleneck in a Res
 
 import re
 
-from ..backbones.table import RESNET_CUTS, find_backbone, stage_cuts
+from ..backbones.table import find_backbone, find_cut
 from ..bottleneck_specs import LayerBottleneck
-from ..models import BACKBONE, BETA, reads
+from ..models import reads
+from ..name_parts import BACKBONE, BETA, LAYER, PREFIX, check_beta
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, register
+from .tasks import CLASSIFICATION, check_classifies, register
 
 _BETAS = {
     "layer1": "1.0e-15 5.0e-11 8.0e-10 1.28e-8 1.024e-7 8.192e-7 6.5536e-6 1.0e-5 1.0e-4",
@@ -20,40 +21,38 @@ _BETAS = {
 }
 
 
-def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> ModelSpec | None:
-    """Return the spec of one model, None where the backbone has no such layer.
+def make_spec(backbone: str, layer: str, beta: str, *, reference: str = "") -> ModelSpec:
+    """Return the spec of one model.
 
     Args:
         backbone: Name of the backbone.
-        layer: Layer that ends one of its stages, by torchvision's name in ResNet-50, -101 and
-            -152, by timm's in others.
+        layer: Layer to cut after, by timm's name.
         beta: β, spelled as in the name.
         reference: Name in sc2-benchmark.
     """
     entry = find_backbone(backbone)
-    cuts = RESNET_CUTS if re.fullmatch("resnet(50|101|152)", backbone) else stage_cuts(entry)
-    if layer not in cuts:
-        return None
-    cut, channels, stride = cuts[layer]
+    cut = find_cut(entry, layer)
     return CLASSIFICATION.spec(
         entry,
         name=f"{backbone}-eb_after_{layer}-beta{beta}",
         method="fine-tuning",
-        cut=cut,
-        bottleneck=LayerBottleneck(channels=channels, stride=stride),
+        cut=cut.layer,
+        bottleneck=LayerBottleneck(**cut.fields()),
         beta=float(beta),
         reference=reference,
     )
 
 
-@reads(f"{BACKBONE}-eb_after_(?P<layer>[A-Za-z][A-Za-z0-9_.]*)-beta{BETA}")
-def _read(found: re.Match[str]) -> ModelSpec | None:
-    return make_spec(found["backbone"], found["layer"], found["beta"])
+@reads(f"{PREFIX}{BACKBONE}-eb_after_{LAYER}-{BETA}", "BACKBONE-eb_after_LAYER-betaβ")
+def _read(found: re.Match[str]) -> ModelSpec:
+    check_classifies(found["prefix"])
+    return make_spec(found["backbone"], found["layer"], check_beta(found["beta"]))
 
 
 for _layer, _betas in _BETAS.items():
     for _beta in _betas.split():
         _stem = f"resnet50-eb_after_{_layer}-beta{_beta}"
-        _spec = make_spec("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}")
-        if _spec is not None:
-            register(_spec, f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}")
+        register(
+            make_spec("resnet50", _layer, _beta, reference=f"ilsvrc2012-{_stem}"),
+            f"ilsvrc2012/supervised_compression/fine-tuning/{_stem}",
+        )

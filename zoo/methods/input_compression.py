@@ -6,14 +6,22 @@ The baselines of the SC2 paper (TMLR 2023): image codecs, and the learned codecs
 
 import re
 
-from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 
 from ..backbones.table import BACKBONES, Backbone, find_backbone
 from ..bottleneck_specs import HIGHEST_QUALITY, InputCodecBottleneck, NeuralCodecBottleneck
-from ..models import BACKBONE, PREFIX, QUALITY, reads
+from ..models import reads
+from ..name_parts import BACKBONE, CODEC, PREFIX, QUALITY, check_choice, whole_number
 from ..spec import ModelSpec
-from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register, task_of
+from .tasks import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    TaskFacts,
+    published_classes,
+    register,
+    task_of,
+)
 
 ARCHITECTURES = {
     "factorized_prior": "bmshj2018-factorized",
@@ -25,14 +33,6 @@ ARCHITECTURES = {
 
 LOSSLESS = "png"
 CODECS = ("jpeg", "webp", "avif", "heic", "bpg", "vtm")
-_HIGHEST = HIGHEST_QUALITY | dict.fromkeys(ARCHITECTURES, 8)
-_DATASETS = {
-    1000: "imagenet-1k",
-    11821: "imagenet-12k",
-    21841: "imagenet-22k",
-    21843: "imagenet-21k",
-}
-"""Data sets by their number of classes, which differs even between versions of one."""
 
 
 def make_spec(
@@ -55,17 +55,7 @@ def make_spec(
     Raises:
         SpecError: The backbone's published weights classify nothing.
     """
-    dataset, classes = task.dataset, task.num_classes
-    if task is CLASSIFICATION:
-        # Nothing is trained, so the classes are those of the published weights.
-        classes = backbone.num_classes
-        dataset = _DATASETS.get(classes, f"{classes} classes")
-    if classes < 1:
-        raise SpecError(
-            f"{backbone.name} has no classifier, so no model can be made of it and a codec.",
-            next_step="Take another tag or backbone: "
-            "python -c 'import timm; print(timm.list_pretrained())'",
-        )
+    classes = published_classes(backbone) if task is CLASSIFICATION else {}
     whole = task.input_of(backbone)
     neural = codec in ARCHITECTURES
     # The learned codecs see the resized image before it is cropped, as in sc2-benchmark.
@@ -86,8 +76,6 @@ def make_spec(
         method="input-compression",
         cut=None,
         bottleneck=bottleneck,
-        dataset=dataset,
-        num_classes=classes,
         preprocessing=Preprocessing(
             resize=whole.resize,
             crop=side if uncropped else whole.crop,
@@ -100,17 +88,23 @@ def make_spec(
             padding=whole.mean if whole.fit == "pad" else (0.0, 0.0, 0.0),
         ),
         reference=reference,
+        **classes,
     )
 
 
-_CODEC = "|".join((*CODECS, *ARCHITECTURES))
-
-
-@reads(f"{PREFIX}{BACKBONE}-((?P<codec>{_CODEC})-q{QUALITY}|{LOSSLESS})")
-def _read(found: re.Match[str]) -> ModelSpec | None:
-    codec, quality = found["codec"] or LOSSLESS, int(found["quality"] or 100)
-    if quality > _HIGHEST.get(codec, 100):
-        return None
+@reads(
+    f"{PREFIX}{BACKBONE}-({CODEC}-{QUALITY}|{LOSSLESS})",
+    f"BACKBONE-{{{', '.join((*CODECS, *ARCHITECTURES))}}}-qN; BACKBONE-{LOSSLESS}",
+)
+def _read(found: re.Match[str]) -> ModelSpec:
+    codec, quality = found["codec"] or LOSSLESS, 100
+    if found["codec"] == LOSSLESS:
+        raise ValueError(f"{LOSSLESS} loses nothing and has no quality: leave -q… out")
+    if codec != LOSSLESS:
+        check_choice("codec", codec, (*CODECS, *ARCHITECTURES))
+        lowest, highest = (1, 8) if codec in ARCHITECTURES else (0, HIGHEST_QUALITY.get(codec, 100))
+        what = f"the quality of {codec}"
+        quality = whole_number(what, found["quality"], lowest, highest)
     backbone = find_backbone(found["backbone"])
     return make_spec(backbone, codec, quality, task=task_of(found["prefix"]))
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 
 from ..backbones.table import Backbone
@@ -89,12 +90,47 @@ SEGMENTATION = TaskFacts(
         resize=513, crop=(528, 704), interpolation="bilinear", mean=MEAN, std=STD, fit="pad"
     ),
 )
+_DATASETS = {
+    1000: "imagenet-1k",
+    11821: "imagenet-12k",
+    21841: "imagenet-22k",
+    21843: "imagenet-21k",
+}
+"""Data sets by their number of classes, which differs even between versions of one."""
+
 TASKS = (CLASSIFICATION, DETECTION, SEGMENTATION)
 
 
 def task_of(prefix: str | None) -> TaskFacts:
     """Return the task whose models' names have this prefix; classification's have none."""
     return next(task for task in TASKS if task.prefix == (prefix or ""))
+
+
+def check_classifies(prefix: str | None) -> None:
+    """Raise ``ValueError`` for the prefix of a dense task."""
+    if prefix:
+        raise ValueError(
+            f"{prefix}… is split by Entropic Student or CR + BQ, or has a codec in front of it, "
+            "but is not cut after a layer"
+        )
+
+
+def published_classes(backbone: Backbone) -> dict[str, Any]:
+    """Return data set and number of classes of a backbone's published weights, as spec fields.
+
+    Models of which nothing is trained have these.
+
+    Raises:
+        SpecError: The weights classify nothing.
+    """
+    classes = backbone.num_classes
+    if classes < 1:
+        raise SpecError(
+            f"{backbone.name} has no classifier, so no model can be made of it and a codec.",
+            next_step="Take another tag or backbone: "
+            "python -c 'import timm; print(timm.list_pretrained())'",
+        )
+    return {"dataset": _DATASETS.get(classes, f"{classes} classes"), "num_classes": classes}
 
 
 def register(spec: ModelSpec, *aliases: str) -> None:
