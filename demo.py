@@ -72,7 +72,10 @@ def demo(
         ("device ms", f"{device_ms:.1f} (image tensor to stream)"),
         ("edge ms", f"{edge.latency['total'].p50_ms:.1f} (stream to logits)"),
         ("encoder bits", f"{size.encoder_bits:,} ({size.parameters:,} parameters)"),
-        ("MACs", f"{measured.compute.macs:,} on the device"),
+        (
+            "MACs",
+            f"{measured.compute.said()} on the device, {measured.edge_compute.said()} on the edge",
+        ),
         (
             "parity",
             f"{parity.symbols_differing} of {parity.symbols:,} symbols differ from PyTorch, "

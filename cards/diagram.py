@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from ..profile.accuracy_report import AccuracyReport
-from ..profile.report import EncoderProfile
+from ..profile.report import Compute, EncoderProfile
 from ..zoo.spec import ModelSpec
 
 _INK, _FAINT = "#1c2733", "#5b6b7a"
@@ -47,7 +47,7 @@ def draw_split(
     coder = "entropy\ncoder" if spec.bottleneck.kind in _ENTROPY_CODED else "coder"
     _part(axes, 30.5, 10, coder, "")
     _part(axes, 70.5, 10, coder, "")
-    _part(axes, 83, 12, "decoder", f"+ {_edge_part(spec)}")
+    _part(axes, 83, 12, "decoder", _edge_facts(spec, profile))
     _part(axes, 97.5, 9, "prediction", _OUTPUTS[spec.task].format(spec.num_classes))
     for start, end in ((13, 16), (28, 30.5), (80.5, 83), (95, 97.5)):
         _arrow(axes, start, end)
@@ -95,9 +95,18 @@ def _encoder_facts(profile: EncoderProfile | None) -> str:
     if profile is None:
         return ""
     return (
-        f"{profile.size.parameters:,}\nparameters\n{profile.compute.macs / 1e9:.2f} GMAC\n"
+        f"{profile.size.parameters:,}\nparameters\n{_gigamacs(profile.compute)}\n"
         f"{profile.latency.steps['encoder'].p50_ms:.1f} ms"
     )
+
+
+def _edge_facts(spec: ModelSpec, profile: EncoderProfile | None) -> str:
+    counted = f"\n{_gigamacs(profile.edge_compute)}" if profile else ""
+    return f"+ {_edge_part(spec)}{counted}"
+
+
+def _gigamacs(compute: Compute) -> str:
+    return f"{'' if compute.complete else '≥ '}{compute.macs / 1e9:.2f} GMAC"
 
 
 def _link_facts(profile: EncoderProfile | None, accuracy: AccuracyReport | None) -> str:

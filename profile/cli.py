@@ -128,13 +128,17 @@ def _show_profile(console: Console, report: "EncoderProfile") -> None:
             for name, step in latency.steps.items()
         ],
     )
+    halves = report.compute, report.edge_compute
+    counted = [{one.operator: (one.macs, one.flops) for one in half.operators} for half in halves]
+    rows = [
+        (name, *(f"{count:,}" for half in counted for count in half.get(name, (0, 0))))
+        for name in dict.fromkeys(name for half in counted for name in half)
+    ]
+    rows.append(("all", *(half.said(what) for half in halves for what in ("macs", "flops"))))
     console.table(
-        "operations",
-        ("operator", "MACs>", "FLOPs>"),
-        [
-            (count.operator, f"{count.macs:,}", f"{count.flops:,}")
-            for count in report.compute.operators
-        ],
+        "operations per image (1 MAC: 2 FLOPs)",
+        ("operator", "device MACs>", "device FLOPs>", "edge MACs>", "edge FLOPs>"),
+        rows,
     )
 
 

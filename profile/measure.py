@@ -17,7 +17,7 @@ from ..export.recording import seeded_image
 from ..export.running import bench_bundle
 from ..progress import SILENT, Progress
 from ..zoo.split_model import SplitModel
-from .flops import count_flops
+from .flops import count_edge_flops, count_flops
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, bundle_rates, model_rates
 from .report import EncoderProfile, LatencyReport, Rate, Size, StepLatency
 from .size import deployed_bytes, encoder_bits, encoder_parameters, sc2bench_encoder_bits
@@ -77,6 +77,7 @@ def profile_model(
             tables_bytes=None,
         ),
         compute=count_flops(model),
+        edge_compute=count_edge_flops(model),
         latency=_latency(latency, used_threads, warmup, iterations),
         peak_memory_bytes=memory,
         peak_memory_of="the whole process: Python, PyTorch and both halves of the model",
@@ -149,6 +150,7 @@ def profile_bundle(
             tables_bytes=tables_bytes,
         ),
         compute=count_flops(model),
+        edge_compute=count_edge_flops(model),
         latency=_latency(bench.latency, threads, warmup, iterations),
         peak_memory_bytes=bench.peak_memory_bytes,
         peak_memory_of="the whole process: Python, the engine and the device half",

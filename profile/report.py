@@ -14,7 +14,7 @@ from splitrun.files import new_file
 from ..documents import read_document
 from ..zoo.spec import ModelSpec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _MAX_REPORT_BYTES = 1 << 28
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -55,13 +55,37 @@ class OperatorCount(Part):
 
 
 class Compute(Part):
-    """Operations of one pass of the device graph."""
+    """Operations of one half on one image; one MAC is 2 FLOPs, whatever the operator.
+
+    Attributes:
+        input_shape: Shape of the model's input.
+        macs: Multiply-accumulates: at least so many, where the count is not complete.
+        flops: Floating point operations, likewise.
+        complete: Whether every operator was counted.
+        operators: Operations by operator, most FLOPs first.
+        uncounted: Calls of each operator that was not counted.
+    """
 
     input_shape: tuple[Count, ...]
     macs: Count
     flops: Count
+    complete: bool
     operators: list[OperatorCount]
     uncounted: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _is_as_complete_as_it_says(self) -> Self:
+        if self.complete == bool(self.uncounted):
+            raise ValueError("a count is complete where no operator is left uncounted")
+        return self
+
+    def said(self, what: Literal["macs", "flops"] = "macs") -> str:
+        """Return a total in words, which never looks complete where it is not."""
+        return f"{'' if self.complete else 'at least '}{getattr(self, what):,}"
+
+    def left_out(self) -> str:
+        """Return the operators that were not counted, in words; empty where all were."""
+        return ", ".join(f"{name} ×{count}" for name, count in self.uncounted.items())
 
 
 class ImageRate(Part):
@@ -178,9 +202,14 @@ class Report(Part):
 
 
 class EncoderProfile(Report):
-    """Everything that ``splitzoo profile encoder`` measures."""
+    """Everything that ``splitzoo profile encoder`` measures.
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    Attributes:
+        compute: Operations of the device.
+        edge_compute: Operations of the edge, which are counted only: nothing of it is timed.
+    """
+
+    schema_version: Literal[4] = SCHEMA_VERSION
     spec: ModelSpec
     subject: Literal["model", "bundle"]
     runtime: str
@@ -191,6 +220,7 @@ class EncoderProfile(Report):
     model_id: str
     size: Size
     compute: Compute
+    edge_compute: Compute
     latency: LatencyReport
     peak_memory_bytes: Count
     peak_memory_of: str
@@ -203,7 +233,6 @@ class EncoderProfile(Report):
     def summary(self) -> list[tuple[str, str]]:
         """Return what was measured as names and values; a name is empty where a row goes on."""
         size, compute, rate, env = self.size, self.compute, self.rate, self.environment
-        uncounted = ", ".join(f"{name} ×{count}" for name, count in compute.uncounted.items())
         rows = [
             ("model", self.spec.name),
             ("runtime", f"{self.runtime}, {self.device}"),
@@ -217,8 +246,8 @@ class EncoderProfile(Report):
             parts = f"graph {size.graph_bytes:,}, tables {size.tables_bytes:,}"
             rows.append(("", f"{size.graph_bytes + size.tables_bytes:,} bytes deployed ({parts})"))
         rows += [
-            ("operations", f"{compute.macs:,} MACs, {compute.flops:,} FLOPs per image"),
-            ("not counted", uncounted or "nothing"),
+            *_operations("operations", compute),
+            *_operations("… on the edge", self.edge_compute),
             ("latency", f"{self.latency.steps['total'].p50_ms:.3f} ms (median)"),
             ("peak memory", f"{self.peak_memory_bytes / 1e6:.0f} MB, {self.peak_memory_of}"),
         ]
@@ -234,6 +263,11 @@ class EncoderProfile(Report):
         rows += [("not measured", what) for what in self.not_measured]
         rows.append(("machine", f"{env['cpu']} ({env['instructions']}), {env['cores']} cores"))
         return rows
+
+
+def _operations(name: str, compute: Compute) -> list[tuple[str, str]]:
+    rows = [(name, f"{compute.said()} MACs, {compute.said('flops')} FLOPs per image")]
+    return rows if compute.complete else [*rows, ("", f"not counted: {compute.left_out()}")]
 
 
 def check_writable(path: Path, *, force: bool = False) -> None:

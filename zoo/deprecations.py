@@ -9,8 +9,8 @@ from collections.abc import Iterator
 def quiet_torchscript() -> Iterator[None]:
     """Ignore torch's warnings that TorchScript is deprecated.
 
-    timm and CompressAI script functions when they are imported, and fvcore traces; users of this
-    package can do nothing about it.
+    timm and CompressAI script functions when they are imported; users of this package can do
+    nothing about it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`?torch.jit")

@@ -35,7 +35,7 @@ class Row:
         models: Number of registered models that have it.
         parameters: Learned parameters on the device.
         bits: Encoder bits, Eq. 1 of the SC2 paper.
-        macs: MACs on the device, per image.
+        macs: MACs on the device, per image, in words.
         parity: Parity with the reference implementation, in words.
     """
 
@@ -43,7 +43,7 @@ class Row:
     models: int
     parameters: int
     bits: int
-    macs: int
+    macs: str
     parity: str
 
 
@@ -70,7 +70,7 @@ def measure_zoo(
                 models=len(groups.get(name, [name])),
                 parameters=encoder_parameters(model),
                 bits=encoder_bits(model),
-                macs=count_flops(model).macs,
+                macs=count_flops(model).said(),
                 parity=_compared(compare, model.spec),
             )
         )
@@ -126,5 +126,5 @@ def _cells(row: Row) -> Iterable[str]:
     yield f"{elements:,}"
     yield f"{row.parameters:,}"
     yield f"{row.bits:,}"
-    yield f"{row.macs:,}"
+    yield row.macs
     yield row.parity

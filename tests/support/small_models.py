@@ -1,6 +1,7 @@
 """A small model for each kind of bottleneck and task: built, exported and run in a moment."""
 
 import torch
+from torch import nn
 
 from splitrun.preprocessing import Preprocessing
 from splitzoo import zoo
@@ -14,6 +15,8 @@ from splitzoo.zoo.bottleneck_specs import (
     LayerBottleneck,
     NeuralCodecBottleneck,
 )
+from splitzoo.zoo.parts import bottleneck_parts
+from splitzoo.zoo.split_model import SplitModel
 
 BACKBONE = table.find_backbone("test_resnet")
 LAYER2 = BACKBONE.stages[1]
@@ -76,3 +79,14 @@ def small_spec(task: str, kind: str):
         num_classes=7,
         preprocessing=Preprocessing(interpolation="bilinear", **fit, **values),
     )
+
+
+def without_network(name: str, **sizes) -> SplitModel:
+    """A registered model, its bottleneck changed, with nothing behind the bottleneck."""
+    content = zoo.get_spec(name).model_dump()
+    content["bottleneck"] |= sizes
+    spec = zoo.ModelSpec.model_validate(content)
+    encoder, coder, _ = bottleneck_parts(spec)
+    model = SplitModel(spec, encoder, coder, nn.Identity()).eval()
+    model.update()
+    return model
