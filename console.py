@@ -51,7 +51,9 @@ Force = Annotated[
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Run graphs that can hold code (PyTorch's formats) from this bundle."
+        "--trust",
+        help="Run graphs of any operators from this bundle, and formats that can hold code "
+        "(PyTorch's).",
     ),
 ]
 Seed = Annotated[

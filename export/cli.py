@@ -164,6 +164,22 @@ def split(
     )
 
 
+TimeLimit = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Longest time for each half and image; --trust lifts it.",
+    ),
+]
+MemoryLimit = Annotated[
+    int,
+    typer.Option(
+        min=1, max=1 << 20, metavar="GIB", help="Most memory for each half; --trust lifts it."
+    ),
+]
+
+
 @app.command()
 def targets(json: Json = False) -> None:
     """List where the halves can run, and in which precisions."""
@@ -195,14 +211,22 @@ def targets(json: Json = False) -> None:
 
 
 @app.command()
-def verify(bundle: BundleArgument, trust: Trust = False, json: Json = False) -> None:
+def verify(
+    bundle: BundleArgument,
+    trust: Trust = False,
+    time_limit: TimeLimit = 300,
+    memory_limit: MemoryLimit = 8,
+    json: Json = False,
+) -> None:
     """Check a bundle again: its files, manifest, graphs, tables, and the recorded run."""
     console = Console(json)
     with console.progress() as progress:
         progress.step("checking")
         from .. import export
+        from .running import RunLimits
 
-        result = export.verify(bundle, trust=trust)
+        limits = RunLimits(time_limit, memory_limit)
+        result = export.verify(bundle, trust=trust, limits=limits)
 
     def show() -> None:
         test = result.selftest
@@ -238,6 +262,8 @@ def run(
         int, typer.Option(min=1, max=1000, help="Number of classes or objects to print.")
     ] = 5,
     trust: Trust = False,
+    time_limit: TimeLimit = 300,
+    memory_limit: MemoryLimit = 8,
     json: Json = False,
 ) -> None:
     """Send images through both halves, each in its own process, and print the predictions."""
@@ -247,8 +273,10 @@ def run(
         from splitrun.bundle import open_bundle
 
         from .. import export
+        from .running import RunLimits
 
-        results = export.run(bundle, images, top=top, trust=trust)
+        limits = RunLimits(time_limit, memory_limit)
+        results = export.run(bundle, images, top=top, trust=trust, limits=limits)
         opened = open_bundle(bundle)
 
     def show() -> None:
@@ -282,7 +310,7 @@ def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
 
 
 def _can_hold_code(manifest: "Manifest", folder: Path) -> bool:
-    from .verification import can_hold_code
+    from splitrun.halves import can_hold_code
 
     return any(can_hold_code(folder, graph.engine) for graph in manifest.graphs.values())
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from splitrun.errors import BundleError
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
+
+
+_MAX_ELEMENTS = 1 << 28
 
 
 def write_onnx(
@@ -73,6 +77,7 @@ def check_onnx(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
+        shaped = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
@@ -82,11 +87,21 @@ def check_onnx(path: Path) -> None:
         raise BundleError(f"{path} is not valid ONNX: {error}") from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
         raise BundleError(f"{path} keeps weights in other files; a bundle's graph is one file.")
+    _check_sizes(path, shaped.graph)
     if not model.graph.input:
         raise BundleError(f"{path} has no input: the exporter froze its output into a constant.")
     outputs = {value.name for value in model.graph.output}
     if not outputs or not outputs <= _reached(model):
         raise BundleError(f"{path} gives the same output for every input.")
+
+
+def _check_sizes(path: Path, graph: "onnx.GraphProto") -> None:
+    """Refuse a graph with a tensor that no network of images has; the batch counts as one."""
+    for value in (*graph.value_info, *graph.output):
+        sizes = [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
+        if math.prod(sizes) > _MAX_ELEMENTS:
+            shape = "×".join(f"{size:,}" for size in sizes)
+            raise BundleError(f"{path} is not run: its tensor {value.name} is {shape} large.")
 
 
 def _reached(model: "onnx.ModelProto") -> set[str]:

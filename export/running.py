@@ -1,5 +1,6 @@
 """Run images through the two halves of a bundle, each in a process of its own."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,14 +12,13 @@ from typing import Any, Literal
 
 from splitrun.bench import Bench
 from splitrun.bundle import open_bundle
-from splitrun.errors import SplitzooError
+from splitrun.errors import BundleError, SplitzooError
+from splitrun.halves import check_code
 from splitrun.image_reading import upright_size
 from splitrun.measure import Latency
 from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
-
-from .verification import check_code
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,22 @@ class ImageRun:
         return Prediction(self.top, self.detections, self.shares)
 
 
+@dataclass(frozen=True)
+class RunLimits:
+    """What a bundle that is not trusted may take.
+
+    Attributes:
+        seconds: Longest time of a process, for each of its images; None for any.
+        memory_gib: Most memory of a process, GiB.
+    """
+
+    seconds: float | None = 300
+    memory_gib: int = 8
+
+
+LIMITS_OF_RUNS = RunLimits()
+
+
 def run(
     folder: str | Path,
     images: Sequence[str | Path],
@@ -56,6 +72,7 @@ def run(
     top: int = 5,
     threads: int = 0,
     trust: bool = False,
+    limits: RunLimits = LIMITS_OF_RUNS,
 ) -> list[ImageRun]:
     """Encode images in one process and decode the streams in another.
 
@@ -67,14 +84,18 @@ def run(
         images: Image files.
         top: Number of classes or objects to return for each.
         threads: Number of threads for the engine; 0 lets it choose.
-        trust: Whether to run graphs of formats that can hold code.
+        trust: Whether to run graphs of any operators and of formats that can hold code, without
+            limits.
+        limits: Time and memory that each process may take.
 
     Raises:
-        BundleError: The bundle cannot be read, or is not trusted.
+        BundleError: The bundle cannot be read, is not trusted, or reached a limit.
         ImageError: An image cannot be used.
     """
     bundle = Path(folder)
-    check_code(open_bundle(bundle), trust=trust)
+    allowed = None if trust else limits
+    if not trust:
+        check_code(open_bundle(bundle))
     with tempfile.TemporaryDirectory() as link:
         encoded = call_runtime(
             bundle,
@@ -82,13 +103,16 @@ def run(
             *("--numbered", "--stand-in", f"--output={link}"),
             files=images,
             threads=threads,
+            limits=allowed,
         )
         sent = encoded["streams"]
         streams = [stream["stream"] for stream in sent]
         sizes = ["{}x{}".format(*upright_size(image)) for image in images]
         image_sizes = [f"--image-size={size}" for size in sizes]
         options = ("--stand-in", f"--top={top}", *image_sizes)
-        predictions = call_runtime(bundle, "decode", *options, files=streams, threads=threads)
+        predictions = call_runtime(
+            bundle, "decode", *options, files=streams, threads=threads, limits=allowed
+        )
     return [
         ImageRun(
             image=str(image),
@@ -119,9 +143,12 @@ def bench_bundle(
     Raises:
         BundleError: The bundle cannot be read; or its graphs can hold code, and it is not trusted.
     """
-    check_code(open_bundle(Path(folder)), trust=trust)
+    if not trust:
+        check_code(open_bundle(Path(folder)))
+    # It takes as long as its iterations; operators are looked at, as ever.
+    limits = None if trust else RunLimits(seconds=None, memory_gib=1 << 20)
     options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
-    (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads)
+    (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads, limits=limits)
     latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}
     return Bench(**measured, latency=latency)
 
@@ -132,14 +159,24 @@ def call_runtime(
     *options: str,
     files: Sequence[str | Path] = (),
     threads: int = 0,
+    limits: RunLimits | None,
 ) -> Any:
     """Run a command of the torch-free runtime on a bundle, in a process of its own.
+
+    Args:
+        bundle: Folder of the bundle.
+        command: Name of the command.
+        options: Options of the command.
+        files: Files that it works on.
+        threads: Number of threads for the engine; 0 lets it choose.
+        limits: Time and memory that it may take; None for a bundle that is trusted.
 
     Returns:
         What it printed as JSON.
 
     Raises:
-        SplitzooError: It failed; the message and the exit code are its own.
+        BundleError: It took longer than it may.
+        SplitzooError: It failed; the error is its own.
     """
     # -P: modules that lie in the current folder, which may be the bundle, are not imported.
     words = [
@@ -152,9 +189,19 @@ def call_runtime(
         command,
     ]
     words += [*options, "--json", f"--threads={threads}"]
+    words += [f"--memory-limit={limits.memory_gib}"] if limits else ["--trust"]
+    seconds = limits.seconds * max(1, len(files)) if limits and limits.seconds else None
     words += ["--", *map(str, files)] if files else []
-    done = subprocess.run(words, capture_output=True, text=True)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(
+            f"{command} took more than {seconds} seconds, and was stopped.",
+            next_step="If this machine is that slow: --time-limit SECONDS",
+        ) from error
     if done.returncode:
+        with contextlib.suppress(ValueError):
+            raise SplitzooError.of_document(json.loads(done.stdout))
         said = done.stderr.strip().removeprefix("error: ")
         if done.returncode < 0:
             said = f"The process for {command} was killed by signal {-done.returncode}. {said}"

@@ -120,7 +120,7 @@ def profile_bundle(
     Raises:
         BundleError: The bundle cannot be read.
     """
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, trust=trust)
     manifest, spec = bundle.manifest, spec_of(bundle.manifest)
     bench = bench_bundle(
         folder, "device", threads=threads, warmup=warmup, iterations=iterations, trust=trust

@@ -14,13 +14,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from splitrun.bundle import Bundle, open_bundle
 from splitrun.errors import BitstreamError, DatasetError
-from splitrun.halves import Device, Edge
+from splitrun.halves import Device, Edge, check_code
 from splitrun.predictions.detection import DetectionSettings, detect
 from splitrun.preprocessing import Preprocessing
 from splitrun.strict_json import read_strictly
 
 from ..export.manifest import calibration_of, spec_of
-from ..export.verification import check_code
 from ..zoo.catalog import build
 from ..zoo.datasets import Boxes, Dataset, Sample, labels_of, read_dataset
 from ..zoo.metrics import TOP, ClassResult, Result, detection_result
@@ -123,9 +122,10 @@ class BundleSubject(Subject):
     """
 
     def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
-        self._bundle = open_bundle(folder)
+        self._bundle = open_bundle(folder, trust=trust)
         manifest = self._bundle.manifest
-        check_code(self._bundle, trust=trust)
+        if not trust:
+            check_code(self._bundle)
         self.spec, self.preprocessing = spec_of(manifest), self._bundle.preprocessing
         # The report names the engine that ran; predictions in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)

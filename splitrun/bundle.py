@@ -24,10 +24,12 @@ class Bundle:
     Attributes:
         folder: Folder of the bundle.
         manifest: All that ``manifest.json`` says.
+        trusted: Whether graphs are run whatever operators they hold.
     """
 
     folder: Path
     manifest: Manifest
+    trusted: bool = False
 
     @property
     def name(self) -> str:
@@ -143,11 +145,12 @@ class Bundle:
             )
 
 
-def open_bundle(folder: str | Path) -> Bundle:
+def open_bundle(folder: str | Path, *, trust: bool = False) -> Bundle:
     """Read and check a bundle's manifest; :meth:`Bundle.check_files` checks what files contain.
 
     Args:
         folder: Folder of the bundle.
+        trust: Run graphs whatever operators they hold; without it, those that splitzoo writes.
 
     Raises:
         BundleError: The manifest is missing, damaged, of another schema, or names a path outside
@@ -155,7 +158,7 @@ def open_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    bundle = Bundle(folder, manifest)
+    bundle = Bundle(folder, manifest, trust)
     used = [manifest.coding.tables, manifest.labels, manifest.selftest]
     for graph in bundle.graphs.values():
         used += [graph.file] if graph.weights is None else [graph.file, graph.weights]

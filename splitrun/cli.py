@@ -1,19 +1,21 @@
 """``python -m splitrun`` and ``splitrun``: the commands of a board and of an edge server."""
 
 import argparse
+import contextlib
 import dataclasses
 import io
-import json
 import os
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
 from .bundle import Bundle, open_bundle
-from .errors import BitstreamError, OutputError, SplitzooError
+from .errors import BitstreamError, BundleError, OutputError, SplitzooError, error_document
 from .files import check_file, is_standard_output, new_file
 from .manifest import MANIFEST_NAME
+from .text import json_text, visible
 
 MAX_STREAM_BYTES = 1 << 28
 
@@ -25,23 +27,84 @@ def main(argv: list[str] | None = None) -> int:
     # The encoding of standard output may lack characters of labels.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    arguments = _parser(_default_bundle()).parse_args(argv)
+    parser = _parser(_default_bundle())
+    arguments = parser.parse_args(argv)
     if arguments.bundle is None:
-        print("error: There is no bundle here: name its folder with --bundle.", file=sys.stderr)
-        return 2
+        error = SplitzooError("There is no bundle here: name its folder with --bundle.")
+        error.exit_code = 2
+        return _fail(error, arguments.json)
     try:
-        arguments.run(open_bundle(arguments.bundle), arguments)
+        _run(arguments)
         sys.stdout.flush()
-    except SplitzooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return 0
+    except SplitzooError as caught:
+        error = caught
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        print(f"error: The system refused: {error.strerror or error}.", file=sys.stderr)
-        return 1
-    return 0
+    except OSError as refusal:
+        error = SplitzooError(f"The system refused: {refusal.strerror or refusal}.")
+    except MemoryError:
+        error = SplitzooError(
+            f"More than {arguments.memory_limit} GiB of memory were asked for.",
+            next_step="If the bundle is that large: --memory-limit GIB",
+        )
+    return _fail(error, arguments.json)
+
+
+def _fail(error: SplitzooError, as_json: bool) -> int:
+    print(f"error: {visible(str(error))}", file=sys.stderr)
+    if as_json:
+        _print_json(error.document())
+    return error.exit_code
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from .halves import can_hold_code, check_code
+
+    bundle = open_bundle(arguments.bundle, trust=arguments.trust)
+    # Who runs what lies in the bundle trusts it.
+    is_own = bundle.folder.resolve() == Path(__file__).resolve().parents[1]
+    if not (arguments.trust or is_own):
+        check_code(bundle)
+    engines = {graph.engine for graph in bundle.graphs.values()}
+    # CUDA asks for more memory than it takes.
+    free = arguments.trust or any(
+        engine == "tensorrt" or can_hold_code(bundle.folder, engine) for engine in engines
+    )
+    with contextlib.nullcontext() if free else _memory_limit(arguments.memory_limit << 30):
+        arguments.run(bundle, arguments)
+
+
+@contextlib.contextmanager
+def _memory_limit(size_bytes: int) -> Iterator[None]:
+    """Let this process have so much memory, where the system can limit it."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [size_bytes, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+    try:
+        yield
+    except BundleError as error:
+        if "alloc" in error.message and not error.next_step:
+            error.next_step = "If the bundle needs more memory: --memory-limit GIB"
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints what is wrong with the usage as JSON too, where that is asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        message = visible(message)
+        if "--json" in sys.argv:
+            _print_json(error_document("UsageError", message, "", 2))
+        super().error(message)
 
 
 def _default_bundle() -> Path | None:
@@ -50,15 +113,15 @@ def _default_bundle() -> Path | None:
     return next((folder for folder in folders if (folder / MANIFEST_NAME).is_file()), None)
 
 
-def _parser(bundle: Path | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m splitrun", description=_DESCRIPTION)
+def _parser(bundle: Path | None) -> _Parser:
+    parser = _Parser(prog="python -m splitrun", description=_DESCRIPTION)
     parser.add_argument(
         "--bundle",
         type=Path,
         default=bundle,
         help="folder of the bundle (default: the one that holds this runtime, or this folder)",
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument(
         "--threads", type=_count, default=0, help="threads for the engine; 0: it chooses"
     )
@@ -67,7 +130,19 @@ def _parser(bundle: Path | None) -> argparse.ArgumentParser:
         action="store_true",
         help="let ONNX Runtime run graphs whose engine is not here",
     )
-    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument(
+        "--trust",
+        action="store_true",
+        help="run any operators, and formats that can hold code, without a limit of memory",
+    )
+    common.add_argument(
+        "--memory-limit",
+        type=_positive,
+        default=8,
+        metavar="GIB",
+        help="most memory, in GiB, that a graph may take (default: 8)",
+    )
+    common.add_argument("--json", action="store_true", help="print JSON, errors included")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     encode = commands.add_parser("encode", parents=[common], help="turn images into streams")
@@ -131,7 +206,7 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
         sizes = {"payload_bytes": stream.payload_bytes, "stream_bytes": len(stream)}
         results.append({"image": image, "stream": str(path), **sizes})
         if not arguments.json:
-            print(f"{path}: {len(stream):,} bytes", file=said)
+            print(visible(f"{path}: {len(stream):,} bytes", ""), file=said)
     if arguments.json:
         memory = {"peak_memory_bytes": peak_memory_bytes()}
         _print_json({"streams": results, "engine": device.graph.engine, **memory}, said)
@@ -155,7 +230,8 @@ def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
             raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
         results.append({"stream": name, **dataclasses.asdict(prediction)})
         if not arguments.json:
-            print(name, textwrap.indent(str(prediction), "  "), sep="\n")
+            said = textwrap.indent(visible(str(prediction)), "  ")
+            print(visible(name, ""), said, sep="\n")
     weights = bundle.manifest.provenance.weights
     if arguments.json:
         _print_json({"outputs": results, "weights": weights})
@@ -253,8 +329,8 @@ def _read_stream_file(path: Path) -> bytes:
     return stream
 
 
-def _print_json(value: object, file: TextIO | None = None) -> None:
-    print(json.dumps(value, indent=2), file=file)
+def _print_json(value: Any, file: TextIO | None = None) -> None:
+    print(json_text(value), file=file)
 
 
 def _count(text: str) -> int:

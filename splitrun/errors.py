@@ -26,7 +26,8 @@
 Each says what happened and, in ``next_step``, what to do about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
 class SplitzooError(Exception):
@@ -46,6 +47,33 @@ class SplitzooError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.next_step}" if self.next_step else self.message
+
+    def document(self) -> dict[str, Any]:
+        """Return what ``--json`` prints of an error."""
+        return error_document(type(self).__name__, self.message, self.next_step, self.exit_code)
+
+    @classmethod
+    def of_document(cls, document: dict[str, Any]) -> "SplitzooError":
+        """Return the error that a program printed; it has a message, and no other fields."""
+        said = document["error"]
+        kinds = {kind.__name__: kind for kind in _kinds(SplitzooError)}
+        kind = kinds.get(said["kind"], SplitzooError)
+        error = kind.__new__(kind)
+        SplitzooError.__init__(error, said["message"], next_step=said["next_step"])
+        error.exit_code = said["exit_code"]
+        return error
+
+
+def error_document(kind: str, message: str, next_step: str, exit_code: int) -> dict[str, Any]:
+    """Return what ``--json`` prints on standard output where there is no result."""
+    fields = {"kind": kind, "message": message, "next_step": next_step, "exit_code": exit_code}
+    return {"error": fields}
+
+
+def _kinds(kind: type[SplitzooError]) -> Iterator[type[SplitzooError]]:
+    yield kind
+    for inner in kind.__subclasses__():
+        yield from _kinds(inner)
 
 
 class UnknownNameError(SplitzooError):

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .engines import open_session
+from .bundle import ENGINES_FOLDER, Bundle
+from .engines import ENGINES, check_graph, open_session
 from .errors import BitstreamError, BundleError, ImageError
 from .image_reading import AnyImage
 from .predictions import Prediction, predict
@@ -56,6 +57,43 @@ class Outputs(Sequence[NDArray[Any]]):
         return f"Outputs({', '.join(shapes)})"
 
 
+def checked_graph(bundle: Bundle, name: str) -> Path:
+    """Return a graph's file, as the manifest says and, unless trusted, of known operators alone.
+
+    Raises:
+        BundleError: A file was changed, or holds or opens something else.
+    """
+    info = bundle.graphs[name]
+    path = bundle.checked_path(info.file)
+    weights = None if info.weights is None else bundle.checked_path(info.weights)
+    if not bundle.trusted:
+        check_graph(info.engine, path, weights)
+    return path
+
+
+def check_code(bundle: Bundle) -> None:
+    """Refuse a bundle with graphs of formats that can hold code.
+
+    Raises:
+        BundleError: A graph can hold code; says which.
+    """
+    for name, graph in bundle.graphs.items():
+        if can_hold_code(bundle.folder, graph.engine):
+            raise BundleError(
+                f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, can hold code "
+                "beside the network.",
+                next_step="If you or someone you trust made it: --trust, or in the bundle, "
+                "python -m splitrun",
+            )
+
+
+def can_hold_code(folder: Path, engine: str) -> bool:
+    """Say whether what an engine runs of a bundle can hold code, such as a TensorRT engine."""
+    if engine == "tensorrt":
+        return (folder / ENGINES_FOLDER).is_dir()
+    return engine in ENGINES and ENGINES[engine].runs_code
+
+
 class Graph:
     """A graph of a bundle, loaded for one of the halves; several threads may call it.
 
@@ -72,9 +110,7 @@ class Graph:
                 f"{bundle.folder} has no {name} graph.", next_step="Export the bundle again."
             )
         self.info = info = bundle.graphs[name]
-        path = bundle.checked_path(info.file)
-        if info.weights is not None:
-            bundle.checked_path(info.weights)
+        path = checked_graph(bundle, name)
         self._session = open_session(
             info.engine, path, threads or info.threads, info.hint, stand_in=stand_in
         )

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import types
-import unicodedata
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .text import MAX_LENGTH, is_plain
 
 T = TypeVar("T")
 
@@ -105,8 +106,9 @@ def _check_object(value: Any, where: str) -> None:
 
 
 def _check_text(text: str, where: str) -> None:
-    # Paths may hold spaces of other widths; nothing may steer a terminal.
-    if not all(char.isprintable() or unicodedata.category(char) == "Zs" for char in text):
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"{where} has {len(text):,} characters")
+    if not is_plain(text):
         raise ValueError(f"{where} is {_short(text)}, which holds control characters")
 
 

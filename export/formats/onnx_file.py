@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+from splitrun.engines import check_graph
+
 from ..onnx_graph import check_onnx, write_onnx
 from ..tensorrt_operators import check_supported
 from .base import Format, Integers, Source
@@ -40,6 +42,7 @@ class OnnxFormat(Format):
             if source.lower:
                 source.lower(fp32, path, self.integers)
         self.check(path)
+        check_graph(self.engine, path, None)
 
     def check(self, path: Path) -> None:
         """Check the file with onnx, and that its output depends on its input."""

@@ -3,15 +3,14 @@
 import re
 import tempfile
 from pathlib import Path
-from xml.etree import ElementTree
 
+from splitrun.engines import check_graph
 from splitrun.engines.openvino_runtime import import_openvino, openvino_core
 from splitrun.errors import BundleError
+from splitrun.openvino_file import read_layers
 
 from .base import Format, Integers, Source
 from .onnx_file import OnnxFormat
-
-_MAX_XML_BYTES = 1 << 26
 
 
 class _SevenBitOnnx(OnnxFormat):
@@ -47,19 +46,13 @@ class OpenVinoFormat(Format):
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"\s*<rt_info>.*?</rt_info>", "", text, flags=re.DOTALL), "utf-8")
         self.check(path)
-        return path.with_suffix(".bin")
+        weights = path.with_suffix(".bin")
+        check_graph(self.engine, path, weights)
+        return weights
 
     def check(self, path: Path) -> None:
         """Check that the file says that it is a graph with an input and an output."""
-        content = b"<!" if path.stat().st_size > _MAX_XML_BYTES else path.read_bytes()
-        # Entities, which can grow without bound, are declared with <!. OpenVINO writes none, and
-        # only ASCII.
-        if not content.isascii() or b"<!" in content or b"\0" in content:
-            raise BundleError(f"{path} is not what OpenVINO writes.")
         try:
-            root = ElementTree.parse(path).getroot()
-        except ElementTree.ParseError as error:
-            raise BundleError(f"{path} is not valid XML: {error}") from error
-        kinds = [layer.get("type") for layer in root.iterfind("./layers/layer")]
-        if root.tag != "net" or "Parameter" not in kinds or "Result" not in kinds:
-            raise BundleError(f"{path} is not a graph with an input and an output.")
+            read_layers(path)
+        except ValueError as error:
+            raise BundleError(f"{path}: {error}.") from error

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError, SplitzooError
+from ..onnx_file import check_onnx_file
+from ..openvino_file import check_openvino_files
 from ..tensorrt.session import TensorRTSession
 from .base import Session
 from .onnx_runtime import OnnxRuntimeSession
@@ -16,7 +18,13 @@ from .torch_runtime import (
     TorchTensorRTSession,
 )
 
-__all__ = ["ENGINES", "Engine", "Session", "open_session"]
+__all__ = ["ENGINES", "Engine", "Session", "check_graph", "open_session"]
+
+
+def _check_onnx(path: Path, weights: Path | None) -> None:
+    if path.suffix != ".onnx" or weights is not None:
+        raise BundleError(f"{path} is not run: it is not one .onnx file.")
+    check_onnx_file(path)
 
 
 @dataclass(frozen=True)
@@ -26,26 +34,44 @@ class Engine:
     Attributes:
         open: Function that loads a file, with a number of threads (0: it chooses) and a hint at the
             precision.
-        runs_code: Whether its files can hold code beside the graph: they are to be trusted like a
-            program.
+        check: Function that refuses files which hold more than a plain graph. None where the files
+            can hold code: they are to be trusted like a program.
         stand_in: Engine that runs the same file where this one cannot be.
     """
 
     open: Callable[[Path, int, str], Session]
-    runs_code: bool = False
+    check: Callable[[Path, Path | None], None] | None = None
     stand_in: str = ""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether the files can hold code beside the graph."""
+        return self.check is None
 
 
 ENGINES: dict[str, Engine] = {
-    "onnxruntime": Engine(OnnxRuntimeSession),
-    "openvino": Engine(OpenVinoSession),
+    "onnxruntime": Engine(OnnxRuntimeSession, _check_onnx),
+    "openvino": Engine(OpenVinoSession, check_openvino_files),
     # Its engines are built where they run; another machine can run the ONNX file.
-    "tensorrt": Engine(TensorRTSession, stand_in="onnxruntime"),
-    "torchscript": Engine(TorchScriptSession, runs_code=True),
-    "torch": Engine(ExportedSession, runs_code=True),
-    "aotinductor": Engine(AotInductorSession, runs_code=True),
-    "torch-tensorrt": Engine(TorchTensorRTSession, runs_code=True),
+    "tensorrt": Engine(TensorRTSession, _check_onnx, stand_in="onnxruntime"),
+    "torchscript": Engine(TorchScriptSession),
+    "torch": Engine(ExportedSession),
+    "aotinductor": Engine(AotInductorSession),
+    "torch-tensorrt": Engine(TorchTensorRTSession),
 }
+
+
+def check_graph(engine: str, path: Path, weights: Path | None) -> None:
+    """Refuse a graph that holds anything but the operators that splitzoo's exporters write.
+
+    Files that can hold code are not looked into.
+
+    Raises:
+        BundleError: The graph holds something else, or opens a file that no manifest names.
+    """
+    check = ENGINES[engine].check if engine in ENGINES else None
+    if check is not None:
+        check(path, weights)
 
 
 def open_session(

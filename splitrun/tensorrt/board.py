@@ -14,7 +14,7 @@ from ..bundle import ENGINES_FOLDER, Bundle, open_bundle
 from ..comparison import check_outputs
 from ..errors import SplitzooError
 from ..files import new_file, sha256_file
-from ..halves import Device, Edge, Graph
+from ..halves import Device, Edge, Graph, checked_graph
 from ..machine import machine
 from ..manifest import GraphInfo
 from ..measure import measure_steps
@@ -103,8 +103,8 @@ def build_bundle(
     document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": power}
     recorded = Record.load(bundle)
     graphs = {name: info for name, info in bundle.graphs.items() if info.engine == "tensorrt"}
-    for info in graphs.values():
-        file, onnx = info.file, bundle.checked_path(info.file)
+    for name, info in graphs.items():
+        file, onnx = info.file, checked_graph(bundle, name)
         key = here(trt, cuda, onnx)
         with contextlib.suppress(SplitzooError):
             if not force and find_plan(onnx, key):

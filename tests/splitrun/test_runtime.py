@@ -53,9 +53,13 @@ def stream(good, tmp_path):
 
 
 def refused(result: tuple[int, str, str], saying: str) -> None:
-    """Exit code 1, nothing on stdout, one message that names what is wrong."""
+    """Exit code 1, no result on stdout, one message that names what is wrong."""
     code, out, err = result
-    assert (code, out) == (1, "")
+    assert code == 1
+    if out:  # with --json
+        error = json.loads(out)["error"]
+        assert (error["exit_code"], error["kind"][-5:]) == (1, "Error")
+        assert err.splitlines()[0] == f"error: {error['message']}"
     assert err.startswith("error: ")
     assert err.count("error:") == 1
     assert "Traceback" not in err

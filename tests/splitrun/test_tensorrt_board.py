@@ -106,7 +106,9 @@ def test_engines_are_run_by_the_bundles_own_commands_and_else_for_the_trusting_a
     install()
     build()
     assert Device(open_bundle(jetson)).graph.engine == "tensorrt 10.3.0"
-    assert splitrun(["--bundle", str(jetson), "selftest"]) == 0
+    assert splitrun(["--bundle", str(jetson), "selftest"]) == 1
+    assert "can hold code" in capsys.readouterr().err
+    assert splitrun(["--bundle", str(jetson), "selftest", "--trust"]) == 0
     assert capsys.readouterr().out.endswith("self-test passed\n")
     result = splitzoo("export", "verify", jetson)
     refused(result, "device graph, for tensorrt, can hold code", "--trust")
