@@ -121,7 +121,7 @@ def split(
     images = None
     if options.calibration is not None:
         progress.step("reading images")
-        images = read_images(model, options.calibration)
+        images = read_images(model, options.calibration, progress)
         # int8 needs the images, whether there are tables to fit or not.
         if not keep_tables and (can_be_calibrated(model) or precision == "fp32"):
             progress.step("fitting entropy tables to images")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from splitrun.errors import OutputError, ReportError
 from splitrun.files import new_file
+from splitrun.image_files import UnreadCount
 
 from ..documents import read_document
 from ..zoo.metrics import METRICS, NAMES, ClassResult, Result
@@ -20,6 +21,7 @@ from .report import (
     Report,
     SkippedImage,
     check_writable,
+    skipped_rows,
 )
 
 SCHEMA_VERSION = 2
@@ -34,12 +36,14 @@ class DataFacts(Part):
         images: Number of images that were used.
         classes: Number of classes.
         sha256: Digest of the images' names and sizes.
+        empty_classes: Names of the classes' folders without an image.
     """
 
     folder: str
     images: Count
     classes: Count
     sha256: str
+    empty_classes: tuple[str, ...] = ()
 
 
 class EncoderFacts(Part):
@@ -84,6 +88,7 @@ class AccuracyReport(Report):
     encoder: EncoderFacts
     calibrated: str
     skipped: list[SkippedImage]
+    skipped_counts: tuple[UnreadCount, ...] = ()
     not_measured: list[str]
     environment: dict[str, str]
     date: str
@@ -124,10 +129,9 @@ class AccuracyReport(Report):
         rows += [
             ("bits per pixel", f"mean {self.bits_per_pixel.mean:.4f}, of the model's input"),
             ("encoder", size),
-            *(("skipped", f"{image.image}: {image.reason}") for image in self.skipped[:8]),
+            *skipped_rows(self.skipped, self.skipped_counts),
+            *(("no image", f"in the folder {name}/") for name in self.data.empty_classes),
         ]
-        if len(self.skipped) > 8:
-            rows.append(("", f"and {len(self.skipped) - 8} more"))
         return rows + [("not measured", what) for what in self.not_measured]
 
 

@@ -58,18 +58,19 @@ def encoder(
         BundleError: The bundle cannot be read.
         ImageError: None of the images can be used.
     """
-    from splitrun.image_files import list_images
+    from splitrun.image_files import FoundImages, find_some_images
 
     from ..zoo.resolve import ModelSource
     from ..zoo.split_model import SplitModel
     from .measure import profile_bundle, profile_model
 
     if isinstance(images, str | Path):
-        paths = list_images(Path(images))
+        found = find_some_images(Path(images))
     else:
-        paths = [Path(image) for image in images]
+        found = FoundImages([Path(image) for image in images], [])
     options: dict[str, Any] = {
-        "images": paths,
+        "images": found.images,
+        "unread": found.unread,
         "threads": threads,
         "warmup": warmup,
         "iterations": iterations,

@@ -71,7 +71,8 @@ def encoder(
     source = _source(model, random_weights=random_weights)
     if output:
         check_writable(output, force=force)
-    paths = list_images(images) if images else []
+    if images:
+        list_images(images)
     with console.progress() as progress:
         progress.step("loading")
         from . import api
@@ -80,7 +81,7 @@ def encoder(
         progress.step("measuring")
         report = api.encoder(
             subject,
-            images=paths,
+            images=images or (),
             threads=threads,
             warmup=warmup,
             iterations=iterations,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from splitrun.errors import DatasetError, ImageError, ReportError
+from splitrun.image_files import Unread
 from splitrun.machine import machine
 from splitrun.signals import check_stopped
 
@@ -29,7 +30,7 @@ from ..zoo.datasets import Dataset, Sample, digest, labels_of
 from ..zoo.metrics import scores
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
-from .report import Distribution, SkippedImage
+from .report import Distribution, skipped_parts
 from .subjects import Subject
 
 _READ_AHEAD = 4
@@ -81,7 +82,12 @@ def evaluate(
     content = "\n".join((*words, data_sha256))
     store = _Store(keep, hashlib.sha256(content.encode()).hexdigest())
     done = store.read()
-    skipped: list[SkippedImage] = []
+    with_prediction = {sample.name for sample in samples}
+    unread = [
+        Unread(sample.name, "it has no prediction")
+        for sample in dataset.samples
+        if sample.name not in with_prediction
+    ]
     missing = [sample for sample in samples if sample.name not in done]
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -91,7 +97,7 @@ def evaluate(
             for sample, image in progress.track(read, "images", total=len(samples), done=len(done)):
                 check_stopped()
                 if isinstance(image, ImageError):
-                    skipped.append(SkippedImage(image=sample.name, reason=image.reason))
+                    unread.append(Unread(sample.name, image.reason))
                     continue
                 rate, result = subject.measure(sample, image)
                 done[sample.name] = ImageResult(rate=rate, result=result)
@@ -100,7 +106,7 @@ def evaluate(
         torch.set_num_threads(threads_before)
     images = [done[sample.name] for sample in samples if sample.name in done]
     if not images:
-        raise DatasetError(f"None of {len(samples)} images could be used: {skipped[0].reason}.")
+        raise DatasetError(f"None of {len(samples)} images could be used: {unread[-1].reason}.")
     rates = [image.rate for image in images]
     height, width = spec.preprocessing.crop
     left_out = []
@@ -117,6 +123,7 @@ def evaluate(
             images=len(images),
             classes=len(dataset.labels or labels_of(spec)),
             sha256=data_sha256,
+            empty_classes=tuple(dataset.empty),
         ),
         scores=scores(spec.task, [image.result for image in images], spec.num_classes),
         payload_bytes=Distribution.of([rate.payload_bytes for rate in rates]),
@@ -126,7 +133,7 @@ def evaluate(
         ),
         estimated_bits=summarise(rates, "estimated_bits"),
         sc2bench_bytes=summarise(rates, "sc2bench_bytes"),
-        skipped=skipped,
+        **skipped_parts([*unread, *dataset.unread]),
         not_measured=left_out,
         environment=machine() | {"splitzoo": __version__},
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),

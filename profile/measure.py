@@ -8,6 +8,7 @@ import torch
 
 from splitrun.bundle import open_bundle
 from splitrun.halves import Device
+from splitrun.image_files import Unread
 from splitrun.machine import machine, versions
 from splitrun.measure import measure_steps, peak_memory_bytes
 
@@ -27,6 +28,7 @@ def profile_model(
     model: SplitModel,
     *,
     images: Sequence[Path] = (),
+    unread: Sequence[Unread] = (),
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
@@ -38,6 +40,7 @@ def profile_model(
     Args:
         model: Model in evaluation mode.
         images: Images to measure bytes on.
+        unread: Other files of their folder, for the report.
         threads: Number of threads for PyTorch; 0 leaves its setting.
         warmup: Runs before the timed ones.
         iterations: Timed runs.
@@ -59,7 +62,7 @@ def profile_model(
     finally:
         torch.set_num_threads(before)
     memory = peak_memory_bytes()
-    rate = model_rates(model, progress.track(images, "images")) if images else None
+    rate = model_rates(model, progress.track(images, "images"), unread) if images else None
     return EncoderProfile(
         spec=model.spec,
         subject="model",
@@ -98,6 +101,7 @@ def profile_bundle(
     folder: Path,
     *,
     images: Sequence[Path] = (),
+    unread: Sequence[Unread] = (),
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
@@ -110,6 +114,7 @@ def profile_bundle(
     Args:
         folder: Folder of the bundle.
         images: Images to measure bytes on.
+        unread: Other files of their folder, for the report.
         threads: Number of threads for the engine; 0 lets it choose.
         warmup: Runs before the timed ones.
         iterations: Timed runs.
@@ -130,9 +135,8 @@ def profile_bundle(
     graph_bytes, tables_bytes = deployed_bytes(bundle)
     rate = None
     if images:
-        rate = bundle_rates(
-            Device(bundle, threads), bundle.preprocessing, progress.track(images, "images")
-        )
+        tracked = progress.track(images, "images")
+        rate = bundle_rates(Device(bundle, threads), bundle.preprocessing, tracked, unread)
     return EncoderProfile(
         spec=spec,
         subject="bundle",

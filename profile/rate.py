@@ -14,10 +14,11 @@ from splitrun.coding.factorized import SymbolCoder
 from splitrun.coding.hyperprior import HierarchicalCoder
 from splitrun.errors import ImageError
 from splitrun.halves import Device
+from splitrun.image_files import Unread
 from splitrun.preprocessing import Preprocessing
 
 from ..zoo.split_model import SplitModel
-from .report import Distribution, ImageRate, Rate, SkippedImage
+from .report import Distribution, ImageRate, Rate, skipped_parts
 
 _PICKLED = ("factorized-prior", "entropy-bottleneck")
 COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
@@ -25,8 +26,11 @@ COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
 UNCOUNTED_BY_SC2BENCH = "bytes as sc2bench counts (it sends this kind in another form)"
 
 
-def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
+def model_rates(model: SplitModel, images: Iterable[Path], unread: Sequence[Unread] = ()) -> Rate:
     """Measure the bytes of images that a model in PyTorch encodes.
+
+    Args:
+        unread: Other files of their folder, for the report.
 
     Raises:
         ImageError: No image could be used.
@@ -35,7 +39,7 @@ def model_rates(model: SplitModel, images: Iterable[Path]) -> Rate:
     def measure(path: Path) -> ImageRate:
         return model_rate(model, path.name, model.spec.preprocessing.load(path))[0]
 
-    rate = _rates(images, measure)
+    rate = _rates(images, measure, unread)
     calibrated = model.calibration is not None
     return rate.model_copy(update={"estimated_by": "calibrated tables"}) if calibrated else rate
 
@@ -77,8 +81,13 @@ def _sc2bench_bytes(model: SplitModel, payload: bytes, shape: torch.Size) -> int
     return sys.getsizeof(pickle.dumps({"strings": [[payload]], "shape": shape}))
 
 
-def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[Path]) -> Rate:
-    """Measure the bytes of images that a bundle's device half encodes.
+def bundle_rates(
+    device: Device,
+    preprocessing: Preprocessing,
+    images: Iterable[Path],
+    unread: Sequence[Unread] = (),
+) -> Rate:
+    """Measure the bytes of images that a bundle's device half encodes; see :func:`model_rates`.
 
     Raises:
         ImageError: No image could be used.
@@ -87,7 +96,7 @@ def bundle_rates(device: Device, preprocessing: Preprocessing, images: Iterable[
     def measure(path: Path) -> ImageRate:
         return bundle_rate(device, path.name, preprocessing.load(path))[0]
 
-    return _rates(images, measure)
+    return _rates(images, measure, unread)
 
 
 def bundle_rate(device: Device, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
@@ -112,16 +121,19 @@ def summarise(rates: Sequence[ImageRate], field: str) -> Distribution | None:
     return None if None in values else Distribution.of(values)
 
 
-def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate:
+def _rates(
+    images: Iterable[Path], measure: Callable[[Path], ImageRate], others: Sequence[Unread]
+) -> Rate:
     measured: list[ImageRate] = []
-    skipped: list[SkippedImage] = []
+    unread: list[Unread] = []
     for path in images:
         try:
             measured.append(measure(path))
         except ImageError as error:
-            skipped.append(SkippedImage(image=path.name, reason=error.reason))
+            unread.append(Unread(path.name, error.reason))
     if not measured:
-        raise ImageError(f"{len(skipped)} files given", f"none could be used ({skipped[0].reason})")
+        reason = f"none could be used ({unread[-1].reason})"
+        raise ImageError(f"{len(unread)} files given", reason)
     return Rate(
         count=len(measured),
         payload_bytes=Distribution.of([rate.payload_bytes for rate in measured]),
@@ -129,5 +141,5 @@ def _rates(images: Iterable[Path], measure: Callable[[Path], ImageRate]) -> Rate
         estimated_bits=summarise(measured, "estimated_bits"),
         sc2bench_bytes=summarise(measured, "sc2bench_bytes"),
         images=measured,
-        skipped=skipped,
+        **skipped_parts([*unread, *others]),
     )

@@ -3,13 +3,15 @@
 import contextlib
 import statistics
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from splitrun.errors import ReportError
 from splitrun.files import new_file
+from splitrun.image_files import Unread, UnreadCount, count_unread
 
 from ..documents import read_document
 from ..zoo.spec import ModelSpec
@@ -136,10 +138,26 @@ class Distribution(Part):
 
 
 class SkippedImage(Part):
-    """An image that could not be used."""
+    """A file that could not be used."""
 
     image: str
     reason: str
+
+
+def skipped_parts(files: Sequence[Unread]) -> dict[str, Any]:
+    """Return the fields of a report that say what was not used."""
+    skipped = [SkippedImage(image=file.name, reason=file.reason) for file in files]
+    return {"skipped": skipped, "skipped_counts": tuple(count_unread(files))}
+
+
+def skipped_rows(
+    skipped: Sequence[SkippedImage], counts: Sequence[UnreadCount]
+) -> list[tuple[str, str]]:
+    """Return rows of a summary: what was not used, counted, and the first by name."""
+    said = [str(count) for count in counts]
+    said += [f"{file.image}: {file.reason}" for file in skipped[:8]]
+    said += [f"and {len(skipped) - 8} more"] * (len(skipped) > 8)
+    return [("" if number else "skipped", text) for number, text in enumerate(said)]
 
 
 class Rate(Part):
@@ -153,6 +171,7 @@ class Rate(Part):
     sc2bench_bytes: Distribution | None
     images: list[ImageRate]
     skipped: list[SkippedImage]
+    skipped_counts: tuple[UnreadCount, ...] = ()
 
 
 class StepLatency(Part):
@@ -259,7 +278,7 @@ class EncoderProfile(Report):
                 rows.append(("", estimate))
             if rate.sc2bench_bytes:
                 rows.append(("", f"{rate.sc2bench_bytes.mean:,.0f} as sc2bench counts"))
-            rows += [("skipped", f"{image.image}: {image.reason}") for image in rate.skipped]
+            rows += skipped_rows(rate.skipped, rate.skipped_counts)
         rows += [("not measured", what) for what in self.not_measured]
         rows.append(("machine", f"{env['cpu']} ({env['instructions']}), {env['cores']} cores"))
         return rows

@@ -98,11 +98,11 @@ def find_images(folder: Path) -> FoundImages:
     return found
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the images of :func:`find_images`.
+def find_some_images(folder: Path) -> FoundImages:
+    """Find the images below a folder as :func:`find_images`, where at least one is expected.
 
     Raises:
-        ImageError: The folder does not exist or holds no image.
+        ImageError: The folder does not exist, cannot be read, or holds no image.
     """
     found = find_images(folder)
     if not found.images:
@@ -110,7 +110,12 @@ def list_images(folder: Path) -> list[Path]:
         raise ImageError(
             folder, "no file in it has the name of an image" + (f" ({others})" if others else "")
         )
-    return found.images
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted by path; see :func:`find_some_images`."""
+    return find_some_images(folder).images
 
 
 def _refuse(error: OSError) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import BundleError
+from .image_files import UnreadCount
 from .limits import LIMITS, Limits
 from .preprocessing import Preprocessing
 from .strict_json import read_strictly
@@ -149,7 +150,6 @@ class PrecisionReport:
 
     Attributes:
         calibrated: Images that ranges were taken from.
-        skipped: Images of the folder that could not be read.
         held_out: Other images, or made ones, that were compared.
         real_images: Whether real images were compared, not made ones.
         symbols: Symbols compared.
@@ -163,12 +163,12 @@ class PrecisionReport:
         labelled: Images held out that are of a class of the model.
         correct_fp32: Those named correctly in fp32.
         correct: Those named correctly.
+        unread: Files of the folder that were not read, by reason and ending.
         kept_fp32: Parts left in fp32.
         accepted: Limits that were exceeded, and accepted, in words.
     """
 
     calibrated: int
-    skipped: int
     held_out: int
     real_images: bool
     symbols: int
@@ -182,6 +182,7 @@ class PrecisionReport:
     labelled: int = 0
     correct_fp32: int | None = None
     correct: int | None = None
+    unread: tuple[UnreadCount, ...] = ()
     kept_fp32: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
 

@@ -14,13 +14,16 @@ from splitrun.bundle import Bundle
 from splitrun.comparison import Comparison, compare_integers, not_comparable, relative_error
 from splitrun.errors import CalibrationError, DatasetError, DesyncError, ImageError, ParityError
 from splitrun.halves import Device, Edge, Tensors
+from splitrun.image_files import UnreadCount
+from splitrun.image_reading import check_image
 from splitrun.limits import Limits
 from splitrun.manifest import PrecisionReport
 from splitrun.preprocessing import Preprocessing
 from splitrun.record import Record
 from splitrun.signals import check_stopped
 
-from ...zoo.calibration.images import check_enough, choose, parted
+from ...progress import SILENT, Progress
+from ...zoo.calibration.images import draw_images, parted
 from ...zoo.datasets import labels_of, read_dataset
 from ...zoo.split_model import SplitModel
 from ..recording import seeded_image
@@ -43,41 +46,30 @@ class CalibrationImages:
         fitted: Images to calibrate with.
         held_out: Images to compare on.
         classes: Index of the class, for each image in a folder that is named after a class.
-        skipped: Number of images that could not be read.
+        unread: Numbers of files that are not read, by reason and ending.
     """
 
     fitted: list[Path]
     held_out: list[Path]
     classes: dict[Path, int]
-    skipped: int
+    unread: Sequence[UnreadCount] = ()
 
 
-def read_images(model: SplitModel, folder: Path) -> CalibrationImages:
-    """Find the images of a folder that can be read, and part them.
+def read_images(model: SplitModel, folder: Path, progress: Progress = SILENT) -> CalibrationImages:
+    """Find the images of a folder that can be read, part them, and say what is not read.
 
     Raises:
         CalibrationError: There are fewer than 8, or there is no such folder.
     """
     try:
-        chosen = choose(folder)
+        drawn = draw_images(folder, check_image, progress=progress)
     except ImageError as error:
         raise CalibrationError(
             f"There are no images to calibrate with: {folder}: {error.reason}.",
             next_step="Give a folder with at least 8: --calibration DIR",
         ) from error
-    usable = []
-    for path in chosen:
-        check_stopped()
-        try:
-            model.spec.preprocessing.load(path)
-        except ImageError:
-            continue
-        usable.append(path)
-    check_enough(folder, len(chosen), len(usable))
-    fitted, held_out = parted(usable)
-    return CalibrationImages(
-        fitted, held_out, _classes(model, folder, usable), len(chosen) - len(usable)
-    )
+    usable = list(drawn.used)
+    return CalibrationImages(*parted(usable), _classes(model, folder, usable), drawn.unread)
 
 
 def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
@@ -132,7 +124,7 @@ def measure_precision(
     means = np.mean(payloads, axis=0)
     return PrecisionReport(
         calibrated=len(images.fitted) if images else 0,
-        skipped=images.skipped if images else 0,
+        unread=tuple(images.unread) if images else (),
         held_out=len(payloads),
         real_images=images is not None,
         symbols=compared.symbols,

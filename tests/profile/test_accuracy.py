@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -161,9 +162,39 @@ def test_broken_images_are_counted_and_named(splitzoo, labelled, data, tmp_path)
         (folder / kind).mkdir(parents=True)
         (folder / kind / "good.png").write_bytes((data / kind / f"{kind}0.png").read_bytes())
     (folder / "bars" / "bad.png").write_bytes(b"no image")
+    for name in ("bars/a.svg", "bars/b.SVG", "notes.txt", ".DS_Store", "bars/._good.png"):
+        (folder / name).write_bytes(b"no image")
+    shutil.rmtree(folder / CLASSES[-1])
+    (folder / CLASSES[-1]).mkdir()
     report = accuracy(splitzoo, labelled, "--data", folder)
-    assert report["data"]["images"] == 3
-    assert [one["image"] for one in report["skipped"]] == ["bars/bad.png"]
+    assert report["data"]["images"] == 2
+    assert report["data"]["empty_classes"] == [CLASSES[-1]]
+    names = [one["image"] for one in report["skipped"]]
+    assert names == ["bars/bad.png", "notes.txt", "bars/a.svg", "bars/b.SVG"]
+    unknown = "it is not an image of a known format"
+    assert [(one["files"], one["suffix"], one["reason"]) for one in report["skipped_counts"]] == [
+        (2, ".svg", "no image format that is read"),
+        (1, ".txt", "in the folder of no class"),
+        (1, ".png", unknown),
+    ]
+    code, out, _ = splitzoo("profile", "accuracy", labelled, "--data", folder)
+    assert code == 0
+    for said in (
+        *("2 .svg: no image format that is read", f"1 .png: {unknown}", "bars/a.svg: no image"),
+        f"in the folder {CLASSES[-1]}/",
+    ):
+        assert said in out
+
+
+@pytest.mark.parametrize("suffix", ["avif", "gif", "jp2", "tga", "qoi"])
+def test_images_of_other_formats_are_scored(splitzoo, labelled, data, tmp_path, suffix):
+    for kind in CLASSES:
+        (tmp_path / kind).mkdir()
+        for number in range(3):
+            with Image.open(data / kind / f"{kind}{number}.png") as image:
+                image.save(tmp_path / kind / f"{number}.{suffix}")
+    report = accuracy(splitzoo, labelled, "--data", tmp_path)
+    assert (report["data"]["images"], report["skipped"]) == (9, [])
 
 
 def test_what_cannot_be_evaluated_is_said(splitzoo, labelled, labelled_bundle, data, tmp_path):

@@ -198,6 +198,28 @@ def test_models_without_tables_and_folders_without_enough_images_are_refused(
     assert not (tmp_path / "m").exists()
 
 
+def test_what_is_not_read_is_counted(splitzoo, images, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for number, path in enumerate(list_images(images)[:12]):
+        shutil.copyfile(path, few / f"{number}{path.suffix}")
+    for name in ("a.png", "b.png", "c.svg", "._1.png", ".DS_Store"):
+        (few / name).write_bytes(b"no image")
+    words = ("--data", few, "-o", tmp_path / "m")
+    code, out, err = splitzoo("zoo", "calibrate", MODEL, *words, "--json")
+    assert code == 0, err
+    said = {
+        (2, ".png", "it is not an image of a known format"),
+        (1, ".svg", "no image format that is read"),
+    }
+    assert {f"not read: {files} {suffix}: {reason}" for files, suffix, reason in said} <= set(
+        err.splitlines()
+    )
+    record = json.loads(out)
+    assert {(one["files"], one["suffix"], one["reason"]) for one in record["unread"]} == said
+    assert zoo.load(tmp_path / "m").calibration.record.model_dump(mode="json") == record
+
+
 def test_training_and_new_weights_make_it_void(calibrated):
     model = zoo.load(calibrated)
     assert model.codec.coder.kind == "context"

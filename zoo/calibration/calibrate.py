@@ -13,14 +13,13 @@ from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder
-from splitrun.errors import CalibrationError, ImageError
-from splitrun.signals import check_stopped
+from splitrun.errors import CalibrationError
 
 from ...progress import SILENT, Progress
 from ..bottlenecks.channel_reduction import relu_range
 from ..split_model import SplitModel
 from .dense import fit_dense
-from .images import LEAST_IMAGES, MOST_IMAGES, check_enough, choose, parted
+from .images import LEAST_IMAGES, MOST_IMAGES, DrawnImages, draw_images, parted
 from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
 from .sparse import fit_sparse
@@ -82,7 +81,8 @@ def calibrate(
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
     at_once = _MOST_VALUES if learned.is_quantised else _MOST_SYMBOLS
     most = min(most, max(LEAST_IMAGES, at_once // symbols))
-    fitted, held_out = parted(sent_tensors(model, folder, most=most, progress=progress))
+    drawn = draw_sent(model, folder, most=most, progress=progress)
+    fitted, held_out = parted(list(drawn.used.values()))
     coders = codings(model, fitted)
     first = next(iter(coders))
     if model.calibration is not None:
@@ -103,6 +103,7 @@ def calibrate(
         held_out=len(held_out),
         payload_bytes={name: float(size.mean()) for name, size in sizes.items()},
         kept=kept,
+        unread=tuple(drawn.unread),
         command=command,
     )
     model.calibration = Calibration(coders[kept].arrays(), record)
@@ -129,26 +130,26 @@ def codings(model: SplitModel, images: list[Tensors]) -> dict[str, Coder]:
     return {first: learned} | _MAKERS[type(learned)](images, model)
 
 
-def sent_tensors(
-    model: SplitModel, folder: Path, *, most: int, progress: Progress = SILENT
-) -> list[Tensors]:
+def sent_tensors(model: SplitModel, folder: Path, *, most: int) -> list[Tensors]:
     """Run the device half, and return the wire tensors of each usable image.
 
     Raises:
         CalibrationError: There are fewer than 8.
         ImageError: The folder does not exist, or holds no image.
     """
-    chosen, sent = choose(folder, most), []
-    for path in progress.track(chosen, "images"):
-        check_stopped()
-        try:
-            image = model.spec.preprocessing.load(path)
-        except ImageError:
-            continue
-        tensors = model.wire_tensors(torch.from_numpy(image))
-        sent.append(tuple(tensor[0] for tensor in tensors))
-    check_enough(folder, len(chosen), len(sent))
-    return sent
+    return list(draw_sent(model, folder, most=most).used.values())
+
+
+def draw_sent(
+    model: SplitModel, folder: Path, *, most: int, progress: Progress = SILENT
+) -> DrawnImages[Tensors]:
+    """Draw images, and run the device half on them; see :func:`sent_tensors`."""
+
+    def send(path: Path) -> Tensors:
+        image = torch.from_numpy(model.spec.preprocessing.load(path))
+        return tuple(tensor[0] for tensor in model.wire_tensors(image))
+
+    return draw_images(folder, send, most=most, progress=progress)
 
 
 def _factorized(images: list[Tensors], _model: SplitModel) -> dict[str, Coder]:

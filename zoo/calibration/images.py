@@ -1,12 +1,16 @@
 """Images to calibrate with: which are drawn, which are held out, and how few are too few."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from splitrun.errors import CalibrationError
-from splitrun.image_files import list_images
+from splitrun.errors import CalibrationError, ImageError
+from splitrun.image_files import Unread, UnreadCount, count_unread, find_some_images
+from splitrun.signals import check_stopped
+
+from ...progress import SILENT, Progress
 
 T = TypeVar("T")
 
@@ -16,35 +20,60 @@ _HELD_OUT = 4
 """Every how many images one is held out: not fitted to, but compared on."""
 
 
-def choose(folder: Path, most: int = MOST_IMAGES) -> list[Path]:
-    """Draw images from a folder at random, with a fixed seed, in random order.
+@dataclass(frozen=True)
+class DrawnImages(Generic[T]):
+    """Images of a folder, in random order, and what was made of each.
+
+    Attributes:
+        used: What was made of each image that can be read.
+        unread: Numbers of files that are not read, by reason and ending.
+    """
+
+    used: dict[Path, T]
+    unread: list[UnreadCount]
+
+
+def draw_images(
+    folder: Path,
+    use: Callable[[Path], T],
+    *,
+    most: int = MOST_IMAGES,
+    progress: Progress = SILENT,
+) -> DrawnImages[T]:
+    """Draw images from a folder at random, with a fixed seed, and make something of each.
+
+    Args:
+        use: Function that reads an image; those for which it raises ``ImageError`` are left out.
+        progress: Progress, told of each image, and of what is not read.
 
     Raises:
         ImageError: The folder does not exist, or holds no image.
+        CalibrationError: Fewer than 8 can be read.
     """
-    found = list_images(folder)
-    chosen = sorted(random.Random(0).sample(found, min(most, len(found))))
+    found = find_some_images(folder)
+    chosen = sorted(random.Random(0).sample(found.images, min(most, len(found.images))))
     # Which ones are held out must not follow from the folders that they are sorted by.
     random.Random(1).shuffle(chosen)
-    return chosen
-
-
-def check_enough(folder: Path, chosen: int, usable: int) -> None:
-    """Check that enough images of a folder can be read.
-
-    Raises:
-        CalibrationError: There are too few.
-    """
-    if usable >= LEAST_IMAGES:
-        return
-    broken = chosen - usable
-    unusable = f", {broken} of them unusable" if broken else ""
-    images = "1 image" if chosen == 1 else f"{chosen} images"
-    raise CalibrationError(
-        f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at "
-        "least, and some hundred are better.",
-        next_step="Give images like those that the camera will see.",
-    )
+    used: dict[Path, T] = {}
+    broken: list[Unread] = []
+    for path in progress.track(chosen, "images"):
+        check_stopped()
+        try:
+            used[path] = use(path)
+        except ImageError as error:
+            broken.append(Unread(path.name, error.reason))
+    unread = count_unread([*found.unread, *broken])
+    for count in unread:
+        progress.note(f"not read: {count}")
+    if len(used) < LEAST_IMAGES:
+        unusable = f", {len(broken)} of them unusable" if broken else ""
+        images = "1 image" if len(chosen) == 1 else f"{len(chosen)} images"
+        raise CalibrationError(
+            f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at least, and some "
+            "hundred are better.",
+            next_step="Give images like those that the camera will see.",
+        )
+    return DrawnImages(used, unread)
 
 
 def parted(images: Sequence[T]) -> tuple[list[T], list[T]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from splitrun.errors import TablesError
+from splitrun.image_files import UnreadCount
 
 if TYPE_CHECKING:
     from splitrun.coding import Coder
@@ -24,6 +25,7 @@ class CalibrationRecord(BaseModel):
         held_out: Number of other images, on which the codings were compared.
         payload_bytes: Mean payload of these by coding, first of the model as it was trained.
         kept: Coding that was kept, a key of ``payload_bytes``.
+        unread: Files of the folder that were not read, by reason and ending.
         command: Command that calibrated the model; empty where Python did.
     """
 
@@ -34,6 +36,7 @@ class CalibrationRecord(BaseModel):
     held_out: int = Field(ge=1)
     payload_bytes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     kept: str
+    unread: tuple[UnreadCount, ...] = ()
     command: str = ""
 
     @model_validator(mode="after")
