@@ -3,11 +3,12 @@
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from splitrun.errors import SplitzooError
+from splitrun.errors import SplitzooError, error_document
+from splitrun.text import visible
 
 from . import __version__
 from .cards.cli import app as cards_app
@@ -17,6 +18,9 @@ from .export.cli import app as export_app
 from .profile.cli import app as profile_app
 from .publish import push
 from .zoo.cli import app as zoo_app
+
+# The error of click that all of wrong usage are, which typer carries under a private name.
+_UsageError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="splitzoo",
@@ -56,23 +60,36 @@ def run(commands: typer.Typer = app) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not have β
+    console = Console(json="--json" in sys.argv)
     try:
-        commands()
-    except SystemExit as stop:
+        code = commands(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as stop:  # after a shell's completion
         return stop.code if isinstance(stop.code, int) else 0
     except SplitzooError as error:
-        Console().error(error)
+        console.error(error)
         return error.exit_code
+    except _UsageError as error:
+        return _show_usage(error, console)
     except BrokenPipeError:
         # The reader went away; without this, Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        Console().error(
+        console.error(
             SplitzooError(
                 f"The operating system refused: {error.strerror or error}.",
                 next_step="Check that there is space for the output and in the temporary folder.",
             )
         )
         return 1
-    return 0
+
+
+def _show_usage(error: Any, console: Console) -> int:
+    from typer.rich_utils import rich_format_error
+
+    error.message = visible(error.message)
+    if console.json:
+        console.document(error_document("UsageError", error.format_message(), "", error.exit_code))
+    rich_format_error(error)
+    return error.exit_code

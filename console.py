@@ -1,7 +1,6 @@
 """Print what commands say: data on standard output, progress and hints on standard error."""
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -27,6 +26,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from splitrun.errors import SplitzooError
+from splitrun.text import json_text, visible
 
 from .progress import Progress, T
 
@@ -36,7 +36,7 @@ ModelArgument = Annotated[
         metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, errors included.")]
 RandomWeights = Annotated[
     bool,
     typer.Option(
@@ -106,21 +106,24 @@ class Console:
 
     def data(self, value: Any, show: Callable[[], None]) -> None:
         """Print a dataclass, pydantic model or plain value as JSON, or call ``show``."""
-        if not self.json:
+        if self.json:
+            self.document(value)
+        else:
             show()
-            return
-        value = TypeAdapter(Any).dump_python(value, mode="json")
-        print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+    def document(self, value: Any) -> None:
+        """Print JSON; it is all that a command prints on standard output."""
+        print(json_text(TypeAdapter(Any).dump_python(value, mode="json")), flush=True)
 
     def print(self, text: str = "") -> None:
         """Print a line of data."""
-        self._out.print(escape(text), soft_wrap=True)
+        self._out.print(_told(text), soft_wrap=True)
 
     def markdown(self, text: str) -> None:
         """Print Markdown, rendered for the terminal."""
         from rich.markdown import Markdown
 
-        self._out.print(Markdown(text))
+        self._out.print(Markdown(visible(text)))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table.
@@ -129,7 +132,7 @@ class Console:
         not broken into lines.
         """
         if title:
-            self._out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+            self._out.print(f"[bold]{_told(title)}[/]", soft_wrap=True)
         table = Table(show_header=any(name.strip(">") for name in columns), box=SIMPLE)
         for number, column in enumerate(columns):
             right = column.endswith(">")
@@ -139,18 +142,20 @@ class Console:
                 no_wrap=right or number == 0,
             )
         for row in rows:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*(_told(str(cell)) for cell in row))
         self._out.print(table)
 
     def hint(self, text: str) -> None:
         """Say something on standard error that is not data."""
-        self._err.print(escape(text), style="dim", soft_wrap=True)
+        self._err.print(_told(text), style="dim", soft_wrap=True)
 
     def error(self, error: SplitzooError) -> None:
-        """Print an error and its next step on standard error."""
-        self._err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+        """Print an error and its next step on standard error, and as JSON if that is asked for."""
+        self._err.print(f"[bold red]error:[/] {_told(error.message)}", soft_wrap=True)
         if error.next_step:
-            self._err.print(escape(error.next_step), soft_wrap=True)
+            self._err.print(_told(error.next_step), soft_wrap=True)
+        if self.json:
+            self.document(error.document())
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -161,6 +166,11 @@ class Console:
             return
         with Live(Group(shown.steps, shown.bars), console=self._err, transient=True):
             yield shown
+
+
+def _told(text: str) -> str:
+    """Return a text as rich takes it: no markup, nothing that steers the terminal."""
+    return escape(visible(text))
 
 
 class _Shown:
@@ -174,13 +184,13 @@ class _Shown:
         self._step = self.steps.add_task("", total=None)
 
     def step(self, text: str) -> None:
-        self.steps.update(self._step, description=escape(text))
+        self.steps.update(self._step, description=_told(text))
 
     def track(
         self, items: Iterable[T], title: str, *, total: int | None = None, done: int = 0
     ) -> Iterator[T]:
         size = len(items) if total is None and isinstance(items, Sized) else total
-        task = self.bars.add_task(escape(title), total=size, completed=done)
+        task = self.bars.add_task(_told(title), total=size, completed=done)
         try:
             for item in items:
                 yield item

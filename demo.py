@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Console, Force, RandomWeights, Seed, seed_of
+from .console import Console, Force, Json, RandomWeights, Seed, seed_of
 
 if TYPE_CHECKING:
     from .zoo.split_model import SplitModel
@@ -26,13 +26,14 @@ def demo(
     random_weights: RandomWeights = False,
     seed: Seed = None,
     force: Force = False,
+    json: Json = False,
 ) -> None:
     """Try everything once on the default model: load, split, run, compare, profile, card."""
     from splitrun.files import check_free, new_folder
 
     from .zoo.resolve import DEFAULT_MODEL, ModelSource
 
-    console = Console()
+    console = Console(json)
     used_seed = seed_of(random_weights, seed)
     check_free(output, force=force)
     with console.progress() as progress:
@@ -89,11 +90,27 @@ def demo(
             f"says {best.label} too; {size_bytes / run.stream_bytes:.1f}×"
         )
         rows.insert(4, ("JPEG bytes", same))
-    console.table("one image, from pixels to bytes to a prediction", ("", ""), rows)
-    console.print(f"image    {output}/images/{copy.name}")
-    console.print(f"bundle   {output}/bundle")
-    console.print(f"profile  {output}/profile.json")
-    console.print(f"card     {output}/card/README.md")
+    written = {
+        "image": output / "images" / copy.name,
+        "bundle": output / "bundle",
+        "profile": output / "profile.json",
+        "card": output / "card" / "README.md",
+    }
+
+    def show() -> None:
+        console.table("one image, from pixels to bytes to a prediction", ("", ""), rows)
+        for name, path in written.items():
+            console.print(f"{name:<7}  {path}")
+
+    result = {
+        "run": run,
+        "jpeg": dict(zip(("bytes", "quality"), jpeg, strict=True)) if jpeg else None,
+        "device_ms": device_ms,
+        "edge_ms": edge.latency["total"].p50_ms,
+        "parity": parity,
+        "written": written,
+    }
+    console.data(result, show)
     if used_seed is not None:
         console.hint(
             f"The weights are random (seed {used_seed}): sizes and times are those of the real "

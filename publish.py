@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Console
+from .console import Console, Json
 
 
 def push(
@@ -29,6 +29,7 @@ def push(
         str | None,
         typer.Option(help="Token for the Hub.", show_default="the one that `hf auth login` stored"),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Publish a model on the Hub: weights, config and card in one commit."""
     from . import cards
@@ -37,7 +38,7 @@ def push(
     from .zoo.hub_push import CARD_NAME, push_model
     from .zoo.resolve import ModelSource
 
-    console = Console()
+    console = Console(json)
     with console.progress() as progress, tempfile.TemporaryDirectory() as temporary:
         source = ModelSource.of(model)
         folder = source.folder or source.bundle
@@ -53,5 +54,5 @@ def push(
         url = push_model(
             folder, repository, private=private, token=token, message=message, card=card
         )
-    console.print(url)
+    console.data({"repository": repository, "url": url}, lambda: console.print(url))
     console.hint(f'Next: zoo.load("{repository}"), or: splitzoo zoo pull {repository}')

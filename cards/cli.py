@@ -36,9 +36,10 @@ def build(
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-card"),
     ] = None,
     force: Force = False,
+    json: Json = False,
 ) -> None:
     """Write a model card with a diagram of the split. It shows only what was measured."""
-    console = Console()
+    console = Console(json)
     with console.progress() as progress:
         progress.step("writing the card")
         from . import card
@@ -52,7 +53,7 @@ def build(
             tradeoff=tradeoff,
             force=force,
         )
-    console.print(str(path))
+    console.data({"card": path}, lambda: console.print(str(path)))
     if profile is None:
         console.hint("Size and latency are missing: splitzoo profile encoder -o report.json")
     if accuracy is None:

@@ -27,7 +27,7 @@ def check_stopped() -> None:
 
 
 def run_stoppable(work: Callable[[], int]) -> int:
-    """Run ``work`` and return its exit code; 1 after Ctrl-C, 128 + its number after another signal.
+    """Run ``work`` and return its exit code; 128 + its number after a signal, 130 after Ctrl-C.
 
     The imports of ``work`` belong inside it, so that they can be stopped too.
     """
@@ -55,4 +55,4 @@ def run_stoppable(work: Callable[[], int]) -> int:
         if not _received:
             raise
         print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
-        return 1 if _received[0] == signal.SIGINT else 128 + _received[0]
+        return 128 + _received[0]

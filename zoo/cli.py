@@ -106,20 +106,22 @@ def pull(
         typer.Option(help="Folder for the Hub's files.", show_default="huggingface-hub's"),
     ] = None,
     token: Token = None,
+    json: Json = False,
 ) -> None:
     """Download a model's weights, so that it loads without a network."""
     from .resolve import ModelSource
 
-    console = Console()
+    console = Console(json)
     source = ModelSource.of(model, cache_dir=cache_dir, token=token)
     if not source.is_assembled:
         folder = source.fetch()
-        console.print(str(folder))
+        console.data({"model": model, "folder": folder}, lambda: console.print(str(folder)))
         console.hint(f"Next: splitzoo export split {model}")
         return
     with console.progress() as progress:
         progress.step("fetching the published parts")
         source.load()
+    console.data({"model": model, "folder": None}, lambda: None)
     console.hint(f"{model} is made of published parts; they are in their libraries' caches.")
     if cache_dir is not None:
         console.hint("The files of torchvision and CompressAI, if any, are where torch.hub's are.")

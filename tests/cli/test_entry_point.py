@@ -91,6 +91,39 @@ def test_every_command_that_writes_replaces_by_force_alone() -> None:
     }
 
 
+def test_every_command_prints_json() -> None:
+    import typer
+
+    for group in typer.main.get_command(cli.app).commands.values():
+        for name, command in getattr(group, "commands", {group.name: group}).items():
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert "--json" in options, name
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "saying", "code"),
+    [
+        (("zoo", "show", "resnet51"), "UnknownNameError", "No model is named 'resnet51'", 1),
+        (("export", "verify", "nowhere"), "BundleError", "nowhere is not a bundle", 1),
+        (("demo", "-o", "/proc/1/demo"), "OutputError", "Cannot write /proc/1/demo: ", 1),
+        (("zoo", "list", "--bogus"), "UsageError", "No such option: --bogus", 2),
+        (("profile", "encoder", "--seed", "3"), "UsageError", "--seed goes with", 2),
+        (("export", "bo\x1b[2Jgus"), "UsageError", "No such command 'bo\\x1b[2Jgus'", 2),
+        (("zoo", "show", "x\u202egpj"), "UnknownNameError", r"'x\u202egpj'", 1),
+    ],
+)
+def test_errors_are_json_too_where_json_is_asked_for(splitzoo, words, kind, saying, code) -> None:
+    found, out, err = splitzoo(*words, "--json")
+    assert found == code
+    error = json.loads(out)["error"]
+    assert error.keys() == {"kind", "message", "next_step", "exit_code"}
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert saying in error["message"]
+    assert "\x1b[2J" not in out + err
+    assert "\u202e" not in out + err
+    assert "Usage: " in err if code == 2 else f"error: {error['message']}"[:60] in err
+
+
 def test_an_error_exits_with_1_through_the_entry_point() -> None:
     code, out, err = finish("zoo", "show", "resnet50")
     refused((code, out, err), "No model is named 'resnet50'")
@@ -147,7 +180,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 @pytest.mark.parametrize(
     ("awaited", "number", "expected"),
-    [("*", signal.SIGINT, 1), ("device/encoder.onnx", signal.SIGTERM, 128 + signal.SIGTERM)],
+    [("*", signal.SIGINT, 130), ("device/encoder.onnx", signal.SIGTERM, 128 + signal.SIGTERM)],
     ids=["importing", "between the two graphs"],
 )
 def test_a_stopped_export_leaves_nothing_behind(

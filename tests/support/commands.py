@@ -1,6 +1,7 @@
 """Run splitzoo as a program, and hold what it says to the rules."""
 
 import contextlib
+import json
 import subprocess
 import sys
 
@@ -10,9 +11,13 @@ SPLITZOO = [sys.executable, "-m", "splitzoo"]
 
 
 def refused(result: tuple[int, str, str], *sayings: str, code: int = 1) -> None:
-    """The exit code, nothing on stdout, and one message that says all of it."""
+    """The exit code, no result on stdout, and one message that says all of it."""
     found, out, err = result
-    assert (found, out) == (code, "")
+    assert found == code
+    if out:  # with --json
+        error = json.loads(out)["error"]
+        assert error.keys() == {"kind", "message", "next_step", "exit_code"}
+        assert (error["exit_code"], error["kind"][-5:]) == (code, "Error")
     assert err.count("error: ") == 1
     assert "Traceback" not in err
     for saying in sayings:

@@ -189,7 +189,7 @@ def test_ctrl_c_says_one_thing_and_the_run_continues(data, tmp_path) -> None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert "Stopped." in err
     before = len(log_of(run))

@@ -97,16 +97,18 @@ def train(
     mixed_precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Mixed precision, on a GPU that has it.")
     ] = "no",
+    json: Json = False,
 ) -> None:
     """Train a model from a recipe. With --resume, an interrupted run continues where it stopped.
 
     With several processes: accelerate launch -m splitzoo zoo train … with the same arguments.
     """
+    from ..config import read_config
     from .plan import Plan
     from .recipe import find_recipe
     from .run import train as run
 
-    console = Console()
+    console = Console(json)
     name, found, spec = find_recipe(recipe, model)
     plan = Plan(
         name=name,
@@ -127,5 +129,6 @@ def train(
     console.hint(f"Training {spec.name}. If interrupted, continue with --resume.")
     with console.progress() as progress:
         folder = run(plan, progress, resume=resume)
-    console.print(str(folder))
+    result = {"folder": folder, "training": read_config(folder).training}
+    console.data(result, lambda: console.print(str(folder)))
     console.hint(f"Next: splitzoo profile accuracy {folder} --data {data}")
