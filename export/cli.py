@@ -175,7 +175,7 @@ TimeLimit = Annotated[
 MemoryLimit = Annotated[
     int,
     typer.Option(
-        min=1, max=1 << 20, metavar="GIB", help="Most memory for each half; --trust lifts it."
+        min=1, max=1_000_000, metavar="GIB", help="Most memory for each half; --trust lifts it."
     ),
 ]
 

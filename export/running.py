@@ -146,7 +146,7 @@ def bench_bundle(
     if not trust:
         check_code(open_bundle(Path(folder)))
     # It takes as long as its iterations; operators are looked at, as ever.
-    limits = None if trust else RunLimits(seconds=None, memory_gib=1 << 20)
+    limits = None if trust else RunLimits(seconds=None, memory_gib=1_000_000)
     options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
     (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads, limits=limits)
     latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}
