@@ -9,9 +9,11 @@ import typer
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, seed_of
 
 if TYPE_CHECKING:
+    from splitrun.bundle import Bundle
     from splitrun.manifest import GraphInfo, Manifest, PrecisionReport
 
     from ..zoo.calibration.record import CalibrationRecord
+    from .running import ImageRun
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
 
@@ -267,30 +269,50 @@ def run(
     json: Json = False,
 ) -> None:
     """Send images through both halves, each in its own process, and print the predictions."""
+    from splitrun.bundle import open_bundle
+    from splitrun.errors import check_files_used
+
+    from .running import ImageFault, ImageRun, RunLimits, run_some
+
     console = Console(json)
-    with console.progress() as progress:
-        progress.step("running both halves")
-        from splitrun.bundle import open_bundle
+    limits = RunLimits(time_limit, memory_limit)
+    waiting = run_some(bundle, images, top=top, trust=trust, limits=limits)
+    found: list[ImageRun | ImageFault] = []
+    while True:
+        with console.progress() as progress:
+            progress.step("running both halves")
+            some = next(waiting, None)
+        if some is None:
+            break
+        found += some
+        for one in some:
+            if isinstance(one, ImageRun) and not json:
+                _show_run(console, one)
+    faults = [one.error for one in found if isinstance(one, ImageFault)]
+    results = [one for one in found if isinstance(one, ImageRun)]
+    if json and (results or len(images) > 1):
+        documents = [
+            {"image": one.image, **one.error.document()} if isinstance(one, ImageFault) else one
+            for one in found
+        ]
+        console.data(documents, lambda: None)
+    if results:
+        _hint_at_run(console, open_bundle(bundle), results[0])
+    check_files_used("images", len(images), faults)
 
-        from .. import export
-        from .running import RunLimits
 
-        limits = RunLimits(time_limit, memory_limit)
-        results = export.run(bundle, images, top=top, trust=trust, limits=limits)
-        opened = open_bundle(bundle)
+def _show_run(console: Console, result: "ImageRun") -> None:
+    console.table(
+        f"{result.image}: {result.stream_bytes:,} bytes sent",
+        ("", ">"),
+        [(what, amount) for amount, what in result.prediction.rows()],
+    )
 
-    def show() -> None:
-        for result in results:
-            console.table(
-                f"{result.image}: {result.stream_bytes:,} bytes sent",
-                ("", ">"),
-                [(what, amount) for amount, what in result.prediction.rows()],
-            )
 
-    console.data(results, show)
-    if opened.device.engine == "tensorrt" and results[0].engine.partition(" ")[0] != "tensorrt":
-        console.hint(f"{results[0].engine} ran the device graph: no TensorRT engine is here.")
-    if opened.manifest.provenance.weights == "random":
+def _hint_at_run(console: Console, bundle: "Bundle", result: "ImageRun") -> None:
+    if bundle.device.engine == "tensorrt" and result.engine.partition(" ")[0] != "tensorrt":
+        console.hint(f"{result.engine} ran the device graph: no TensorRT engine is here.")
+    if bundle.manifest.provenance.weights == "random":
         console.hint("The weights are random: these predictions mean nothing.")
 
 

@@ -5,14 +5,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from splitrun.bench import Bench
 from splitrun.bundle import open_bundle
-from splitrun.errors import BundleError, SplitzooError
+from splitrun.errors import BundleError, ImageError, SplitzooError, check_files_used
 from splitrun.halves import check_code
 from splitrun.image_reading import upright_size
 from splitrun.measure import Latency
@@ -65,6 +65,18 @@ class RunLimits:
 LIMITS_OF_RUNS = RunLimits()
 
 
+_IMAGES_AT_ONCE = 32
+"""Images for which two processes are started; what came of them is told when both have ended."""
+
+
+@dataclass(frozen=True)
+class ImageFault:
+    """An image that could not be used, and why."""
+
+    image: str
+    error: SplitzooError
+
+
 def run(
     folder: str | Path,
     images: Sequence[str | Path],
@@ -90,43 +102,84 @@ def run(
 
     Raises:
         BundleError: The bundle cannot be read, is not trusted, or reached a limit.
-        ImageError: An image cannot be used.
+        ImageError: The only image cannot be used.
+        SomeFilesError: Some of several images cannot be used.
+    """
+    runs = [
+        one
+        for some in run_some(folder, images, top=top, threads=threads, trust=trust, limits=limits)
+        for one in some
+    ]
+    faults = [one.error for one in runs if isinstance(one, ImageFault)]
+    check_files_used("images", len(images), faults)
+    return [one for one in runs if isinstance(one, ImageRun)]
+
+
+def run_some(
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    threads: int = 0,
+    trust: bool = False,
+    limits: RunLimits = LIMITS_OF_RUNS,
+) -> Iterator[list[ImageRun | ImageFault]]:
+    """Run images as :func:`run` does, and give what came of them, some at a time.
+
+    Raises:
+        BundleError: The bundle cannot be read, is not trusted, or reached a limit.
     """
     bundle = Path(folder)
-    allowed = None if trust else limits
     if not trust:
         check_code(open_bundle(bundle))
+    for first in range(0, len(images), _IMAGES_AT_ONCE):
+        yield _run_some(
+            bundle, images[first : first + _IMAGES_AT_ONCE], top, threads, None if trust else limits
+        )
+
+
+def _run_some(
+    bundle: Path, images: Sequence[str | Path], top: int, threads: int, limits: RunLimits | None
+) -> list[ImageRun | ImageFault]:
+    options: dict[str, Any] = {"threads": threads, "limits": limits}
     with tempfile.TemporaryDirectory() as link:
-        encoded = call_runtime(
-            bundle,
-            "encode",
-            *("--numbered", "--stand-in", f"--output={link}"),
-            files=images,
-            threads=threads,
-            limits=allowed,
-        )
-        sent = encoded["streams"]
-        streams = [stream["stream"] for stream in sent]
-        sizes = ["{}x{}".format(*upright_size(image)) for image in images]
-        image_sizes = [f"--image-size={size}" for size in sizes]
-        options = ("--stand-in", f"--top={top}", *image_sizes)
-        predictions = call_runtime(
-            bundle, "decode", *options, files=streams, threads=threads, limits=allowed
-        )
+        numbered = ("--numbered", "--stand-in", f"--output={link}")
+        try:
+            encoded = call_runtime(bundle, "encode", *numbered, files=images, **options)
+        except ImageError as error:  # the only image
+            return [ImageFault(str(images[0]), error)]
+        sent = {int(Path(stream["stream"]).stem): stream for stream in encoded["streams"]}
+        faults = [SplitzooError.of_document(document) for document in encoded["errors"]]
+        decoded: dict[str, Any] = {"outputs": []}
+        if sent:
+            sizes = ("{}x{}".format(*upright_size(images[number])) for number in sent)
+            words = ("--stand-in", f"--top={top}", *(f"--image-size={size}" for size in sizes))
+            streams = [stream["stream"] for stream in sent.values()]
+            decoded = call_runtime(bundle, "decode", *words, files=streams, **options)
+        if decoded.get("errors"):
+            raise SplitzooError.of_document(decoded["errors"][0])
+    predictions = dict(zip(sent, decoded["outputs"], strict=True))
     return [
-        ImageRun(
-            image=str(image),
-            engine=encoded["engine"],
-            payload_bytes=stream["payload_bytes"],
-            stream_bytes=stream["stream_bytes"],
-            top=[ClassScore(**score) for score in prediction["top"]],
-            detections=[
-                Detection(**{**one, "box": tuple(one["box"])}) for one in prediction["detections"]
-            ],
-            shares=[ClassShare(**one) for one in prediction["shares"]],
-        )
-        for image, stream, prediction in zip(images, sent, predictions["outputs"], strict=True)
+        _image_run(str(image), encoded["engine"], sent[number], predictions[number])
+        if number in sent
+        else ImageFault(str(image), faults.pop(0))
+        for number, image in enumerate(images)
     ]
+
+
+def _image_run(
+    image: str, engine: str, stream: dict[str, Any], prediction: dict[str, Any]
+) -> ImageRun:
+    detections = [{**one, "box": tuple(one["box"])} for one in prediction["detections"]]
+    return ImageRun(
+        image=image,
+        engine=engine,
+        payload_bytes=stream["payload_bytes"],
+        stream_bytes=stream["stream_bytes"],
+        top=[ClassScore(**score) for score in prediction["top"]],
+        detections=[Detection(**one) for one in detections],
+        shares=[ClassShare(**one) for one in prediction["shares"]],
+    )
 
 
 def bench_bundle(
@@ -172,7 +225,7 @@ def call_runtime(
         limits: Time and memory that it may take; None for a bundle that is trusted.
 
     Returns:
-        What it printed as JSON.
+        What it printed as JSON, though it failed for some of several files: ``errors`` says which.
 
     Raises:
         BundleError: It took longer than it may.
@@ -201,7 +254,10 @@ def call_runtime(
         ) from error
     if done.returncode:
         with contextlib.suppress(ValueError):
-            raise SplitzooError.of_document(json.loads(done.stdout))
+            document = json.loads(done.stdout)
+            if "errors" in document:
+                return document
+            raise SplitzooError.of_document(document)
         said = done.stderr.strip().removeprefix("error: ")
         if done.returncode < 0:
             said = f"The process for {command} was killed by signal {-done.returncode}. {said}"

@@ -7,12 +7,21 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from .bundle import Bundle, open_bundle
-from .errors import BitstreamError, BundleError, OutputError, SplitzooError, error_document
+from .errors import (
+    BitstreamError,
+    BundleError,
+    ImageError,
+    OutputError,
+    SomeFilesError,
+    SplitzooError,
+    check_files_used,
+    error_document,
+)
 from .files import check_file, is_standard_output, new_file
 from .manifest import MANIFEST_NAME
 from .text import json_text, visible
@@ -54,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fail(error: SplitzooError, as_json: bool) -> int:
     print(f"error: {visible(str(error))}", file=sys.stderr)
-    if as_json:
+    # Of several files, what came of each was printed.
+    if as_json and not isinstance(error, SomeFilesError):
         _print_json(error.document())
     return error.exit_code
 
@@ -198,45 +208,66 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     # What is said does not mix with a stream.
     said = sys.stderr if any(map(is_standard_output, paths)) else sys.stdout
     device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
-    results = []
-    for image, path in zip(arguments.images, paths, strict=True):
-        stream = device.encode_image(image)
-        with new_file(path, force=arguments.force) as temporary:
-            temporary.write_bytes(stream)
+    results: list[dict[str, Any]] = []
+    errors: dict[int, SplitzooError] = {}
+    for number, (image, path) in enumerate(zip(arguments.images, paths, strict=True)):
+        try:
+            stream = device.encode_image(image)
+            with new_file(path, force=arguments.force) as temporary:
+                temporary.write_bytes(stream)
+        except (ImageError, OutputError) as error:
+            errors[number] = error
+            continue
         sizes = {"payload_bytes": stream.payload_bytes, "stream_bytes": len(stream)}
         results.append({"image": image, "stream": str(path), **sizes})
         if not arguments.json:
-            print(visible(f"{path}: {len(stream):,} bytes", ""), file=said)
-    if arguments.json:
+            print(visible(f"{path}: {len(stream):,} bytes", ""), file=said, flush=True)
+    if arguments.json and (results or len(paths) > 1):
+        failed = _documents("image", arguments.images, errors)
         memory = {"peak_memory_bytes": peak_memory_bytes()}
-        _print_json({"streams": results, "engine": device.graph.engine, **memory}, said)
+        document = {"streams": results, "errors": failed, "engine": device.graph.engine, **memory}
+        _print_json(document, said)
+    check_files_used("images", len(paths), list(errors.values()))
 
 
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .halves import Edge
 
     edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
-    results = []
+    results: list[dict[str, Any]] = []
+    errors: dict[int, SplitzooError] = {}
     sizes = arguments.image_size or [None] * len(arguments.streams)
     if len(sizes) != len(arguments.streams):
         raise BitstreamError(
             f"{len(sizes)} image sizes for {len(arguments.streams)} streams.",
             next_step="Give --image-size once for each stream, in their order.",
         )
-    for name, size in zip(arguments.streams, sizes, strict=True):
+    for number, (name, size) in enumerate(zip(arguments.streams, sizes, strict=True)):
         try:
             prediction = edge.predict(_read_stream_file(Path(name)), arguments.top, size)
         except BitstreamError as error:
-            raise BitstreamError(f"{name}: {error.message}", next_step=error.next_step) from error
+            told = BitstreamError(f"{name}: {error.message}", next_step=error.next_step)
+            told.__cause__ = error
+            errors[number] = told
+            continue
         results.append({"stream": name, **dataclasses.asdict(prediction)})
         if not arguments.json:
             said = textwrap.indent(visible(str(prediction)), "  ")
-            print(visible(name, ""), said, sep="\n")
+            print(visible(name, ""), said, sep="\n", flush=True)
     weights = bundle.manifest.provenance.weights
-    if arguments.json:
-        _print_json({"outputs": results, "weights": weights})
-    elif weights == "random":
+    if arguments.json and (results or len(sizes) > 1):
+        failed = _documents("stream", arguments.streams, errors)
+        _print_json({"outputs": results, "errors": failed, "weights": weights})
+    elif weights == "random" and results:
         print("The weights are random: these predictions mean nothing.", file=sys.stderr)
+    check_files_used("streams", len(sizes), list(errors.values()))
+
+
+def _documents(
+    kind: str, names: Sequence[str], errors: Mapping[int, SplitzooError]
+) -> list[dict[str, Any]]:
+    """Return what ``--json`` says of files that could not be used."""
+    return [{kind: names[number], **error.document()} for number, error in errors.items()]
 
 
 def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@
     │   └── DesyncError           device and edge compute other scale indexes
     ├── HubError                  a repository on the Hub that cannot be had or written
     ├── CheckpointError           a legacy checkpoint that cannot be converted
+    ├── SomeFilesError            files of several that could not be used; the others were
     ├── BundleError               a bundle that cannot be trusted or read
     ├── ReportError               a profile that cannot be read or does not fit
     ├── RecipeError               a training recipe that cannot be read or followed
@@ -117,6 +118,34 @@ class ImageError(SplitzooError):
     def __reduce__(self) -> tuple:
         # From a process that reads images; the third restores the rest.
         return type(self), (self.path, self.reason), {"next_step": self.next_step}
+
+
+class SomeFilesError(SplitzooError):
+    """Files of several that could not be used, after what came of the others was said.
+
+    Args:
+        kind: Plural of what they are, such as ``"images"``.
+        total: Number of all files.
+        errors: Error of each file that could not be used.
+    """
+
+    def __init__(self, kind: str, total: int, errors: Sequence[SplitzooError]) -> None:
+        self.errors = tuple(errors)
+        lines = [f"{len(errors)} of {total} {kind} could not be used:"]
+        lines += [f"  {error.message}" for error in errors]
+        steps = dict.fromkeys(error.next_step for error in errors if error.next_step)
+        super().__init__("\n".join(lines), next_step="\n".join(steps))
+
+
+def check_files_used(kind: str, total: int, errors: Sequence[SplitzooError]) -> None:
+    """Raise the errors of files, if there are any, as one.
+
+    Raises:
+        SomeFilesError: Some of several files could not be used.
+        SplitzooError: The only file could not.
+    """
+    if errors:
+        raise errors[0] if total == 1 else SomeFilesError(kind, total, errors)
 
 
 class TablesError(SplitzooError):

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from commands import disk_of, refused
 
+from splitrun.errors import BundleError
+from splitzoo.export import running
+from splitzoo.export.running import ImageRun
+
 
 def test_export_split_prints_a_manifest_whose_command_can_be_run_again(
     splitzoo, copied_graphs, tiny_folder, tmp_path, monkeypatch
@@ -120,8 +124,34 @@ def test_export_run_names_the_bad_image_among_good_ones(
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(photo.read_bytes()[:1000])
-    refused(splitzoo("export", "run", tiny_bundle, photo, bad), f"Cannot use the image {bad}: ")
+    code, out, err = splitzoo("export", "run", tiny_bundle, bad, photo, bad)
+    assert code == 1
+    assert re.findall(r"(\S+): [\d,]+ bytes sent", out) == [str(photo)]
+    assert "error: 2 of 3 images could not be used:\n" in err
+    assert err.count(f"Cannot use the image {bad}: ") == 2
+    code, out, _ = splitzoo("export", "run", tiny_bundle, bad, photo, "--json")
+    first, second = json.loads(out)
+    assert code == 1
+    assert (first["image"], first["error"]["kind"]) == (str(bad), "ImageError")
+    assert (second["image"], len(second["top"])) == (str(photo), 5)
+    refused(splitzoo("export", "run", tiny_bundle, bad), f"Cannot use the image {bad}: ")
     assert list(tmp_path.iterdir()) == [bad]
+
+
+def test_export_run_prints_as_results_come(splitzoo, tiny_bundle, photo, monkeypatch) -> None:
+    calls = []
+
+    def run(_bundle, images, *_):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise BundleError("The bundle is gone.")
+        return [ImageRun(str(image), "onnxruntime", 1, 13, [], [], []) for image in images]
+
+    monkeypatch.setattr(running, "_run_some", run)
+    code, out, err = splitzoo("export", "run", tiny_bundle, *[photo] * 40)
+    assert (code, calls) == (1, [32, 8])
+    assert out.count("13 bytes sent") == 32
+    assert "The bundle is gone." in err
 
 
 def test_export_run_takes_images_of_any_name(

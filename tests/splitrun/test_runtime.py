@@ -104,7 +104,7 @@ def test_the_board_and_the_edge_agree_with_pytorch(board, model, photo, tmp_path
         "stream_bytes": len(expected),
     }
     predictions = json.loads(decoded.stdout)
-    assert predictions.keys() == {"outputs", "weights"}
+    assert predictions.keys() == {"outputs", "errors", "weights"}
     assert predictions["weights"] == "random"
     top = predictions["outputs"][0]["top"]
     logits = model.decompress([expected])[0].double()
@@ -182,7 +182,7 @@ def test_encode_writes_beside_the_image_or_to_a_folder(splitrun, photo, photos, 
     code, out, _ = splitrun("encode", *images, "-o", tmp_path / "streams", "--json")
     assert code == 0
     sent = json.loads(out)
-    assert sent.keys() == {"streams", "engine", "peak_memory_bytes"}
+    assert sent.keys() == {"streams", "errors", "engine", "peak_memory_bytes"}
     expected = [tmp_path / "streams" / f"{image.stem}.sz" for image in images]
     assert [stream["stream"] for stream in sent["streams"]] == [str(path) for path in expected]
     assert sorted((tmp_path / "streams").iterdir()) == sorted(expected)
@@ -240,6 +240,25 @@ def test_encode_names_an_image_that_is_none_and_writes_nothing(splitrun, tmp_pat
         image.write_bytes(content)
         refused(splitrun("encode", image), f"Cannot use the image {image}")
     assert list(tmp_path.iterdir()) == [image]
+
+
+def test_encode_goes_on_after_an_image_that_is_none(splitrun, photo, tmp_path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    images, folder = [bad, photo, tmp_path / "missing.png"], tmp_path / "streams"
+    code, out, err = splitrun("encode", *images, "-o", folder)
+    (sent,) = folder.iterdir()
+    assert (code, out) == (1, f"{sent}: {sent.stat().st_size:,} bytes\n")
+    assert err.splitlines()[0] == "error: 2 of 3 images could not be used:"
+    assert f"  Cannot use the image {bad}: it is not an image" in err
+    assert "missing.png: no such file or directory." in err
+    code, out, again = splitrun("encode", *images, "-o", folder, "--force", "--json")
+    document = json.loads(out)
+    assert (code, again) == (1, err)
+    assert [one["stream"] for one in document["streams"]] == [str(sent)]
+    assert [one["image"] for one in document["errors"]] == [str(bad), str(images[2])]
+    code, out, _ = splitrun("encode", bad, bad, "--numbered", "-o", folder, "--json")
+    assert (code, len(json.loads(out)["errors"])) == (1, 2)
 
 
 def test_selftest_and_decode_print_what_was_asked_for(splitrun, stream) -> None:
@@ -312,9 +331,22 @@ def test_a_bad_stream_after_a_good_one_is_named(splitrun, good, tmp_path) -> Non
     (tmp_path / "good.sz").write_bytes(good)
     bad = tmp_path / "bad.sz"
     bad.write_bytes(write_stream(good[8:-4], bytes(4)))
-    result = splitrun("decode", tmp_path / "good.sz", bad, "--json")
-    refused(result, f"{bad}: The stream is of model 00000000")
-    assert "Decode it with the bundle or model that wrote it." in result[2]
+    other = tmp_path / "missing.sz"
+    names = [bad, tmp_path / "good.sz", other]
+    code, out, err = splitrun("decode", *names, "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert [one["stream"] for one in document["outputs"]] == [str(names[1])]
+    assert [one["stream"] for one in document["errors"]] == [str(bad), str(other)]
+    assert {one["error"]["kind"] for one in document["errors"]} == {"BitstreamError"}
+    assert err.startswith("error: 2 of 3 streams could not be used:\n")
+    assert f"  {bad}: The stream is of model 00000000" in err
+    assert f"  {other}: It cannot be read: no such file" in err
+    assert "Decode it with the bundle or model that wrote it." in err
+    code, out, plain = splitrun("decode", *names)
+    assert (code, out.splitlines()[0]) == (1, str(names[1]))
+    assert plain.endswith(err)
+    refused(splitrun("decode", bad), f"{bad}: The stream is of model 00000000")
 
 
 def test_a_stream_that_cannot_be_read_is_named(splitrun, tmp_path) -> None:
