@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,11 +160,11 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show on standard error how work goes on; a terminal alone shows it."""
-        shown = _Shown(self)
+        """Show on standard error how work goes on: as bars, or without a terminal now and then."""
         if not self._err.is_terminal:
-            yield shown
+            yield _Lines(self)
             return
+        shown = _Shown(self)
         with Live(Group(shown.steps, shown.bars), console=self._err, transient=True):
             yield shown
 
@@ -171,6 +172,35 @@ class Console:
 def _told(text: str) -> str:
     """Return a text as rich takes it: no markup, nothing that steers the terminal."""
     return escape(visible(text))
+
+
+_TELL_EVERY_S = 30.0
+"""Time between two lines about one piece of work, seconds."""
+
+
+class _Lines:
+    """A line every half minute, for logs: how many are done, of how many, and the step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._step = console, ""
+
+    def step(self, text: str) -> None:
+        self._step = text
+
+    def track(
+        self, items: Iterable[T], title: str, *, total: int | None = None, done: int = 0
+    ) -> Iterator[T]:
+        size = len(items) if total is None and isinstance(items, Sized) else total
+        told = time.monotonic()
+        for number, item in enumerate(items, done + 1):
+            yield item
+            if time.monotonic() - told >= _TELL_EVERY_S:
+                told = time.monotonic()
+                count = f"{number:,}" if size is None else f"{number:,} of {size:,}"
+                self.note(f"{title}: {count}{f'; {self._step}' * bool(self._step)}")
+
+    def note(self, text: str) -> None:
+        self._console.hint(text)
 
 
 class _Shown:

@@ -57,26 +57,26 @@ def _segmentation(
 ) -> Result:
     """Compare at the size to which the image was scaled, as in torchvision's evaluation."""
     width, height = spec.preprocessing.scaled_size(*upright_size(sample.path))
-    wanted = np.asarray(read_class_map(truth).resize((width, height), Image.Resampling.NEAREST))
-    known = (wanted < spec.num_classes) | (wanted == UNLABELLED)
-    if not known.all():
-        raise DatasetError(
-            f"{truth} has class {int(wanted[~known].max())}; the model has {spec.num_classes}."
-        )
+    read = read_class_map(truth, spec.num_classes)
+    wanted = np.asarray(read.resize((width, height), Image.Resampling.NEAREST))
     classes = logits[:, :height, :width].argmax(0)
     return segmentation_result(classes, wanted, spec.num_classes)
 
 
-def read_class_map(path: Path) -> Image.Image:
+def read_class_map(path: Path, num_classes: int) -> Image.Image:
     """Read an image of class indexes, such as VOC's, which keeps them as a palette's indexes.
 
     Raises:
-        ImageError: The image is missing, damaged, or of another kind.
+        ImageError: The image is missing, damaged, of another kind, or has a class too many.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
             if image.mode not in ("P", "L"):
                 raise ImageError(path, f"its pixels are {image.mode}, not class indexes")
-            return Image.fromarray(np.asarray(image).astype(np.uint8))
+            classes = np.asarray(image).astype(np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(path, str(error).lower()) from error
+    unknown = classes[(classes >= num_classes) & (classes != UNLABELLED)]
+    if unknown.size:
+        raise ImageError(path, f"it has class {unknown.max()}; the model has {num_classes} classes")
+    return Image.fromarray(classes)

@@ -3,24 +3,29 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate.utils import LoggerType
 from commands import start
-from made_data import CLASSES, make_coco, make_folders, make_voc
+from made_data import CLASSES, made_image, make_coco, make_folders, make_voc
 from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
 from splitzoo.progress import Silent
 from splitzoo.zoo.datasets import read_dataset
+from splitzoo.zoo.train import readable
 from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
+from splitzoo.zoo.train.cli import Tracker
 from splitzoo.zoo.train.data import BatchOrder, TrainingImages
 from splitzoo.zoo.train.plan import Plan
 from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
@@ -97,8 +102,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return zoo.load(run / "model").state_dict()
 
 
+TIMES = ("seconds", "validation_seconds")
+
+
 def assert_same_run(run: Path, other: Path) -> None:
-    assert log_of(run) == log_of(other)
+    ours, theirs = (
+        [{name: line[name] for name in line.keys() - TIMES} for line in log_of(folder)]
+        for folder in (run, other)
+    )
+    assert ours == theirs
     ours, theirs = ((folder / "model/model.safetensors").read_bytes() for folder in (run, other))
     assert ours == theirs
 
@@ -209,7 +221,7 @@ def test_a_run_continues_with_the_same_alone(data, tmp_path):
         with pytest.raises(TrainingError, match=said):
             train(plan_of(recipe, data, run, **changes), resume=True)
 
-    refused("was started with another", seed=2)
+    refused("was started with another seed[.]", seed=2)
     (run / CHECKPOINT).write_bytes(b"no checkpoint")
     refused("damaged")
     (run / CHECKPOINT).unlink()
@@ -245,15 +257,138 @@ def test_what_cannot_be_trained_is_said_before_it_begins(
         read_dataset("image-classification", empty, "train")
 
 
-def test_a_broken_image_is_named(data, tmp_path, splitzoo):
-    broken = make_folders(tmp_path / "data", train=3, val=1)
-    (broken / "train" / "bars" / "bars1.png").write_bytes(b"no image")
-    words = ("zoo", "train", write_recipe(tmp_path, "teacher"), "--data", broken)
-    for workers in (0, 1):
-        code, out, err = splitzoo(*words, "-o", tmp_path / f"run{workers}", "--workers", workers)
-        assert (code, out) == (1, "")
-        assert "Cannot use the image" in err
-        assert "bars1.png" in err
+@pytest.fixture
+def broken(tmp_path):
+    """Eleven images of train and of val, of which two are none."""
+    folder = make_folders(tmp_path / "data", train=3, val=1)
+    whole = (folder / "train/bars/bars1.png").read_bytes()
+    (folder / "train/bars/bars1.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "val/discs/discs0.png").write_bytes(b"no image")
+    return folder
+
+
+def test_images_that_cannot_be_read_are_all_told_before_training_or_left_out(
+    broken, tmp_path, splitzoo
+):
+    recipe, run = write_recipe(tmp_path, "teacher"), tmp_path / "run"
+    words = ("zoo", "train", recipe, "--data", broken, "-o", run, "--epochs", 1)
+    code, out, err = splitzoo(*words)
+    assert (code, out) == (1, "")
+    assert "2 of 12 images cannot be read" in err
+    assert "bars1.png: " in err
+    assert "discs0.png: it is not an image" in err
+    assert "--skip-unreadable" in err
+    assert not run.exists()
+    assert splitzoo(*words, "--skip-unreadable", "--workers", 1)[0] == 0
+    record = zoo.load(run / "model").training_record
+    counts = (record.training_images, record.validation_images, record.unreadable_images)
+    assert counts == (8, 2, 2)
+    listed = (run / "images.tsv").read_text().splitlines()
+    assert len(listed) == 11
+    assert not any("bars1" in line for line in listed)
+
+
+def test_what_was_read_once_is_not_read_again(data, monkeypatch):
+    spec = zoo.get_spec("splittable_test_resnet-fp")
+    samples = read_dataset("image-classification", data, "val").samples
+    assert readable.find_unreadable(samples, spec) == {}
+    read = []
+    monkeypatch.setattr(readable, "read_rgb", lambda path: read.append(path.name))
+    first = samples[0].path
+    os.utime(first, (1, 1))  # as if it were another
+    assert readable.find_unreadable(samples, spec) == {}
+    assert read == [first.name]
+
+
+def test_an_image_that_breaks_while_training_costs_no_step(data, tmp_path):
+    ours, run = shutil.copytree(data, tmp_path / "data"), tmp_path / "run"
+    plan = plan_of(write_recipe(tmp_path, "teacher"), ours, run)
+
+    class Breaking(Silent):
+        steps = 0
+
+        def step(self, text):
+            self.steps += 1
+            if self.steps == STEPS + 2:
+                for image in (ours / "train/bars").iterdir():
+                    image.write_bytes(b"gone")
+
+    with pytest.raises(TrainingError, match="What was trained is kept") as stopped:
+        train(plan, Breaking())
+    assert "--resume --skip-unreadable --accept-changed-data" in stopped.value.next_step
+    state = torch.load(run / CHECKPOINT, weights_only=True)["position"]
+    assert (state["epoch"], state["steps"]) == (1, STEPS + state["step"])
+    assert state["step"] >= 2
+    skipping = replace(plan, skip_unreadable=True)
+    with pytest.raises(
+        TrainingError, match=r"has changed since .* began: 16 removed \(train/bars/"
+    ):
+        train(skipping, resume=True)
+    folder = train(replace(skipping, accept_changed_data=True), resume=True)
+    record = zoo.load(folder).training_record
+    assert record.data_changes[0].startswith("stage 1, epoch 2: 16 removed (train/bars/bars0.png, ")
+    assert record.unreadable_images == 16
+
+
+def test_what_changed_in_the_data_is_named(data, tmp_path):
+    ours, run = shutil.copytree(data, tmp_path / "data"), tmp_path / "run"
+    plan = plan_of(write_recipe(tmp_path, "teacher"), ours, run, checkpoint_minutes=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, Stop(STEPS + 3))
+    (ours / "train/discs/discs3.png").unlink()
+    made_image("bars", 77).save(ours / "train/bars/new.png")
+    made_image("plain", 78, 80).save(ours / "val/plain/plain2.png")
+    said = (
+        r"1 added \(train/bars/new.png\), 1 removed \(train/discs/discs3.png\), "
+        r"1 changed \(val/plain/plain2.png\)[.]"
+    )
+    with pytest.raises(TrainingError, match=said):
+        train(plan, resume=True)
+    folder = train(replace(plan, accept_changed_data=True), resume=True)
+    assert [(line["stage"], line["epoch"]) for line in log_of(run)] == [(1, 1), (1, 2)]
+    assert len(zoo.load(folder).training_record.data_changes) == 1
+    # A class more is another model.
+    shutil.copytree(ours / "train/bars", ours / "train/stars")
+    with pytest.raises(TrainingError, match="another list of classes"):
+        train(replace(plan, accept_changed_data=True), resume=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_log_tells_how_long_each_epoch_took(data, tmp_path, workers):
+    plan = plan_of(write_recipe(tmp_path, "teacher"), data, tmp_path / "run")
+    began = time.monotonic()
+    train(replace(plan, workers=workers))
+    whole = time.monotonic() - began
+    log = log_of(tmp_path / "run")
+    for line in log:
+        assert 0 < line["validation_seconds"] < line["seconds"]
+    assert sum(line["seconds"] for line in log) < whole
+    record = zoo.load(tmp_path / "run/model").training_record
+    assert sum(line["seconds"] for line in log) == pytest.approx(record.seconds, abs=1)
+
+
+def test_a_tracker_is_told_what_the_log_is_told(data, tmp_path, splitzoo):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    words = ("zoo", "train", write_recipe(tmp_path, "teacher"), "--data", data, "-o", run)
+    code, _, err = splitzoo(*words, "--tracker", "tensorboard")
+    assert code == 0, err
+    found = events.EventAccumulator(str(run / "trackers/made-teacher-png"))
+    found.Reload()
+    for name in ("loss", "val_top1", "seconds", "learning_rate"):
+        told = [(event.step, event.value) for event in found.Scalars(f"epoch/{name}")]
+        logged = [(STEPS * line["epoch"], line[name]) for line in log_of(run)]
+        assert told == [(step, pytest.approx(value)) for step, value in logged]
+    assert [event.step for event in found.Scalars("step/loss")] == [10]
+
+
+def test_trackers_are_those_of_accelerate(data, tmp_path, splitzoo, monkeypatch):
+    assert {str(one) for one in Tracker} == {str(one) for one in LoggerType} - {"all"}
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    words = ("zoo", "train", write_recipe(tmp_path, "teacher"), "--data", data)
+    code, out, err = splitzoo(*words, "-o", tmp_path / "run", "--tracker", "wandb")
+    assert (code, out) == (1, "")
+    assert "pip install wandb" in err
 
 
 OWN_RATE = {"kind": "adam", "learning_rate": 1, "rates": {"decoder.other": 1}}

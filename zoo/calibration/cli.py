@@ -33,6 +33,9 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Fit a model's entropy tables to images: fewer bytes, the same outputs."""
+    from ..threads import let_threads_sleep
+
+    let_threads_sleep()
     from splitrun.files import check_free
 
     from ..catalog import save

@@ -1,6 +1,7 @@
 """The commands ``splitzoo zoo train`` and ``splitzoo zoo recipe``."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,20 @@ import typer
 
 from ...console import Console, Json, command_line
 from ...progress import SILENT
+
+
+class Tracker(StrEnum):
+    """The trackers of accelerate."""
+
+    AIM = "aim"
+    CLEARML = "clearml"
+    COMET_ML = "comet_ml"
+    DVCLIVE = "dvclive"
+    MLFLOW = "mlflow"
+    SWANLAB = "swanlab"
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
+    WANDB = "wandb"
 
 
 def recipe(
@@ -92,19 +107,49 @@ def train(
         typer.Option(min=0, max=1 << 31, help="Seed for weights, order, augmentation and noise."),
     ] = 0,
     workers: Annotated[
-        int, typer.Option(min=0, max=256, help="Number of processes that read images.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0,
+            max=256,
+            help="Number of processes that read images.",
+            show_default="one per core but one, up to 8",
+        ),
+    ] = None,
     mixed_precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Mixed precision, on a GPU that has it.")
     ] = "no",
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Leave out images that cannot be read; all are checked before training begins.",
+        ),
+    ] = False,
+    accept_changed_data: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-data",
+            help="With --resume, continue though images were added, removed or changed.",
+        ),
+    ] = False,
+    tracker: Annotated[
+        list[Tracker] | None,
+        typer.Option(
+            help="Tracker to log to as well; repeat for several.",
+            show_default="none",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a model from a recipe. With --resume, an interrupted run continues where it stopped.
 
     With several processes: accelerate launch -m splitzoo zoo train … with the same arguments.
     """
+    from ..threads import let_threads_sleep
+
+    let_threads_sleep()
     from ..config import read_config
-    from .plan import Plan
+    from .plan import Plan, default_workers
     from .recipe import find_recipe
     from .run import train as run
 
@@ -119,8 +164,11 @@ def train(
         teacher=teacher,
         start=start,
         seed=seed,
-        workers=workers,
+        workers=default_workers() if workers is None else workers,
         mixed_precision=mixed_precision,
+        skip_unreadable=skip_unreadable,
+        accept_changed_data=accept_changed_data,
+        trackers=tuple(tracker or ()),
         command=command_line(),
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks

@@ -19,7 +19,6 @@ from torchvision.transforms import v2
 
 from splitrun.errors import ImageError
 from splitrun.image_reading import read_rgb
-from splitrun.preprocessing import Preprocessing
 
 from ..datasets import Boxes, Sample
 from ..metrics import UNLABELLED
@@ -55,8 +54,13 @@ class BatchOrder:
         """Number of batches in an epoch."""
         return max(self.count // self.batch_size, 1)
 
-    def batches(self, epoch: int, begin: int = 0) -> Iterator[list[SampleKey]]:
-        """Yield this process's share of each batch of an epoch, from step ``begin`` on."""
+    def batches(self, epoch: int, begin: int = 0, *, epochs: int = 1) -> Iterator[list[SampleKey]]:
+        """Yield this process's share of each batch of some epochs, from a step of the first on."""
+        for number in range(epoch, epoch + epochs):
+            yield from self._epoch(number, begin)
+            begin = 0
+
+    def _epoch(self, epoch: int, begin: int) -> Iterator[list[SampleKey]]:
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self.count)
         seeds = random.integers(1 << 62, size=self.count)
@@ -83,7 +87,7 @@ class TrainingImages(torch.utils.data.Dataset):
             "object-detection": _augment_boxes,
             "semantic-segmentation": _augment_mask,
         }[spec.task]
-        self._augment = augment(spec.preprocessing, augmentation)
+        self._augment = augment(spec, augmentation)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -138,6 +142,8 @@ class Loader(DataLoader):
             # Forked workers have the libraries loaded; spawned ones would each load torch.
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_leave_signals,
+            # Begun once for all passes: a new process for each would read its first batch alone.
+            persistent_workers=workers > 0,
             **batches,
         )
 
@@ -173,8 +179,9 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return torch.stack(images), torch.as_tensor(np.stack(targets)).long()
 
 
-def _augment_image(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+def _augment_image(spec: ModelSpec, augmentation: Augmentation) -> Any:
     """Return the augmentation of classification: crop, mirror, change colours."""
+    preprocessing = spec.preprocessing
     size = (augmentation.size,) * 2 if augmentation.size else preprocessing.crop
     interpolation = v2.InterpolationMode(preprocessing.interpolation)
     transforms: list[Any] = []
@@ -198,8 +205,9 @@ def _augment_image(preprocessing: Preprocessing, augmentation: Augmentation) -> 
     return augment
 
 
-def _augment_boxes(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+def _augment_boxes(spec: ModelSpec, augmentation: Augmentation) -> Any:
     """Return the augmentation of detection: mirror the whole image and its boxes."""
+    preprocessing = spec.preprocessing
 
     def augment(image: Image.Image, target: Boxes) -> tuple[Tensor, dict[str, Tensor]]:
         kept = ~target.crowd  # a crowd is not an object to learn
@@ -220,15 +228,16 @@ def _augment_boxes(preprocessing: Preprocessing, augmentation: Augmentation) -> 
     return augment
 
 
-def _augment_mask(preprocessing: Preprocessing, augmentation: Augmentation) -> Any:
+def _augment_mask(spec: ModelSpec, augmentation: Augmentation) -> Any:
     """Return the augmentation of segmentation: scale, mirror and crop image and class map."""
+    preprocessing = spec.preprocessing
     shortest, longest = augmentation.scale
     if longest <= 1:  # the default, which is for classification
         shortest = longest = preprocessing.resize
     height, width = preprocessing.crop
 
     def augment(image: Image.Image, target: Any) -> tuple[Tensor, NDArray[np.int64]]:
-        truth = read_class_map(target)
+        truth = read_class_map(target, spec.num_classes)
         ratio = (shortest + float(torch.rand(())) * (longest - shortest)) / min(image.size)
         size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
         resample = Image.Resampling[preprocessing.interpolation.upper()]

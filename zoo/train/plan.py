@@ -1,5 +1,6 @@
 """What a training run is to do: a recipe, a model, a data set, a folder. Imports no torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,24 @@ from .recipe import Recipe
 LOG_NAME = "log.jsonl"
 RECIPE_NAME = "recipe.yaml"
 MODEL_NAME = "model"
+TRACKERS_NAME = "trackers"
 _DATASETS = {
     "image-classification": "image-folder",
     "object-detection": "coco",
     "semantic-segmentation": "voc",
 }
+
+
+_MOST_WORKERS = 8
+
+
+def default_workers() -> int:
+    """Return how many processes read images where nobody says: one per core, but for one core."""
+    # Windows and macOS cannot say which cores a process may use.
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max((cores - 1) // processes, 1), _MOST_WORKERS)
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,9 @@ class Plan:
         seed: Seed for weights, order, augmentation and noise.
         workers: Number of processes that read images for each training process.
         mixed_precision: ``no``, ``fp16`` or ``bf16``.
+        skip_unreadable: Whether to leave out images that cannot be read, in place of refusing.
+        accept_changed_data: Whether an interrupted run may continue with other images.
+        trackers: Names of trackers of accelerate, such as ``tensorboard``.
         checkpoint_minutes: Longest time between checkpoints within an epoch.
         command: Command that was given, for the training record.
     """
@@ -47,6 +64,9 @@ class Plan:
     seed: int = 0
     workers: int = 1
     mixed_precision: str = "no"
+    skip_unreadable: bool = False
+    accept_changed_data: bool = False
+    trackers: tuple[str, ...] = ()
     checkpoint_minutes: float = 10.0
     command: str = ""
 

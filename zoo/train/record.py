@@ -36,6 +36,8 @@ class TrainingRecord(BaseModel):
         teacher: Name of the teacher and id of its tensors; empty without one.
         training_images: Number of training images.
         validation_images: Number of validation images.
+        unreadable_images: Number of images that were left out, since they could not be read.
+        data_changes: What changed in the data set while the run was interrupted, in words.
         data_sha256: Digest of the names and sizes of all images.
         date: Day on which training ended.
         seconds: Duration of the training.
@@ -51,6 +53,8 @@ class TrainingRecord(BaseModel):
     stages: list[StageRecord]
     training_images: int
     validation_images: int
+    unreadable_images: int = 0
+    data_changes: list[str] = []
     data_sha256: str
     date: str
     seconds: float

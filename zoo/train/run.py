@@ -6,10 +6,12 @@ bit for bit as it would have gone, on the same machine.
 
 import datetime
 import hashlib
+import itertools
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from splitrun.errors import DependencyError, ImageError, TrainingError
+from splitrun.errors import DatasetError, DependencyError, ImageError, TrainingError
 from splitrun.files import check_free, new_file
 from splitrun.machine import machine
 from splitrun.signals import check_stopped
@@ -25,19 +27,24 @@ from splitrun.signals import check_stopped
 from ... import __version__
 from ...progress import SILENT, Progress
 from ..catalog import save
-from ..datasets import digest, labels_of, read_dataset
+from ..datasets import Dataset, digest, labels_of, read_dataset
 from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
-from .checkpoint import load_checkpoint, other_run, save_checkpoint
+from .checkpoint import START, load_checkpoint, other_run, save_checkpoint
 from .data import BatchOrder, EvaluationImages, Loader, TrainingImages
+from .inventory import NAME as INVENTORY_NAME
+from .inventory import differences, take_inventory, write_inventory
 from .objective import LossValues, Objective
-from .plan import LOG_NAME, MODEL_NAME, RECIPE_NAME, Plan
+from .plan import LOG_NAME, MODEL_NAME, RECIPE_NAME, TRACKERS_NAME, Plan
+from .readable import find_unreadable
 from .recipe import Stage
 from .record import StageRecord, TrainingRecord
 from .student import build_student, load_teacher
+from .trackers import Tracked, tracking
 from .trained_parts import build_optimizer, clipped_parameters, freeze, is_frozen, set_modes
 
 _EVALUATION_BATCH = 16
+_MOST_LISTED = 20
 _VERSIONS = ("torch", "torchvision", "timm", "compressai", "accelerate", "numpy", "pillow")
 
 
@@ -54,9 +61,10 @@ def train(plan: Plan, progress: Progress = SILENT, *, resume: bool = False) -> P
 
     Raises:
         DependencyError: accelerate is not installed.
-        DatasetError: The data set is missing or has another form.
+        DatasetError: The data set is missing, has another form, or images that cannot be read.
         RecipeError: The recipe cannot be followed for this model.
-        TrainingError: The run cannot continue, or its loss is no longer a number.
+        TrainingError: The run cannot continue, its data set has changed, or its loss is no longer a
+            number.
         OutputError: The folder is taken or cannot be written.
     """
     return _Run(plan, progress).train(resume)
@@ -64,12 +72,22 @@ def train(plan: Plan, progress: Progress = SILENT, *, resume: bool = False) -> P
 
 @dataclass
 class _Position:
-    """Where a run stands: its next step, and the results of the stage so far."""
+    """Where a run stands: its next step, and the results of the stage so far.
+
+    Attributes:
+        steps: Number of steps of the whole run.
+        seconds: Duration of the run.
+        epoch_began: What ``seconds`` was when the epoch began.
+        data_changes: What changed in the data set while the run was interrupted, in words.
+    """
 
     stage: int = 0
     epoch: int = 0
     step: int = 0
+    steps: int = 0
     seconds: float = 0.0
+    epoch_began: float = 0.0
+    data_changes: list[str] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
@@ -86,7 +104,7 @@ class _Run:
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self.plan, self.progress = plan, progress
-        self.accelerator = _accelerator(plan.mixed_precision)
+        self.accelerator = _accelerator(plan)
         self.main = self.accelerator.is_main_process
         self.processes = self.accelerator.num_processes
         plan.check_dataset()
@@ -99,9 +117,50 @@ class _Run:
             classes = {"dataset": "custom", "num_classes": len(labels), "labels": labels}
             self.spec = self.spec.model_copy(update=classes)
         self.validation = read_dataset(self.spec.task, plan.data, "val", known or labels)
+        self.unreadable = self._unreadable()
+        self.training, self.validation = map(self._readable, (self.training, self.validation))
         plan.check_batches(len(self.training.samples), self.processes)
+        # This process's share of the validation images.
+        scored = self.validation.samples[self.accelerator.process_index :: self.processes]
+        batch_size = 1 if self.spec.task == "object-detection" else _EVALUATION_BATCH
+        images = EvaluationImages(scored, self.spec)
+        self.scored = scored, Loader(images, plan.workers, batch_size=batch_size)
+        self.inventory = take_inventory({"train": self.training, "val": self.validation})
         self.data_sha256 = digest(self.training.samples, self.validation.samples)
         self.position = _Position()
+
+    def _unreadable(self) -> dict[Path, str]:
+        """Find the images that cannot be read; the first process looks for all.
+
+        Raises:
+            DatasetError: There are some, and the plan does not skip them.
+        """
+        for split, dataset in (("train", self.training), ("val", self.validation)):
+            for line in dataset.left_out():
+                self.progress.note(f"{split}: {line}")
+        samples = (*self.training.samples, *self.validation.samples)
+        found = find_unreadable(samples, self.spec, self.progress) if self.main else {}
+        if self.processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            (found,) = broadcast_object_list([found])
+        if found:
+            listed = [f"  {path}: {why}" for path, why in list(found.items())[:_MOST_LISTED]]
+            listed += [f"  and {len(found) - _MOST_LISTED} more"] * (len(found) > _MOST_LISTED)
+            counted = f"{len(found):,} of {len(samples):,} images cannot be read"
+            if not self.plan.skip_unreadable:
+                raise DatasetError(
+                    "\n".join([f"{counted}:", *listed]),
+                    next_step="Mend or remove them, or leave them out: --skip-unreadable.",
+                )
+            self.progress.note("\n".join([f"{counted}, and are left out:", *listed]))
+        return found
+
+    def _readable(self, dataset: Dataset) -> Dataset:
+        samples = [s for s in dataset.samples if s.path not in self.unreadable]
+        if not samples:
+            raise DatasetError("No image of train or of val can be read.")
+        return replace(dataset, samples=samples)
 
     def train(self, resume: bool) -> Path:
         plan = self.plan
@@ -128,6 +187,8 @@ class _Run:
         if self.main:
             plan.run.mkdir(parents=True, exist_ok=True)
             _write_text(plan.run / RECIPE_NAME, plan.recipe.to_yaml(self.spec.name))
+            write_inventory(plan.run, self.inventory)
+        self.tracked = Tracked(self.accelerator, plan)
         self._write_log()
         while self.position.stage < len(stages):
             _StageRun(self, stages[self.position.stage], state).train()
@@ -137,24 +198,36 @@ class _Run:
 
     def _resume(self) -> dict[str, Any]:
         state = load_checkpoint(self.plan.run, self.identity)
-        self.position = _Position(**state["position"])
+        self.position = position = _Position(**state["position"])
         if state["stages"] != self.stages_so_far():
-            raise other_run(self.plan.run)
+            raise other_run(self.plan.run, "recipe")
+        changes = differences(self.plan.run, self.inventory)
+        if changes and not self.plan.accept_changed_data:
+            raise TrainingError(
+                f"The data set has changed since {self.plan.run} began: {changes}.",
+                next_step="Put it back as it was, or continue with it as it is: --resume "
+                "--accept-changed-data.",
+            )
+        if changes:
+            where = f"stage {position.stage + 1}, epoch {position.epoch + 1}"
+            position.data_changes.append(f"{where}: {changes}")
+            self.progress.note(f"The data set has changed: {changes}.")
         self.student.load_state_dict(state["model"])
         return state
 
-    def _identity(self) -> str:
-        """Return a digest of everything that decides how the run goes, but for later stages."""
+    def _identity(self) -> dict[str, str]:
+        """Return what decides how the run goes, by name, but for later stages and the images."""
         plan = self.plan
-        parts = [
-            plan.recipe.model_dump_json(exclude={"stages"}),
-            self.spec.model_dump_json(),
-            self.data_sha256,
-            self.teacher.digest().hex() if self.teacher else "",
-            self.student.digest().hex(),
-            f"{plan.seed} {self.processes} {plan.mixed_precision}",
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return {
+            "recipe": plan.recipe.model_dump_json(exclude={"stages"}),
+            "list of classes": " ".join(map(repr, self.spec.labels)),
+            "model": self.spec.model_dump_json(exclude={"labels", "num_classes"}),
+            "teacher": self.teacher.digest().hex() if self.teacher else "",
+            "seed": str(plan.seed),
+            "number of processes": str(self.processes),
+            "mixed precision": plan.mixed_precision,
+            START: self.student.digest().hex(),
+        }
 
     def stages_so_far(self) -> list[str]:
         """Return the recipe's stages up to this one: later ones may be added to a finished run."""
@@ -167,10 +240,7 @@ class _Run:
         student, spec = self.student.eval(), self.spec
         results: list[Result] = []
         bits: list[float] = []
-        samples = self.validation.samples[self.accelerator.process_index :: self.processes]
-        batch_size = 1 if spec.task == "object-detection" else _EVALUATION_BATCH
-        images_scored = EvaluationImages(samples, spec)
-        loader = Loader(images_scored, self.plan.workers, batch_size=batch_size)
+        samples, loader = self.scored
         for images, indexes in self.progress.track(loader, "validation", total=len(loader)):
             check_stopped()
             _check_read(images)
@@ -192,7 +262,8 @@ class _Run:
         self.position.lines.append(line)
         self._write_log()
         if self.main:
-            self.progress.note(_epoch_summary(line, self.position.seconds))
+            self.progress.note(_epoch_summary(line))
+        self.tracked.epoch(self.position.steps, line)
 
     def _write_log(self) -> None:
         if self.main:
@@ -212,6 +283,8 @@ class _Run:
             stages=[StageRecord.model_validate(stage) for stage in self.position.done],
             training_images=len(self.training.samples),
             validation_images=len(self.validation.samples),
+            unreadable_images=len(self.unreadable),
+            data_changes=self.position.data_changes,
             data_sha256=self.data_sha256,
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             seconds=round(self.position.seconds, 1),
@@ -224,6 +297,7 @@ class _Run:
             shutil.rmtree(folder, ignore_errors=True)
             saved.rename(folder)
         self.accelerator.wait_for_everyone()
+        self.tracked.end()
 
 
 class _StageRun:
@@ -255,6 +329,11 @@ class _StageRun:
         if state is not None:
             optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
+            # With other images, an epoch has other steps.
+            position = run.position
+            self.schedule.last_epoch = position.epoch * order.steps + min(
+                position.step, order.steps
+            )
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.scaler = getattr(accelerator, "scaler", None)
         if state is not None and self.scaler is not None and state["scaler"]:
@@ -263,32 +342,45 @@ class _StageRun:
         self.began = time.monotonic() - run.position.seconds
 
     def train(self) -> None:
-        position = self.position
-        while position.epoch < self.stage.epochs:
-            self._epoch()
-            self._validate()
-            position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
+        position, stage = self.position, self.stage
+        left = stage.epochs - position.epoch
+        order = self.order.batches(position.epoch, position.step, epochs=left)
+        # One loader for all epochs: while one is validated, the next one's first images are read.
+        batches = iter(Loader(self.images, self.run.plan.workers, batch_sampler=order))
+        try:
+            while position.epoch < stage.epochs:
+                self._epoch(batches)
+                self._validate()
+                position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
+                position.epoch_began = position.seconds
+                self._save_checkpoint()
+        except ImageError as error:
             self._save_checkpoint()
+            raise TrainingError(
+                f"{error.message} What was trained is kept.",
+                next_step="Mend the image and continue with --resume, or leave it out: --resume "
+                "--skip-unreadable --accept-changed-data.",
+            ) from error
         self._end()
 
-    def _epoch(self) -> None:
-        position, plan = self.position, self.run.plan
+    def _epoch(self, batches: Iterator[tuple[Any, Any]]) -> None:
+        position, plan, steps = self.position, self.run.plan, self.order.steps
         set_modes(self.run.student, self.stage)
-        batches = list(self.order.batches(position.epoch, position.step))
-        loader = Loader(self.images, plan.workers, batch_sampler=batches)
         title = f"stage {position.stage + 1}, epoch {position.epoch + 1}/{self.stage.epochs}"
         saved = time.monotonic()
         progress = self.run.progress
-        for images, targets in progress.track(
-            loader, title, total=self.order.steps, done=position.step
-        ):
+        left = itertools.islice(batches, max(steps - position.step, 0))
+        for images, targets in progress.track(left, title, total=steps, done=position.step):
             check_stopped()
             _check_read(images)
-            losses = self._step(images, targets, title)
-            position.step += 1
+            losses = {
+                name: float(v.detach()) for name, v in self._step(images, targets, title).items()
+            }
+            position.step, position.steps = position.step + 1, position.steps + 1
             for name, value in losses.items():
-                position.sums[name] = position.sums.get(name, 0.0) + float(value.detach())
+                position.sums[name] = position.sums.get(name, 0.0) + value
             progress.step(_summary(position.means()))
+            self.run.tracked.step(position.steps, losses["loss"], position.rate)
             if time.monotonic() - saved > 60 * plan.checkpoint_minutes:
                 self._save_checkpoint()
                 saved = time.monotonic()
@@ -321,14 +413,18 @@ class _StageRun:
         position, stage, run = self.position, self.stage, self.run
         epoch = position.epoch + 1
         validated = stage.validates(epoch)
+        began = time.monotonic()
         found, bits = run.validate() if validated else ({}, None)
-        position.seconds = time.monotonic() - self.began
+        ended = time.monotonic()
+        position.seconds = ended - self.began
         run.end_epoch(
             {
                 "stage": position.stage + 1,
                 "epoch": epoch,
                 **{name: round(value, 6) for name, value in position.means().items()},
                 "learning_rate": position.rate,
+                "seconds": round(position.seconds - position.epoch_began, 3),
+                "validation_seconds": round(ended - began, 3) if validated else 0.0,
                 **{f"val_{name}": value for name, value in found.items()},
                 **({} if bits is None else {"val_bits": bits}),
             }
@@ -384,10 +480,10 @@ class _StageRun:
 def _has_only_begun(run: Path) -> bool:
     """Return whether a run stopped before its first checkpoint; its folder may be written anew."""
     names = {path.name for path in run.iterdir()} if run.is_dir() else set()
-    return bool(names) and names <= {RECIPE_NAME, LOG_NAME}
+    return bool(names) and names <= {RECIPE_NAME, LOG_NAME, INVENTORY_NAME, TRACKERS_NAME}
 
 
-def _accelerator(mixed_precision: str) -> Any:
+def _accelerator(plan: Plan) -> Any:
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError as error:
@@ -400,12 +496,13 @@ def _accelerator(mixed_precision: str) -> Any:
     torch.backends.cudnn.benchmark = False
     try:
         return Accelerator(
-            mixed_precision=mixed_precision,
+            mixed_precision=plan.mixed_precision,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            **tracking(plan),
         )
     except ValueError as error:
         raise TrainingError(
-            f"{mixed_precision} cannot be used here: {error}",
+            f"{plan.mixed_precision} cannot be used here: {error}",
             next_step="Leave --mixed-precision out.",
         ) from error
 
@@ -417,7 +514,7 @@ def _summary(means: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _epoch_summary(line: dict[str, Any], seconds: float) -> str:
+def _epoch_summary(line: dict[str, Any]) -> str:
     scores = [
         f"{name.removeprefix('val_')} {value:.2%}"
         for name, value in line.items()
@@ -428,7 +525,7 @@ def _epoch_summary(line: dict[str, Any], seconds: float) -> str:
     validation = f"; validation: {', '.join(scores)}" if scores else ""
     return (
         f"stage {line['stage']} epoch {line['epoch']}: {_summary(line)}{validation}; "
-        f"{seconds:.0f} s"
+        f"{line['seconds']:.0f} s"
     )
 
 
