@@ -123,7 +123,8 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
         # Folders of this machine would say nothing elsewhere.
         reason = re.sub(r"/\S*/", "…/", reason)[:MOST_OF_A_REASON]
         return Made(kind.name, seconds, refused=reason)
-    files = [folder / one for one in manifest.device.graph.files]
+    graph = manifest.graphs["device"]
+    files = [folder / one for one in (graph.file, graph.weights) if one]
     return Made(
         name=kind.name,
         seconds=time.perf_counter() - start,

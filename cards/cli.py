@@ -82,7 +82,12 @@ def show(
     data = shown.data.to_dict()
 
     def terminal() -> None:
-        console.table("", ("", ""), [(key, _line(value)) for key, value in data.items()])
+        rows = [(key, _line(value)) for key, value in data.items() if key != "model-index"]
+        rows += [
+            (one.metric_name or one.metric_type, f"{one.metric_value}, {one.dataset_name}")
+            for one in shown.data.eval_results or ()
+        ]
+        console.table("", ("", ""), rows)
         console.markdown(shown.text)
 
     console.data({"metadata": data, "text": shown.text}, terminal)

@@ -1,5 +1,6 @@
 """``splitzoo profile``: measure the device half, accuracy, bytes and tradeoffs."""
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitrun.registry import Registry
+from splitrun.signals import keeping
 
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, command_line, seed_of
 
@@ -207,16 +209,18 @@ def accuracy(
         dataset = read_labelled(subject, data)
         keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
         progress.step("coding and scoring images")
-        report, images = evaluate(
-            subject,
-            dataset,
-            data,
-            workers=workers,
-            threads=threads,
-            keep=keep,
-            command=command_line(),
-            progress=progress,
-        )
+        said = f"Results so far are kept in {keep}: the same command goes on with them."
+        with keeping(said) if keep else contextlib.nullcontext():
+            report, images = evaluate(
+                subject,
+                dataset,
+                data,
+                workers=workers,
+                threads=threads,
+                keep=keep,
+                command=command_line(),
+                progress=progress,
+            )
     for path in outputs:
         if path.suffix == ".json":
             report.save(path, force=force)

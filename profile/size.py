@@ -58,5 +58,6 @@ def _is_table(name: str) -> bool:
 
 def deployed_bytes(bundle: Bundle) -> tuple[int, int]:
     """Return the bytes of the device graph's files and of the tables' file."""
-    sizes = [bundle.path(name).stat().st_size for name in bundle.device.graph.files]
+    graph = (bundle.device.file, bundle.device.weights)
+    sizes = [bundle.path(name).stat().st_size for name in graph if name]
     return sum(sizes), bundle.path(bundle.manifest.coding.tables).stat().st_size

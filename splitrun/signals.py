@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM: unwind everything, so that nothing half-written stays, and say so once."""
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = tuple(
@@ -10,6 +11,7 @@ _SIGNALS = tuple(
 )
 
 _received: list[int] = []
+_kept: list[str] = ["Nothing half-written was left behind."]
 
 
 class _Stopped(BaseException):
@@ -24,6 +26,14 @@ def check_stopped() -> None:
     """
     if _received:
         raise _Stopped
+
+
+@contextlib.contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Let a stop meanwhile say what is kept on purpose, and what it is good for."""
+    _kept.append(what)
+    yield  # after a stop, the text stays for the message
+    _kept.pop()
 
 
 def run_stoppable(work: Callable[[], int]) -> int:
@@ -54,5 +64,5 @@ def run_stoppable(work: Callable[[], int]) -> int:
         # A library may have turned the stop into an error of its own, such as an ImportError.
         if not _received:
             raise
-        print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
+        print(f"\nStopped. {_kept[-1]}", file=sys.stderr)
         return 128 + _received[0]

@@ -59,34 +59,61 @@ def fetch_model(
         HubError: The Hub or the way to it failed, or the repository holds no model that can be
             used.
     """
-    from huggingface_hub import constants, hf_hub_download
-
     cache = hub_cache(cache_dir)
-
-    def take(name: str) -> Path:
-        # Even for a file at hand, hf_hub_download would look for news of its own.
-        return cached_file(repo.repo_id, name, commit, cache) or Path(
-            hf_hub_download(
-                repo.repo_id,
-                name,
-                revision=commit,
-                cache_dir=cache,
-                token=token,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-                **_LIBRARY,
-            )
-        )
-
     files = (CONFIG_NAME,) if config_only else (CONFIG_NAME, WEIGHTS_NAME)
     with hub_calls(repo, cache):
         token = checked_token(token)
         commit = _commit(repo, files, token, cache, local_files_only)
-        folder = take(CONFIG_NAME).parent
+        folder = _take(repo, CONFIG_NAME, commit, token, cache).parent
         config = _read_config(repo, folder)
         if not config_only:
-            _check_weights(repo, take(WEIGHTS_NAME), config)
+            _check_weights(repo, _take(repo, WEIGHTS_NAME, commit, token, cache), config)
             _note(repo, folder)
     return folder
+
+
+def fetch_file(
+    repo: Repo, name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> Path | None:
+    """Fetch one file of a repository that is not ours, or find it, as :func:`fetch_model` does.
+
+    Returns:
+        The file; None where the repository has none of that name.
+
+    Raises:
+        WeightsNotFoundError: No request may be made, and the file is not in the cache.
+        HubError: The Hub or the way to it failed.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    cache = hub_cache(cache_dir)
+    with hub_calls(repo, cache):
+        token = checked_token(None)
+        try:
+            commit = _commit(repo, (name,), token, cache, local_files_only)
+            path = _take(repo, name, commit, token, cache)
+        except EntryNotFoundError:
+            return None
+        _note(repo, path.parent)
+    return path
+
+
+def _take(repo: Repo, name: str, commit: str, token: str | None, cache: Path) -> Path:
+    """Return a file of one commit, from the cache or the Hub."""
+    from huggingface_hub import constants, hf_hub_download
+
+    # Even for a file at hand, hf_hub_download would look for news of its own.
+    return cached_file(repo.repo_id, name, commit, cache) or Path(
+        hf_hub_download(
+            repo.repo_id,
+            name,
+            revision=commit,
+            cache_dir=cache,
+            token=token,
+            etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            **_LIBRARY,
+        )
+    )
 
 
 def is_cached(name_or_repo: str, *, cache_dir: str | Path | None = None) -> bool:
@@ -131,7 +158,7 @@ def _commit(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, 
     if cached is not None and cached == repo.revision:
         return cached
     try:
-        return _current_commit(repo, token)
+        return _current_commit(repo, files[0], token)
     except Exception as error:
         if cached is None or not is_outage(error):
             raise
@@ -141,20 +168,20 @@ def _commit(repo: Repo, files: tuple[str, ...], token: str | None, cache: Path, 
         return cached
 
 
-def _current_commit(repo: Repo, token: str | None) -> str:
+def _current_commit(repo: Repo, name: str, token: str | None) -> str:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import FileMetadataError
 
     # Unlike hf_hub_download this asks once, so that an outage is known at once.
     found = get_hf_file_metadata(
-        hf_hub_url(repo.repo_id, CONFIG_NAME, revision=repo.revision),
+        hf_hub_url(repo.repo_id, name, revision=repo.revision),
         token=token,
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
         **_LIBRARY,
     )
     if not re.fullmatch("[0-9a-f]{40}", found.commit_hash or ""):
         raise FileMetadataError("no commit hash")
-    if (found.size or 0) > MAX_CONFIG_BYTES:
+    if name == CONFIG_NAME and (found.size or 0) > MAX_CONFIG_BYTES:
         raise HubError(
             f"{repo} is no saved model of splitzoo: its {CONFIG_NAME} has {found.size} bytes."
         )

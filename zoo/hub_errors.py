@@ -14,6 +14,7 @@ for waits; a download that stands still ends after 66 s, a silent server after a
 import contextlib
 import errno
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,12 @@ _OUTAGES = (
         "what answers at {host} is not the Hub",
         "Is HF_ENDPOINT right? Does the network want a login in a browser first?",
     ),
-    ({"gaierror"}, "the address of {host} cannot be found", "Is there a network?"),
+    (
+        {"gaierror"},
+        "the address of {host} cannot be found",
+        "Is there a network? Without one, what the cache holds loads with HF_HUB_OFFLINE=1; fetch "
+        "the rest elsewhere, with splitzoo zoo pull, and copy the cache.",
+    ),
     (
         {"ConnectionRefusedError"},
         "{host} refuses connections",
@@ -99,6 +105,20 @@ def hub_calls(repo: Repo, cache: Path, *, pushing: bool = False) -> Iterator[Non
     finally:
         hooks["request"].remove(_bound_timeout)
         hooks["response"].remove(_check_wait)
+
+
+@contextlib.contextmanager
+def bounded_sockets() -> Iterator[None]:
+    """Bound the waits of downloads that know no limits: torch.hub's, of torchvision and CompressAI.
+
+    Nothing is repeated there, so an address that does not answer costs one wait.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(LONGEST_WAIT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def is_outage(error: Exception) -> bool:

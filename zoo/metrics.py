@@ -126,15 +126,17 @@ def detection_result(found: Mapping[str, NDArray[Any]], truth: Boxes) -> BoxResu
 def scores(task: Task, results: Sequence[Any], num_classes: int) -> Scores:
     """Return the metrics of ``METRICS[task]`` over results of at least one image, each in [0, 1].
 
+    Top-5 is left out where there are no more than five classes.
+
     Raises:
         DependencyError: Detection needs torchmetrics and pycocotools.
     """
     if task == "image-classification":
         count = len(results)
-        return {
-            "top1": sum(result.correct for result in results) / count,
-            "top5": sum(result.label in result.prediction for result in results) / count,
-        }
+        found = {"top1": sum(result.correct for result in results) / count}
+        if num_classes > TOP:  # where the best five are not all there are
+            found["top5"] = sum(result.label in result.prediction for result in results) / count
+        return found
     if task == "semantic-segmentation":
         return _segmentation_scores(results, num_classes)
     return _detection_scores(results)

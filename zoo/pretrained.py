@@ -18,8 +18,8 @@ from .backbones.weights import load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME
 from .conversion.keys import up_to_date
-from .hub import cached_file, hub_cache
-from .hub_errors import hub_calls, not_at_hand
+from .hub import cached_file, fetch_file, hub_cache
+from .hub_errors import bounded_sockets, hub_calls
 from .hub_names import parse_repo
 from .spec import ModelSpec
 from .split_model import SplitModel
@@ -115,11 +115,8 @@ def _load_classifier(
             spec.name, f"timm publishes none for {spec.backbone}", next_step=_RANDOM
         )
     repo, cache = parse_repo(spec.base_model), hub_cache(cache_dir)
-    file = None
-    if local_files_only:
-        file = _cached(spec, cache_dir)
-        if file is None:
-            raise not_at_hand(repo, cache, "local_files_only is set")
+    # timm would ask for one name after another, and repeat each: a minute without a network.
+    file = fetch_file(repo, WEIGHTS_NAME, cache_dir=cache, local_files_only=local_files_only)
     with hub_calls(repo, cache):
         load_timm_weights(part, spec.base_model, file=file, cache_dir=cache)
 
@@ -151,7 +148,8 @@ def _load_dense(tail: nn.Module, spec: ModelSpec, local_files_only: bool) -> Non
     if local_files_only:
         _check_available(spec, weights.url)
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
+        with bounded_sockets():
+            state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise WeightsNotFoundError(
             spec.name,

@@ -16,7 +16,7 @@ from splitrun.files import new_folder, sha256_file
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
-from .conversion.keys import first_names
+from .conversion.keys import list_differences
 from .parts import build
 from .split_model import SplitModel
 
@@ -164,6 +164,8 @@ def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[st
             name for name in expected.keys() & found.keys() if not fits(name)
         ),
     }
-    named = [f"{what}: {first_names(names, 8)}" for what, names in differences.items() if names]
-    if named:
-        raise ModelFolderError(f"{path} does not fit its config. " + ". ".join(named) + ".")
+    if named := list_differences(differences):
+        raise ModelFolderError(
+            f"{path} does not fit its config:{named}",
+            next_step="Copy the folder again from where it came, or save the model again.",
+        )

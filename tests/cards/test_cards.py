@@ -140,13 +140,13 @@ def spellings(value: object) -> set[str]:
     if isinstance(value, bool) or value is None:
         return set()
     forms = {str(value), f"{value:,}", f"{value:,.0f}", f"{value:.3f}", f"{value:g}"}
-    return forms | {f"{value:.1e}", f"{value / 1e6:.1f}"}
+    return forms | {f"{value:.1e}", f"{value / 1e6:.0f}"}
 
 
 def test_every_number_on_the_card_was_measured(card, report, tiny_bundle) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     known = spellings(json.loads(report.read_text())) | spellings(manifest)
-    _batch, channels, height, width = manifest["device"]["graph"]["outputs"][0]["shape"]
+    _batch, channels, height, width = manifest["graphs"]["device"]["outputs"][0]["shape"]
     known |= {f"{channels * height * width:,}"}
     text = card.text.partition("## Sources")[0]
     # What is written there in words and not measured: an equation, two headings, the batch.
@@ -470,3 +470,14 @@ def test_cards_that_the_repository_carries_can_be_read() -> None:
     generated = Path(__file__).parents[2] / "cards" / "generated"
     for path in generated.rglob("README.md"):
         assert cards.read(path).data.library_name == "splitzoo"
+
+
+def test_show_tells_what_was_measured_in_words(splitzoo) -> None:
+    generated = Path(__file__).parents[2] / "cards" / "generated"
+    code, out, _ = splitzoo("cards", "show", generated / zoo.DEFAULT_MODEL)
+    assert code == 0
+    assert "{'" not in out
+    rows = [line.split() for line in out.splitlines()]
+    # As the report says: benchmarks/results/flowers.
+    assert ["top-1", "0.779891,", "val,", "736", "images"] in rows
+    assert ["bytes", "per", "image", "605.4,", "val,", "736", "images"] in rows

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from commands import SPLITZOO, finish, refused, start
 from names_of_models import RESNET
 
 from splitzoo import __version__, cli, zoo
+from splitzoo.demo import IMAGE
 
 GROUPS = {
     "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
@@ -208,3 +210,34 @@ def test_an_impatient_second_interrupt_leaves_nothing_behind(tiny_folder, tmp_pa
     assert process.returncode != 0
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_a_stopped_evaluation_says_what_it_keeps(tmp_path) -> None:
+    folder = tmp_path / "val" / "dandelion"
+    folder.mkdir(parents=True)
+    for number in range(60):
+        shutil.copyfile(IMAGE, folder / f"{number}.jpg")
+    words = ("profile", "accuracy", "--data", tmp_path / "val", "-o", "acc.json")
+    process = start(*words, cwd=tmp_path)
+    partial = tmp_path / ".acc.json.partial"
+    wait_for(lambda: partial.is_file() and partial.stat().st_size > 1000, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    kept = "Results so far are kept in .acc.json.partial: the same command goes on with them."
+    assert err.strip().splitlines()[-1] == f"Stopped. {kept}"
+    assert partial.is_file()
+
+
+def test_a_run_that_is_refused_is_not_said_to_be_resumed(splitzoo, tmp_path, monkeypatch) -> None:
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            shutil.copyfile(IMAGE, tmp_path / "data" / part / label / "1.jpg")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    words = ("--data", tmp_path / "data", "-o", tmp_path / "run")
+    found = splitzoo("zoo", "train", "flowers-regnetx_002-png", *words)
+    refused(found, "the folder exists and is not empty", "--resume")
+    assert "If interrupted" not in found[2]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from sc2bench_names import COUNTERS, NAMES, TABLES, TINY, is_table, theirs
 
 from splitrun.errors import CheckpointError
@@ -114,12 +115,13 @@ def test_missing_unexpected_and_reshaped_tensors_are_all_listed(tiny):
     checkpoint["fc.weight"] = torch.ones(3, 4)
     checkpoint["bottleneck_layer.encoder.0.weight"] = torch.ones(96, 3, 5, 5, dtype=torch.float64)
     message = unfit(tiny, checkpoint)
-    assert "missing, by our names: decoder.tail.fc.bias, encoder.1.beta;" in message
-    assert "unexpected: layer9.0.weight, teacher.fc.weight;" in message
+    assert "  2 missing, by our names: decoder.tail.fc.bias, encoder.1.beta\n" in message
+    assert "  2 unexpected: layer9.0.weight, teacher.fc.weight\n" in message
     wanted = "×".join(map(str, tiny.state_dict()["decoder.tail.fc.weight"].shape))
     assert (
+        "  2 of another shape or type: "
         "bottleneck_layer.encoder.0.weight (96×3×5×5 float64, not 96×3×5×5 float32), "
-        f"fc.weight (3×4 float32, not {wanted} float32)."
+        f"fc.weight (3×4 float32, not {wanted} float32)"
     ) in message
 
 
@@ -129,7 +131,7 @@ def test_one_tensor_is_enough_to_be_refused(tiny, name):
     del checkpoint[name]
     assert "missing" in unfit(tiny, checkpoint)
     checkpoint = theirs(tiny) | {f"{name}s": torch.ones(1)}
-    assert f"unexpected: {name}s." in unfit(tiny, checkpoint)
+    assert f"1 unexpected: {name}s" in unfit(tiny, checkpoint)
     checkpoint = theirs(tiny)
     checkpoint[name] = checkpoint[name][:-1]
     assert "of another shape" in unfit(tiny, checkpoint)
@@ -140,7 +142,47 @@ def test_a_tensor_under_an_old_and_a_new_name_is_one_too_many(tiny):
     before = "bottleneck_layer.entropy_bottleneck."
     checkpoint[f"{before}_matrix0"] = checkpoint[f"{before}matrices.0"]
     message = unfit(tiny, checkpoint)
-    assert f"unexpected: {before}_matrix0 (the same as {before}matrices.0)." in message
-    # A long list is cut and counted.
-    checkpoint = theirs(tiny) | {f"x{number}": torch.ones(1) for number in range(25)}
-    assert unfit(tiny, checkpoint).endswith("x19 and 5 more.")
+    assert f"unexpected: {before}_matrix0 (the same as {before}matrices.0)" in message
+
+
+def test_a_long_list_is_grouped_and_counted(tiny):
+    names = [*(f"a.b.{number}" for number in range(6)), *(f"a.c.{number}" for number in range(3))]
+    names += [*(f"{letter}.one.x" for letter in "defg"), "z"]
+    checkpoint = theirs(tiny) | dict.fromkeys(names, torch.ones(1))
+    assert unfit(tiny, checkpoint).splitlines() == [
+        f"The checkpoint does not fit {TINY}, which is for image-classification with a "
+        "factorized-prior bottleneck:",
+        "  14 unexpected: 6 in a.b, 3 in a.c, 3 more groups; such as a.b.0, a.b.1, a.b.2, a.b.3",
+    ]
+    # However many tensors, a screen holds it.
+    many = {f"layer{n % 9}.{n}.weight": torch.ones(1) for n in range(5000)}
+    assert len(unfit(tiny, many)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("names", "cause"),
+    [
+        # A network of torchvision, as pip install gives it.
+        (lambda: torchvision.models.resnet18().state_dict(), "it is of a classifier."),
+        (
+            lambda: torchvision.models.detection.fasterrcnn_resnet50_fpn(
+                weights=None, weights_backbone=None
+            ).state_dict(),
+            "it is of a detector (faster_rcnn_…).",
+        ),
+        (
+            lambda: theirs(zoo.build("splittable_test_resnet-mshp")),
+            "a classifier with a hyperprior (…-shp or …-mshp)",
+        ),
+        (
+            lambda: torch.nn.DataParallel(torch.nn.Linear(2, 2)).state_dict(),
+            "All its names begin with module., ",
+        ),
+        (lambda: {"something.else": 0, "other": 0}, "sc2-benchmark has not."),
+    ],
+)
+def test_the_likely_cause_is_told(tiny, names, cause):
+    checkpoint = dict.fromkeys(names(), torch.ones(1))
+    with pytest.raises(CheckpointError) as caught:
+        map_tensors(tiny.spec, checkpoint, tiny.state_dict())
+    assert cause in caught.value.next_step

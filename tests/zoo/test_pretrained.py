@@ -1,5 +1,6 @@
 """Models made of published parts, with parts that are made here in place of downloads."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ import safetensors.torch
 import torch
 import torchvision
 
-from splitrun.errors import SpecError, WeightsNotFoundError
+from splitrun.errors import HubError, SpecError, WeightsNotFoundError
 from splitzoo import zoo
 from splitzoo.zoo import pretrained
 from splitzoo.zoo.backbones.build import build_whole
 from splitzoo.zoo.bottlenecks.neural_codec import model_urls
 from splitzoo.zoo.catalog import has_weights
+from splitzoo.zoo.config import WEIGHTS_NAME
 from splitzoo.zoo.tasks.detection import DetectionTail
 from splitzoo.zoo.tasks.segmentation import SegmentationTail
 
@@ -57,21 +59,58 @@ def test_torchvision_s_segmentation_goes_into_ours_and_another_network_s_does_no
         pretrained.load_torchvision(tail, {"backbone.conv1.weight": torch.zeros(1)})
 
 
-def test_timm_s_weights_reach_both_sides_of_a_feature_codec(monkeypatch, tmp_path) -> None:
-    spec = zoo.get_spec("resnet50-layer2-jpeg-q90")
-    whole = build_whole("resnet50")
-    file = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(whole.state_dict(), file)
-    load = pretrained.load_timm_weights
-    monkeypatch.setattr(
-        pretrained, "load_timm_weights", lambda part, name, **_: load(part, name, file=file)
-    )
-    model = pretrained.assemble(zoo.build(spec))
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("resnet50-layer2-jpeg-q90", "resnet50"), ("test_vit-blocks.2-webp-q50", "test_vit")],
+)
+def test_timm_s_weights_reach_both_sides_of_a_feature_codec(hub, name, backbone) -> None:
+    spec = zoo.get_spec(name)
+    whole = build_whole(backbone)
+    hub.publish(spec.base_model, {WEIGHTS_NAME: safetensors.torch.save(whole.state_dict())})
+    model = zoo.load(name)
     assert model.random_seed is None
     held = model.encoder.state_dict() | model.decoder.get_submodule("tail").state_dict()
     assert held.keys() == whole.state_dict().keys()
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(held[name], tensor)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(held[key], tensor)
+    # What is at hand is taken where the Hub cannot be reached, and nobody waits for it.
+    assert has_weights(name)
+    hub.close()
+    assert zoo.load(name).digest() == model.digest()
+    assert hub.waits == []
+
+
+def test_published_parts_that_cannot_be_reached_are_asked_for_once(hub) -> None:
+    """timm asks for two files, five times each: a minute of waits without a network."""
+    hub.fault("HEAD", "test_resnet", times=99, hang_up=True)
+    for name in ("test_resnet-jpeg-q90", "test_resnet-layer2-webp-q9"):
+        hub.requests.clear()
+        with pytest.raises(HubError, match="Cannot fetch timm/test_resnet"):
+            zoo.load(name)
+        assert len(hub.seen()) == 1
+    assert hub.waits == []
+    hub.close()
+    with pytest.raises(HubError, match="refuses connections"):
+        zoo.load(name)
+    assert hub.waits == []
+
+
+def test_downloads_of_torch_hub_have_a_limit_of_time(monkeypatch) -> None:
+    limits = []
+
+    def slow(*_given, **_named):
+        limits.append(socket.getdefaulttimeout())
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", slow)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", slow)
+    for name in (CODEC, DETECTOR):
+        model = zoo.build(name)
+        monkeypatch.setattr(pretrained, "_load_classifier", lambda *_: None)
+        with pytest.raises(WeightsNotFoundError, match="timed out"):
+            pretrained.assemble(model)
+    assert limits == [10, 10]
+    assert socket.getdefaulttimeout() is None
 
 
 # What is at hand, and what load was told

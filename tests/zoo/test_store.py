@@ -171,9 +171,10 @@ def test_missing_unexpected_and_reshaped_tensors_are_all_named(folder):
     with pytest.raises(ModelFolderError) as caught:
         zoo.load(folder)
     assert caught.value.message.endswith(
-        "does not fit its config. missing: decoder.tail.fc.bias. "
-        "unexpected: decoder.tail.fc.extra. "
-        "of another shape or type: encoder.0.weight, encoder.2.weight."
+        "does not fit its config:\n"
+        "  1 missing: decoder.tail.fc.bias\n"
+        "  1 unexpected: decoder.tail.fc.extra\n"
+        "  2 of another shape or type: encoder.0.weight, encoder.2.weight"
     )
 
 

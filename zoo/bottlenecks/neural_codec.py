@@ -24,6 +24,7 @@ from splitrun.errors import SpecError, WeightsNotFoundError
 
 from ..bottleneck_specs import NeuralCodecBottleneck
 from ..deprecations import quiet_torchscript
+from ..hub_errors import bounded_sockets
 from .base import Bottleneck
 from .factorized_prior import FactorizedPrior
 from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior
@@ -280,9 +281,10 @@ def load_compressai_weights(
             next_step="Choose quality 1 to 8 and the metric mse or ms-ssim.",
         )
     try:
-        stored = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
+        with bounded_sockets():
+            stored = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", progress=True, check_hash=True, weights_only=True
+            )
         model = model_architectures[architecture].from_state_dict(load_pretrained(stored))
         copy_weights(parts, model)
     except OSError as error:

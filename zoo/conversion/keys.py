@@ -6,7 +6,8 @@ model's family knows is replaced (``prefixes``).
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,7 +18,17 @@ from ..bottlenecks.factorized_prior import TABLE_BUFFERS
 from ..spec import ModelSpec
 
 SCALE_TABLE = "scale_table"
-_LISTED = 20
+_LISTED = 4
+"""Number of names, and of groups of them, that a message lists."""
+_SIGNS = (
+    (r"backbone\.body\.", "a detector (faster_rcnn_…)"),
+    (r"backbone\.(?!body\.|fpn\.)", "a segmentation network (deeplabv3_…)"),
+    (r"(layer\d|features|stages|blocks|conv1|stem|s\d)\.", "a classifier"),
+    (r"(.*\.)?bottleneck_layer\.h_a\.", "a hyperprior (…-shp or …-mshp)"),
+    (r"(.*\.)?bottleneck_layer\.entropy_bottleneck\.", "a factorized prior (…-fp)"),
+    (r"entropy_bottleneck\.", "an entropy bottleneck after a layer (…-eb_after_…)"),
+)
+"""Beginnings of names, and what they are a sign of; task first, then bottleneck."""
 
 _RENAMED = tuple(
     (re.compile(pattern), replacement)
@@ -163,12 +174,11 @@ def map_tensors(
         "unexpected": unexpected,
         "of another shape or type": unfit,
     }
-    named = [f"{kind}: {first_names(names)}" for kind, names in differences.items() if names]
-    if named:
+    if named := list_differences(differences):
         raise CheckpointError(
-            f"The checkpoint does not fit {spec.name}. Tensors {'; '.join(named)}.",
-            next_step="Is it of another model? Say of which: --name NAME. All names: "
-            "splitzoo zoo list",
+            f"The checkpoint does not fit {spec.name}, {_kind_of(spec)}:{named}",
+            next_step=f"{_likely_cause(list(theirs), len(mapped))} Another model is named with "
+            "--name NAME; all names: splitzoo zoo list",
         )
     return mapped, tuple(LeftOut(reason, tuple(names)) for reason, names in left_out.items())
 
@@ -190,7 +200,35 @@ def _kind(tensor: Tensor) -> str:
     return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def first_names(names: list[str], most: int = _LISTED) -> str:
-    """Return the first names in words, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def list_differences(differences: Mapping[str, Sequence[str]]) -> str:
+    """Return names by what is wrong with them, a line each: number, the largest groups, a few."""
+    told = ((len(names), what, _grouped(names)) for what, names in differences.items() if names)
+    return "".join(f"\n  {count} {what}: {names}" for count, what, names in told)
+
+
+def _grouped(names: Sequence[str]) -> str:
+    if len(names) <= _LISTED:
+        return ", ".join(names)
+    groups = Counter(".".join(name.split(".")[:2]) for name in names).most_common()
+    told = ", ".join(f"{count} in {group}" for group, count in groups[:_LISTED] if count > 1)
+    told += f", {len(groups) - _LISTED} more groups" if told and len(groups) > _LISTED else ""
+    return f"{told and told + '; '}such as {', '.join(names[:_LISTED])}"
+
+
+def _kind_of(spec: ModelSpec) -> str:
+    return f"which is for {spec.task} with a {spec.bottleneck.kind} bottleneck"
+
+
+def _likely_cause(names: Sequence[str], fitting: int) -> str:
+    """Say what a checkpoint that does not fit is likely to be, by its names."""
+    first = {name.partition(".")[0] for name in names}
+    if not fitting and len(first) == 1:
+        (prefix,) = first
+        return (
+            f"All its names begin with {prefix}., which what wrapped the network has put there: "
+            "save the network itself (for DataParallel, model.module)."
+        )
+    found = [what for pattern, what in _SIGNS if any(re.match(pattern, name) for name in names)]
+    if not found:
+        return "It is of a network that sc2-benchmark has not."
+    return f"By its names it is of {' with '.join(found)}."

@@ -174,7 +174,6 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
         run(plan, SILENT, resume=resume)
         return
-    console.hint(f"Training {spec.name}. If interrupted, continue with --resume.")
     with console.progress() as progress:
         folder = run(plan, progress, resume=resume)
     result = {"folder": folder, "training": read_config(folder).training}

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from splitrun.errors import DatasetError, DependencyError, ImageError, TrainingError
 from splitrun.files import check_free, new_file
 from splitrun.machine import machine
-from splitrun.signals import check_stopped
+from splitrun.signals import check_stopped, keeping
 
 from ... import __version__
 from ...progress import SILENT, Progress
@@ -170,6 +170,7 @@ class _Run:
             advice = "Continue the run that is there with --resume, or name another with -o."
             check_free(plan.run, advice=advice)
         self.accelerator.wait_for_everyone()
+        self.progress.step("loading the teacher")
         self.teacher = load_teacher(plan.recipe, plan.teacher)
         self.student = build_student(
             plan.recipe, self.spec, self.teacher, seed=plan.seed, start=plan.start
@@ -190,9 +191,11 @@ class _Run:
             write_inventory(plan.run, self.inventory)
         self.tracked = Tracked(self.accelerator, plan)
         self._write_log()
-        while self.position.stage < len(stages):
-            _StageRun(self, stages[self.position.stage], state).train()
-            state = None
+        self.progress.note(f"Training {self.spec.name}. If interrupted, continue with --resume.")
+        with keeping(f"The run in {plan.run} is kept: --resume continues it."):
+            while self.position.stage < len(stages):
+                _StageRun(self, stages[self.position.stage], state).train()
+                state = None
         self._finish(model)
         return model
 
