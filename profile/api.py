@@ -143,19 +143,27 @@ def tradeoff(
     reports: "Iterable[AccuracyReport | str | Path]",
     folder: str | Path | None = None,
     *,
+    cost: str = "bits",
+    profiles: "Iterable[str | Path]" = (),
     title: str = "",
     force: bool = False,
 ) -> "Tradeoff":
-    """Compare models by accuracy, bytes and encoder size, and draw the three tradeoffs.
+    """Compare models by accuracy, bytes and what the encoder costs; draw the three tradeoffs.
 
     Args:
         reports: Accuracy reports, their files, or folders of such files.
         folder: Folder to write the figure and ``tradeoff.csv`` into; None writes nothing.
+        cost: What the encoder's cost is: its size in ``"bits"`` (Eq. 1), its ``"macs"`` or
+            ``"flops"``, or ``"latency"`` on the device of the profiles.
+        profiles: Files, or folders of files, of encoder profiles or of what ``python -m splitrun
+            bench --json`` printed; for latency.
         title: Note below the figure; by default the data set.
         force: Replace the figure that the folder holds.
 
     Raises:
-        ReportError: A report cannot be read, or they are of different tasks or images.
+        ReportError: A report cannot be read, or they are of different tasks or images; or
+            latencies are missing, or of several machines.
+        UnknownNameError: There is no such cost.
         OutputError: The folder is taken or cannot be written.
     """
     from .accuracy_report import AccuracyReport, read_accuracy
@@ -169,7 +177,7 @@ def tradeoff(
         path = Path(given)
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
         read.extend(map(read_accuracy, files))
-    found = collect(read)
+    found = collect(read, cost=cost, profiles=map(Path, profiles))
     if folder is not None:
         from .tradeoff_plot import save_tradeoff
 

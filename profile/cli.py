@@ -246,13 +246,24 @@ def tradeoff(
         str,
         typer.Option(metavar="SERIES", help="Series to give the BD-rate of the others against."),
     ] = "",
+    cost: Annotated[
+        str, typer.Option(help="Cost of the encoder: bits (Eq. 1), macs, flops or latency.")
+    ] = "bits",
+    profiles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Report of profile encoder, or output of python -m splitrun bench --json, made on "
+            "the device that latency is to be of; or a folder of them; repeatable.",
+        ),
+    ] = None,
     title: Annotated[
         str, typer.Option(help="Note below the figure.", show_default="the data set")
     ] = "",
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Draw accuracy over bytes (R-D), over bytes × encoder size (ExR-D), and all three measures.
+    """Draw accuracy over bytes (R-D), over bytes × encoder cost (ExR-D), and all three measures.
 
     The points are written as CSV beside the figure.
     """
@@ -265,16 +276,18 @@ def tradeoff(
         from . import api
         from .tradeoff_plot import save_tradeoff
 
-        found = api.tradeoff(results)
+        found = api.tradeoff(results, cost=cost, profiles=profiles or ())
         compared = found.bd_rates(against) if against else []
         progress.step("drawing")
         save_tradeoff(found, output, title=title, force=force)
+
+    digits = 3 if cost == "latency" else 0
 
     def tables() -> None:
         console.table(
             f"{found.images} images of {found.data}/",
             (
-                *("series", "rate set by", f"{found.metric}>", "bytes>", "encoder bits>"),
+                *("series", "rate set by", f"{found.metric}>", "bytes>", f"{found.cost.words}>"),
                 *("R-D front", "ExR-D front"),
             ),
             [
@@ -283,7 +296,7 @@ def tradeoff(
                     point.setting,
                     f"{point.score:.2%}",
                     f"{point.data_bytes:,.0f}",
-                    f"{point.encoder_bits:,}",
+                    "—" if point.cost is None else f"{point.cost:,.{digits}f}",
                     "•" * point.on_rd_front,
                     "•" * point.on_exrd_front,
                 )
@@ -303,7 +316,8 @@ def tradeoff(
                 ],
             )
 
-    console.data({"points": list(found.points), "bd_rates": compared}, tables)
+    measured = {"cost": found.cost.field, "points": list(found.points), "bd_rates": compared}
+    console.data(measured, tables)
     console.hint(f"Drawn in {output}: tradeoff.svg, tradeoff-dark.svg, both as PNG; tradeoff.csv")
 
 
@@ -326,7 +340,10 @@ def bits(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Map where in an image the bits go, and where those of an input codec would."""
+    """Map where in an image the bits go; with --against, also the difference from another model.
+
+    Either may be a split model or an image codec before a network, JPEG or learned.
+    """
     from splitrun.files import check_free, new_folder
 
     from ..zoo.resolve import ModelSource
@@ -341,7 +358,7 @@ def bits(
         from splitrun.image_reading import read_rgb
 
         from . import api
-        from .bit_maps import draw_bit_maps
+        from .bit_maps import common_part, draw_bit_maps
 
         rows = []
         with new_folder(output, force=force) as folder:
@@ -349,10 +366,9 @@ def bits(
                 progress.step(f"mapping {image.name}")
                 mine = api.bits(ours, image)
                 other = api.bits(theirs, image) if theirs else None
-                if other is not None and other.bits.shape != mine.bits.shape:
-                    raise typer.BadParameter(
-                        f"{against} takes images of another size.", param_hint="--against"
-                    )
+                if theirs and other:
+                    inputs = ours.spec.preprocessing, theirs.spec.preprocessing
+                    mine, other = common_part(mine, other, inputs)
                 path = folder / f"{number:03d}-{image.stem}.png"
                 draw_bit_maps(ours.spec.preprocessing.pixels(read_rgb(image)), mine, other, path)
                 rows.append(

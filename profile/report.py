@@ -284,6 +284,12 @@ class EncoderProfile(Report):
         return rows
 
 
+def parts_of(runtime: str) -> tuple[str, str]:
+    """Return the engine and the precision that a report's runtime names."""
+    engine, _, precision = runtime.rpartition(", ")
+    return (engine, precision) if precision in ("fp16", "bf16", "int8") else (runtime, "fp32")
+
+
 def _operations(name: str, compute: Compute) -> list[tuple[str, str]]:
     rows = [(name, f"{compute.said()} MACs, {compute.said('flops')} FLOPs per image")]
     return rows if compute.complete else [*rows, ("", f"not counted: {compute.left_out()}")]

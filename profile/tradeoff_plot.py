@@ -1,20 +1,24 @@
 """The figure of the three tradeoffs: R-D, ExR-D, and all three measures at once."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from splitrun.files import new_folder
 
+from .ticks import set_exponent_ticks, set_log_ticks
 from .tradeoffs import Point, Tradeoff, save_points
 
 FORMATS = (".svg", ".png")
+WIDTH = 15.0
+"""Width of the figure, inches; its height is what the legend and the note need."""
 
 
 @dataclass(frozen=True)
@@ -79,68 +83,107 @@ def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
     for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
         # Equal points give equal files: no date, and names that do not depend on the process.
         with matplotlib.rc_context({"svg.hashsalt": "splitzoo", "svg.fonttype": "none"}):
-            figure = _figure(tradeoff, theme, title)
+            figure = draw_figure(tradeoff, theme, title)
             for form in FORMATS:
                 path = folder / f"tradeoff{suffix}{form}"
                 metadata: dict[str, Any] = {"Date": None} if form == ".svg" else {"Software": None}
                 figure.savefig(path, facecolor=theme.page, metadata=metadata)
 
 
-def _figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
-    figure = Figure(figsize=(15, 5.6), dpi=110)
-    FigureCanvasAgg(figure)
-    rate = figure.add_axes((0.05, 0.3, 0.275, 0.62))
-    product = figure.add_axes((0.375, 0.3, 0.275, 0.62))
-    three: Any = figure.add_axes((0.69, 0.22, 0.28, 0.72), projection="3d")
+def draw_figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
+    """Draw the three panels, a legend and a note; see :func:`draw_tradeoff`."""
     series = tradeoff.series()
-    models = list(dict.fromkeys(point.models for point in tradeoff.points))
+    styles = figure_styles(tradeoff.points, theme)
+    shown = [style["label"] for style in styles.values() if style["label"][0] != "_"]
+    columns = max(1, min(6, int(WIDTH / (0.9 + 0.08 * max(map(len, shown))))))
+    rows = -(-len(shown) // columns)
+    note = textwrap.fill(_note(tradeoff, title, styles), 200)
+    # Inches from below: note, legend, labels of the axes, panels, titles.
+    legend_at = 0.25 + 0.19 * note.count("\n")
+    below = legend_at + 0.1 + 0.27 * rows + 0.7
+    height = below + 3.45 + 0.45
+    figure = Figure(figsize=(WIDTH, height), dpi=110)
+    FigureCanvasAgg(figure)
+    bottom, tall = below / height, 3.45 / height
+    rate = figure.add_axes((0.05, bottom, 0.275, tall))
+    product = figure.add_axes((0.375, bottom, 0.275, tall))
+    three: Any = figure.add_axes(
+        (0.69, bottom - 0.5 / height, 0.28, tall + 0.6 / height), projection="3d"
+    )
     for name, points in series.items():
-        number = models.index(points[0].models)
-        colour = theme.series[number % len(theme.series)]
-        style = {
-            "color": colour,
-            "marker": _MARKERS[number % len(_MARKERS)],
-            # The same models in another coding: the same colour and marker, hollow.
-            "markerfacecolor": theme.page if points[0].coding else colour,
-            "linestyle": _LINES[number % len(_LINES)],
-            "linewidth": 1.6,
-            "markersize": 6.5,
-            # One line of the legend stands for both; the note explains hollow markers.
-            "label": "_" + name if points[0].coding and points[0].models in series else name,
-        }
+        style = styles[name]
         rate.plot(_kilobytes(points), _percent(points), **style)
-        held = [point for point in points if point.exrd]
-        if held:
-            xs = [point.exrd / 1024 for point in held if point.exrd]
-            product.plot(xs, _percent(held), **style)
-            _three_way(three, held, style, theme)
-    _fronts(rate, product, tradeoff.points, theme)
-    label = f"{tradeoff.metric}, %"
+        costed = [point for point in points if point.cost]
+        if costed:
+            product.plot(_products(costed), _percent(costed), **style)
+            xs = [math.log10(point.cost or 1) for point in costed]
+            ys = [math.log10(kilobytes) for kilobytes in _kilobytes(costed)]
+            three.plot(xs, ys, _percent(costed), **style)
+    _rings(rate, product, tradeoff.points, theme)
+    label, words = f"{tradeoff.metric}, %", tradeoff.cost.words
     _dress(rate, "Supervised R-D", "data size, KB per image", label, theme)
-    _dress(product, "ExR-D", "encoder size, bits × data size, KB", label, theme)
-    _dress_three(three, label, theme)
+    _dress(product, "ExR-D", f"{words} × data size, KB", label, theme)
+    _dress_three(three, (words, "data size, KB", label), theme)
+    if not any(point.cost for point in tradeoff.points):
+        product.remove()
+        three.remove()
+        rate.set_position((0.05, bottom, 0.92, tall))
     handles, labels = rate.get_legend_handles_labels()
     legend = figure.legend(
         handles,
         labels,
         loc="lower center",
-        bbox_to_anchor=(0.5, 0.05),
-        ncols=min(len(labels), 6),
+        bbox_to_anchor=(0.5, legend_at / height),
+        ncols=columns,
         frameon=False,
         fontsize=10,
         handlelength=3,
     )
     for text in legend.get_texts():
         text.set_color(theme.ink)
-    said = title or f"{tradeoff.images} images of {tradeoff.data}/"
-    codings = ", ".join(sorted({point.coding for point in tradeoff.points if point.coding}))
-    said += f"; hollow: the same models, {codings}" if codings else ""
-    note = (
-        f"{said}; ringed: no other point has less and scores more. KB: 1,024 bytes. Codecs of "
-        "images hold no parameters: first panel alone."
-    )
-    figure.text(0.05, 0.018, note, fontsize=9.5, color=theme.faint)
+    figure.text(0.05, 0.1 / height, note, fontsize=9.5, color=theme.faint, va="bottom")
     return figure
+
+
+def figure_styles(points: Sequence[Point], theme: Theme) -> dict[str, dict[str, Any]]:
+    """Return a style for each series; the same models in another coding differ in filling."""
+    models = list(dict.fromkeys(point.models for point in points))
+    codings = {name: [one.coding for one in points if one.models == name] for name in models}
+    styles = {}
+    for point in points:
+        number = models.index(point.models)
+        turn = number // len(_MARKERS)  # once all were used, other pairs of marker and line
+        colour = theme.series[number % len(theme.series)]
+        companion = bool(point.coding) and "" in codings[point.models]
+        styles[point.series] = {
+            "color": colour,
+            "marker": _MARKERS[(number + turn) % len(_MARKERS)],
+            "markerfacecolor": theme.page if companion else colour,
+            "linestyle": _LINES[(number + turn) % len(_LINES)],
+            "linewidth": 1.6,
+            "markersize": 6.5,
+            # One line of the legend stands for both; the note explains hollow markers.
+            "label": f"_{point.series}" if companion else point.series,
+        }
+    return styles
+
+
+def _note(tradeoff: Tradeoff, title: str, styles: dict[str, dict[str, Any]]) -> str:
+    said = [title or f"{tradeoff.images} images of {tradeoff.data}/"]
+    hollow = {one.coding for one in tradeoff.points if styles[one.series]["label"][0] == "_"}
+    if hollow:
+        said.append(f"hollow: the same models, {', '.join(sorted(hollow))}")
+    said.append("ringed: no other point has less and scores more")
+    note = f"{'; '.join(said)}. KB: 1,024 bytes."
+    if tradeoff.cost.what:
+        name, _, _ = tradeoff.cost.words.partition(",")
+        note += f" {name.capitalize()}: {tradeoff.cost.what}."
+    left_out = [point for point in tradeoff.points if not point.cost]
+    if left_out and tradeoff.cost.field == "device_ms":
+        note += " Models whose latency was not given: first panel alone."
+    elif 0 < len(left_out) < len(tradeoff.points):
+        note += " Codecs of images hold no parameters: first panel alone."
+    return note
 
 
 def _kilobytes(points: Sequence[Point]) -> list[float]:
@@ -151,12 +194,16 @@ def _percent(points: Sequence[Point]) -> list[float]:
     return [100 * point.score for point in points]
 
 
-def _fronts(rate: Any, product: Any, points: Sequence[Point], theme: Theme) -> None:
+def _products(points: Sequence[Point]) -> list[float]:
+    return [(point.exrd or 0) / 1024 for point in points]
+
+
+def _rings(rate: Any, product: Any, points: Sequence[Point], theme: Theme) -> None:
     ring = {"s": 150, "facecolors": "none", "edgecolors": theme.ink, "linewidths": 1.1, "zorder": 5}
     front = [point for point in points if point.on_rd_front]
     rate.scatter(_kilobytes(front), _percent(front), **ring)
     front = [point for point in points if point.on_exrd_front and point.exrd]
-    product.scatter([(point.exrd or 0) / 1024 for point in front], _percent(front), **ring)
+    product.scatter(_products(front), _percent(front), **ring)
 
 
 def _dress(axes: Any, title: str, x: str, y: str, theme: Theme) -> None:
@@ -169,41 +216,22 @@ def _dress(axes: Any, title: str, x: str, y: str, theme: Theme) -> None:
     axes.tick_params(colors=theme.ink, which="both", labelsize=9.5)
     for spine in axes.spines.values():
         spine.set_color(theme.grid)
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    # Few decades: numbers are read more easily than powers of ten.
-    low, high = axes.get_xlim()
-    if high / low < 1e4 and high < 1e5:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.lines:
+        set_log_ticks(axes)
 
 
-def _three_way(axes: Any, points: Sequence[Point], style: dict[str, Any], theme: Theme) -> None:
-    """Draw a series in space."""
-    xs = [np.log10(point.encoder_bits) for point in points]
-    ys = [np.log10(point.data_bytes / 1024) for point in points]
-    axes.plot(xs, ys, _percent(points), **style)
-
-
-def _dress_three(axes: Any, label: str, theme: Theme) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
+def _dress_three(axes: Any, labels: Sequence[str], theme: Theme) -> None:
     floor = axes.get_zlim()[0]
     for line in list(axes.lines):
-        xs, ys, zs = line.get_data_3d()
-        for x, y, z in zip(xs, ys, zs, strict=True):
+        for x, y, z in zip(*line.get_data_3d(), strict=True):
             axes.plot([x, x], [y, y], [floor, z], color=theme.faint, linewidth=0.6, alpha=0.7)
     axes.set_zlim(bottom=floor)
     axes.set_title("three-way", fontsize=12, color=theme.ink, loc="left", y=0.97)
-    axes.set_xlabel("encoder size, Kbit", fontsize=9.5, color=theme.ink)
-    axes.set_ylabel("data size, KB", fontsize=9.5, color=theme.ink)
-    axes.set_zlabel(label, fontsize=9.5, color=theme.ink)
+    for axis, label in zip((axes.xaxis, axes.yaxis, axes.zaxis), labels, strict=True):
+        axis.set_label_text(label, fontsize=9.5, color=theme.ink)
     axes.set_facecolor(theme.page)
-    thousands = FuncFormatter(lambda value, _: f"{10**value / 1000:,.0f}")
-    axes.xaxis.set_major_formatter(thousands)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{10**value:.2g}"))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(4))
+    set_exponent_ticks(axes.xaxis, axes.get_xlim())
+    set_exponent_ticks(axes.yaxis, axes.get_ylim())
     axes.view_init(elev=18, azim=-58)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color(theme.page)

@@ -1,7 +1,8 @@
 """The three tradeoffs of the SC2 paper (TMLR 2023, Section 3.2), from accuracy reports.
 
-R-D is accuracy over bytes per image; ExR-D is accuracy over bytes times encoder size; the third
-shows all three measures.
+R-D is accuracy over bytes per image; ExR-D is accuracy over bytes times what the encoder costs; the
+third shows all three measures. The cost is the encoder's size or, as in the paper's Figure 9, its
+operations, or latency on a device.
 """
 
 import csv
@@ -15,20 +16,9 @@ from splitrun.errors import ReportError, UnknownNameError
 from splitrun.files import new_file
 from splitrun.registry import close_matches
 
-from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport
-
-_METHODS = {
-    "entropic-student": "Entropic Student",
-    "end-to-end": "end to end",
-    "channel-reduction": "CR + BQ",
-}
-_PRIORS = {
-    "factorized-prior": "FP",
-    "scale-hyperprior": "SHP",
-    "mean-scale-hyperprior": "MSHP",
-}
-_CODECS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "heic": "HEIC", "bpg": "BPG"}
+from .costs import Cost, measure_costs
+from .series import series_names
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,8 @@ class Point:
         data_bytes: Mean of the stream, bytes per image.
         bits_per_pixel: Mean bits of the stream per pixel of the model's input.
         encoder_bits: Eq. 1 of the SC2 paper; 0 where the device holds no learned parameters.
-        exrd: ``encoder_bits · data_bytes``; None where the device holds no learned parameters.
+        cost: What the encoder costs, by the tradeoff's measure; None where there is no value.
+        exrd: ``cost · data_bytes``; None where there is no cost.
         on_rd_front: Whether no other point has fewer bytes and a higher score.
         on_exrd_front: Whether no other point has a lower ``exrd`` and a higher score.
     """
@@ -58,6 +49,7 @@ class Point:
     data_bytes: float
     bits_per_pixel: float
     encoder_bits: int
+    cost: float | None
     exrd: float | None
     on_rd_front: bool
     on_exrd_front: bool
@@ -92,12 +84,14 @@ class Tradeoff:
         metric: Name of the score.
         images: Number of images.
         data: Name of the data set's folder.
+        cost: What the encoder's cost is measured by.
         points: Points by series, and by bytes within each.
     """
 
     metric: str
     images: int
     data: str
+    cost: Cost
     points: tuple[Point, ...]
 
     def series(self) -> dict[str, list[Point]]:
@@ -128,11 +122,20 @@ class Tradeoff:
         ]
 
 
-def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
+def collect(
+    reports: Iterable[AccuracyReport], *, cost: str = "bits", profiles: Iterable[Path] = ()
+) -> Tradeoff:
     """Put accuracy reports side by side.
 
+    Args:
+        reports: Reports of one task on the same images.
+        cost: Name of the encoder's cost: ``bits``, ``macs``, ``flops`` or ``latency``.
+        profiles: Reports of latency, as :func:`.costs.measure_costs` takes them.
+
     Raises:
-        ReportError: There is none, or they are of different tasks or images.
+        ReportError: There is none, or they are of different tasks or images; or latencies are
+            missing, or of several machines.
+        UnknownNameError: There is no such cost.
     """
     reports = list(reports)
     if not reports:
@@ -149,16 +152,18 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
                 f"{report.spec.name} was evaluated on other images than {first.spec.name}.",
                 next_step="Evaluate both on the same: splitzoo profile accuracy --data DIR",
             )
-    named = len({report.spec.backbone for report in reports}) > 1
+    measure, costs = measure_costs(reports, cost, profiles)
     rd = _front([(report.stream_bytes.mean, report.score) for report in reports])
-    products = [report.encoder.encoder_bits * report.stream_bytes.mean for report in reports]
-    kept = [index for index, product in enumerate(products) if product]
-    exrd = {kept[index] for index in _front([(products[i], reports[i].score) for i in kept])}
+    products = [
+        None if cost is None else cost * report.stream_bytes.mean
+        for cost, report in zip(costs, reports, strict=True)
+    ]
+    kept = [(index, product) for index, product in enumerate(products) if product is not None]
+    front = _front([(product, reports[index].score) for index, product in kept])
+    exrd = {kept[place][0] for place in front}
     points = [
         Point(
-            series=", ".join(
-                filter(None, (series_of(report.spec, named=named), report.calibrated))
-            ),
+            series=", ".join(filter(None, (name, report.calibrated))),
             coding=report.calibrated,
             model=report.spec.name,
             setting=report.spec.strength,
@@ -166,37 +171,17 @@ def collect(reports: Iterable[AccuracyReport]) -> Tradeoff:
             data_bytes=report.stream_bytes.mean,
             bits_per_pixel=report.bits_per_pixel.mean,
             encoder_bits=report.encoder.encoder_bits,
-            exrd=products[index] or None,
+            cost=costs[index],
+            exrd=products[index],
             on_rd_front=index in rd,
             on_exrd_front=index in exrd,
         )
-        for index, report in enumerate(reports)
+        for index, (name, report) in enumerate(zip(series_names(reports), reports, strict=True))
     ]
     order = list(dict.fromkeys(point.models for point in points))
     points.sort(key=lambda point: (order.index(point.models), point.coding, point.data_bytes))
-    return Tradeoff(first.metric_name, first.data.images, first.data.folder, tuple(points))
-
-
-def series_of(spec: ModelSpec, *, named: bool = False) -> str:
-    """Return the name that models share which differ in β, channels or quality only.
-
-    Args:
-        spec: Spec of the model.
-        named: Whether to name the backbone too.
-    """
-    kind = spec.bottleneck.kind
-    if spec.method in _METHODS:
-        prior = _PRIORS.get(kind)
-        name = _METHODS[spec.method] + (f", {prior}" if prior else "")
-    elif kind == "entropy-bottleneck":
-        name = f"EB after {spec.cut}"
-    elif kind == "neural-input-codec":
-        name = f"{getattr(spec.bottleneck, 'architecture', '')} input"
-    else:
-        codec = str(getattr(spec.bottleneck, "codec", ""))
-        codec = _CODECS.get(codec, codec.upper())
-        name = f"{codec} after {spec.cut}" if kind == "feature-codec" else f"{codec} input"
-    return f"{name}, {spec.backbone}" if named else name
+    data = first.data
+    return Tradeoff(first.metric_name, data.images, data.folder, measure, tuple(points))
 
 
 def _front(points: Sequence[tuple[float, float]]) -> set[int]:
@@ -237,12 +222,16 @@ def bd_rate(points: Sequence[Point], against: Sequence[Point]) -> float | None:
 
 
 def save_points(tradeoff: Tradeoff, path: Path) -> None:
-    """Write the points as CSV, one line each, whole or not at all.
+    """Write the points as CSV, one line each, whole or not at all; the cost has its own name.
 
     Raises:
         OutputError: The file cannot be written.
     """
+    rows = [asdict(point) for point in tradeoff.points]
+    for row in rows:
+        cost = row.pop("cost")
+        row.setdefault(tradeoff.cost.field, cost)
     with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(Point.__dataclass_fields__))
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(asdict(point) for point in tradeoff.points)
+        writer.writerows(rows)

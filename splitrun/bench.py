@@ -16,7 +16,9 @@ class Bench:
 
     Attributes:
         model: Name of the model.
+        model_id: 8 hexadecimal digits that are in each stream.
         target: Target of the bundle.
+        precision: Precision of the device graph.
         engine: Engine with its version.
         half: ``"device"`` or ``"edge"``.
         image: Path of the image, or ``"self-test"``.
@@ -31,7 +33,9 @@ class Bench:
     """
 
     model: str
+    model_id: str
     target: str
+    precision: str
     engine: str
     half: str
     image: str
@@ -94,7 +98,9 @@ def bench_half(
     latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
     return Bench(
         model=bundle.name,
+        model_id=bundle.manifest.coding.model_id,
         target=bundle.manifest.target,
+        precision=bundle.precision,
         engine=engine,
         half=half,
         image=image or "self-test",

@@ -1,19 +1,29 @@
 """The three tradeoffs: fronts, BD-rate, the CSV, the images; and maps of bits."""
 
 import csv
+import itertools
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from board import on_board
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from splitrun.errors import ReportError, SpecError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.profile.accuracy_report import AccuracyReport, DataFacts, EncoderFacts
-from splitzoo.profile.bit_maps import map_bits
+from splitzoo.profile.bit_maps import BitMap, common_part, draw_panels, map_bits
+from splitzoo.profile.costs import read_latencies
 from splitzoo.profile.report import Distribution
-from splitzoo.profile.tradeoffs import Point, bd_rate, collect, series_of
+from splitzoo.profile.series import series_of
+from splitzoo.profile.ticks import labels, round_values
+from splitzoo.profile.tradeoff_plot import LIGHT, draw_figure, figure_styles
+from splitzoo.profile.tradeoffs import Point, bd_rate, collect
 
 
 def report_of(name: str, size: float, score: float, bits: int = 1000, **changes) -> AccuracyReport:
@@ -86,7 +96,10 @@ def test_bd_rate_of_known_curves():
 
 
 def points(*pairs):
-    return [Point("s", "", "m", "", score, size, 0, 0, None, False, False) for size, score in pairs]
+    return [
+        Point("s", "", "m", "", score, size, 0, 0, None, None, False, False)
+        for size, score in pairs
+    ]
 
 
 def test_bd_rate_needs_a_common_range():
@@ -118,7 +131,52 @@ def test_series_have_names_that_people_know():
         "resnet50-png": "PNG input",
     }
     assert {name: series_of(zoo.get_spec(name)) for name in named} == named
-    assert series_of(zoo.get_spec("resnet50-webp-q1"), named=True) == "WebP input, resnet50"
+
+
+def test_networks_that_differ_are_series_of_their_own():
+    name = "splittable_resnet50-fp-beta0.08"
+    stronger = "splittable_resnet50-fp-beta0.16"
+    spec = zoo.get_spec(name)
+    small = replace(spec.preprocessing, crop=(64, 64))
+    at_64 = spec.model_copy(update={"preprocessing": small})
+    flowers = spec.model_copy(update={"dataset": "flowers", "name": f"flowers-{name}"})
+    mine = spec.model_copy(update={"name": "mine-splittable_resnet50-fp-beta0.08"})
+    changed = {
+        "random weights": {"weights": "random"},
+        "int8": {"runtime": "onnxruntime 1.32.0, int8"},
+        "64×64": {"spec": at_64},
+        "flowers": {"spec": flowers},
+        "mine-splittable_resnet50-fp": {"spec": mine},
+        "onnxruntime": {"runtime": "onnxruntime 1.32.0"},
+        "run 2": {"source": "another/model", "model_id": "00000001"},
+    }
+    for said, changes in changed.items():
+        other = report_of(name, 900, 0.2, **changes)
+        found = collect([report_of(name, 900, 0.8), report_of(stronger, 500, 0.7), other])
+        named = {point.score: point.series for point in found.points}
+        assert named[0.2] == f"Entropic Student, FP, {said}"
+        assert named[0.2] not in (named[0.8], named[0.7])
+        rows = [(point.series, point.setting) for point in found.points]
+        assert len(set(rows)) == len(rows)
+        if said in ("random weights", "int8", "run 2"):
+            assert named[0.8] == named[0.7] == "Entropic Student, FP"
+
+
+def test_backbones_are_named_where_there_are_several():
+    other = report_of("splittable_resnet101-fp-beta0.08", 900, 0.2)
+    assert list(collect([STUDENT[0], other, JPEG[0]]).series()) == [
+        "Entropic Student, FP, resnet50",
+        "Entropic Student, FP, resnet101",
+        "JPEG input, resnet50",
+    ]
+
+
+def test_models_whose_channels_set_the_rate_are_one_series():
+    reduced = [
+        report_of(f"splittable_resnet50-bq{channels}ch", 900 * channels, 0.5, bits=channels)
+        for channels in (1, 2, 3)
+    ]
+    assert list(collect(reduced).series()) == ["CR + BQ"]
 
 
 def test_calibrated_models_are_a_series_of_their_own():
@@ -130,6 +188,163 @@ def test_calibrated_models_are_a_series_of_their_own():
     }
     (rate,) = found.bd_rates("Entropic Student, FP")
     assert rate.percent == pytest.approx(-50)
+
+
+# What the encoder costs
+
+
+def test_operations_of_the_encoder_are_a_cost():
+    found = collect([*STUDENT, *JPEG, *REDUCED], cost="macs")
+    series = found.series()
+    # By hand: see test_flops.
+    assert {one.cost for one in series["Entropic Student, FP"]} == {588_354_048}
+    assert [one.exrd for one in series["Entropic Student, FP"]] == [
+        588_354_048 * size for size in (1000, 2000, 4000)
+    ]
+    assert {one.cost for one in series["JPEG input"]} == {None}
+    flops = collect(STUDENT, cost="flops").points[0].cost
+    assert flops == 2 * 588_354_048 + 3 * (112**2 * 96 + 56**2 * 48) + 2 * 55**2 * 24
+    with pytest.raises(UnknownNameError, match="encoder cost"):
+        collect(STUDENT, cost="mac")
+    with pytest.raises(ReportError, match="Profiles hold latencies"):
+        collect(STUDENT, cost="macs", profiles=[Path("board.json")])
+
+
+def bench_of(model_id: str, milliseconds: float, cpu: str = "Cortex-A72", **changes) -> dict:
+    step = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "mean_ms"), milliseconds)
+    return {
+        **{"half": "device", "engine": "onnxruntime 1.32.0", "precision": "fp32"},
+        **{"model_id": model_id, "latency": {"encoder": step, "total": step}},
+        **{"environment": {"cpu": cpu}, "model": "any", "target": "cpu"},
+    } | changes
+
+
+def test_latency_on_a_device_is_a_cost(tmp_path):
+    reports = [
+        report_of(one.spec.name, one.stream_bytes.mean, one.score, model_id=f"0000000{number}")
+        for number, one in enumerate((*STUDENT, JPEG[0]))
+    ]
+    benches = [bench_of("00000000", 3.0, precision="int8")]
+    benches += [bench_of(one.model_id, 10.0 + i) for i, one in enumerate(reports[:2])]
+    benches.append(bench_of("00000003", 2.5))
+    edge = bench_of("00000002", 1.0, half="edge")
+    (tmp_path / "board.json").write_text(json.dumps([*benches, edge]))
+    found = collect(reports, cost="latency", profiles=[tmp_path])
+    assert {one.model: one.cost for one in found.points} == {
+        STUDENT[0].spec.name: 10.0,
+        STUDENT[1].spec.name: 11.0,
+        STUDENT[2].spec.name: None,
+        JPEG[0].spec.name: 2.5,
+    }
+    assert "onnxruntime 1.32.0 on Cortex-A72" in found.cost.what
+
+    (tmp_path / "other.json").write_text(json.dumps([bench_of("00000002", 1.0, "Orin")]))
+    with pytest.raises(ReportError, match=r"2 engines or machines: .*A72; .*Orin"):
+        collect(reports, cost="latency", profiles=[tmp_path])
+    with pytest.raises(ReportError, match="No profile holds the latency") as error:
+        collect(STUDENT, cost="latency")
+    assert "splitrun bench --json" in error.value.next_step
+    (tmp_path / "other.json").write_text("[{}]")
+    with pytest.raises(ReportError, match=r"other\.json holds no latencies"):
+        collect(reports, cost="latency", profiles=[tmp_path])
+
+
+def test_latencies_come_from_profiles_and_benches_alike(splitzoo, tiny_bundle, tmp_path):
+    profile, bench = tmp_path / "profile.json", tmp_path / "bench.json"
+    words = ("--iterations", "2", "--warmup", "0", "-o", profile)
+    assert splitzoo("profile", "encoder", tiny_bundle, *words)[0] == 0
+    ran = on_board(tiny_bundle, "bench", "--json", "--iterations=2", "--warmup=0")
+    bench.write_text(ran.stdout)
+    by_profile, by_bench = read_latencies([profile, bench])
+    steps = json.loads(profile.read_text())["latency"]["steps"]
+    assert by_profile.median_ms == steps["total"]["p50_ms"]
+    assert by_bench.median_ms == json.loads(ran.stdout)[0]["latency"]["total"]["p50_ms"]
+    assert by_bench.model_id == by_profile.model_id
+    assert by_bench.machine == by_profile.machine
+    assert by_bench.precision == by_profile.precision == "fp32"
+
+
+# The figure
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.2, 100, ["0.3", "1", "3", "10", "30", "100"]),
+        (1e5, 1e8, ["100k", "1M", "10M", "100M"]),
+        (1.9e5, 4.2e5, ["200k", "300k"]),
+        (1000, 1500, ["1,000", "1,100", "1,200", "1,300", "1,400", "1,500"]),
+        (3, 8, ["3", "5", "7"]),
+        (1e6, 1_000_011, ["1,000,000", "1,000,005", "1,000,010"]),
+        (2e-3, 2e9, ["0.01", "1", "100", "10k", "1M", "100M"]),
+    ],
+)
+def test_ticks_are_few_and_round(low, high, said):
+    assert labels(round_values(low, high, 6)) == said
+
+
+@given(st.floats(-6, 12), st.floats(0.001, 12), st.integers(3, 8))
+def test_ticks_are_few_and_have_labels_of_their_own(exponent, span, most):
+    low, high = 10.0**exponent, 10.0 ** (exponent + span)
+    values = round_values(low, high, most)
+    assert 1 <= len(values) <= most
+    assert all(low <= value <= high for value in values)
+    assert len(set(labels(values))) == len(values)
+
+
+def many_reports() -> list[AccuracyReport]:
+    """Eighteen series with long names, in a narrow range."""
+    backbones = ("resnet50", "resnet101", "regnety6.4gf", "hybrid_vit_small_r26_s32_224")
+    return [
+        report_of(f"splittable_{backbone}-{prior}-beta0.16", 1100 + 20 * i, 0.6 + i / 99, 10**6 + i)
+        for i, (backbone, prior) in enumerate(itertools.product(backbones, ("fp", "shp", "mshp")))
+    ] + [
+        report_of(f"{backbone}-{codec}-q50", 1500 + i, 0.5, 0)
+        for i, (backbone, codec) in enumerate(
+            itertools.product(("resnet50", "resnet101"), ("jpeg", "webp", "bpg"))
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [[*STUDENT, *JPEG, *CALIBRATED, *REDUCED], CALIBRATED, JPEG, STUDENT[:1], many_reports()],
+    ids=["all", "calibrated", "codec", "one", "many"],
+)
+def test_nothing_in_the_figure_overlaps_or_is_cut(reports):
+    figure = draw_figure(collect(reports), LIGHT, "")
+    figure.canvas.draw()
+    canvas = figure.bbox
+    for axes in figure.axes[:2]:
+        boxes = [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text()]
+        assert len(boxes) >= 2
+        for left, right in itertools.pairwise(boxes):
+            assert left.x1 < right.x0
+    (legend,), (note,) = figure.legends, figure.texts
+    for box in (legend.get_window_extent(), note.get_window_extent()):
+        assert canvas.x0 <= box.x0 < box.x1 <= canvas.x1
+        assert canvas.y0 <= box.y0 < box.y1 <= canvas.y1
+    assert note.get_window_extent().y1 <= legend.get_window_extent().y0
+    lowest = min(axes.xaxis.label.get_window_extent().y0 for axes in figure.axes)
+    assert legend.get_window_extent().y1 <= lowest
+
+
+def test_series_look_different_and_hollow_means_what_the_note_says():
+    found = collect(many_reports())
+    styles = figure_styles(found.points, LIGHT)
+    looks = {(one["color"], one["marker"], one["linestyle"]) for one in styles.values()}
+    assert len(looks) == len(styles) == 18
+
+    both = collect([*STUDENT, *CALIBRATED])
+    hollow = figure_styles(both.points, LIGHT)["Entropic Student, FP, context coding"]
+    assert (hollow["markerfacecolor"], hollow["label"][0]) == (LIGHT.page, "_")
+    note = draw_figure(both, LIGHT, "").texts[0].get_text()
+    assert "hollow: the same models, context coding" in note
+    alone = collect(CALIBRATED)
+    (style,) = figure_styles(alone.points, LIGHT).values()
+    assert style["markerfacecolor"] == style["color"]
+    assert style["label"] == "Entropic Student, FP, context coding"
+    assert "hollow" not in draw_figure(alone, LIGHT, "").texts[0].get_text()
 
 
 def test_the_figure_and_its_points(splitzoo, tmp_path):
@@ -158,6 +373,19 @@ def test_the_figure_and_its_points(splitzoo, tmp_path):
     assert splitzoo(*words, "-o", again)[0] == 0
     for name in (*names, "tradeoff.csv"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_the_column_and_the_axis_are_those_of_the_cost(splitzoo, tmp_path):
+    report_of("splittable_resnet50-fp-beta0.08", 900, 0.8).save(tmp_path / "a.json")
+    words = ("profile", "tradeoff", tmp_path / "a.json", "-o", tmp_path / "figure", "--json")
+    code, out, err = splitzoo(*words, "--cost", "macs")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["cost"], said["points"][0]["cost"]) == ("encoder_macs", 588_354_048)
+    (row,) = csv.DictReader((tmp_path / "figure/tradeoff.csv").read_text().splitlines())
+    assert row["encoder_macs"] == "588354048"
+    assert "cost" not in row
+    assert "encoder MACs × data size, KB" in (tmp_path / "figure/tradeoff.svg").read_text()
 
 
 def test_a_result_that_is_none_is_refused(splitzoo, tmp_path):
@@ -212,6 +440,55 @@ def test_what_has_no_map_says_so(splitzoo, tmp_path, photo):
     assert "No model is named" in err
 
 
+def test_a_map_of_a_larger_input_is_cut_to_the_part_that_both_see():
+    split = zoo.get_spec("splittable_resnet50-fp-beta0.08").preprocessing
+    codec = zoo.get_spec("resnet50-scale_hyperprior-q8").preprocessing
+    assert (split.crop, codec.crop, split.resize, codec.resize) == (
+        (224, 224),
+        (256, 256),
+        256,
+        256,
+    )
+    bits = np.zeros((256, 256), np.float32)
+    bits[16, 16] = bits[239, 239] = 1  # the corners of the centre
+    bits[15, 15] = 1
+    ours = BitMap("split", np.ones((224, 224), np.float32), 224.0**2, 900)
+    kept, cut = common_part(ours, BitMap("codec", bits, 3.0, 1000), (split, codec))
+    assert kept == replace(ours, bits=kept.bits)
+    assert (cut.bits.shape, cut.total_bits, cut.payload_bytes) == ((224, 224), 2, 1000)
+    assert cut.bits[0, 0] == cut.bits[-1, -1] == 1
+    other = replace(split, resize=248)
+    with pytest.raises(SpecError, match="at different scales"):
+        common_part(ours, ours, (split, other))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (60, 100)])
+@pytest.mark.parametrize("compared", [False, True])
+def test_panels_are_aligned_and_all_their_text_is_on_the_canvas(shape, compared):
+    bits = np.random.default_rng(0).random(shape).astype(np.float32)
+    name = "faster_rcnn_splittable_resnet50-mshp-beta0.16-with_a_long_name"
+    ours = BitMap(name, bits, float(bits.sum()), 12_345_678)
+    theirs = BitMap(name, 2 * bits, float(2 * bits.sum()), 12_345_678) if compared else None
+    figure = draw_panels(np.zeros((*shape, 3), np.uint8), ours, theirs)
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert len(panels) == (5 if compared else 2)
+    boxes = [axes.get_window_extent() for axes in panels]
+    for box in boxes:
+        assert (box.y0, box.y1) == pytest.approx((boxes[0].y0, boxes[0].y1))
+        assert box.height / box.width == pytest.approx(shape[0] / shape[1])
+    titles = [axes.title.get_window_extent() for axes in panels]
+    for left, right in itertools.pairwise(titles):
+        assert left.x1 < right.x0
+    for text in (*titles, *(axes.get_tightbbox() for axes in figure.axes)):
+        assert figure.bbox.x0 <= text.x0 < text.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= text.y0 < text.y1 <= figure.bbox.y1
+    if compared:
+        of_bits, of_shares = (axes.images[-1].get_array() for axes in panels[3:])
+        np.testing.assert_allclose(of_bits, -bits)
+        np.testing.assert_allclose(of_shares, 0, atol=1e-3)  # the same places, twice the bits
+
+
 def test_maps_are_drawn_beside_those_of_a_codec(splitzoo, tmp_path, tiny_folder, photo):
     folder = tmp_path / "maps"
     words = ("profile", "bits", tiny_folder, photo, "-o", folder, "--random-weights", "--json")
@@ -223,4 +500,5 @@ def test_maps_are_drawn_beside_those_of_a_codec(splitzoo, tmp_path, tiny_folder,
     with Image.open(folder / row["map"].rpartition("/")[2]) as drawn:
         assert drawn.size[0] > 800
     code, _, err = splitzoo(*words[:5], tmp_path / "c", *words[6:], "--against", "test_resnet-png")
-    assert (code, (tmp_path / "c").exists()) == (2, False)
+    assert (code, (tmp_path / "c").exists()) == (1, False)
+    assert "at different scales" in err
