@@ -83,10 +83,8 @@ def show(
 
     def terminal() -> None:
         rows = [(key, _line(value)) for key, value in data.items() if key != "model-index"]
-        rows += [
-            (one.metric_name or one.metric_type, f"{one.metric_value}, {one.dataset_name}")
-            for one in shown.data.eval_results or ()
-        ]
+        measured = getattr(shown.data, "eval_results", None) or ()
+        rows += [(one.metric_name, f"{one.metric_value}, {one.dataset_name}") for one in measured]
         console.table("", ("", ""), rows)
         console.markdown(shown.text)
 

@@ -264,6 +264,7 @@ def _describe(
             versions={
                 "splitzoo": __version__,
                 **versions(*(name.replace("_", "-") for name in packages)),
+                **codec.coder.versions(),
             },
             command=command,
         ),

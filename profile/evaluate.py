@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from splitrun.errors import DatasetError, ImageError, ReportError
 from splitrun.image_files import Unread
+from splitrun.images.codecs import IMAGE_CODECS
 from splitrun.machine import machine
 from splitrun.signals import check_stopped
 
@@ -28,6 +29,7 @@ from .. import __version__
 from ..progress import SILENT, Progress
 from ..zoo.datasets import Dataset, Sample, digest, labels_of
 from ..zoo.metrics import scores
+from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
 from .report import Distribution, skipped_parts
@@ -135,11 +137,17 @@ def evaluate(
         sc2bench_bytes=summarise(rates, "sc2bench_bytes"),
         **skipped_parts([*unread, *dataset.unread]),
         not_measured=left_out,
-        environment=machine() | {"splitzoo": __version__},
+        environment=machine() | {"splitzoo": __version__} | _programs(spec),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         command=command,
     )
     return report, images
+
+
+def _programs(spec: ModelSpec) -> dict[str, str]:
+    """Return the programs that code the images of a model, and their versions."""
+    codec = getattr(spec.bottleneck, "codec", "")
+    return IMAGE_CODECS.get(codec).versions() if codec in IMAGE_CODECS else {}
 
 
 def _read_ahead(

@@ -91,7 +91,8 @@ def profile_model(
         ],
         environment=machine()
         | {"splitzoo": __version__}
-        | versions("torch", "compressai", "constriction", "numpy", "pillow"),
+        | versions("torch", "compressai", "constriction", "numpy", "pillow")
+        | model.codec.coder.versions(),
         date=_today(),
         command=command,
     )

@@ -111,5 +111,8 @@ def bench_half(
         stream_bytes=len(stream),
         latency=latency,
         peak_memory_bytes=peak_memory_bytes(),
-        environment=machine() | versions("numpy", "pillow") | implementation,
+        environment=machine()
+        | versions("numpy", "pillow")
+        | implementation
+        | codec.coder.versions(),
     )

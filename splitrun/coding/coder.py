@@ -87,6 +87,10 @@ class Coder(ABC):
         """
         return tensors
 
+    def versions(self) -> dict[str, str]:
+        """Return the programs outside Python that code here, and their versions, for records."""
+        return {}
+
     @abstractmethod
     def digest(self) -> bytes:
         """Return the SHA-256 of all that coding depends on."""

@@ -56,6 +56,10 @@ class PixelsCoder(SettingsCoder):
         pixels = self.codec.decode(payload, height, width, self.channels)
         return (np.ascontiguousarray(pixels.transpose(2, 0, 1)),)
 
+    def versions(self) -> dict[str, str]:
+        """Return the image codec's programs and their versions."""
+        return self.codec.versions()
+
     def settings(self) -> dict[str, Setting]:
         """Return the codec's name and quality."""
         return {"codec": self.codec.name, "quality": self.quality}

@@ -31,6 +31,10 @@ class ImageCodec(ABC):
     def available(self) -> str:
         """Return why the codec cannot be used here; empty where it can."""
 
+    def versions(self) -> dict[str, str]:
+        """Return the programs outside Python that code here, and their versions, for records."""
+        return {}
+
     def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
         """Code pixels (H, W, 3) RGB or (H, W) grey, uint8; some code grey as equal colours.
 

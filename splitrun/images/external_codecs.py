@@ -4,11 +4,13 @@ Both code YCbCr 4:4:4 of 8 bits. The pixels reach the programs without loss; sc2
 BPG a JPEG of quality 100, and truncates VTM's input and output where they are rounded here.
 """
 
+import functools
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,14 @@ from ..errors import BitstreamError, DependencyError, SplitzooError
 from .base import ImageCodec
 from .headers import check_bpg
 from .pillow_codecs import open_image
-from .programs import ProgramError, ProgramLimits, find_program, read_output, run_program
+from .programs import (
+    LOG_NAME,
+    ProgramError,
+    ProgramLimits,
+    find_program,
+    read_output,
+    run_program,
+)
 
 VTM_CONFIG_VARIABLE = "SPLITZOO_VTM_CONFIG"
 """Environment variable: the path of ``encoder_intra_vtm.cfg``."""
@@ -65,7 +74,11 @@ class TimeLimit:
 
 @dataclass(frozen=True)
 class BpgCodec(ImageCodec):
-    """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg, with x265."""
+    """HEVC intra coding by ``bpgenc`` and ``bpgdec`` of libbpg.
+
+    A ``bpgenc`` has x265, JCTVC's encoder, or both, as it was built. x265 is taken where it is
+    there, as in sc2-benchmark; the bytes of the two differ, and either's are read alike.
+    """
 
     encoding: TimeLimit = TimeLimit(60, 120)
     decoding: TimeLimit = TimeLimit(60, 60)
@@ -75,13 +88,30 @@ class BpgCodec(ImageCodec):
 
     def available(self) -> str:
         """Return why the codec cannot be used here; empty where it can."""
-        return _missing("bpgenc", "bpgdec")
+        if missing := _missing("bpgenc", "bpgdec"):
+            return missing
+        try:
+            _bpg_encoder(find_program("bpgenc", _BPG_NEXT_STEP))
+        except DependencyError as error:
+            return error.message
+        return ""
+
+    def versions(self) -> dict[str, str]:
+        """Return version and encoder of ``bpgenc``; nothing where it cannot be used."""
+        try:
+            program = find_program("bpgenc", _BPG_NEXT_STEP)
+            encoder = _bpg_encoder(program)
+        except DependencyError:
+            return {}
+        version = re.search(r"BPG Image Encoder version (\S+)", _bpg_help(program))
+        return {"bpgenc": f"{version[1] if version else 'unknown version'}, {encoder}"}
 
     def _encode(self, image: Image.Image, quality: int) -> bytes:
         program = find_program("bpgenc", _BPG_NEXT_STEP)
+        encoder = _bpg_encoder(program)
         limits = self.encoding.limits(image.height, image.width)
         arguments = ["-o", "coded.bpg", "-q", str(quality)]
-        arguments += ["-f", "444", "-e", "x265", "-c", "ycbcr", "-b", "8", "pixels.png"]
+        arguments += ["-f", "444", "-e", encoder, "-c", "ycbcr", "-b", "8", "pixels.png"]
         with _folder(self.name) as folder:
             image.convert("RGB").save(folder / "pixels.png")
             run_program([program, *arguments], folder, limits)
@@ -175,6 +205,31 @@ def ycbcr_to_rgb(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _to_bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _bpg_help(program: str) -> str:
+    return _help(program, Path(program).stat().st_mtime_ns)
+
+
+@functools.cache
+def _help(program: str, _changed_ns: int) -> str:
+    """Return what a program says of itself, however it ends then."""
+    with _folder("bpg") as folder:
+        with suppress(ProgramError):
+            run_program([program, "-h"], folder, TimeLimit(10, 0).limits(0, 0))
+        return (folder / LOG_NAME).read_text(errors="replace")
+
+
+def _bpg_encoder(program: str) -> str:
+    """Return the name of the HEVC encoder to take of those that a ``bpgenc`` was built with."""
+    found = re.search(r"HEVC encoder \(([a-z0-9 ]+),", _bpg_help(program))
+    encoders = found[1].split() if found else []
+    if not encoders:
+        raise DependencyError(
+            f"{program} names no HEVC encoder in its help, so it is no bpgenc of libbpg.",
+            next_step=_BPG_NEXT_STEP,
+        )
+    return "x265" if "x265" in encoders else encoders[0]
 
 
 def _vtm_config(encoder: str) -> Path:

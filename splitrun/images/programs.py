@@ -18,6 +18,8 @@ except ImportError:  # Windows
 
 _LAST_WORDS = 300
 """Number of characters of a program's output that an error repeats."""
+LOG_NAME = "output.log"
+"""File, in a program's folder, of what it prints."""
 
 
 class ProgramError(Exception):
@@ -56,7 +58,7 @@ def run_program(command: list[str], folder: Path, limits: ProgramLimits) -> None
         ProgramError: It ended with another code than 0, or took too long.
         OSError: The folder could not be written to.
     """
-    name, log = Path(command[0]).name, folder / "output.log"
+    name, log = Path(command[0]).name, folder / LOG_NAME
     with log.open("wb") as output, _started(command, folder, output) as process:
         try:
             _limit(process.pid, limits)

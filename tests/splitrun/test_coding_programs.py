@@ -5,6 +5,7 @@ The real programs are tried in ``test_coding_images`` where they are on PATH.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from splitrun.coding.pixels import PixelsCoder
 from splitrun.errors import BitstreamError, DependencyError, SplitzooError
 from splitrun.images.codecs import IMAGE_CODECS
 from splitrun.images.external_codecs import BpgCodec, TimeLimit, rgb_to_ycbcr, ycbcr_to_rgb
+from splitrun.images.headers import check_bpg
 
 BPGENC, BPGDEC = "bpgenc", "bpgdec"
 VTMENC, VTMDEC = "EncoderAppStatic", "DecoderAppStatic"
@@ -31,6 +33,10 @@ PROGRAMS = {"bpg": (BPGENC, BPGDEC), "vtm": (VTMENC, VTMDEC)}
 PREAMBLE = """
 import json, os, struct, sys
 arguments = sys.argv[1:]
+if arguments == ["-h"]:  # what libbpg 0.9.8 prints, and how it ends
+    print("BPG Image Encoder version 0.9.8\\nusage: bpgenc [options] infile.[jpg|png]")
+    print("-e encoder           select the HEVC encoder (x265 jctvc, default = x265)")
+    sys.exit(1)
 def after(option):
     return arguments[arguments.index(option) + 1]
 def noted():
@@ -113,6 +119,63 @@ def test_bpg_gets_the_pixels_themselves(programs):
         "pixels.png",
     ]
     assert told(programs, BPGDEC)["arguments"] == ["-o", "pixels.png", "coded.bpg"]
+
+
+@pytest.mark.parametrize(
+    ("built_with", "taken"),
+    [("jctvc", "jctvc"), ("x265", "x265"), ("x265 jctvc", "x265"), ("jctvc x265", "x265")],
+)
+def test_bpg_is_asked_for_an_encoder_that_it_has(programs, built_with, taken):
+    source = f"#!{sys.executable} -IS\n{PREAMBLE}{SOURCES[BPGENC]}"
+    (programs / BPGENC).write_text(source.replace("x265 jctvc, default = x265", f"{built_with}, x"))
+    codec = IMAGE_CODECS.get("bpg")
+    assert codec.available() == ""
+    assert codec.versions() == {"bpgenc": f"0.9.8, {taken}"}
+    PixelsCoder("bpg", 33).encode(planes(8, 8))
+    arguments = told(programs, BPGENC)["arguments"]
+    assert arguments[arguments.index("-e") + 1] == taken
+
+
+def test_a_bpgenc_that_names_no_encoder_is_none(programs):
+    (programs / BPGENC).write_text(f"#!{sys.executable} -IS\nprint('usage: bpgenc FILE')")
+    codec = IMAGE_CODECS.get("bpg")
+    assert "bpgenc names no HEVC encoder in its help" in codec.available()
+    assert codec.versions() == {}
+    with pytest.raises(DependencyError, match="names no HEVC encoder"):
+        PixelsCoder("bpg", 33).encode(planes(8, 8))
+
+
+# What bpgenc 0.9.8 with JCTVC's encoder made, and bpgdec read: see README.md there.
+RECORDED = Path(__file__).parents[1] / "golden" / "bpg"
+
+
+def test_a_stream_of_the_real_bpgenc_is_read(programs):
+    data, decoded = ((RECORDED / f"jctvc.{kind}").read_bytes() for kind in ("bpg", "png"))
+    # By the format's specification: 4:4:4, no alpha, 8 bits; YCbCr, no extension; 200×24 in groups
+    # of 7 bits; length 0, which is up to the end.
+    assert data[:10] == b"BPG\xfb" + bytes([0b011_0_0000, 0, 0x81, 0x48, 24, 0])
+    check_bpg(data, 24, 200, 3)
+    for height, width in ((24, 199), (200, 24)):
+        with pytest.raises(BitstreamError, match="claims 24×200"):
+            check_bpg(data, height, width, 3)
+    write_program(
+        programs,
+        BPGDEC,
+        f"assert open(arguments[-1], 'rb').read() == {data!r}\n"
+        f"open(after('-o'), 'wb').write({decoded!r})",
+    )
+    (pixels,) = PixelsCoder("bpg", 30).decode(data, 24, 200)
+    y, x = np.mgrid[:24, :200]
+    made = np.stack((x + 2 * y, 255 - x, 128 + 60 * np.sin(x / 9) * np.cos(y / 7)))
+    assert np.sqrt(np.mean((pixels - made.clip(0, 255)) ** 2)) < 6
+
+
+@pytest.mark.skipif(not shutil.which(BPGDEC), reason="bpgdec is not on PATH")
+def test_the_real_bpgdec_reads_the_recorded_stream():
+    with Image.open(RECORDED / "jctvc.png") as image:
+        expected = np.array(image.convert("RGB")).transpose(2, 0, 1)
+    (pixels,) = PixelsCoder("bpg", 30).decode((RECORDED / "jctvc.bpg").read_bytes(), 24, 200)
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_vtm_gets_whole_units_of_444_planes(programs, tmp_path):
@@ -446,4 +509,4 @@ def test_no_shell_is_asked(programs, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", watched)
     PixelsCoder("bpg", 30).encode(planes(8, 8))
-    assert shells == [False]
+    assert shells == [False, False]  # its help, and the image
