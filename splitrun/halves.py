@@ -156,7 +156,7 @@ class Device:
         self._preprocessing = bundle.preprocessing
 
     def encode(self, images: NDArray[np.float32]) -> list[Stream]:
-        """Turn preprocessed images (N, 3, H, W) float32 into one stream each.
+        """Turn preprocessed images (N, 3, H, W), or one (3, H, W), float32 into one stream each.
 
         Raises:
             ImageError: They are of another type or shape than the device graph takes.
@@ -178,6 +178,10 @@ class Device:
             ImageError: The images are of another type or shape than the graph takes.
         """
         (info,) = self.graph.info.inputs
+        if not isinstance(images, np.ndarray):
+            known = "an array; encode_image takes paths, bytes and Pillow images"
+            raise ImageError(f"given as {type(images).__name__}", f"it is not {known}")
+        images = images[None] if images.ndim == 3 else images
         batch = images.shape[:1] if info.shape[0] == -1 else info.shape[:1]
         if images.dtype != np.dtype(info.dtype) or images.shape != (*batch, *info.shape[1:]):
             any_batch = "N" if info.shape[0] == -1 else str(info.shape[0])

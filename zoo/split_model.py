@@ -19,6 +19,9 @@ from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
 
+Images = Tensor | NDArray[np.floating]
+"""Images (N, 3, H, W) or one (3, H, W), float32, normalised as ``spec.preprocessing`` says."""
+
 Logits = Tensor
 """A classifier's output (N, classes), or a segmentation model's (N, classes, H, W); float32."""
 
@@ -84,8 +87,11 @@ class SplitModel(nn.Module):
         return self.decoder(self.bottleneck(self.encoder(image)))
 
     @torch.no_grad()
-    def wire_tensors(self, image: Tensor) -> tuple[NDArray[Any], ...]:
-        """Run the device half up to the entropy coder, on images as :meth:`forward` takes them.
+    def wire_tensors(self, image: Images) -> tuple[NDArray[Any], ...]:
+        """Run the device half up to the entropy coder.
+
+        Args:
+            image: Images as :meth:`forward` takes them, or one (3, H, W); a tensor or an array.
 
         Returns:
             The tensors that ``spec.wire`` lists, each (N, C, h, w).
@@ -93,32 +99,35 @@ class SplitModel(nn.Module):
         Raises:
             SpecError: The image is no such tensor, or so small that it leaves no latent.
         """
-        self._check_image(image)
-        return tuple(
-            tensor.cpu().numpy() for tensor in self.bottleneck.to_wire(self.encoder(image))
-        )
+        latent = self.encoder(self._batch(image))
+        return tuple(tensor.cpu().numpy() for tensor in self.bottleneck.to_wire(latent))
 
-    def _check_image(self, image: Tensor) -> None:
-        shape: tuple[int, ...] = tuple(getattr(image, "shape", ()))
-        floats = isinstance(image, Tensor) and image.is_floating_point()
-        if not floats or len(shape) != 4 or shape[1] != 3:
+    def _batch(self, image: Images) -> Tensor:
+        shape = list(getattr(image, "shape", ()))
+        floats = (isinstance(image, Tensor) and image.is_floating_point()) or (
+            isinstance(image, np.ndarray) and image.dtype.kind == "f"
+        )
+        if not floats or len(shape) not in (3, 4) or shape[-3] != 3:
             dtype = getattr(image, "dtype", "no dtype")
             raise SpecError(
-                "Images are expected as a torch tensor (N, 3, H, W) float32, not as "
-                f"{type(image).__name__} {shape} of {dtype}.",
-                next_step="From a file: torch.from_numpy(model.spec.preprocessing.load(path)). "
-                "From an array: torch.from_numpy(array). From one image (3, H, W): image[None].",
+                "Images are expected as a tensor or array (N, 3, H, W) or (3, H, W) float32, not "
+                f"as {type(image).__name__} {tuple(shape)} of {dtype}.",
+                next_step="From a path, a Pillow image or pixels (H, W, 3) uint8: "
+                "model.spec.preprocessing.load(image).",
             )
-        height, width = shape[2:]
+        height, width = shape[-2:]
         if any(min(tensor.shape) < 1 for tensor in self.spec.bottleneck.wire(height, width)):
             raise SpecError(
                 f"An image of {height}×{width} pixels leaves no latent.",
                 next_step=f"{self.spec.name} is made for {shape_text(self.spec.input_shape[1:])}: "
                 "scale it up.",
             )
+        given = np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image
+        batch = torch.as_tensor(given, dtype=torch.float32, device=self._device)
+        return batch.reshape(-1, 3, height, width)
 
-    def compress(self, image: Tensor) -> list[bytes]:
-        """Run the device half on images as :meth:`forward` takes them; one stream for each.
+    def compress(self, image: Images) -> list[bytes]:
+        """Run the device half on images as :meth:`wire_tensors` takes them; a stream for each.
 
         Raises:
             SpecError: The image is no such tensor, or so small that it leaves no latent.

@@ -61,6 +61,13 @@ def test_tensors_of_another_form_are_refused(halves, shape, dtype) -> None:
         halves[1].encode(np.zeros(shape, dtype))
 
 
+def test_one_image_is_a_batch_of_one(halves, photo) -> None:
+    image = halves[0].preprocessing.load(photo)
+    assert halves[1].encode(image[0]) == halves[1].encode(image)
+    with pytest.raises(ImageError, match="given as str: it is not an array; encode_image takes"):
+        halves[1].encode("photo.jpg")
+
+
 @pytest.mark.parametrize("thread_safe", [True, False], ids=["engine for threads", "with a lock"])
 def test_threads_get_what_one_thread_gets(tiny_bundle, photos, monkeypatch, thread_safe) -> None:
     monkeypatch.setattr(onnx_runtime.OnnxRuntimeSession, "thread_safe", thread_safe)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_models import small_spec
 
-from splitrun.errors import SpecError
+from splitrun.errors import BitstreamError, SpecError
 from splitzoo import zoo
 
 
@@ -34,10 +34,26 @@ def test_a_print_says_all_wire_tensors_and_where_trained_weights_are_from():
 
 def test_what_a_model_takes(tiny_model):
     image = torch.zeros(1, 3, 64, 64)
-    for wrong in (image[0], image[:, :1], image.byte(), image.numpy(), "photo.jpg"):
-        with pytest.raises(SpecError, match=r"torch tensor \(N, 3, H, W\) float32, not as"):
+    for wrong in (image[0, 0], image[:, :1], image.byte(), image.numpy().astype(int), "photo.jpg"):
+        with pytest.raises(SpecError, match=r"\(3, H, W\) float32, not as .+") as caught:
             tiny_model.compress(wrong)
+        assert str(tuple(getattr(wrong, "shape", ()))) in caught.value.message
+        assert "preprocessing.load" in caught.value.next_step
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     (stream,) = tiny_model.compress(image)
+    for same in (
+        image[0],
+        image.numpy(),
+        image[0].numpy(),
+        image.double(),
+        image.numpy()[..., ::-1][..., ::-1],
+    ):
+        assert tiny_model.compress(same) == [stream]
+    mirrored = image.numpy()[..., ::-1]
+    assert tiny_model.compress(mirrored) == tiny_model.compress(image.flip(-1))
+    for wrong in ("photo.sz", [3], ["photo.sz"]):
+        with pytest.raises(BitstreamError, match=r"A stream is bytes, not (str|int)\."):
+            tiny_model.decompress(wrong)
     expected = tiny_model.decompress([stream])
     assert torch.equal(tiny_model.decompress(stream), expected)
     assert torch.equal(tiny_model.decompress((bytearray(stream),)), expected)
