@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from splitzoo import zoo
 from splitzoo.zoo.models import MODELS
 from splitzoo.zoo.train.recipe import find_recipe, read_recipe, recipes, stages_of
 
+ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {
     name: recipe for name, recipe in recipes().items() if not name.startswith("flowers")
 }
@@ -21,7 +23,7 @@ def test_a_model_has_one_recipe_and_teachers_and_starts_are_models():
     names = [name for recipe in recipes().values() for name in recipe.names()]
     assert len(names) == len(set(names))
     for recipe in OF_THE_PAPER.values():
-        assert set(MODELS.names()) >= set(recipe.names())
+        assert set(zoo.list_models()) >= set(recipe.names())
         if recipe.teacher:
             assert zoo.get_spec(recipe.teacher).cut is None
         for name in recipe.names():
@@ -33,50 +35,149 @@ def test_a_model_has_one_recipe_and_teachers_and_starts_are_models():
                 assert source.bottleneck == spec.bottleneck
 
 
-# Training, from the same configurations: epochs, batch (0 where it depends on the command line),
-# optimiser, learning rate, epochs after which it falls, and what is frozen.
-E2E_ON_IMAGES = [(60, 256, "Adam", 1e-3, (), False)]
-TWO_STAGES = [(10, 64, "Adam", 1e-3, (5, 8), None), (10, 128, "SGD", 1e-3, (5,), True)]
-LONGER = [TWO_STAGES[0], (20, 128, "SGD", 1e-3, (10,), True)]
-FOR_BOXES = [(5, 0, "Adam", 1e-3, (3,), True), (5, 0, "SGD", 1e-4, (3,), True)]
-FOR_PIXELS = [(40, 16, "Adam", 1e-3, (30, 35), True), (10, 16, "SGD", 2.5e-3, (), True)]
-TRAINING = {
-    "splittable_resnet50-*fp-beta*[0-9]": TWO_STAGES,
-    "splittable_resnet101-*": TWO_STAGES,
-    "splittable_regnety6.4gf-*": TWO_STAGES,
-    "splittable_hybrid_vit_*-beta[0-5].??": TWO_STAGES,
-    "splittable_hybrid_vit_*-beta1?.??": LONGER,
-    "splittable_hybrid_vit_*-beta20.48": LONGER,
-    "faster_rcnn_splittable_resnet50-fp-beta?.??": FOR_BOXES,
-    "deeplabv3_splittable_resnet50-fp-beta?.??": FOR_PIXELS,
-    "splittable_resnet50-fp-beta*-e2e": E2E_ON_IMAGES,
-    "faster_rcnn_*-e2e": [(10, 0, "SGD", 1e-4, (5,), True)],
-    "deeplabv3_*-e2e": [(50, 8, "SGD", 2.5e-3, (), True)],
-    "resnet50-eb_after_layer[12]-*": [(10, 128, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_layer[34]-*": [(10, 256, "Adam", 1e-3, (5, 8), False)],
-    "resnet50-eb_after_avgpool-*": [(10, 256, "Adam", 1e-3, (5, 8), False)],
-    "splittable_resnet50-bq?*ch": [(20, 64, "Adam", 1e-3, (5, 10, 15), None)],
-    "faster_rcnn_splittable_resnet50-bq*": [(20, 0, "Adam", 1e-3, (5, 15), None)],
-    "deeplabv3_splittable_resnet50-bq*": [(50, 16, "Adam", 1e-3, (30, 40), None)],
+# Stages as the configurations of sc2-benchmark have them, and as the text of the paper has them:
+# epochs, batch, optimiser, learning rate, epochs after which it falls, what is compared, what is
+# frozen of encoder and tail. A batch "2 x 128" is accumulated over two. None: it is not said.
+FOUR, THREE, KD = "features", "features layer2 layer3 layer4", "distillation 0.5 1"
+ENCODER, TAIL = "encoder bottleneck", "decoder.tail"
+LATE = "decoder.tail.body.layer3 decoder.tail.body.layer4"
+FIRST = (10, "64", "adam", 1e-3, (5, 8), f"{FOUR} rate", TAIL)
+SECOND = (10, "128", "sgd 0.9 5e-4", 1e-3, (5,), KD, ENCODER)
+SEGMENTED = (40, "16", "adam", 1e-3, (30, 35), THREE, f"{ENCODER} {LATE}")
+POLYNOMIAL = "sgd 0.9 1e-4 polynomial"
+REPOSITORY = {
+    "splittable_resnet50-*fp-beta*[0-9]": [FIRST, SECOND],
+    "splittable_resnet50-mshp-*": [FIRST, SECOND],
+    "splittable_resnet101-*": [FIRST, SECOND],
+    "splittable_regnety6.4gf-*": [FIRST, SECOND],
+    "splittable_hybrid_vit_*-beta[0-5].??": [FIRST, SECOND],
+    "splittable_hybrid_vit_*-beta1?.??": [FIRST, (20, *SECOND[1:4], (10,), *SECOND[5:])],
+    "splittable_hybrid_vit_*-beta20.48": [FIRST, (20, *SECOND[1:4], (10,), *SECOND[5:])],
+    "faster_rcnn_splittable_resnet50-fp-beta?.??": [
+        (5, None, "adam", 1e-3, (3,), FOUR, ENCODER),
+        (5, None, "sgd 0.9 5e-4", 1e-4, (3,), "task", ENCODER),
+    ],
+    "deeplabv3_splittable_resnet50-fp-beta?.??": [
+        SEGMENTED,
+        (10, "16", POLYNOMIAL, 2.5e-3, (), "task", ENCODER),
+    ],
+    "splittable_resnet50-fp-beta*-e2e": [
+        (60, "256", "adam 0 1e-4 cosine", 1e-3, (), "task rate", ""),
+    ],
+    "faster_rcnn_*-e2e": [(10, None, "sgd 0.9 5e-4", 1e-4, (5,), "task", ENCODER)],
+    "deeplabv3_*-e2e": [(50, "8", POLYNOMIAL, 2.5e-3, (), "task", ENCODER)],
+    "resnet50-eb_after_layer[12]-*": [(10, "2 x 128", "adam", 1e-3, (5, 8), "task rate", "")],
+    "resnet50-eb_after_layer[34]-*": [(10, "2 x 256", "adam", 1e-3, (5, 8), "task rate", "")],
+    "resnet50-eb_after_avgpool-*": [(10, "256", "adam", 1e-3, (5, 8), "task rate", "")],
+    "splittable_resnet50-bq?*ch": [(20, "64", "adam", 1e-3, (5, 10, 15), FOUR, TAIL)],
+    "faster_rcnn_splittable_resnet50-bq*": [(20, None, "adam", 1e-3, (5, 15), FOUR, "")],
+    "deeplabv3_splittable_resnet50-bq*": [(50, "16", "adam", 1e-3, (30, 40), THREE, LATE)],
 }
+PAPER = {
+    # Appendix C.2: "the last three residual blocks"; "2 and 8 for object detection and semantic
+    # segmentation"; "reduced by a factor of 10 at the end of the 5th and 15th epochs".
+    "splittable_resnet50-bq?*ch": [(20, "32", "adam", 1e-3, (5, 10, 15), THREE, None)],
+    "faster_rcnn_splittable_resnet50-bq*": [(20, "2", "adam", 1e-3, (5, 15), THREE, None)],
+    "deeplabv3_splittable_resnet50-bq*": [(20, "8", "adam", 1e-3, (5, 15), THREE, None)],
+    # Appendix D.1.
+    "splittable_resnet50-fp-beta*[0-9]": [
+        (10, "64", "adam", 1e-3, (5, 8), None, None),
+        (None, "128", "sgd 0.9 5e-4", 1e-3, (5,), KD, ENCODER),
+    ],
+    "faster_rcnn_splittable_resnet50-fp-beta?.??": [
+        (3, "6", "adam", 1e-3, (2,), None, ENCODER),
+        (2, "6", "sgd 0.9 5e-4", 1e-3, (1,), "task", ENCODER),
+    ],
+    "deeplabv3_splittable_resnet50-fp-beta?.??": [
+        (40, "16", "adam", 1e-3, (30, 35), None, None),
+        (5, None, POLYNOMIAL, 2.5e-3, (), "task", ENCODER),
+    ],
+    # Appendix D.2: "the hyperparameters are the same as above, but the number of epochs … is 5".
+    "splittable_resnet50-fp-beta*-e2e": [
+        (60, "256", "adam 0 1e-4 cosine", 1e-3, (), "task rate", ""),
+    ],
+    "faster_rcnn_*-e2e": [(5, "6", "sgd 0.9 5e-4", 1e-3, (1,), "task", ENCODER)],
+    "deeplabv3_*-e2e": [(50, "8", POLYNOMIAL, 2.5e-3, (), "task", None)],
+}
+ALL = [("repository", name) for name in REPOSITORY] + [("paper", name) for name in PAPER]
 
 
-@pytest.mark.parametrize("pattern", TRAINING)
-def test_the_training_recipe_is_that_of_the_configurations(pattern):
+def told(stage) -> tuple:
+    """A stage in the words of the tables."""
+    terms = []
+    for loss in stage.losses:
+        words = [loss.kind, *getattr(loss, "layers", ())]
+        if loss.kind == "distillation":
+            words += [f"{loss.alpha:g}", f"{loss.temperature:g}"]
+        terms += words
+    optimizer, schedule = stage.optimizer, stage.schedule
+    decay = f"{optimizer.weight_decay:.0e}".replace("e-0", "e-")
+    words = [optimizer.kind]
+    words += [f"{optimizer.momentum:g}", decay] * bool(optimizer.weight_decay)
+    words += [schedule.kind] * (schedule.kind != "steps")
+    batch = str(stage.batch_size)
+    if stage.parts > 1:
+        batch = f"{stage.parts} x {stage.batch_size // stage.parts}"
+    return (
+        *(stage.epochs, batch, " ".join(words), optimizer.learning_rate, schedule.milestones),
+        *(" ".join(terms), " ".join(stage.frozen)),
+    )
+
+
+@pytest.mark.parametrize(("source", "pattern"), ALL)
+def test_a_recipe_has_the_values_of_the_source_that_it_names(source, pattern):
+    table = REPOSITORY if source == "repository" else PAPER
     specs = [MODELS.get(name) for name in fnmatch.filter(zoo.list_models(), pattern)]
-    published = [spec for spec in specs if spec.reference]
+    published = [spec.name for spec in specs if spec.reference]
     assert published
-    for spec in published:
-        stages = stages_of(spec.name)
-        assert len(stages) == len(TRAINING[pattern])
-        for stage, expected in zip(stages, TRAINING[pattern], strict=True):
-            epochs, batch, optimizer, rate, milestones, encoder_is_frozen = expected
-            assert (stage.epochs, stage.optimizer.learning_rate) == (epochs, rate)
-            assert stage.schedule.milestones == milestones
-            assert stage.optimizer.kind == optimizer.lower()
-            assert batch in (0, stage.batch_size)
-            if encoder_is_frozen is not None:
-                assert (stage.frozen[:2] == ("encoder", "bottleneck")) == encoder_is_frozen
+    for name in published:
+        stages = find_recipe(name)[1].of_source(source).stages
+        assert len(stages) == len(table[pattern])
+        for stage, expected in zip(stages, table[pattern], strict=True):
+            assert stage.schedule.factor == 0.1
+            for found, wanted in zip(told(stage), expected, strict=True):
+                assert wanted in (None, found)
+
+
+def test_every_model_of_the_repository_is_in_its_table():
+    for recipe in OF_THE_PAPER.values():
+        assert "repository" in recipe.sources or "neither source" in recipe.about
+        for name in recipe.names():
+            if MODELS.get(name).reference:
+                assert any(fnmatch.fnmatch(name, pattern) for pattern in REPOSITORY)
+
+
+def test_what_a_source_does_not_say_is_refused(splitzoo, tmp_path):
+    words = (
+        "zoo",
+        "train",
+        "resnet50-eb_after_layer1-beta1.28e-8",
+        "--data",
+        tmp_path,
+        "-o",
+        "run",
+    )
+    code, _, err = splitzoo(*words, "--source", "paper")
+    assert code == 1
+    assert "The paper says nothing of how resnet50-eb_after_layer1" in err
+
+
+def test_the_published_weights_are_those_that_the_documents_speak_of():
+    """The last stage of the first recipe, though the one before was better: by the log."""
+    text = (ROOT / "docs/figures.md").read_text(encoding="utf-8")
+    for name in ("beta3", "beta0.3"):
+        full = f"flowers-splittable_regnetx_002-fp-{name}"
+        lines = (ROOT / f"benchmarks/results/flowers/logs/{full}.jsonl").read_text().splitlines()
+        log = [json.loads(line) for line in lines]
+        scores = [line["val_top1"] for line in log if "val_top1" in line]
+        assert scores[1] > scores[2]
+        assert f"{scores[1]:.2%} after its second stage, {scores[2]:.2%} after its third" in text
+    record = zoo.load("flowers-splittable_regnetx_002-fp-beta3").training_record
+    assert record.stages[-1].kept_epoch == record.stages[-1].epochs == 2
+    assert not record.held_out
+    for stem in ("flowers-entropic_student", "flowers-entropic_student-more"):
+        assert recipes()[stem].stages[-1].select == "improved"
+        assert recipes()[stem].held_out == 0.1
 
 
 def test_what_is_not_trained_has_no_recipe():

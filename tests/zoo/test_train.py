@@ -17,7 +17,7 @@ import yaml
 from accelerate.utils import LoggerType
 from commands import start
 from made_data import CLASSES, made_image, make_coco, make_folders, make_voc
-from recipes_of_tests import METHODS, TASK, save, stage, write_recipe
+from recipes_of_tests import DISTILLATION, FIRST, METHODS, TASK, save, stage, write_recipe
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
@@ -255,6 +255,62 @@ def test_what_cannot_be_trained_is_said_before_it_begins(
     (empty / "train" / "a").mkdir(parents=True)
     with pytest.raises(DatasetError, match="holds no images"):
         read_dataset("image-classification", empty, "train")
+
+
+def test_a_stage_that_makes_it_worse_is_not_kept(teacher, changed, data, tmp_path):
+    """The second stage begins with what scores well, and a rate of 10 destroys it."""
+    spoiling = {"kind": "sgd", "learning_rate": 10.0}
+    clipped = {"optimizer": spoiling, "frozen": "encoder bottleneck", "clip_norm": 100.0}
+    stages = [FIRST, stage(DISTILLATION, select="improved", **clipped)]
+    folder = train(plan_of(changed(stages=stages), data, tmp_path / "run"))
+    model = zoo.load(folder)
+    first, second = model.training_record.stages
+    assert second.kept_epoch == 0
+    assert second.scores == first.scores
+    before = train(plan_of(changed(stages=stages[:1]), data, tmp_path / "first"))
+    ours, theirs = (zoo.load(one).state_dict() for one in (folder, before))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    last = stage(DISTILLATION, select="last", **clipped)
+    worse = train(plan_of(changed(stages=[FIRST, last]), data, tmp_path / "last"))
+    kept = zoo.load(worse).training_record.stages[1]
+    assert kept.kept_epoch == 2
+    assert kept.scores["top1"] < first.scores["top1"]
+
+
+def test_held_out_images_are_not_trained_on(changed, data, tmp_path):
+    ours = shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(ours / "val")  # nobody looks at it
+    folder = train(plan_of(changed(held_out=0.25), ours, tmp_path / "run"))
+    record = zoo.load(folder).training_record
+    assert record.held_out
+    assert record.training_images + record.validation_images == 48
+    assert 4 <= record.validation_images <= 20
+    listed = (tmp_path / "run/images.tsv").read_text().splitlines()[1:]
+    names = [line.split("\t")[0] for line in listed]
+    assert sorted(names) == sorted(
+        f"train/{image.relative_to(ours / 'train').as_posix()}"
+        for image in (ours / "train").rglob("*.png")
+    )
+
+
+def test_a_batch_in_parts_trains_as_the_whole(changed, data, tmp_path):
+    """Without noise or batch norms that learn, a batch of six is three of two."""
+    still = {
+        "frozen": "encoder bottleneck decoder.tail",
+        "augmentation": {"crop": "none", "flip": 0},
+        "optimizer": {"kind": "sgd", "learning_rate": 1e-5},
+    }
+    mean = {"kind": "features", "reduction": "mean"}
+    logs = []
+    for parts in (1, 3):
+        run = tmp_path / f"run{parts}"
+        train(plan_of(changed(stages=[stage(mean, parts=parts, **still)]), data, run))
+        logs.append(log_of(run))
+    for whole, in_parts in zip(*logs, strict=True):
+        for name in ("loss", "features", "correct", "bits"):
+            assert in_parts[name] == pytest.approx(whole[name], rel=1e-3)
+    first, second = logs[0]
+    assert second["loss"] < 0.9 * first["loss"]  # so another gradient would have shown
 
 
 @pytest.fixture

@@ -43,14 +43,25 @@ def recipe(
     if name is None:
         known = recipes()
         rows = [
-            (stem, len(one.models), ", ".join(str(s.epochs) for s in one.stages), one.about)
+            (
+                stem,
+                len(one.models),
+                ", ".join(str(s.epochs) for s in one.stages),
+                " ".join(one.sources) + " (paper)" * bool(one.paper_stages),
+                one.about,
+            )
             for stem, one in known.items()
         ]
         console.data(
             {stem: one.names() for stem, one in known.items()},
-            lambda: console.table("", ("recipe", "models>", "epochs", "what it does"), rows),
+            lambda: console.table(
+                "", ("recipe", "models>", "epochs", "source", "what it does"), rows
+            ),
         )
-        console.hint("Print one: splitzoo zoo recipe RECIPE. Train a model by its name.")
+        console.hint(
+            "(paper): the text differs, and holds with --source paper. "
+            "Print one: splitzoo zoo recipe RECIPE. Train a model by its name."
+        )
         return
     if name.endswith(YAML_SUFFIXES):
         path = Path(name)
@@ -92,6 +103,13 @@ def train(
         typer.Option(
             min=1,
             help="Number of epochs of each stage; repeat for one number per stage.",
+            show_default="recipe",
+        ),
+    ] = None,
+    source: Annotated[
+        Literal["paper", "repository"] | None,
+        typer.Option(
+            help="Source of the values: the SC2 paper's text, or its repository sc2-benchmark.",
             show_default="recipe",
         ),
     ] = None,
@@ -155,6 +173,7 @@ def train(
 
     console = Console(json)
     name, found, spec = find_recipe(recipe, model)
+    found = found.of_source(source) if source else found
     plan = Plan(
         name=name,
         recipe=found.with_epochs(epochs or ()),

@@ -2,7 +2,7 @@
 
 import csv
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from splitrun.files import new_file
@@ -16,11 +16,11 @@ Inventory = dict[str, tuple[str, str]]
 """Size in bytes and digest of the target, in words, by split and name of the image."""
 
 
-def take_inventory(splits: Mapping[Split, Dataset]) -> Inventory:
+def take_inventory(splits: Iterable[tuple[Split, Dataset]]) -> Inventory:
     """List the images of a data set."""
     return {
         f"{split}/{sample.name}": (str(_size(sample.path)), _target(sample))
-        for split, dataset in splits.items()
+        for split, dataset in splits
         for sample in dataset.samples
     }
 

@@ -83,7 +83,8 @@ class Plan:
                 f"{self.spec.name} is trained on {wanted}, not on {self.recipe.dataset}.",
                 next_step=f"Write dataset: {wanted}",
             )
-        for name in ("train", "val") if wanted == "image-folder" and self.data.is_dir() else ():
+        needed = ("train",) if self.recipe.held_out else ("train", "val")
+        for name in needed if wanted == "image-folder" and self.data.is_dir() else ():
             if not (self.data / name).is_dir():
                 raise DatasetError(
                     f"{self.data} has no folder {name}.",

@@ -1,8 +1,8 @@
 """Recipes: how models are trained, as readable YAML files. Imports no torch.
 
-One file serves all models that differ only in β or channels. The package's recipes are the training
-of the SC2 paper (TMLR 2023), Appendices C and D, as sc2-benchmark configures it, and the training
-of the small family on images of flowers.
+One file serves all models that differ only in β or channels. The package's recipes are those of the
+SC2 paper (TMLR 2023), as its repository sc2-benchmark configures them and, where its text says
+otherwise, as its text has them; and those of the small family on images of flowers.
 """
 
 import functools
@@ -26,6 +26,8 @@ from ..spec import ModelSpec
 FOLDER = Path(__file__).with_name("recipes")
 MAX_RECIPE_BYTES = 1 << 20
 YAML_SUFFIXES = (".yaml", ".yml")
+
+Source = Literal["paper", "repository"]
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -194,10 +196,12 @@ class Stage(Part):
     """One stage of training; the next one begins with the weights that it ends with.
 
     Attributes:
+        parts: Number of parts that a batch is computed in, one after the other, to save memory.
+            Losses and gradients are their mean; a batch norm sees one part at a time.
         frozen: Parts that do not change, by their paths in the model. They run as in evaluation: a
             frozen bottleneck rounds, a frozen batch norm keeps its statistics.
-        select: Epoch whose weights are kept: the ``last``, or the ``best`` on the validation
-            images.
+        select: Epoch whose weights are kept: the ``last``; the ``best`` on the validation images;
+            or ``improved``, the best if it is better than what the stage began with, else that.
         validate_every: Number of epochs between validations; the last epoch is always validated.
         clip_norm: Bound of the gradient's norm.
     """
@@ -208,10 +212,17 @@ class Stage(Part):
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
+    parts: Annotated[int, Field(ge=1, le=1 << 10)] = 1
     frozen: Modules = ()
-    select: Literal["best", "last"] = "best"
+    select: Literal["best", "last", "improved"] = "best"
     validate_every: Annotated[int, Field(ge=1)] = 1
     clip_norm: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if self.batch_size % self.parts:
+            raise ValueError(f"a batch of {self.batch_size} has no {self.parts} equal parts")
+        return self
 
     def validates(self, epoch: int) -> bool:
         """Return whether the weights are validated after an epoch, counted from 1."""
@@ -305,26 +316,36 @@ class Recipe(Part):
 
     Attributes:
         about: Description in one sentence.
+        sources: Sources whose values ``stages`` has: the SC2 paper's text, its repository
+            sc2-benchmark, or both; none where they are of one's own.
         models: Names, or variants, of the models.
         dataset: ``image-folder``: ``train`` and ``val``, each with a folder per class; ``coco``:
             the folders and annotations of COCO 2017; ``voc``: PASCAL VOC 2012.
         teacher: Network that the students begin with and learn from: name or folder of a model that
             is not cut. Empty: all weights begin at random.
         start: Weights that take the place of the teacher's.
+        held_out: Share of the training images that is not trained on. Stages are validated with it
+            in place of the validation images, which then nothing was chosen by.
+        paper_stages: Stages as the paper's text has them, where it differs from ``stages``.
     """
 
     about: str = Field(max_length=2000)
+    sources: tuple[Source, ...] = ()
     models: Annotated[tuple[Name | Variant, ...], Field(min_length=1, max_length=1000)]
     dataset: Literal["image-folder", "coco", "voc"] = "image-folder"
     teacher: str = Field(default="", max_length=500)
     start: Start | None = None
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
+    paper_stages: Annotated[tuple[Stage, ...], Field(max_length=16)] = ()
 
     @model_validator(mode="after")
     def _check_teacher(self) -> Self:
-        losses = [loss for stage in self.stages for loss in stage.losses]
+        losses = [loss for stage in self.stages + self.paper_stages for loss in stage.losses]
         if not self.teacher and any(isinstance(o, FeatureLoss | Distillation) for o in losses):
             raise ValueError("a loss compares with a teacher, but the recipe names none")
+        if self.paper_stages and "paper" in self.sources:
+            raise ValueError("stages are the paper's, and paper_stages say otherwise")
         return self
 
     def names(self) -> list[str]:
@@ -352,6 +373,22 @@ class Recipe(Part):
             raise UnknownNameError("model of this recipe", name, close_matches(name, names))
         model = self.models[names.index(name)]
         return find_spec(model) if isinstance(model, str) else model.spec()
+
+    def of_source(self, source: Source) -> "Recipe":
+        """Return the recipe with the values of one source.
+
+        Raises:
+            RecipeError: That source has none.
+        """
+        if source in self.sources:
+            return self.model_copy(update={"sources": (source,), "paper_stages": ()})
+        if source == "paper" and self.paper_stages:
+            changes = {"sources": ("paper",), "stages": self.paper_stages, "paper_stages": ()}
+            return self.model_copy(update=changes)
+        raise RecipeError(
+            f"The {source} says nothing of how {', '.join(self.names()[:2])} … are trained.",
+            next_step="Leave --source out.",
+        )
 
     def with_epochs(self, epochs: Sequence[int]) -> "Recipe":
         """Return the recipe with other numbers of epochs.

@@ -9,8 +9,10 @@ class StageRecord(BaseModel):
     Attributes:
         objective: Losses, in words.
         learning: Optimiser and schedule, in words.
-        kept_epoch: Epoch whose weights were kept, counted from 1.
-        scores: Scores of those weights on the validation images, without coding: shares in [0, 1].
+        kept_epoch: Epoch whose weights were kept, counted from 1; 0 where those were kept that the
+            stage began with.
+        scores: Scores of those weights on the validation images, quantised as the bitstream is,
+            without coding: shares in [0, 1].
         bits: Bits per validation image by the learned density; None without one.
     """
 
@@ -35,7 +37,8 @@ class TrainingRecord(BaseModel):
         command: Command that trained the model.
         teacher: Name of the teacher and id of its tensors; empty without one.
         training_images: Number of training images.
-        validation_images: Number of validation images.
+        validation_images: Number of validation images, or of training images that were held out.
+        held_out: Whether those were held out.
         unreadable_images: Number of images that were left out, since they could not be read.
         data_changes: What changed in the data set while the run was interrupted, in words.
         data_sha256: Digest of the names and sizes of all images.
@@ -53,6 +56,7 @@ class TrainingRecord(BaseModel):
     stages: list[StageRecord]
     training_images: int
     validation_images: int
+    held_out: bool = False
     unreadable_images: int = 0
     data_changes: list[str] = []
     data_sha256: str

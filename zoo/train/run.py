@@ -116,7 +116,10 @@ class _Run:
         if not self.spec.dataset:
             classes = {"dataset": "custom", "num_classes": len(labels), "labels": labels}
             self.spec = self.spec.model_copy(update=classes)
-        self.validation = read_dataset(self.spec.task, plan.data, "val", known or labels)
+        if plan.recipe.held_out:
+            self.training, self.validation = _parted(self.training, plan.recipe.held_out)
+        else:
+            self.validation = read_dataset(self.spec.task, plan.data, "val", known or labels)
         self.unreadable = self._unreadable()
         self.training, self.validation = map(self._readable, (self.training, self.validation))
         plan.check_batches(len(self.training.samples), self.processes)
@@ -125,7 +128,8 @@ class _Run:
         batch_size = 1 if self.spec.task == "object-detection" else _EVALUATION_BATCH
         images = EvaluationImages(scored, self.spec)
         self.scored = scored, Loader(images, plan.workers, batch_size=batch_size)
-        self.inventory = take_inventory({"train": self.training, "val": self.validation})
+        second = "train" if plan.recipe.held_out else "val"
+        self.inventory = take_inventory((("train", self.training), (second, self.validation)))
         self.data_sha256 = digest(self.training.samples, self.validation.samples)
         self.position = _Position()
 
@@ -135,9 +139,8 @@ class _Run:
         Raises:
             DatasetError: There are some, and the plan does not skip them.
         """
-        for split, dataset in (("train", self.training), ("val", self.validation)):
-            for line in dataset.left_out():
-                self.progress.note(f"{split}: {line}")
+        for line in dict.fromkeys((*self.training.left_out(), *self.validation.left_out())):
+            self.progress.note(line)
         samples = (*self.training.samples, *self.validation.samples)
         found = find_unreadable(samples, self.spec, self.progress) if self.main else {}
         if self.processes > 1:
@@ -286,6 +289,7 @@ class _Run:
             stages=[StageRecord.model_validate(stage) for stage in self.position.done],
             training_images=len(self.training.samples),
             validation_images=len(self.validation.samples),
+            held_out=bool(plan.recipe.held_out),
             unreadable_images=len(self.unreadable),
             data_changes=self.position.data_changes,
             data_sha256=self.data_sha256,
@@ -346,6 +350,8 @@ class _StageRun:
 
     def train(self) -> None:
         position, stage = self.position, self.stage
+        if stage.select == "improved" and not position.best:
+            self._keep(0, *self.run.validate())
         left = stage.epochs - position.epoch
         order = self.order.batches(position.epoch, position.step, epochs=left)
         # One loader for all epochs: while one is validated, the next one's first images are read.
@@ -396,20 +402,26 @@ class _StageRun:
         torch.manual_seed(int.from_bytes(seed, "little") >> 1)
         images, targets = _to(images, accelerator.device), _to(targets, accelerator.device)
         self.optimizer.zero_grad()
-        with accelerator.autocast():
-            losses = self.objective(images, targets)
-        if not torch.isfinite(losses["loss"]):
-            raise TrainingError(
-                f"The loss is no longer a number ({title}, step {position.step + 1}).",
-                next_step="Lower the learning rate, or set clip_norm in the recipe.",
-            )
-        accelerator.backward(losses["loss"] + losses.get("auxiliary", 0.0))
+        means: LossValues = {}
+        size = -(-len(images) // stage.parts)
+        for part in range(0, len(images), size):
+            with accelerator.autocast():
+                losses = self.objective(images[part : part + size], targets[part : part + size])
+            if not torch.isfinite(losses["loss"]):
+                raise TrainingError(
+                    f"The loss is no longer a number ({title}, step {position.step + 1}).",
+                    next_step="Lower the learning rate, or set clip_norm in the recipe.",
+                )
+            share = len(images[part : part + size]) / len(images)
+            accelerator.backward(share * (losses["loss"] + losses.get("auxiliary", 0.0)))
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + share * value.detach()
         if stage.clip_norm is not None:
             accelerator.clip_grad_norm_(clipped_parameters(self.objective), stage.clip_norm)
         position.rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
-        return losses
+        return means
 
     def _validate(self) -> None:
         """Log the epoch, with scores if it is validated, and keep its weights if they are best."""
@@ -434,16 +446,20 @@ class _StageRun:
         )
         score = found.get(METRICS[run.spec.task][0], -1.0)
         if validated and (stage.select == "last" or score > position.best.get("score", -1.0)):
-            position.best = {
-                "score": score,
-                "scores": found,
-                "bits": bits,
-                "epoch": epoch,
-                "model": {
-                    name: tensor.detach().cpu().clone()
-                    for name, tensor in run.student.state_dict().items()
-                },
-            }
+            self._keep(epoch, found, bits)
+
+    def _keep(self, epoch: int, found: Scores, bits: float | None) -> None:
+        """Remember the weights as they are; epoch 0 is what the stage began with."""
+        self.position.best = {
+            "score": found[METRICS[self.run.spec.task][0]],
+            "scores": found,
+            "bits": bits,
+            "epoch": epoch,
+            "model": {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self.run.student.state_dict().items()
+            },
+        }
 
     def _save_checkpoint(self) -> None:
         self.position.seconds = time.monotonic() - self.began
@@ -478,6 +494,17 @@ class _StageRun:
         )
         position.done.append(record.model_dump())
         position.stage, position.epoch, position.best = position.stage + 1, 0, {}
+
+
+def _parted(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
+    """Part images in two by a digest of their names: those to train on, and those held out."""
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for sample in dataset.samples:
+        digest = hashlib.sha256(sample.name.encode()).digest()
+        parts[int.from_bytes(digest[:8]) < held_out * 2**64].append(sample)
+    if not all(parts):
+        raise DatasetError(f"Of {len(dataset.samples)} images, none can be held out: give more.")
+    return replace(dataset, samples=parts[0]), replace(dataset, samples=parts[1])
 
 
 def _has_only_begun(run: Path) -> bool:
