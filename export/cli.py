@@ -328,7 +328,8 @@ def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:
     if report.labelled:
         correct = f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}"
         rows.append(("named correctly", correct))
-    return rows + [("accepted", limit) for limit in report.accepted]
+    rows += [("accepted", limit) for limit in report.accepted]
+    return rows + [("warning", warning) for warning in report.warnings]
 
 
 def _can_hold_code(manifest: "Manifest", folder: Path) -> bool:

@@ -93,8 +93,7 @@ class ExportOptions:
         if self.precision == "int8" and self.calibration is None:
             raise CalibrationError(
                 "int8 takes its ranges from images, and none were given.",
-                next_step="Give some hundred like those that the camera will see: "
-                "--calibration DIR",
+                next_step="Give 100 or more like those that the camera will see: --calibration DIR",
             )
         if self.precision == "fp32" and self.accept:
             raise BundleError(

@@ -140,7 +140,7 @@ def split(
         manifest = _write_manifest(manifest, temporary)
         if precision != "fp32":
             progress.step(f"comparing {precision} with fp32")
-            manifest = _judge(model, manifest, temporary, options, images, lowering.kept, records)
+            manifest = _judge(model, manifest, temporary, options, images, lowering, records)
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
@@ -183,12 +183,12 @@ def _judge(
     folder: Path,
     options: ExportOptions,
     images: CalibrationImages | None,
-    kept: list[str],
+    lowering: Lowering,
     records: Sequence[Record],
 ) -> Manifest:
     """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
     bundle = open_bundle(folder)
-    report = measure_precision(model, bundle, images, kept, records)
+    report = measure_precision(model, bundle, images, lowering, records)
     limits = bundle.limits
     if options.accept:
         exceeded = exceeded_limits(report, limits, options.precision)

@@ -166,6 +166,7 @@ class PrecisionReport:
         unread: Files of the folder that were not read, by reason and ending.
         kept_fp32: Parts left in fp32.
         accepted: Limits that were exceeded, and accepted, in words.
+        warnings: What speaks against relying on the images, in words.
     """
 
     calibrated: int
@@ -185,6 +186,7 @@ class PrecisionReport:
     unread: tuple[UnreadCount, ...] = ()
     kept_fp32: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def rate_inflation(self) -> float:

@@ -26,6 +26,7 @@ class Lowering:
 
     Attributes:
         kept: Names of the nodes that were left in fp32; filled by writing.
+        calibrated: Number of images that int8 took its ranges from; counted by writing.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Lowering:
     ) -> None:
         self._options, self._preprocessing, self._images = options, preprocessing, images
         self.kept: list[str] = []
+        self.calibrated = 0
 
     @property
     def lower(self) -> Lower | None:
@@ -55,4 +57,5 @@ class Lowering:
     def _inputs(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         for path in self._images[:_MOST_IMAGES]:
             check_stopped()
+            self.calibrated += 1
             yield {"image": self._preprocessing.load(path)}

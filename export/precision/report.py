@@ -27,6 +27,7 @@ from ...zoo.calibration.images import draw_images, parted
 from ...zoo.datasets import labels_of, read_dataset
 from ...zoo.split_model import SplitModel
 from ..recording import seeded_image
+from .lowering import Lowering
 
 MOST_INFLATION = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
 """Share by which the payload may grow or shrink: a graph that loses its signal sends less."""
@@ -47,12 +48,14 @@ class CalibrationImages:
         held_out: Images to compare on.
         classes: Index of the class, for each image in a folder that is named after a class.
         unread: Numbers of files that are not read, by reason and ending.
+        warnings: What speaks against relying on the images, in words.
     """
 
     fitted: list[Path]
     held_out: list[Path]
     classes: dict[Path, int]
     unread: Sequence[UnreadCount] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_images(model: SplitModel, folder: Path, progress: Progress = SILENT) -> CalibrationImages:
@@ -69,7 +72,8 @@ def read_images(model: SplitModel, folder: Path, progress: Progress = SILENT) ->
             next_step="Give a folder with at least 8: --calibration DIR",
         ) from error
     usable = list(drawn.used)
-    return CalibrationImages(*parted(usable), _classes(model, folder, usable), drawn.unread)
+    classes = _classes(model, folder, usable)
+    return CalibrationImages(*parted(usable), classes, drawn.unread, drawn.warnings)
 
 
 def _classes(model: SplitModel, folder: Path, usable: list[Path]) -> dict[Path, int]:
@@ -90,7 +94,7 @@ def measure_precision(
     model: SplitModel,
     bundle: Bundle,
     images: CalibrationImages | None,
-    kept: list[str],
+    lowering: Lowering,
     records: Sequence[Record] = (),
 ) -> PrecisionReport:
     """Compare the device half of a bundle with the model in fp32.
@@ -99,7 +103,7 @@ def measure_precision(
         model: Model in evaluation mode.
         bundle: Its bundle, with a device graph of a lower precision.
         images: Images whose held-out part is compared; None compares made images.
-        kept: Names of the parts that were left in fp32.
+        lowering: What wrote the graph: it says what it left in fp32, and how many images it saw.
         records: Records that parity is checked on: the worst of them counts too.
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
@@ -123,8 +127,9 @@ def measure_precision(
     correct_fp32, correct_here = np.sum(correct, axis=0).tolist() if correct else (None, None)
     means = np.mean(payloads, axis=0)
     return PrecisionReport(
-        calibrated=len(images.fitted) if images else 0,
+        calibrated=lowering.calibrated,
         unread=tuple(images.unread) if images else (),
+        warnings=images.warnings if images else (),
         held_out=len(payloads),
         real_images=images is not None,
         symbols=compared.symbols,
@@ -138,7 +143,7 @@ def measure_precision(
         labelled=len(correct),
         correct_fp32=correct_fp32,
         correct=correct_here,
-        kept_fp32=tuple(kept),
+        kept_fp32=tuple(lowering.kept),
     )
 
 

@@ -20,6 +20,7 @@ from splitrun.manifest import PrecisionReport
 from splitzoo import export, zoo
 from splitzoo.export import splitting
 from splitzoo.export.options import ExportOptions, has_hyperprior
+from splitzoo.export.precision.lowering import Lowering
 from splitzoo.export.precision.report import (
     CalibrationImages,
     check_limits,
@@ -28,10 +29,15 @@ from splitzoo.export.precision.report import (
     read_images,
 )
 from splitzoo.zoo import get_spec
+from splitzoo.zoo.calibration.images import draw_images
 
 INT8 = LIMITS["int8"]
 
 BROKEN = "it is not an image of a known format"
+
+
+def unlowered(model) -> Lowering:
+    return Lowering(ExportOptions(), model.spec.preprocessing, ())
 
 
 def report(**changes) -> PrecisionReport:
@@ -154,11 +160,46 @@ def test_too_few_images_are_refused(tiny_model, folder) -> None:
 
 def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -> None:
     photos = read_images(tiny_model, folder)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), photos, [])
-    assert (found.calibrated, found.held_out) == (9, 3)
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), photos, unlowered(tiny_model))
+    assert (found.calibrated, found.held_out) == (0, 3)
+    assert found.warnings == photos.warnings
     assert [(count.reason, count.files) for count in found.unread] == [(BROKEN, 1)]
     assert found.flips < 1e-3
     assert found.rate_inflation == pytest.approx(0, abs=1e-3)
+
+
+FEW = (
+    "8 images are few: 100 or more, like those that the camera will see, are recommended. 6 were "
+    "fitted to and 2 compared on, so that others may come out worse than is said"
+)
+
+
+def test_eight_images_for_int8_are_said_to_be_few_wherever_the_result_is(
+    splitzoo, tiny_folder, photos, tmp_path
+) -> None:
+    folder, bundle = tmp_path / "eight", tmp_path / "b"
+    folder.mkdir()
+    for photo in photos[:8]:
+        shutil.copyfile(photo, folder / photo.name)
+    words = ("--random-weights", "--precision", "int8", "--accept", "--calibration", folder)
+    code, out, err = splitzoo("export", "split", tiny_folder, *words, "-o", bundle)
+    assert code == 0, err
+    assert err.count(f"warning: {FEW}.") == 1
+    assert FEW in " ".join(out.split())
+    manifest = open_bundle(bundle).manifest
+    assert manifest.precision_report is not None
+    assert (manifest.precision_report.calibrated, manifest.precision_report.held_out) == (6, 2)
+    assert manifest.precision_report.warnings == (FEW,)
+    assert f"**Warning**: {FEW}." in (bundle / "README.md").read_text()
+    assert splitzoo("cards", "build", "--bundle", bundle, "-o", tmp_path / "card")[0] == 0
+    assert f"**Warning**: {FEW}." in (tmp_path / "card/README.md").read_text()
+
+
+@pytest.mark.parametrize(("images", "warned"), [(8, True), (99, True), (100, False), (120, False)])
+def test_a_hundred_images_are_enough(tmp_path, images, warned) -> None:
+    for number in range(images):
+        (tmp_path / f"{number}.png").touch()
+    assert bool(draw_images(tmp_path, lambda path: path).warnings) is warned
 
 
 def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) -> None:
@@ -171,7 +212,7 @@ def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) ->
         return (symbols,)
 
     monkeypatch.setattr(Device, "wire_tensors", shifted)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, [])
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, unlowered(tiny_model))
     assert (found.real_images, found.largest_difference) == (False, 2)
     assert found.flips == pytest.approx(0.25, abs=1e-3)
 
@@ -325,7 +366,7 @@ def test_an_image_whose_scales_differ_is_not_named_correctly(
     monkeypatch.setattr(Edge, "decode", lost)
     classes = dict.fromkeys(photos, 0)
     given = CalibrationImages([], list(photos), classes)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), given, [])
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), given, unlowered(tiny_model))
     assert (found.labelled, found.correct) == (len(photos), 0)
 
 

@@ -77,6 +77,8 @@ def test_calibrated_models_predict_alike_in_fewer_bytes(calibrated, images):
     card = str(cards.render(cards.gather(calibrated)))
     assert "## Entropy coding" in card
     assert "| context coding (this model's) |" in card
+    assert record.warnings
+    assert f"**Warning**: {record.warnings[0]}." in card
 
 
 def test_the_command_says_what_it_compared(splitzoo, images, tmp_path):
@@ -86,8 +88,11 @@ def test_the_command_says_what_it_compared(splitzoo, images, tmp_path):
     assert "context coding, kept" in out
     assert "Next: splitzoo export split" in err
     refused(splitzoo(*words, tmp_path / "m"), "exists and is not empty")
-    record = json.loads(splitzoo(*words, tmp_path / "n", "--json", "--images", 12)[1])
+    code, out, err = splitzoo(*words, tmp_path / "n", "--json", "--images", 12)
+    record = json.loads(out)
     assert (record["fitted"], record["held_out"]) == (9, 3)
+    assert "12 images are few: 100 or more" in record["warnings"][0]
+    assert record["warnings"][0] in err
     assert zoo.load(tmp_path / "n").calibration.record.model_dump(mode="json") == record
 
 

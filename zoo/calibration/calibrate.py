@@ -19,7 +19,14 @@ from ...progress import SILENT, Progress
 from ..bottlenecks.channel_reduction import relu_range
 from ..split_model import SplitModel
 from .dense import fit_dense
-from .images import LEAST_IMAGES, MOST_IMAGES, DrawnImages, draw_images, parted
+from .images import (
+    LEAST_IMAGES,
+    MOST_IMAGES,
+    RECOMMENDED_IMAGES,
+    DrawnImages,
+    draw_images,
+    parted,
+)
 from .record import Calibration, CalibrationRecord
 from .rows import count_rows, tables_from_counts
 from .sparse import fit_sparse
@@ -80,8 +87,14 @@ def calibrate(
         )
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
     at_once = _MOST_VALUES if learned.is_quantised else _MOST_SYMBOLS
-    most = min(most, max(LEAST_IMAGES, at_once // symbols))
-    drawn = draw_sent(model, folder, most=most, progress=progress)
+    possible = max(LEAST_IMAGES, at_once // symbols)
+    drawn = draw_sent(
+        model,
+        folder,
+        most=min(most, possible),
+        recommended=min(RECOMMENDED_IMAGES, possible),
+        progress=progress,
+    )
     fitted, held_out = parted(list(drawn.used.values()))
     coders = codings(model, fitted)
     first = next(iter(coders))
@@ -104,6 +117,7 @@ def calibrate(
         payload_bytes={name: float(size.mean()) for name, size in sizes.items()},
         kept=kept,
         unread=tuple(drawn.unread),
+        warnings=drawn.warnings,
         command=command,
     )
     model.calibration = Calibration(coders[kept].arrays(), record)
@@ -141,7 +155,12 @@ def sent_tensors(model: SplitModel, folder: Path, *, most: int) -> list[Tensors]
 
 
 def draw_sent(
-    model: SplitModel, folder: Path, *, most: int, progress: Progress = SILENT
+    model: SplitModel,
+    folder: Path,
+    *,
+    most: int,
+    recommended: int = RECOMMENDED_IMAGES,
+    progress: Progress = SILENT,
 ) -> DrawnImages[Tensors]:
     """Draw images, and run the device half on them; see :func:`sent_tensors`."""
 
@@ -149,7 +168,7 @@ def draw_sent(
         image = torch.from_numpy(model.spec.preprocessing.load(path))
         return tuple(tensor[0] for tensor in model.wire_tensors(image))
 
-    return draw_images(folder, send, most=most, progress=progress)
+    return draw_images(folder, send, most=most, recommended=recommended, progress=progress)
 
 
 def _factorized(images: list[Tensors], _model: SplitModel) -> dict[str, Coder]:

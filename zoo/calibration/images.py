@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MOST_IMAGES = 384
 LEAST_IMAGES = 8
+RECOMMENDED_IMAGES = 100
+"""Number of images from which on more change little, measured in ``docs/guides/calibrate.md``."""
 _HELD_OUT = 4
 """Every how many images one is held out: not fitted to, but compared on."""
 
@@ -27,10 +29,12 @@ class DrawnImages(Generic[T]):
     Attributes:
         used: What was made of each image that can be read.
         unread: Numbers of files that are not read, by reason and ending.
+        warnings: What speaks against relying on the images, in words.
     """
 
     used: dict[Path, T]
     unread: list[UnreadCount]
+    warnings: tuple[str, ...]
 
 
 def draw_images(
@@ -38,13 +42,15 @@ def draw_images(
     use: Callable[[Path], T],
     *,
     most: int = MOST_IMAGES,
+    recommended: int = RECOMMENDED_IMAGES,
     progress: Progress = SILENT,
 ) -> DrawnImages[T]:
     """Draw images from a folder at random, with a fixed seed, and make something of each.
 
     Args:
         use: Function that reads an image; those for which it raises ``ImageError`` are left out.
-        progress: Progress, told of each image, and of what is not read.
+        recommended: Number of images below which there is a warning.
+        progress: Progress, told of each image, of what is not read, and of warnings.
 
     Raises:
         ImageError: The folder does not exist, or holds no image.
@@ -69,11 +75,21 @@ def draw_images(
         unusable = f", {len(broken)} of them unusable" if broken else ""
         images = "1 image" if len(chosen) == 1 else f"{len(chosen)} images"
         raise CalibrationError(
-            f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at least, and some "
-            "hundred are better.",
+            f"{folder} has {images}{unusable}: calibration takes {LEAST_IMAGES} at least, and "
+            f"{RECOMMENDED_IMAGES} or more are recommended.",
             next_step="Give images like those that the camera will see.",
         )
-    return DrawnImages(used, unread)
+    warnings = ()
+    if len(used) < recommended:
+        fitted, held_out = parted(list(used))
+        warnings = (
+            f"{len(used)} images are few: {recommended} or more, like those that the camera "
+            f"will see, are recommended. {len(fitted)} were fitted to and {len(held_out)} compared "
+            "on, so that others may come out worse than is said",
+        )
+    for warning in warnings:
+        progress.note(f"warning: {warning}.")
+    return DrawnImages(used, unread, warnings)
 
 
 def parted(images: Sequence[T]) -> tuple[list[T], list[T]]:

@@ -26,6 +26,7 @@ class CalibrationRecord(BaseModel):
         payload_bytes: Mean payload of these by coding, first of the model as it was trained.
         kept: Coding that was kept, a key of ``payload_bytes``.
         unread: Files of the folder that were not read, by reason and ending.
+        warnings: What speaks against relying on the images, in words.
         command: Command that calibrated the model; empty where Python did.
     """
 
@@ -37,6 +38,7 @@ class CalibrationRecord(BaseModel):
     payload_bytes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     kept: str
     unread: tuple[UnreadCount, ...] = ()
+    warnings: tuple[str, ...] = ()
     command: str = ""
 
     @model_validator(mode="after")
