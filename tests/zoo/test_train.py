@@ -320,6 +320,7 @@ def broken(tmp_path):
     whole = (folder / "train/bars/bars1.png").read_bytes()
     (folder / "train/bars/bars1.png").write_bytes(whole[: len(whole) // 2])
     (folder / "val/discs/discs0.png").write_bytes(b"no image")
+    (folder / "val/discs/notes.txt").touch()
     return folder
 
 
@@ -330,15 +331,20 @@ def test_images_that_cannot_be_read_are_all_told_before_training_or_left_out(
     words = ("zoo", "train", recipe, "--data", broken, "-o", run, "--epochs", 1)
     code, out, err = splitzoo(*words)
     assert (code, out) == (1, "")
-    assert "2 of 12 images cannot be read" in err
+    damaged, unknown = "1 .png: it is damaged", "1 .png: it is not an image of a known format"
+    assert f"2 of 12 images cannot be read ({damaged}; {unknown}):" in err
     assert "bars1.png: " in err
     assert "discs0.png: it is not an image" in err
     assert "--skip-unreadable" in err
     assert not run.exists()
     assert splitzoo(*words, "--skip-unreadable", "--workers", 1)[0] == 0
     record = zoo.load(run / "model").training_record
-    counts = (record.training_images, record.validation_images, record.unreadable_images)
-    assert counts == (8, 2, 2)
+    assert (record.training_images, record.validation_images) == (8, 2)
+    assert list(map(str, record.unread)) == [
+        damaged,
+        unknown,
+        "1 .txt: no image format that is read",
+    ]
     listed = (run / "images.tsv").read_text().splitlines()
     assert len(listed) == 11
     assert not any("bars1" in line for line in listed)
@@ -383,7 +389,7 @@ def test_an_image_that_breaks_while_training_costs_no_step(data, tmp_path):
     folder = train(replace(skipping, accept_changed_data=True), resume=True)
     record = zoo.load(folder).training_record
     assert record.data_changes[0].startswith("stage 1, epoch 2: 16 removed (train/bars/bars0.png, ")
-    assert record.unreadable_images == 16
+    assert [count.files for count in record.unread] == [16]
 
 
 def test_what_changed_in_the_data_is_named(data, tmp_path):

@@ -72,7 +72,9 @@ def _reason(sample: Sample, classes: int) -> str:
         if isinstance(sample.target, Path):
             read_class_map(sample.target, classes)
     except ImageError as error:
-        return error.reason if error.path == sample.path else f"{error.path}: {error.reason}"
+        if error.path == sample.path:
+            return error.reason
+        return f"its class map cannot be used ({error.path}: {error.reason})"
     if isinstance(sample.target, Boxes) and (sample.target.labels >= classes).any():
         return f"it has an object of class {sample.target.labels.max()}; the model has {classes}"
     return ""

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from splitrun.image_files import UnreadCount
+
 
 class StageRecord(BaseModel):
     """One stage, as it went.
@@ -39,7 +41,7 @@ class TrainingRecord(BaseModel):
         training_images: Number of training images.
         validation_images: Number of validation images, or of training images that were held out.
         held_out: Whether those were held out.
-        unreadable_images: Number of images that were left out, since they could not be read.
+        unread: Files that were left out, by reason and ending.
         data_changes: What changed in the data set while the run was interrupted, in words.
         data_sha256: Digest of the names and sizes of all images.
         date: Day on which training ended.
@@ -57,7 +59,7 @@ class TrainingRecord(BaseModel):
     training_images: int
     validation_images: int
     held_out: bool = False
-    unreadable_images: int = 0
+    unread: tuple[UnreadCount, ...] = ()
     data_changes: list[str] = []
     data_sha256: str
     date: str

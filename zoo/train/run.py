@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from splitrun.errors import DatasetError, DependencyError, ImageError, TrainingError
 from splitrun.files import check_free, new_file
+from splitrun.image_files import Unread, count_unread
 from splitrun.machine import machine
 from splitrun.signals import check_stopped, keeping
 
@@ -121,6 +122,10 @@ class _Run:
         else:
             self.validation = read_dataset(self.spec.task, plan.data, "val", known or labels)
         self.unreadable = self._unreadable()
+        self.unread = [
+            *(*self.training.unread, *self.validation.unread),
+            *(Unread(path.name, why) for path, why in self.unreadable.items()),
+        ]
         self.training, self.validation = map(self._readable, (self.training, self.validation))
         plan.check_batches(len(self.training.samples), self.processes)
         # This process's share of the validation images.
@@ -151,6 +156,8 @@ class _Run:
             listed = [f"  {path}: {why}" for path, why in list(found.items())[:_MOST_LISTED]]
             listed += [f"  and {len(found) - _MOST_LISTED} more"] * (len(found) > _MOST_LISTED)
             counted = f"{len(found):,} of {len(samples):,} images cannot be read"
+            by_reason = count_unread(Unread(path.name, why) for path, why in found.items())
+            counted += f" ({'; '.join(map(str, by_reason))})"
             if not self.plan.skip_unreadable:
                 raise DatasetError(
                     "\n".join([f"{counted}:", *listed]),
@@ -290,7 +297,7 @@ class _Run:
             training_images=len(self.training.samples),
             validation_images=len(self.validation.samples),
             held_out=bool(plan.recipe.held_out),
-            unreadable_images=len(self.unreadable),
+            unread=tuple(count_unread(self.unread)),
             data_changes=self.position.data_changes,
             data_sha256=self.data_sha256,
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -504,7 +511,8 @@ def _parted(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
         parts[int.from_bytes(digest[:8]) < held_out * 2**64].append(sample)
     if not all(parts):
         raise DatasetError(f"Of {len(dataset.samples)} images, none can be held out: give more.")
-    return replace(dataset, samples=parts[0]), replace(dataset, samples=parts[1])
+    # What is not read is told once.
+    return replace(dataset, samples=parts[0]), Dataset(parts[1], dataset.labels)
 
 
 def _has_only_begun(run: Path) -> bool:
