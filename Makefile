@@ -46,6 +46,7 @@ bench: .venv/.dev
 
 # The cards of the packaged models, from the results in benchmarks/, and the table of the zoo.
 cards: family-cards
+	$(BIN)/python -m benchmarks.matrix measures -o zoo/measures.json
 	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
 
 family-cards: .venv/.dev

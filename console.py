@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -88,6 +90,8 @@ def seed_of(random_weights: bool, seed: int | None) -> int | None:
     return (seed or 0) if random_weights else None
 
 
+_LONGEST_WORD = 40
+"""Width from which a word, such as a path, may be broken."""
 _PIPE_COLUMNS = 200
 """Width of tables that no terminal shows: what reads them looks for lines."""
 
@@ -130,21 +134,41 @@ class Console:
         """Print a table.
 
         The first column, and those whose name ends in ``>``, which are aligned to the right, are
-        not broken into lines.
+        not broken into lines, and no word is. A table that the terminal is too narrow for becomes
+        a list: the first cell of each row on a line, the others below it.
         """
         if title:
             self._out.print(f"[bold]{_told(title)}[/]", soft_wrap=True)
-        table = Table(show_header=any(name.strip(">") for name in columns), box=SIMPLE)
+        cells = [[visible(str(cell)) for cell in row] for row in rows]
+        names = [column.removesuffix(">") for column in columns]
+        table = Table(show_header=any(names), box=SIMPLE)
+        least = 2  # the box's own
         for number, column in enumerate(columns):
-            right = column.endswith(">")
+            whole = column.endswith(">") or number == 0
+            texts = [names[number], *(row[number] for row in cells)]
+            parts = [
+                part for text in texts for part in (text.split("\n") if whole else text.split())
+            ]
+            width = max(map(cell_len, parts), default=1)
+            width = width if whole else min(width, _LONGEST_WORD)
+            least += width + 2
             table.add_column(
-                column.removesuffix(">"),
-                justify="right" if right else "left",
-                no_wrap=right or number == 0,
+                names[number],
+                justify="right" if column.endswith(">") else "left",
+                no_wrap=whole,
+                min_width=width,
+                overflow="fold",
             )
-        for row in rows:
-            table.add_row(*(_told(str(cell)) for cell in row))
-        self._out.print(table)
+        if least <= self._out.width or len(columns) < 2:
+            for row in cells:
+                table.add_row(*map(escape, row))
+            self._out.print(table)
+            return
+        for first, *others in cells:
+            self._out.print(escape(first), soft_wrap=True)
+            told = zip(names[1:], others, strict=True)
+            line = " · ".join(f"{name} {cell}".strip() for name, cell in told if cell)
+            self._out.print(Padding(escape(line), (0, 0, 0, 4)))
 
     def hint(self, text: str) -> None:
         """Say something on standard error that is not data."""

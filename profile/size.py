@@ -6,7 +6,15 @@ from splitrun.bundle import Bundle
 from splitrun.coding import Coder
 
 from ..zoo.bottlenecks.factorized_prior import TABLE_BUFFERS
+from ..zoo.parts import encoder_bits
 from ..zoo.split_model import SplitModel
+
+__all__ = [
+    "deployed_bytes",
+    "encoder_bits",
+    "encoder_parameters",
+    "sc2bench_encoder_bits",
+]
 
 _BITS_OF_BOOL_IN_SC2BENCH = 2
 
@@ -14,13 +22,6 @@ _BITS_OF_BOOL_IN_SC2BENCH = 2
 def encoder_parameters(model: SplitModel) -> int:
     """Return the number of learned parameters on the device: encoder, and h_a and h_s if any."""
     return sum(parameter.numel() for parameter in model.device_parameters())
-
-
-def encoder_bits(model: SplitModel) -> int:
-    """Return the encoder size of the SC2 paper's Eq. 1: the bits of the encoder's parameters."""
-    return 8 * sum(
-        parameter.numel() * parameter.element_size() for parameter in model.device_parameters()
-    )
 
 
 def sc2bench_encoder_bits(model: SplitModel, coder: Coder | None = None) -> int | None:

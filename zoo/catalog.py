@@ -71,15 +71,25 @@ def has_weights(name: str) -> bool:
 
     Published parts lie in the caches of the Hub and of torch.hub.
     """
-    from .hub import is_cached
+    from .hub_names import hub_name, may_be_cached, torch_hub
 
     spec = find_spec(name)
     if spec.name in packaged() or whole_network(spec.name):
         return True
-    if is_assembled(spec):
+    # Libraries that take seconds to load are asked only where there is something to look at.
+    assembled = is_assembled(spec)
+    classifies = spec.task == "image-classification"
+    if classifies or not assembled:
+        if not may_be_cached(spec.base_model if assembled else hub_name(spec.name)):
+            return False
+    elif not any((torch_hub() / "checkpoints").glob("*")):
+        return False
+    if assembled:
         from .pretrained import has_parts
 
         return has_parts(spec)
+    from .hub import is_cached
+
     return is_cached(spec.name)
 
 

@@ -41,7 +41,8 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the registered models."""
-    from .catalog import list_models
+    from .catalog import has_weights, list_models
+    from .measures import listed
     from .models import find_spec
     from .resolve import DEFAULT_MODEL
 
@@ -49,22 +50,33 @@ def list_(
     names = list_models(
         pattern, task=task, method=method, backbone=backbone, beta=beta, pretrained=pretrained
     )
-    specs = [find_spec(name) for name in names]
+    models = [listed(find_spec(name), weights_at_hand=has_weights(name)) for name in names]
 
     def show() -> None:
-        rows = ((spec.name, spec.task, spec.method, spec.strength) for spec in specs)
-        console.table("", ("name", "task", "method", "rate set by"), rows)
+        columns = ("name", "task", "method", "rate set by", "accuracy>", "bytes>")
+        rows = (
+            (
+                *(model.spec.name, model.spec.task, model.spec.method, model.spec.strength),
+                *(model.accuracy, model.stream_bytes, model.bits),
+                "here" if model.weights_at_hand else "",
+            )
+            for model in models
+        )
+        console.table("", (*columns, "encoder bits>", "weights"), rows)
 
-    console.data(specs, show)
-    if DEFAULT_MODEL in (spec.name for spec in specs):
+    console.data(models, show)
+    if DEFAULT_MODEL in names:
         console.hint(f"The default is {DEFAULT_MODEL}.")
-    if not specs:
+    if any(model.measured for model in models):
+        console.hint("Accuracy and bytes per image were measured: splitzoo zoo show NAME")
+    if not models:
         console.hint("No model matches. All of them: splitzoo zoo list")
 
 
 @app.command()
 def show(model: ModelArgument, json: Json = False) -> None:
     """Show what a model is: its parts, where it is cut, what is sent, how it is trained."""
+    from .metrics import NAMES
     from .parts import describe
     from .resolve import ModelSource
     from .train.recipe import stages_of
@@ -72,7 +84,8 @@ def show(model: ModelArgument, json: Json = False) -> None:
     console = Console(json)
     with console.progress() as progress:
         progress.step("building")
-        described = describe(ModelSource.of(model).spec())
+        source = ModelSource.of(model)
+        described = describe(source.spec(), weights_at_hand=source.is_at_hand)
 
     def table() -> None:
         spec = described.spec
@@ -82,7 +95,16 @@ def show(model: ModelArgument, json: Json = False) -> None:
         rows = spec.summary() | {
             "on the device": f"{bottleneck.device}; {described.device_parameters:,} parameters",
             "on the edge": f"{edge}{spec.backbone}{cut}; {described.edge_parameters:,} parameters",
+            "encoder size": f"{described.encoder_bits:,} bits (Eq. 1 of the SC2 paper)",
+            "weights": "on this machine" if described.weights_at_hand else "not on this machine",
         }
+        if measured := described.measured:
+            rows["measured"] = (
+                ", ".join(f"{NAMES[name]} {score:.2%}" for name, score in measured.scores.items())
+                + f", {measured.stream_bytes:,.0f} bytes per image; {measured.images} images of "
+                f"{measured.data}/"
+            )
+            rows["by"] = measured.command
         rows |= {
             f"training stage {number}": (
                 f"{stage.epochs} epochs, batch {stage.batch_size}, {stage.learning}, rate "

@@ -2,7 +2,9 @@
 
 import os
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from splitrun.errors import HubError
 
@@ -101,3 +103,20 @@ def bad_token() -> HubError:
         "The token is empty or holds characters that no token has.",
         next_step="Copy it again from https://huggingface.co/settings/tokens",
     )
+
+
+def may_be_cached(repo_id: str) -> bool:
+    """Say whether the Hub's cache has a folder of a repository; imports no library of the Hub."""
+    loaded = sys.modules.get("huggingface_hub.constants")
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    cache = loaded.HF_HUB_CACHE if loaded else os.environ.get("HF_HUB_CACHE") or home / "hub"
+    folder = f"models--{repo_id.partition('@')[0].replace('/', '--')}"
+    return bool(repo_id) and (Path(cache).expanduser() / folder).is_dir()
+
+
+def torch_hub() -> Path:
+    """Return the folder of torch.hub's files; imports no torch."""
+    if "torch.hub" in sys.modules:
+        return Path(sys.modules["torch.hub"].get_dir())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    return (Path(os.environ.get("TORCH_HOME") or cache) / "hub").expanduser()

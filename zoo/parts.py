@@ -26,6 +26,7 @@ from .bottlenecks.factorized_prior import FactorizedPrior, analysis, synthesis
 from .bottlenecks.hyperprior import entropic_hyperprior
 from .bottlenecks.image_codec import FeatureCodec, InputCodec, Normalise
 from .bottlenecks.quantiser import UniformQuantiser
+from .measures import Measured, read_measures
 from .spec import ModelSpec
 from .split_model import SplitModel
 
@@ -133,15 +134,21 @@ class Description:
         device_parameters: Number of learned parameters on the device.
         edge_parameters: Number of learned parameters on the edge; a hyper-decoder counts on both
             sides.
+        encoder_bits: Bits of the device's parameters, Eq. 1 of the SC2 paper.
+        weights_at_hand: Whether its weights lie on this machine.
+        measured: Accuracy and bytes per image, where they were measured.
     """
 
     spec: ModelSpec
     wire: tuple[specs.WireTensor, ...]
     device_parameters: int
     edge_parameters: int
+    encoder_bits: int
+    weights_at_hand: bool
+    measured: Measured | None
 
 
-def describe(spec: ModelSpec) -> Description:
+def describe(spec: ModelSpec, *, weights_at_hand: bool = False) -> Description:
     """Build a model, and count; SpecError where nothing can be built from this spec."""
     with building(spec):
         model = build_model(spec).eval()
@@ -150,7 +157,21 @@ def describe(spec: ModelSpec) -> Description:
         sum(parameter.numel() for parameter in side)
         for side in (model.device_parameters(), model.edge_parameters())
     )
-    return Description(spec, spec.wire, *counts)
+    return Description(
+        spec,
+        spec.wire,
+        *counts,
+        encoder_bits=encoder_bits(model),
+        weights_at_hand=weights_at_hand,
+        measured=read_measures().models.get(spec.name),
+    )
+
+
+def encoder_bits(model: SplitModel) -> int:
+    """Return the encoder size of the SC2 paper's Eq. 1: the bits of the encoder's parameters."""
+    return 8 * sum(
+        parameter.numel() * parameter.element_size() for parameter in model.device_parameters()
+    )
 
 
 _SHAPE_DEPENDS_ON_VALUES = (

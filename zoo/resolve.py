@@ -106,6 +106,15 @@ class ModelSource:
             and whole_network(spec.name) is None
         )
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the weights lie on this machine; no request is made."""
+        if self.name is not None and self.revision is None:
+            from .catalog import has_weights
+
+            return has_weights(self.name)
+        return bool(self.folder or self.bundle)
+
     def spec(self) -> ModelSpec:
         """Return the model's spec; see :func:`splitzoo.zoo.get_spec` for errors.
 

@@ -128,5 +128,21 @@ def zoo(
     console.print(str(output))
 
 
+@app.command()
+def measures(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="JSON file to write.")
+    ],
+) -> None:
+    """Collect what lists of models show: encoder bits, and the reports of the carried models."""
+    from benchmarks.matrix.measures import count_measures
+
+    console = Console()
+    with console.progress() as progress:
+        found = count_measures(progress)
+    _write(output, found.model_dump_json(indent=1) + "\n")
+    console.print(str(output))
+
+
 if __name__ == "__main__":
     sys.exit(run_stoppable(lambda: run(app)))

@@ -111,18 +111,45 @@ def test_zoo_list_has_a_line_or_a_spec_for_each_model(splitzoo, monkeypatch) -> 
     specs = [*map(zoo.get_spec, zoo.list_models())]
     code, out, _ = splitzoo("zoo", "list", "--json")
     assert code == 0
-    assert [zoo.ModelSpec.model_validate(spec) for spec in json.loads(out)] == specs
+    listed = json.loads(out)
+    assert [zoo.ModelSpec.model_validate(model["spec"]) for model in listed] == specs
     monkeypatch.delenv("COLUMNS", raising=False)  # a table in a pipe
     _, out, _ = splitzoo("zoo", "list")
-    _header, _rule, *lines = (line.split(maxsplit=3) for line in out.splitlines() if line.strip())
-    assert [[*words[:3], words[3].strip()] for words in lines] == [
-        [spec.name, spec.task, spec.method, spec.strength] for spec in specs
-    ]
+    _header, _rule, *lines = (line.split() for line in out.splitlines() if line.strip())
+    for words, spec, model in zip(lines, specs, listed, strict=True):
+        assert " ".join(words).startswith(f"{spec.name} {spec.task} {spec.method} {spec.strength} ")
+        assert (words[-1] == "here") == model["weights_at_hand"]
+        assert f"{model['encoder_bits']:,}" in words
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 120, 200])
+def test_zoo_list_cuts_nothing_however_narrow_the_terminal(splitzoo, monkeypatch, columns) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = splitzoo("zoo", "list", "*regnet*")
+    assert code == 0
+    assert "…" not in out
+    told = " ".join(out.split())
+    for spec in map(zoo.get_spec, zoo.list_models("*regnet*")):
+        assert spec.name in out
+        for word in (spec.task, spec.method, *spec.strength.split()):
+            assert word in told
+    # By benchmarks/results/flowers, and 24,792 parameters of 32 bits.
+    for figure in ("77.99%", "605", "84,985", f"{32 * 24_792:,}", "here"):
+        assert figure in told
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = " ".join(splitzoo("zoo", "show", zoo.DEFAULT_MODEL)[1].split())
+    for saying in ("top-1 77.99%, 605 bytes per image; 736 images of val/", "on this machine"):
+        assert saying in shown
+    assert "793,344 bits" in shown
 
 
 def test_zoo_list_takes_a_pattern(splitzoo) -> None:
     _, out, _ = splitzoo("zoo", "list", "splittable_resnet50-*beta5*", "--json")
-    assert [spec["name"] for spec in json.loads(out)] == ["splittable_resnet50-fp-beta5.12"]
+    (found,) = json.loads(out)
+    assert found["spec"]["name"] == "splittable_resnet50-fp-beta5.12"
+    # 3·96·25 + 96·48·25 + 48·24·4 of the convolutions, 96² + 96 + 48² + 48 of GDN, of 32 bits.
+    assert found["encoder_bits"] == 32 * 138_672
+    assert (found["weights_at_hand"], found["measured"]) == (False, None)
     code, out, err = splitzoo("zoo", "list", "mobilenet", "--json")
     assert (code, out) == (0, "[]\n")
     assert "splitzoo zoo list" in err
@@ -139,7 +166,7 @@ def test_zoo_list_takes_a_pattern(splitzoo) -> None:
 def test_zoo_list_takes_filters(splitzoo, filters) -> None:
     options = [word for name, value in filters.items() for word in (f"--{name}", value)]
     code, out, _ = splitzoo("zoo", "list", *options, "--json")
-    names = [spec["name"] for spec in json.loads(out)]
+    names = [model["spec"]["name"] for model in json.loads(out)]
     assert (code, names) == (0, zoo.list_models(**filters))
     assert 0 < len(names) < len(zoo.list_models())
 
@@ -172,6 +199,9 @@ def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_fo
         "wire": [{"name": "symbols", "dtype": "int32", "shape": [4, 55, 55]}],
         "device_parameters": parameters(tiny_model.encoder),
         "edge_parameters": parameters(tiny_model.decoder),
+        "encoder_bits": 32 * parameters(tiny_model.encoder),
+        "weights_at_hand": True,
+        "measured": None,
     }
 
 

@@ -1,0 +1,104 @@
+"""What was measured of the models that this package knows. Imports no torch.
+
+``measures.json`` holds it; ``python -m benchmarks.matrix measures`` writes the file.
+"""
+
+import functools
+from pathlib import Path
+
+from .bottleneck_specs import NeuralCodecBottleneck, Part
+from .models import find_spec
+from .spec import ModelSpec
+
+FILE = Path(__file__).with_name("measures.json")
+
+
+class Measured(Part):
+    """Accuracy and bytes of a model's own weights, through the real bitstream.
+
+    Attributes:
+        scores: Shares in [0, 1] by metric, the main one first.
+        stream_bytes: Bytes per image, mean.
+        images: Number of images.
+        data: Name of their folder.
+        command: Command that measured.
+    """
+
+    scores: dict[str, float]
+    stream_bytes: float
+    images: int
+    data: str
+    command: str
+
+
+class Measures(Part):
+    """What the file holds.
+
+    Attributes:
+        models: Accuracy and bytes by a model's name.
+        encoder_bits: Encoder size, Eq. 1 of the SC2 paper, by the first model of those with the
+            same encoder.
+    """
+
+    models: dict[str, Measured]
+    encoder_bits: dict[str, int]
+
+
+class Listed(Part):
+    """A model as lists show it.
+
+    Attributes:
+        spec: Spec of the model.
+        weights_at_hand: Whether its weights lie on this machine.
+        encoder_bits: Encoder size; None where it was not counted.
+        measured: Accuracy and bytes, where they were measured.
+    """
+
+    spec: ModelSpec
+    weights_at_hand: bool
+    encoder_bits: int | None
+    measured: Measured | None
+
+    @property
+    def accuracy(self) -> str:
+        """The main score as lists show it; empty where there is none."""
+        return f"{next(iter(self.measured.scores.values())):.2%}" if self.measured else ""
+
+    @property
+    def stream_bytes(self) -> str:
+        """The bytes per image as lists show them; empty where they were not measured."""
+        return f"{self.measured.stream_bytes:,.0f}" if self.measured else ""
+
+    @property
+    def bits(self) -> str:
+        """The encoder size as lists show it; empty where it was not counted."""
+        return "" if self.encoder_bits is None else f"{self.encoder_bits:,}"
+
+
+@functools.cache
+def read_measures() -> Measures:
+    """Return what the package's file holds."""
+    return Measures.model_validate_json(FILE.read_text(encoding="utf-8"))
+
+
+def encoder_of(spec: ModelSpec) -> str:
+    """Return what models with encoders of one size have in common."""
+    codec = spec.bottleneck
+    sizes = codec.sizes if isinstance(codec, NeuralCodecBottleneck) else ""
+    return f"{spec.backbone} {spec.cut} {codec.model_dump_json(exclude={'quality'})} {sizes}"
+
+
+@functools.cache
+def _bits() -> dict[str, int]:
+    counted = read_measures().encoder_bits.items()
+    return {encoder_of(find_spec(name)): bits for name, bits in counted}
+
+
+def listed(spec: ModelSpec, *, weights_at_hand: bool) -> Listed:
+    """Return a model as lists show it."""
+    return Listed(
+        spec=spec,
+        weights_at_hand=weights_at_hand,
+        encoder_bits=_bits().get(encoder_of(spec)),
+        measured=read_measures().models.get(spec.name),
+    )
