@@ -33,12 +33,6 @@ from splitrun.text import json_text, visible
 
 from .progress import Progress, T
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="A name, a saved model's folder, or a repository on the Hub."
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, errors included.")]
 RandomWeights = Annotated[
     bool,

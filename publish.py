@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from .console import Console, Json
+from .zoo.completion import complete_model
 
 
 def push(
     model: Annotated[
         str,
-        typer.Argument(metavar="NAME_OR_FOLDER", help="A saved model's folder, or a name."),
+        typer.Argument(
+            metavar="NAME_OR_FOLDER",
+            help="A saved model's folder, or a name.",
+            autocompletion=complete_model,
+        ),
     ],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub.")],
     private: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..console import Console, Force, Json
+from ..zoo.completion import complete_model
 
 app = typer.Typer(no_args_is_help=True, help="Write and read model cards.")
 
@@ -16,6 +17,7 @@ def build(
         str | None,
         typer.Argument(
             help="A name, or a saved model's folder.",
+            autocompletion=complete_model,
             show_default="the model of the bundle or report, else the default model",
         ),
     ] = None,
@@ -66,7 +68,12 @@ def build(
 @app.command()
 def show(
     card: Annotated[
-        str, typer.Argument(metavar="CARD", help="A card, its folder, or a model's name.")
+        str,
+        typer.Argument(
+            metavar="CARD",
+            help="A card, its folder, or a model's name.",
+            autocompletion=complete_model,
+        ),
     ],
     json: Json = False,
 ) -> None:

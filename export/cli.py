@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, seed_of
+from ..zoo.completion import complete_model
 
 if TYPE_CHECKING:
     from splitrun.bundle import Bundle
@@ -29,6 +30,19 @@ class KeepOption(StrEnum):
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
+def _complete_target(incomplete: str) -> list[str]:
+    from .targets import TARGETS
+
+    return [name for name in TARGETS.names() if name.startswith(incomplete)]
+
+
+def _complete_precision(incomplete: str) -> list[str]:
+    from .targets import TARGETS
+
+    known = dict.fromkeys(precision for target in TARGETS for precision in target.precisions)
+    return [precision for precision in known if precision.startswith(incomplete)]
+
+
 @app.command()
 def split(
     model: Annotated[
@@ -36,18 +50,28 @@ def split(
         typer.Argument(
             metavar="MODEL",
             help="Name of a model, folder of a saved one, or repository on the Hub.",
+            autocompletion=complete_model,
             show_default="the default model",
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Target: where the halves will run. See: splitzoo export targets.")
+        str,
+        typer.Option(
+            help="Target: where the halves will run. See: splitzoo export targets.",
+            autocompletion=_complete_target,
+        ),
     ] = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-TARGET"),
     ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="fp32|fp16|bf16|int8", help="Precision of the device graph.")
+        str,
+        typer.Option(
+            metavar="fp32|fp16|bf16|int8",
+            help="Precision of the device graph.",
+            autocompletion=_complete_precision,
+        ),
     ] = "fp32",
     edge: Annotated[
         str | None,

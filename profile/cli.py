@@ -12,6 +12,7 @@ from splitrun.registry import Registry
 from splitrun.signals import keeping
 
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, command_line, seed_of
+from ..zoo.completion import complete_model
 
 if TYPE_CHECKING:
     from ..zoo.resolve import ModelSource
@@ -30,6 +31,7 @@ SubjectArgument = Annotated[
     typer.Argument(
         metavar="[MODEL or BUNDLE]",
         help="A name, the folder of a saved model or of a bundle, or a repository on the Hub.",
+        autocompletion=complete_model,
         show_default="the default model",
     ),
 ]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console, Json, ModelArgument
+from ..console import Console, Json
 from .calibration.cli import calibrate
+from .completion import ModelArgument, complete_model
 from .conversion.cli import convert
 from .kinds import Method, Task
 from .train.cli import recipe, train
@@ -28,7 +29,10 @@ def _finite(beta: float | None) -> float | None:
 
 @app.command("list")
 def list_(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(help="Part of a name, or a pattern with *.", autocompletion=complete_model),
+    ] = "*",
     task: Annotated[Task | None, typer.Option(help="Task of the models.")] = None,
     method: Annotated[Method | None, typer.Option(help="Method of the models.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Part of a backbone's name.")] = None,
@@ -121,7 +125,12 @@ def show(model: ModelArgument, json: Json = False) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, org/name or org/name@revision.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name, org/name or org/name@revision.",
+            autocompletion=complete_model,
+        ),
     ],
     cache_dir: Annotated[
         Path | None,

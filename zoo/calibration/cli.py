@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import Console, Force, Json, ModelArgument, command_line
+from ...console import Console, Force, Json, command_line
+from ..completion import ModelArgument
 
 if TYPE_CHECKING:
     from .record import CalibrationRecord

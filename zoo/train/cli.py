@@ -9,6 +9,7 @@ import typer
 
 from ...console import Console, Json, command_line
 from ...progress import SILENT
+from ..completion import complete_recipe
 
 
 class Tracker(StrEnum):
@@ -30,6 +31,7 @@ def recipe(
         str | None,
         typer.Argument(
             metavar="RECIPE",
+            autocompletion=complete_recipe,
             help="Name of a recipe, or of a model or experiment that one trains; or a YAML file.",
             show_default="list all",
         ),
@@ -76,6 +78,7 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE",
+            autocompletion=complete_recipe,
             help="Name of a model or experiment that a recipe trains, of a recipe, or a YAML file.",
         ),
     ],
