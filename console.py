@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from splitrun.errors import SplitzooError
+from splitrun.errors import SomeFilesError, SplitzooError
 from splitrun.text import json_text, visible
 
 from .progress import Progress, T
@@ -173,7 +173,8 @@ class Console:
         self._err.print(f"[bold red]error:[/] {_told(error.message)}", soft_wrap=True)
         if error.next_step:
             self._err.print(_told(error.next_step), soft_wrap=True)
-        if self.json:
+        # Where some of several files failed, the data say which.
+        if self.json and not isinstance(error, SomeFilesError):
             self.document(error.document())
 
     @contextlib.contextmanager
