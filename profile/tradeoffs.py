@@ -147,9 +147,12 @@ def collect(
                 f"{report.spec.name} was scored by {report.metric_name}, {first.spec.name} by "
                 f"{first.metric_name}: they make no tradeoff."
             )
-        if report.data.sha256 != first.data.sha256:
+        found, expected = (one.data for one in (report, first))
+        if (found.sha256, found.images) != (expected.sha256, expected.images):
+            # Of the same files, one machine may read more than another.
+            counts = f" ({found.images:,} and {expected.images:,})"
             raise ReportError(
-                f"{report.spec.name} was evaluated on other images than {first.spec.name}.",
+                f"{report.spec.name} was evaluated on other images than {first.spec.name}{counts}.",
                 next_step="Evaluate both on the same: splitzoo profile accuracy --data DIR",
             )
     measure, costs = measure_costs(reports, cost, profiles)

@@ -184,6 +184,10 @@ def test_broken_images_are_counted_and_named(splitzoo, labelled, data, tmp_path)
         f"in the folder {CLASSES[-1]}/",
     ):
         assert said in out
+    written, card = tmp_path / "report.json", tmp_path / "card"
+    written.write_text(json.dumps(report))
+    assert splitzoo("cards", "build", labelled, "--accuracy", written, "-o", card)[0] == 0
+    assert "decoded (4 other files were not read);" in (card / "README.md").read_text()
 
 
 @pytest.mark.parametrize("suffix", ["avif", "gif", "jp2", "tga", "qoi"])

@@ -114,6 +114,9 @@ def test_what_cannot_be_compared_is_refused():
     other = DataFacts(folder="val", images=4, classes=2, sha256="1" * 64)
     with pytest.raises(ReportError, match="on other images"):
         collect([STUDENT[0], report_of("resnet50-jpeg-q90", 1, 0.5, data=other)])
+    fewer = STUDENT[0].data.model_copy(update={"images": 3})
+    with pytest.raises(ReportError, match=r"on other images than .* \(3 and 4\)"):
+        collect([STUDENT[0], report_of("resnet50-jpeg-q90", 1, 0.5, data=fewer)])
     boxes = report_of("faster_rcnn_resnet50-jpeg-q90", 1, 0.5, scores={"map": 0.5, "map50": 0.6})
     with pytest.raises(ReportError, match="they make no tradeoff"):
         collect([STUDENT[0], boxes])
