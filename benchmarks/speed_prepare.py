@@ -123,8 +123,7 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
         # Folders of this machine would say nothing elsewhere.
         reason = re.sub(r"/\S*/", "…/", reason)[:MOST_OF_A_REASON]
         return Made(kind.name, seconds, refused=reason)
-    graph = manifest.graphs["device"]
-    files = [folder / one for one in (graph.file, graph.weights) if one]
+    files = [folder / one for one in manifest.device.graph.files]
     return Made(
         name=kind.name,
         seconds=time.perf_counter() - start,

@@ -14,6 +14,7 @@ from splitrun.coding import CODERS
 from splitrun.errors import ReportError
 from splitrun.files import check_free, new_folder
 from splitrun.manifest import Manifest
+from splitrun.sizes import format_size
 
 from ..export.manifest import calibration_of, spec_of
 from ..export.targets import TARGETS
@@ -210,6 +211,7 @@ def render(facts: CardFacts) -> ModelCard:
         profile=facts.profile,
         accuracy=facts.accuracy,
         metrics=NAMES,
+        format_size=format_size,
         training=facts.config.training if trained and facts.config else None,
         calibration=facts.calibration,
         stages=stages_of(spec.name),

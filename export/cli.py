@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitrun.sizes import format_size
+
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, seed_of
 from ..zoo.completion import complete_model
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from .running import ImageRun
 
 app = typer.Typer(no_args_is_help=True, help="Split models into bundles; check and run them.")
+
+
+class HalfOption(StrEnum):
+    """Values of ``--half``."""
+
+    DEVICE = "device"
+    EDGE = "edge"
+    BOTH = "both"
 
 
 class KeepOption(StrEnum):
@@ -65,6 +75,9 @@ def split(
         Path | None,
         typer.Option("-o", "--output", help="Folder to write.", show_default="MODEL-TARGET"),
     ] = None,
+    half: Annotated[
+        HalfOption, typer.Option(help="Half to write; both are exported and checked.")
+    ] = HalfOption.BOTH,
     precision: Annotated[
         str,
         typer.Option(
@@ -118,6 +131,7 @@ def split(
     json: Json = False,
 ) -> None:
     """Cut a model into two graphs, compare both with PyTorch, and write a bundle."""
+    from splitrun.bundle import open_bundle
     from splitrun.files import check_free
 
     from ..zoo.resolve import ModelSource
@@ -149,16 +163,21 @@ def split(
         from .. import export
         from .manifest import calibration_of
 
-        manifest = export.split(built, folder, **vars(options), force=force, progress=progress)
+        manifest = export.split(
+            built, folder, **vars(options), half=half.value, force=force, progress=progress
+        )
+        opened = open_bundle(folder)
 
     def show() -> None:
         parity = manifest.parity
         rows = [
             ("model", manifest.spec["name"]),
             ("weights", manifest.provenance.weights),
+            ("id", f"{manifest.coding.model_id}, of both halves and of their streams"),
+            *((f"{one} half", format_size(opened.size_bytes(one))) for one in manifest.halves),
             *(
-                (f"{name} graph", f"{graph.file} ({_megabytes(folder, graph)})")
-                for name, graph in manifest.graphs.items()
+                (f"{name} graph", f"{graph.file} ({_size(folder, graph)})")
+                for name, graph in opened.graphs.items()
             ),
             ("precision", manifest.precision),
             ("entropy coding", _coding(calibration_of(manifest))),
@@ -184,9 +203,14 @@ def split(
         console.hint("Engines for this machine's GPU were built and compared: engines/engine.json")
     elif options.chosen_target.note:
         console.hint(options.chosen_target.note)
+    if half is not HalfOption.BOTH:
+        command = "encode IMAGE" if half is HalfOption.DEVICE else "decode STREAM"
+        console.hint(f"Next, in {folder}: python -m splitrun {command}")
+        return
     trust = " --trust" if _can_hold_code(manifest, folder) else ""
     console.hint(
-        f"Next: splitzoo export run{trust} {folder} IMAGE, or on the device: python -m splitrun"
+        f"Next: splitzoo export run{trust} {folder} IMAGE, or for the board alone: "
+        f"splitrun part {folder} --half device -o DIR"
     )
 
 
@@ -244,7 +268,7 @@ def verify(
     memory_limit: MemoryLimit = 8,
     json: Json = False,
 ) -> None:
-    """Check a bundle again: its files, manifest, graphs, tables, and the recorded run."""
+    """Check a bundle again, or one half: files, manifest, graphs, tables, and what was recorded."""
     console = Console(json)
     with console.progress() as progress:
         progress.step("checking")
@@ -255,27 +279,14 @@ def verify(
         result = export.verify(bundle, trust=trust, limits=limits)
 
     def show() -> None:
-        test = result.selftest
-        console.table(
-            str(bundle),
-            ("", ""),
-            [
-                ("model", result.manifest.spec["name"]),
-                ("files", f"{result.files} as the manifest says"),
-                ("precision", result.manifest.precision),
-                ("run by", f"{test.device} → {test.edge}"),
-                ("symbols", f"{test.symbols - test.symbols_differing:,} of {test.symbols:,} equal"),
-                (
-                    "stream",
-                    f"{test.stream_bytes:,} bytes, "
-                    + ("written and read again exactly" if test.stream_rewritten else "read again"),
-                ),
-                (
-                    "output",
-                    f"within {test.output_relative_error:.1e} ({test.output_tolerance:g} allowed)",
-                ),
-            ],
-        )
+        rows = [
+            ("model", result.manifest.spec["name"]),
+            ("files", f"{result.files} as the manifest says"),
+            ("precision", result.manifest.precision),
+            *result.selftest.rows(),
+            *((f"{half} half", "not here, not checked") for half in result.manifest.absent),
+        ]
+        console.table(str(bundle), ("", ""), rows)
 
     console.data(result, show)
 
@@ -334,7 +345,8 @@ def _show_run(console: Console, result: "ImageRun") -> None:
 
 
 def _hint_at_run(console: Console, bundle: "Bundle", result: "ImageRun") -> None:
-    if bundle.device.engine == "tensorrt" and result.engine.partition(" ")[0] != "tensorrt":
+    wanted = bundle.device.graph.engine
+    if wanted == "tensorrt" and result.engine.partition(" ")[0] != wanted:
         console.hint(f"{result.engine} ran the device graph: no TensorRT engine is here.")
     if bundle.manifest.provenance.weights == "random":
         console.hint("The weights are random: these predictions mean nothing.")
@@ -372,6 +384,5 @@ def _coding(calibration: "CalibrationRecord | None") -> str:
     )
 
 
-def _megabytes(folder: Path, graph: "GraphInfo") -> str:
-    files = (graph.file, graph.weights)
-    return f"{sum((folder / file).stat().st_size for file in files if file) / 1e6:.1f} MB"
+def _size(folder: Path, graph: "GraphInfo") -> str:
+    return format_size(sum((folder / file).stat().st_size for file in graph.files))

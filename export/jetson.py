@@ -51,12 +51,15 @@ def build_here(folder: Path, progress: "Progress") -> None:
     from splitrun.tensorrt.cuda import open_cuda
     from splitrun.tensorrt.library import import_tensorrt
 
+    bundle = open_bundle(folder)
+    if all(graph.engine != "tensorrt" for graph in bundle.graphs.values()):
+        return
     try:
         import_tensorrt()
         open_cuda()
     except (BundleError, DependencyError):
         return  # the board will build them
-    build_bundle(open_bundle(folder), say=progress.step)
+    build_bundle(bundle, say=progress.step)
 
 
 def trtexec(graph: "GraphInfo", version: int) -> str:

@@ -6,12 +6,18 @@ from importlib.metadata import version
 import numpy as np
 
 from splitrun.bundle import Bundle
-from splitrun.comparison import Comparison, check_outputs
+from splitrun.comparison import check_outputs
 from splitrun.errors import ParityError
 from splitrun.halves import Device, Edge
 from splitrun.manifest import EnginePair, Parity
 from splitrun.record import Arrays, Record
-from splitrun.selftest import check_device, check_record
+from splitrun.selftest import (
+    DeviceTest,
+    check_device,
+    check_device_half,
+    check_edge_half,
+    check_halves,
+)
 
 
 def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bool) -> Parity:
@@ -27,10 +33,14 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
     """
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     checked: list[Record] = []
-    counted, worst = Comparison(), 0.0
+    sent: list[DeviceTest] = []
+    worst = 0.0
     for record in records:
-        more, error, _ = check_record(bundle, device, edge, record)
-        counted, worst = counted + more, max(worst, error)
+        result, found = check_device_half(bundle, device, record.device)
+        received = check_edge_half(bundle, edge, record.edge)
+        check_halves(device, edge, found)
+        worst = max(worst, received.output_relative_error)
+        sent.append(result)
         checked.append(record)
     _check_varies(checked)
     if dynamic_batch:
@@ -39,10 +49,10 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
     writers = (f"torch {version('torch').partition('+')[0]}", device.graph.engine)
     return Parity(
         images=len(checked),
-        symbols=counted.symbols,
-        symbols_differing=counted.differing,
-        symbols_tied=counted.tied,
-        largest_difference=counted.largest,
+        symbols=sum(one.symbols for one in sent),
+        symbols_differing=sum(one.symbols_differing for one in sent),
+        symbols_tied=sum(one.symbols_tied for one in sent),
+        largest_difference=max(one.largest_difference for one in sent),
         output_max_relative_error=worst,
         limits=bundle.limits,
         streams_decoded=True,
@@ -51,23 +61,24 @@ def check_parity(bundle: Bundle, records: Iterable[Record], *, dynamic_batch: bo
 
 
 def _check_varies(records: list[Record]) -> None:
-    def vary(group: str) -> bool:
-        first, *others = (getattr(record, group) for record in records)
+    def vary(arrays: list[Arrays]) -> bool:
+        first, *others = arrays
         return any(np.any(other[name] != first[name]) for other in others for name in first)
 
-    if not vary("wire"):
+    if not vary([record.device.wire for record in records]):
         raise ParityError("The device graph gives the same symbols for different images.")
-    if not vary("outputs"):
+    if not vary([record.edge.outputs for record in records]):
         raise ParityError("The edge graph gives the same output for different symbols.")
 
 
 def _check_batch(bundle: Bundle, device: Device, edge: Edge, records: list[Record]) -> None:
-    def joined(group: str) -> Arrays:
-        parts = [getattr(record, group) for record in records]
+    def joined(parts: list[Arrays]) -> Arrays:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    found = device.wire_tensors(np.concatenate([record.image for record in records]))
+    found = device.wire_tensors(np.concatenate([record.device.image for record in records]))
     for number, record in enumerate(records):
-        check_device(bundle, tuple(tensor[number : number + 1] for tensor in found), record)
-    inputs = list(joined("edge_inputs").values())
-    check_outputs(edge.graph(inputs), joined("outputs"), bundle.limits.output_tolerance)
+        tensors = tuple(tensor[number : number + 1] for tensor in found)
+        check_device(bundle, tensors, record.device)
+    inputs = list(joined([record.edge.inputs for record in records]).values())
+    outputs = joined([record.edge.outputs for record in records])
+    check_outputs(edge.graph(inputs), outputs, bundle.limits.output_tolerance)

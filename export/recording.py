@@ -9,7 +9,7 @@ from splitrun.errors import ParityError
 from splitrun.limits import LIMITS
 from splitrun.predictions.detection import DetectionSettings, box_levels, propose
 from splitrun.preprocessing import Preprocessing
-from splitrun.record import Arrays, Record
+from splitrun.record import Arrays, DeviceRecord, EdgeRecord, Record
 from splitrun.strict_json import read_strictly
 
 from ..zoo.split_model import SplitModel
@@ -110,15 +110,10 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
     named = zip(output_names(model), outputs, strict=True)
     arrays = {name: tensor.numpy() for name, tensor in named}
     boxes_inputs, boxes_outputs = _record_boxes(model, arrays)
+    hyper = {"hyper_symbols": wire["hyper_symbols"]} if bottleneck.hyper_outputs else {}
     return Record(
-        image=image,
-        wire=wire,
-        ties=ties,
-        edge_inputs=inputs,
-        outputs=arrays,
-        stream=stream,
-        boxes_inputs=boxes_inputs,
-        boxes_outputs=boxes_outputs,
+        DeviceRecord(image, wire, ties, stream),
+        EdgeRecord(stream, inputs, arrays, hyper, boxes_inputs, boxes_outputs),
     )
 
 

@@ -15,6 +15,7 @@ from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, ImageError, SplitzooError, check_files_used
 from splitrun.halves import check_code
 from splitrun.image_reading import upright_size
+from splitrun.manifest import HALVES
 from splitrun.measure import Latency
 from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection
@@ -101,7 +102,7 @@ def run(
         limits: Time and memory that each process may take.
 
     Raises:
-        BundleError: The bundle cannot be read, is not trusted, or reached a limit.
+        BundleError: The bundle cannot be read, lacks a half, is not trusted, or reached a limit.
         ImageError: The only image cannot be used.
         SomeFilesError: Some of several images cannot be used.
     """
@@ -127,11 +128,14 @@ def run_some(
     """Run images as :func:`run` does, and give what came of them, some at a time.
 
     Raises:
-        BundleError: The bundle cannot be read, is not trusted, or reached a limit.
+        BundleError: The bundle cannot be read, lacks a half, is not trusted, or reached a limit.
     """
     bundle = Path(folder)
+    opened = open_bundle(bundle)
+    for half in HALVES:
+        opened.check_here(half)
     if not trust:
-        check_code(open_bundle(bundle))
+        check_code(opened)
     for first in range(0, len(images), _IMAGES_AT_ONCE):
         yield _run_some(
             bundle, images[first : first + _IMAGES_AT_ONCE], top, threads, None if trust else limits

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,22 +13,28 @@ from jinja2 import StrictUndefined, Template
 from torch import nn
 
 import splitrun
-from splitrun.bundle import ENGINES_FOLDER, open_bundle
+from splitrun.bundle import new_bundle, open_bundle
 from splitrun.coding import CODERS, save_coder
-from splitrun.errors import SplitzooError
-from splitrun.files import check_free, new_folder, sha256_file
+from splitrun.files import check_free, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
 from splitrun.manifest import (
+    HALVES,
     MANIFEST_NAME,
+    REQUIREMENTS_NAME,
     SCHEMA_VERSION,
     Coding,
+    DeviceInfo,
+    EdgeInfo,
     GraphInfo,
+    Half,
     Manifest,
     Parity,
     Provenance,
+    TailInfo,
     TensorInfo,
 )
+from splitrun.parting import write_half
 from splitrun.record import Arrays, Record
 
 from .. import __version__
@@ -55,6 +62,14 @@ from .targets import TARGETS, Halves
 PARITY_IMAGES = 3
 _PAGE = Path(__file__).with_name("readme.md.jinja")
 _PACKAGES_OF_CODECS: dict[object, tuple[str, ...]] = {"heic": ("pillow-heif",)}
+_TABLES, _LABELS = "tables.npz", "edge/labels.json"
+_DEVICE_RECORD, _EDGE_RECORD = "device/selftest.npz", "edge/selftest.npz"
+_REQUIREMENTS = (
+    "numpy",
+    "pillow>=11.3",
+    'constriction>=0.5,<0.6; sys_platform == "darwin" or platform_machine == "x86_64" '
+    'or platform_machine == "AMD64"',
+)
 _VERSIONS = ("torch", "timm", "compressai", "constriction", "numpy")
 
 
@@ -71,6 +86,7 @@ def split(
     keep_tables: bool = False,
     keep_fp32: Sequence[Keep] = KEPT,
     accept: bool = False,
+    half: Half | Literal["both"] = "both",
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
@@ -83,6 +99,7 @@ def split(
         model: Model to split, which is set to evaluation mode; or what
             :func:`splitzoo.zoo.load` takes.
         folder: Folder to write; without force it must be empty or not exist.
+        half: Half to write. Both are exported and compared with PyTorch.
         force: Replace the bundle that the folder holds.
         progress: Listener that is told of each step.
 
@@ -126,8 +143,11 @@ def split(
         if not keep_tables and (can_be_calibrated(model) or precision == "fp32"):
             progress.step("fitting entropy tables to images")
             calibrate(model, options.calibration, command=command)
-    chosen, earlier = options.chosen_target, _bundle_in(folder)
-    with new_folder(folder, force=force) as temporary:
+    chosen = options.chosen_target
+    with new_bundle(folder, force=force) as destination:
+        # One half is parted from the whole.
+        temporary = destination if half == "both" else destination / "whole"
+        temporary.mkdir(exist_ok=True)
         progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
         lowering = Lowering(options, model.spec.preprocessing, images.fitted if images else ())
@@ -144,25 +164,15 @@ def split(
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
-        requirements = "\n".join(manifest.requirements) + "\n"
-        texts = {"requirements.txt": requirements, "README.md": bundle_page(manifest)}
+        texts = {REQUIREMENTS_NAME: manifest.requirements_text, "README.md": bundle_page(manifest)}
         for name, text in {**texts, **chosen.files}.items():
             (temporary / name).write_text(text, encoding="utf-8")
         manifest = _write_manifest(manifest, temporary)
-        chosen.finish(temporary, progress)
-    for name in earlier - set(manifest.files):
-        (folder / name).unlink(missing_ok=True)
+        if half != "both":
+            manifest = write_half(open_bundle(temporary), half, destination)
+            shutil.rmtree(temporary)
+        chosen.finish(destination, progress)
     return manifest
-
-
-def _bundle_in(folder: Path) -> set[str]:
-    """Return the files of the bundle that a folder holds, built engines included."""
-    try:
-        names = set(open_bundle(folder).manifest.files)
-    except SplitzooError:
-        return set()
-    engines = (folder / ENGINES_FOLDER).glob("*")
-    return names | {path.relative_to(folder).as_posix() for path in engines}
 
 
 def bundle_page(manifest: Manifest) -> str:
@@ -172,6 +182,7 @@ def bundle_page(manifest: Manifest) -> str:
     )
     return template.render(
         {field.name: getattr(manifest, field.name) for field in fields(manifest)},
+        graphs=manifest.graphs,
         lossless=CODERS[manifest.coding.kind].lossless,
         target_words=TARGETS.get(manifest.target).page(manifest).strip(),
     )
@@ -208,11 +219,14 @@ def _judge(
 
 
 def _write_files(model: SplitModel, record: Record, folder: Path) -> None:
-    """Write the recorded run, the tables, the labels and the runtime."""
-    record.save(folder / "selftest.npz")
-    save_coder(model.codec.coder, folder / "tables.npz")
+    """Write the records, the tables, the labels and the runtime."""
+    for half in HALVES:
+        (folder / half).mkdir()
+    record.device.save(folder / _DEVICE_RECORD)
+    record.edge.save(folder / _EDGE_RECORD)
+    save_coder(model.codec.coder, folder / _TABLES)
     labels = json.dumps(labels_of(model.spec), indent=0)
-    (folder / "labels.json").write_text(labels + "\n", encoding="utf-8")
+    (folder / _LABELS).write_text(labels + "\n", encoding="utf-8")
     write_runtime(folder / "splitrun")
 
 
@@ -228,32 +242,39 @@ def _describe(
     settings = codec.coder.settings()
     tail = model.decoder.get_submodule("tail")
     packages = (*_VERSIONS, *halves.device.packages, *halves.edge.packages)
-    requirements = (
-        "numpy",
-        "pillow>=11.3",
-        'constriction>=0.5,<0.6; sys_platform == "darwin" or platform_machine == "x86_64" '
-        'or platform_machine == "AMD64"',
-        *dict.fromkeys((*halves.device.requirements, *halves.edge.requirements)),
-        *_PACKAGES_OF_CODECS.get(settings.get("codec"), ()),
-    )
+    requirements = (*_REQUIREMENTS, *_PACKAGES_OF_CODECS.get(settings.get("codec"), ()))
     return Manifest(
         schema_version=SCHEMA_VERSION,
+        halves=HALVES,
         spec=model.spec.model_dump(mode="json"),
         target=options.target,
         precision=options.precision,
-        graphs=graphs,
-        postprocessing=tail.settings() if isinstance(tail, DetectionTail) else {},
         coding=Coding(
             kind=codec.coder.kind,
             settings=settings,
-            tables="tables.npz",
+            tables=_TABLES,
             model_id=codec.model_id.hex(),
             shape=codec.shape,
             calibration=calibration.record.model_dump(mode="json") if calibration else None,
         ),
-        labels="labels.json",
-        selftest="selftest.npz",
-        requirements=requirements,
+        device=DeviceInfo(
+            graph=graphs["device"],
+            selftest=_DEVICE_RECORD,
+            requirements=(*requirements, *halves.device.requirements),
+        ),
+        edge=EdgeInfo(
+            hyper=graphs.get("hyper"),
+            tails={
+                model.spec.task.rpartition("-")[2]: TailInfo(
+                    graph=graphs["edge"],
+                    boxes=graphs.get("boxes"),
+                    postprocessing=tail.settings() if isinstance(tail, DetectionTail) else {},
+                    labels=_LABELS,
+                    selftest=_EDGE_RECORD,
+                )
+            },
+            requirements=(*requirements, *halves.edge.requirements),
+        ),
         parity=Parity(limits=limits_of(options.precision, quantised=codec.coder.is_quantised)),
         precision_report=None,
         provenance=Provenance(
@@ -283,24 +304,24 @@ class _Part:
 
 
 def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
-    image = {"image": record.image}
+    device, edge = record.device, record.edge
+    image = {"image": device.image}
     parts = {
-        "device": _Part(DeviceGraph(model), "device/encoder", image, record.wire, on_device=True),
-        "edge": _Part(EdgeGraph(model), "edge/decoder", record.edge_inputs, record.outputs),
+        "device": _Part(DeviceGraph(model), "device/encoder", image, device.wire, on_device=True),
+        "edge": _Part(EdgeGraph(model), "edge/decoder", edge.inputs, edge.outputs),
     }
-    if model.bottleneck.hyper_outputs:
-        hyper_symbols = record.wire["hyper_symbols"]
-        decoded = (array[None] for array in model.hyper_decode(hyper_symbols[0]))
+    if edge.hyper_inputs:
+        decoded = (array[None] for array in model.hyper_decode(device.wire["hyper_symbols"][0]))
         parts["hyper"] = _Part(
             HyperGraph(model),
             "edge/hyper",
-            {"hyper_symbols": hyper_symbols},
+            edge.hyper_inputs,
             dict(zip(model.bottleneck.hyper_outputs, decoded, strict=True)),
         )
-    if record.boxes_inputs:
-        levels = {name: array for name, array in record.outputs.items() if array.ndim == 4}
+    if edge.boxes_inputs:
+        levels = {name: array for name, array in edge.outputs.items() if array.ndim == 4}
         parts["boxes"] = _Part(
-            BoxesGraph(model), "edge/boxes", levels | record.boxes_inputs, record.boxes_outputs
+            BoxesGraph(model), "edge/boxes", levels | edge.boxes_inputs, edge.boxes_outputs
         )
     return parts
 
@@ -321,7 +342,6 @@ def _write_graph(
     target, on_device = options.chosen_target, part.on_device
     format = halves.device if on_device else halves.edge
     path = folder / f"{part.file}{format.suffix}"
-    path.parent.mkdir(exist_ok=True)
     source = Source(
         module=part.module.eval(),
         examples=[torch.from_numpy(np.ascontiguousarray(array)) for array in part.inputs.values()],

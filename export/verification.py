@@ -10,6 +10,7 @@ from splitrun.halves import check_code, checked_graph
 from splitrun.limits import limits_of
 from splitrun.manifest import MANIFEST_NAME, Manifest
 from splitrun.selftest import SelfTest, run_selftest
+from splitrun.strict_json import read_strictly
 
 from .manifest import calibration_of, spec_of
 from .running import LIMITS_OF_RUNS, RunLimits, call_runtime
@@ -66,7 +67,7 @@ def verify(
             raise BundleError(
                 f"The {name} graph is for {graph.engine}; a bundle for {manifest.target} has none."
             )
-        path = checked_graph(bundle, name)
+        path = checked_graph(bundle, graph)
         formats[graph.engine].check(path)
     if not trust:
         check_code(bundle)
@@ -75,10 +76,11 @@ def verify(
     else:
         found = call_runtime(bundle.folder, "selftest", "--stand-in", limits=limits)
         found.pop("passed")
-        selftest = SelfTest(**found)
-    if selftest.symbols_tied > MAX_TIED * selftest.symbols:
+        selftest = read_strictly(SelfTest, found)
+    device = selftest.device
+    if device and device.symbols_tied > MAX_TIED * device.symbols:
         raise BundleError(
-            f"The record lets {selftest.symbols_tied} of {selftest.symbols} symbols differ; "
+            f"The record lets {device.symbols_tied} of {device.symbols} symbols differ; "
             f"up to {MAX_TIED:.0%} can lie on rounding boundaries."
         )
     return Verification(manifest, len(manifest.files), selftest)

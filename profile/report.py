@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from splitrun.errors import ReportError
 from splitrun.files import new_file
 from splitrun.image_files import Unread, UnreadCount, count_unread
+from splitrun.sizes import format_size
 
 from ..documents import read_document
 from ..zoo.spec import ModelSpec
@@ -268,7 +269,7 @@ class EncoderProfile(Report):
             *_operations("operations", compute),
             *_operations("… on the edge", self.edge_compute),
             ("latency", f"{self.latency.steps['total'].p50_ms:.3f} ms (median)"),
-            ("peak memory", f"{self.peak_memory_bytes / 1e6:.0f} MB, {self.peak_memory_of}"),
+            ("peak memory", f"{format_size(self.peak_memory_bytes)}, {self.peak_memory_of}"),
         ]
         if rate:
             stream = f"stream {rate.stream_bytes.said()}, payload {rate.payload_bytes.mean:,.0f}"

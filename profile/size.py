@@ -59,6 +59,5 @@ def _is_table(name: str) -> bool:
 
 def deployed_bytes(bundle: Bundle) -> tuple[int, int]:
     """Return the bytes of the device graph's files and of the tables' file."""
-    graph = (bundle.device.file, bundle.device.weights)
-    sizes = [bundle.path(name).stat().st_size for name in graph if name]
+    sizes = [bundle.path(name).stat().st_size for name in bundle.device.graph.files]
     return sum(sizes), bundle.path(bundle.manifest.coding.tables).stat().st_size

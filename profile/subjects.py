@@ -149,7 +149,7 @@ class BundleSubject(Subject):
         rate, stream = bundle_rate(self._device, sample.name, image)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
-            settings = read_strictly(DetectionSettings, self._bundle.manifest.postprocessing)
+            settings = read_strictly(DetectionSettings, self._bundle.tail().postprocessing)
             boxes = detect(outputs, self._edge.boxes, settings)
             found: Any = {"boxes": boxes.boxes, "labels": boxes.labels, "scores": boxes.scores}
         else:

@@ -7,7 +7,7 @@ from .coding.ans import BACKEND
 from .halves import Device, Edge
 from .machine import machine, versions
 from .measure import Latency, measure_steps, peak_memory_bytes
-from .record import Record
+from .record import DeviceRecord, EdgeRecord
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def bench_half(
     half: str,
     *,
     image: str | None = None,
+    tail: str | None = None,
     threads: int = 0,
     stand_in: bool = False,
     warmup: int = 10,
@@ -66,10 +67,11 @@ def bench_half(
             decoder.
         image: Path of an image file, preprocessing then being timed too; by default the input
             recorded for the self-test.
+        tail: Name of the edge's tail, where the bundle has several.
         stand_in: Let another engine run the graphs of one that is not here, where one can.
     """
-    record = Record.load(bundle)
     if half == "device":
+        record = DeviceRecord.load(bundle)
         device = Device(bundle, threads, stand_in=stand_in)
         codec, engine = device.codec, device.graph.engine
         steps = {
@@ -83,14 +85,14 @@ def bench_half(
             value = image
         stream = device.encode_image(image) if image else device.encode(record.image)[0]
     else:
-        edge = Edge(bundle, threads, stand_in=stand_in)
+        edge = Edge(bundle, threads, tail=tail, stand_in=stand_in)
         codec, engine = edge.codec, edge.graph.engine
         steps = {
             "framing": codec.unframe,
             "entropy coding": lambda frame: edge.decode_payload(*frame),
             "decoder": edge.graph,
         }
-        value = stream = record.stream
+        value = stream = EdgeRecord.load(bundle, tail).stream
     coder = "constriction"
     implementation = (
         versions(coder) if coder == BACKEND.NAME else {coder: f"not installed: {BACKEND.NAME}"}

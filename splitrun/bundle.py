@@ -1,14 +1,26 @@
 """Open a bundle: its manifest, its files by checked path, and the parts that they hold."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .coding import Codec, load_coder
-from .errors import BundleError, TablesError
-from .files import sha256_file
+from .errors import BundleError, SplitzooError, TablesError
+from .files import new_folder, sha256_file
 from .limits import Limits
-from .manifest import MANIFEST_NAME, GraphInfo, Manifest, read_manifest
+from .manifest import (
+    HALVES,
+    MANIFEST_NAME,
+    DeviceInfo,
+    EdgeInfo,
+    GraphInfo,
+    Half,
+    Manifest,
+    TailInfo,
+    read_manifest,
+)
 from .preprocessing import Preprocessing
 
 ENGINES_FOLDER = "engines"
@@ -37,11 +49,6 @@ class Bundle:
         return self.manifest.spec["name"]
 
     @property
-    def task(self) -> str:
-        """Task of the model, such as ``"image-classification"``."""
-        return self.manifest.spec["task"]
-
-    @property
     def precision(self) -> str:
         """Precision of the device graph, such as ``"fp32"``."""
         return self.manifest.precision
@@ -58,18 +65,72 @@ class Bundle:
 
     @property
     def graphs(self) -> dict[str, GraphInfo]:
-        """The graphs by name: ``device``, ``edge``, and those that not every model has."""
-        return self.manifest.graphs
+        """The graphs that are here, by name, as in :attr:`.Manifest.graphs`."""
+        found = self.manifest.graphs
+        if "edge" not in self.manifest.halves:
+            return {"device": found["device"]}
+        if "device" not in self.manifest.halves:
+            del found["device"]
+        return found
 
     @property
-    def device(self) -> GraphInfo:
-        """The device graph."""
-        return self.graphs["device"]
+    def device(self) -> DeviceInfo:
+        """The device half.
+
+        Raises:
+            BundleError: It is not here.
+        """
+        self.check_here("device")
+        return self.manifest.device
 
     @property
-    def edge(self) -> GraphInfo:
-        """The edge graph."""
-        return self.graphs["edge"]
+    def edge(self) -> EdgeInfo:
+        """The edge half.
+
+        Raises:
+            BundleError: It is not here.
+        """
+        self.check_here("edge")
+        return self.manifest.edge
+
+    def tail(self, name: str | None = None) -> TailInfo:
+        """Return a tail of the edge.
+
+        Args:
+            name: Name of the tail; None takes the only one.
+
+        Raises:
+            BundleError: There is no such tail, or there are several; or the edge is not here.
+        """
+        tails = self.edge.tails
+        if name is None and len(tails) == 1:
+            return next(iter(tails.values()))
+        if name not in tails:
+            wrong = "has several tails" if name is None else f"has no tail {name!r}"
+            raise BundleError(
+                f"{self.folder} {wrong}.", next_step=f"Choose one of: {', '.join(tails)}."
+            )
+        return tails[name]
+
+    def size_bytes(self, half: Half) -> int:
+        """Return the size of what a half loads to run: its graphs and labels, and the tables."""
+        manifest = self.manifest
+        records = {
+            manifest.device.selftest,
+            *(tail.selftest for tail in manifest.edge.tails.values()),
+        }
+        files = {*manifest.files_of(half), manifest.coding.tables} - records
+        return sum(self.path(name).stat().st_size for name in files)
+
+    def check_here(self, half: Half) -> None:
+        """Raise ``BundleError`` if a half is not here; it says where it can be had."""
+        if half not in self.manifest.halves:
+            raise BundleError(
+                f"{self.folder} holds the {self.manifest.halves[0]} half alone, and this needs the "
+                f"{half} half of model {self.manifest.coding.model_id}.",
+                next_step="Name the bundle that holds it, or make one: splitrun part WHOLE --half "
+                f"{half} -o DIR, or splitzoo export split MODEL --half {half}",
+            )
 
     def path(self, name: str) -> Path:
         """Return where a file that the manifest names lies."""
@@ -86,27 +147,29 @@ class Bundle:
             coder = load_coder(coding.kind, coding.settings, self.checked_path(coding.tables))
         except TablesError as error:
             raise BundleError(error.message, next_step="Export the bundle again.") from error
-        hyper = self.graphs.get("hyper")
-        found = len(self.device.outputs), len(self.edge.inputs), hyper is not None
+        device, edge = self.manifest.device.graph, self.manifest.edge
+        hyper = edge.hyper
         gives = coder.num_outputs + (len(hyper.outputs) - 1 if hyper else 0)
-        if found != (coder.num_inputs, gives, coder.needs_hyper):
-            needs = "needs a" if coder.needs_hyper else "has no"
-            raise BundleError(
-                f"The coder {coding.kind} takes {coder.num_inputs} tensors, gives {gives} and "
-                f"{needs} hyper graph; the bundle's device gives {found[0]}, its edge takes "
-                f"{found[1]}, and it has {'one' if hyper else 'none'}.",
-                next_step="Export the bundle again.",
-            )
-        channels = [tensor.shape[1] for tensor in self.device.outputs]
+        for tail in edge.tails.values():
+            found = len(device.outputs), len(tail.graph.inputs), hyper is not None
+            if found != (coder.num_inputs, gives, coder.needs_hyper):
+                needs = "needs a" if coder.needs_hyper else "has no"
+                raise BundleError(
+                    f"The coder {coding.kind} takes {coder.num_inputs} tensors, gives {gives} and "
+                    f"{needs} hyper graph; the bundle's device gives {found[0]}, its edge takes "
+                    f"{found[1]}, and it has {'one' if hyper else 'none'}.",
+                    next_step="Export the bundle again.",
+                )
+        channels = [tensor.shape[1] for tensor in device.outputs]
         if coder.channels not in channels:
             differ = f"The tables have {coder.channels} channels, the latent {channels[0]}."
             raise BundleError(differ, next_step="Export the bundle again.")
         return Codec(coder, bytes.fromhex(coding.model_id), coding.shape)
 
-    def labels(self) -> list[str]:
-        """Load the class labels, one for each output."""
+    def labels(self, tail: TailInfo) -> list[str]:
+        """Load the class labels of a tail, one for each output."""
         try:
-            text = self.checked_path(self.manifest.labels).read_text(encoding="utf-8")
+            text = self.checked_path(tail.labels).read_text(encoding="utf-8")
             labels = json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"Cannot read the bundle's labels: {error}.") from error
@@ -159,17 +222,36 @@ def open_bundle(folder: str | Path, *, trust: bool = False) -> Bundle:
     folder = Path(folder)
     manifest = read_manifest(folder)
     bundle = Bundle(folder, manifest, trust)
-    used = [manifest.coding.tables, manifest.labels, manifest.selftest]
-    for graph in bundle.graphs.values():
-        used += [graph.file] if graph.weights is None else [graph.file, graph.weights]
-    for name in (*manifest.files, *used):
+    of_halves = {half: manifest.files_of(half) for half in HALVES}
+    for name in (*manifest.files, manifest.coding.tables, *of_halves["device"], *of_halves["edge"]):
         _check_inside(folder, name)
+    used = [manifest.coding.tables, *(name for half in manifest.halves for name in of_halves[half])]
     for name in used:
         if name not in manifest.files:
             raise _damaged(folder, f"{name} is used but not listed under files")
         if not bundle.path(name).is_file():
             raise BundleError(f"The bundle lacks {name}.", next_step="Copy or export it again.")
     return bundle
+
+
+@contextlib.contextmanager
+def new_bundle(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder as :func:`.files.new_folder` does.
+
+    Of a bundle that it replaces by force, no file stays, engines built there included.
+    """
+    earlier: set[str] = set()
+    with contextlib.suppress(SplitzooError):
+        earlier.update(open_bundle(folder).manifest.files)
+        engines = (folder / ENGINES_FOLDER).glob("*")
+        earlier.update(path.relative_to(folder).as_posix() for path in engines)
+    with new_folder(folder, force=force) as temporary:
+        yield temporary
+        left = [name for name in sorted(earlier) if not (temporary / name).exists()]
+    for name in left:
+        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / name).parent.rmdir()  # refused where something is in it
 
 
 def _is_made_here(path: Path, folder: Path, builds: bool) -> bool:

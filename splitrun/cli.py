@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from .bundle import Bundle, open_bundle
+from .bundle import Bundle, new_bundle, open_bundle
 from .errors import (
     BitstreamError,
     BundleError,
@@ -23,7 +23,8 @@ from .errors import (
     error_document,
 )
 from .files import check_file, is_standard_output, new_file
-from .manifest import MANIFEST_NAME
+from .manifest import HALVES, MANIFEST_NAME
+from .sizes import format_size
 from .text import json_text, visible
 
 MAX_STREAM_BYTES = 1 << 28
@@ -180,6 +181,7 @@ def _parser(bundle: Path | None) -> _Parser:
         metavar="WIDTHxHEIGHT",
         help="size of a stream's image, for boxes in its pixels; once for each stream",
     )
+    decode.add_argument("--tail", help="tail to run, where the edge has several")
     decode.set_defaults(run=_decode)
 
     selftest = commands.add_parser(
@@ -189,12 +191,33 @@ def _parser(bundle: Path | None) -> _Parser:
 
     bench = commands.add_parser("bench", parents=[common], help="measure latency and memory")
     bench.add_argument(
-        "--half", choices=("device", "edge", "both"), default="both", help="half to measure"
+        "--half", choices=(*HALVES, "both"), help="half to measure (default: what is here)"
     )
+    bench.add_argument("--tail", help="tail to measure, where the edge has several")
     bench.add_argument("--image", help="image to measure on, preprocessing included")
     bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
     bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
     bench.set_defaults(run=_bench)
+
+    # Both take the bundle after their name too, which reads best.
+    named = _Parser(add_help=False)
+    named.set_defaults(trust=True)  # nothing of the bundle is run
+    named.add_argument(
+        "bundle", nargs="?", type=Path, default=argparse.SUPPRESS, help="folder of the bundle"
+    )
+    named.add_argument("--json", action="store_true", help="print JSON")
+    info = commands.add_parser("info", parents=[named], help="say which halves are here")
+    info.set_defaults(run=_info)
+
+    part = commands.add_parser(
+        "part", parents=[named], help="write one half as a bundle of its own"
+    )
+    part.add_argument("--half", choices=HALVES, required=True, help="half to write")
+    part.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    part.add_argument(
+        "--force", action="store_true", help="replace the bundle in that folder; without it, refuse"
+    )
+    part.set_defaults(run=_part)
     return parser
 
 
@@ -233,7 +256,7 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
 def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .halves import Edge
 
-    edge = Edge(bundle, arguments.threads, stand_in=arguments.stand_in)
+    edge = Edge(bundle, arguments.threads, tail=arguments.tail, stand_in=arguments.stand_in)
     results: list[dict[str, Any]] = []
     errors: dict[int, SplitzooError] = {}
     sizes = arguments.image_size or [None] * len(arguments.streams)
@@ -254,7 +277,7 @@ def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
         if not arguments.json:
             said = textwrap.indent(visible(str(prediction)), "  ")
             print(visible(name, ""), said, sep="\n", flush=True)
-    weights = bundle.manifest.provenance.weights
+    weights = (bundle.tail(arguments.tail).provenance or bundle.manifest.provenance).weights
     if arguments.json and (results or len(sizes) > 1):
         failed = _documents("stream", arguments.streams, errors)
         _print_json({"outputs": results, "errors": failed, "weights": weights})
@@ -278,32 +301,25 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(dataclasses.asdict(result) | {"passed": True})
         return
-    differing = result.symbols_differing
-    print(f"files     {len(bundle.manifest.files)} as the manifest says")
-    print(f"run by    {result.device} → {result.edge}")
-    equal = f"{result.symbols - differing:,} of {result.symbols:,}"
-    print(f"symbols   {equal} equal to PyTorch's in fp32")
-    if differing and bundle.precision == "fp32":
-        print(f"          the other {differing} lie on rounding boundaries")
-    elif differing:
-        by = f"differ by up to {result.largest_difference}, as {bundle.precision} may"
-        print(f"          the other {differing} {by}")
-    how = "written and read again exactly" if result.stream_rewritten else "read again"
-    print(f"stream    {result.stream_bytes:,} bytes, {how}")
-    allowed = f"({result.output_tolerance:.0e} allowed)"
-    print(f"output    within {result.output_relative_error:.1e} of PyTorch's {allowed}")
+    rows = [("files", f"{len(bundle.manifest.files)} as the manifest says"), *result.rows()]
+    rows += [(f"{half} half", "not here, not tested") for half in bundle.manifest.absent]
+    for name, value in rows:
+        print(f"{name:12} {value}")
     print("self-test passed")
 
 
 def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
     from .bench import bench_half
 
-    halves = ("device", "edge") if arguments.half == "both" else (arguments.half,)
+    halves = {None: bundle.manifest.halves, "both": HALVES}.get(arguments.half, (arguments.half,))
+    for half in halves:
+        bundle.check_here(half)
     results = [
         bench_half(
             bundle,
             half,
             image=arguments.image if half == "device" else None,
+            tail=arguments.tail,
             threads=arguments.threads,
             stand_in=arguments.stand_in,
             warmup=arguments.warmup,
@@ -321,7 +337,33 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
             print(f"  {name:16} {step.p50_ms:8.3f} {step.p90_ms:8.3f} {step.p99_ms:8.3f}")
         print(f"  stream {result.stream_bytes:,} bytes, {result.iterations} runs")
     what = "of this process, which ran both halves" if len(results) > 1 else "of this process"
-    print(f"peak memory {results[-1].peak_memory_bytes / 1e6:.0f} MB, {what}")
+    print(f"peak memory {format_size(results[-1].peak_memory_bytes)}, {what}")
+
+
+def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    manifest = bundle.manifest
+    sizes = {half: bundle.size_bytes(half) for half in manifest.halves}
+    tails = {name: manifest.task_of(tail) for name, tail in manifest.edge.tails.items()}
+    if arguments.json:
+        facts = {"model": bundle.name, "model_id": manifest.coding.model_id, "tails": tails}
+        made = {"target": manifest.target, "precision": manifest.precision}
+        _print_json(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes})
+        return
+    print(f"model     {bundle.name}, {manifest.provenance.weights} weights")
+    print(f"id        {manifest.coding.model_id}, of both halves and of their streams")
+    print(f"target    {manifest.target}, {manifest.precision}")
+    for half in HALVES:
+        here = f"{format_size(sizes[half])} to run" if half in sizes else "not here"
+        print(f"{half:9} {here}")
+    print(f"tails     {', '.join(tails)}")
+
+
+def _part(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from .parting import write_half
+
+    with new_bundle(arguments.output, force=arguments.force) as temporary:
+        write_half(bundle, arguments.half, temporary)
+    _info(open_bundle(arguments.output), arguments)
 
 
 def _stream_paths(arguments: argparse.Namespace) -> list[Path]:

@@ -14,6 +14,7 @@ from .bundle import ENGINES_FOLDER, Bundle
 from .engines import ENGINES, check_graph, open_session
 from .errors import BitstreamError, BundleError, ImageError
 from .image_reading import AnyImage
+from .manifest import GraphInfo
 from .predictions import Prediction, predict
 
 Tensors = tuple[NDArray[Any], ...]
@@ -57,17 +58,15 @@ class Outputs(Sequence[NDArray[Any]]):
         return f"Outputs({', '.join(shapes)})"
 
 
-def checked_graph(bundle: Bundle, name: str) -> Path:
+def checked_graph(bundle: Bundle, info: GraphInfo) -> Path:
     """Return a graph's file, as the manifest says and, unless trusted, of known operators alone.
 
     Raises:
         BundleError: A file was changed, or holds or opens something else.
     """
-    info = bundle.graphs[name]
-    path = bundle.checked_path(info.file)
-    weights = None if info.weights is None else bundle.checked_path(info.weights)
+    path, *weights = map(bundle.checked_path, info.files)
     if not bundle.trusted:
-        check_graph(info.engine, path, weights)
+        check_graph(info.engine, path, *weights)
     return path
 
 
@@ -103,14 +102,10 @@ class Graph:
     """
 
     def __init__(
-        self, bundle: Bundle, name: str, threads: int = 0, *, stand_in: bool = False
+        self, bundle: Bundle, info: GraphInfo, threads: int = 0, *, stand_in: bool = False
     ) -> None:
-        if name not in bundle.graphs:
-            raise BundleError(
-                f"{bundle.folder} has no {name} graph.", next_step="Export the bundle again."
-            )
-        self.info = info = bundle.graphs[name]
-        path = checked_graph(bundle, name)
+        self.info = info
+        path = checked_graph(bundle, info)
         self._session = open_session(
             info.engine, path, threads or info.threads, info.hint, stand_in=stand_in
         )
@@ -146,13 +141,14 @@ class Device:
         stand_in: Let ONNX Runtime run a graph that is for TensorRT where there is none.
 
     Raises:
-        BundleError: A part of the bundle was changed or cannot be loaded.
+        BundleError: The half is not here, or a part of it was changed or cannot be loaded.
         DependencyError: The engine is not installed.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
+        info = bundle.device
         self.codec = bundle.codec()
-        self.graph = Graph(bundle, "device", threads, stand_in=stand_in)
+        self.graph = Graph(bundle, info.graph, threads, stand_in=stand_in)
         self._preprocessing = bundle.preprocessing
 
     def encode(self, images: NDArray[np.float32]) -> list[Stream]:
@@ -204,16 +200,26 @@ class Edge:
     """The edge half of a bundle: stream → prediction.
 
     Several threads may use one ``Edge``, as they may one :class:`Device`, which says what the
-    arguments and errors are.
+    other arguments and the errors are.
+
+    Args:
+        tail: Name of the tail, where the bundle has several.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
-        self._bundle = bundle
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        *,
+        tail: str | None = None,
+        stand_in: bool = False,
+    ) -> None:
+        self._bundle, self._tail = bundle, bundle.tail(tail)
         self.codec = bundle.codec()
-        self.graph = Graph(bundle, "edge", threads, stand_in=stand_in)
+        self.graph = Graph(bundle, self._tail.graph, threads, stand_in=stand_in)
         self._hyper, self._boxes = (
-            Graph(bundle, name, threads, stand_in=stand_in) if name in bundle.graphs else None
-            for name in ("hyper", "boxes")
+            Graph(bundle, info, threads, stand_in=stand_in) if info else None
+            for info in (bundle.edge.hyper, self._tail.boxes)
         )
 
     def predict(
@@ -240,12 +246,14 @@ class Edge:
         image_size: tuple[int, int] | None = None,
     ) -> Prediction:
         """Turn the outputs for one image into a prediction; see :meth:`predict`."""
-        bundle, labels = self._bundle, self._labels
-        return predict(bundle, outputs, labels, self.boxes, top=top, image_size=image_size)
+        manifest, labels = self._bundle.manifest, self._labels
+        return predict(
+            manifest, self._tail, outputs, labels, self.boxes, top=top, image_size=image_size
+        )
 
     @cached_property
     def _labels(self) -> list[str]:
-        return self._bundle.labels()
+        return self._bundle.labels(self._tail)
 
     def decode(self, stream: bytes) -> Outputs:
         """Turn one stream into the outputs for one image, such as logits (1, classes) float32.

@@ -6,6 +6,7 @@ What only splitzoo reads (the model's spec, the calibration's record) is kept as
 import dataclasses
 import functools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,15 @@ from .limits import LIMITS, Limits
 from .preprocessing import Preprocessing
 from .strict_json import read_strictly
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST_NAME = "manifest.json"
+REQUIREMENTS_NAME = "requirements.txt"
 DTYPES = ("float32", "int32", "uint8")
-GRAPHS = ("device", "edge", "hyper", "boxes")
 
+Half = Literal["device", "edge"]
+HALVES: tuple[Half, ...] = ("device", "edge")
+
+_TAIL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MAX_BYTES = 1 << 22
 _MAX_DIMENSION = 1 << 22
 _MAX_THREADS = 1 << 10
@@ -70,6 +75,11 @@ class GraphInfo:
     weights: str | None = None
     threads: int = 0
     hint: str = ""
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of its files."""
+        return [self.file] if self.weights is None else [self.file, self.weights]
 
     def __post_init__(self) -> None:
         for tensors in (self.inputs, self.outputs):
@@ -216,38 +226,121 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """All of ``manifest.json``; it checks that its parts fit one another.
+class DeviceInfo:
+    """The device half.
 
     Attributes:
-        schema_version: Always :data:`SCHEMA_VERSION`.
-        spec: The model, as splitzoo's ``ModelSpec``.
-        target: Target that the halves are for, such as ``"cpu"``.
-        precision: Precision of the device graph, such as ``"fp32"``.
-        graphs: ``device``: image float32 to the wire tensors. ``edge``: the edge's inputs to the
-            outputs. ``hyper``, where the coder needs it: symbols of z to scale indexes. ``boxes``,
-            for detectors: their second stage.
-        coding: The entropy coder.
+        graph: Image float32 to the wire tensors.
+        selftest: Path of the self-test's record.
+        requirements: Packages that it needs, as pip takes them.
+    """
+
+    graph: GraphInfo
+    selftest: str
+    requirements: tuple[str, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the files that this half alone has."""
+        return [*self.graph.files, self.selftest]
+
+
+@dataclass(frozen=True)
+class TailInfo:
+    """What the edge makes of a stream: one task's network and what its outputs say.
+
+    Attributes:
+        graph: The edge's inputs to the outputs.
+        boxes: A detector's second stage.
         postprocessing: Settings of what is done with the outputs, where the task has any.
         labels: Path of the class labels.
         selftest: Path of the self-test's record.
-        requirements: Packages that the bundle needs, as pip takes them.
-        parity: What was checked at export, and the limits.
-        precision_report: What a precision below fp32 changes.
-        provenance: Where the bundle comes from.
-        files: SHA-256 of every file but this one, by path.
+        spec: Spec of the model that it is of, where that is another than the bundle's.
+        provenance: Where that model comes from.
     """
 
-    schema_version: int
-    spec: dict[str, Any]
-    target: str
-    precision: str
-    graphs: dict[str, GraphInfo]
-    coding: Coding
+    graph: GraphInfo
+    boxes: GraphInfo | None
     postprocessing: dict[str, Any]
     labels: str
     selftest: str
+    spec: dict[str, Any] | None = None
+    provenance: Provenance | None = None
+
+    @property
+    def graphs(self) -> dict[str, GraphInfo]:
+        """The graphs by name."""
+        return {"edge": self.graph} | ({"boxes": self.boxes} if self.boxes else {})
+
+
+@dataclass(frozen=True)
+class EdgeInfo:
+    """The edge half: one or several tails, which read the same streams.
+
+    Attributes:
+        hyper: Symbols of z to scale indexes, where the coder needs them.
+        tails: The tails by name, such as ``"classification"``.
+        requirements: Packages that it needs, as pip takes them.
+    """
+
+    hyper: GraphInfo | None
+    tails: dict[str, TailInfo]
     requirements: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tails:
+            raise ValueError("the edge has no tail")
+        for name in self.tails:
+            if not _TAIL_NAME.fullmatch(name):
+                raise ValueError(f"a tail cannot be named {name!r}")
+
+    @property
+    def graphs(self) -> dict[str, GraphInfo]:
+        """The graphs by name, that of its tail first where there are several."""
+        found = {"hyper": self.hyper} if self.hyper else {}
+        for tail, info in self.tails.items():
+            prefix = f"{tail} " if len(self.tails) > 1 else ""
+            found |= {f"{prefix}{name}": graph for name, graph in info.graphs.items()}
+        return found
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the files that this half alone has."""
+        graphs = [file for graph in self.graphs.values() for file in graph.files]
+        return graphs + [
+            file for tail in self.tails.values() for file in (tail.labels, tail.selftest)
+        ]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of ``manifest.json``; it checks that its parts fit one another.
+
+    It describes both halves, whichever of them is here.
+
+    Attributes:
+        schema_version: Always :data:`SCHEMA_VERSION`.
+        halves: The halves that are here.
+        spec: The model, as splitzoo's ``ModelSpec``.
+        target: Target that the halves are for, such as ``"cpu"``.
+        precision: Precision of the device graph, such as ``"fp32"``.
+        coding: The entropy coder.
+        device: The device half.
+        edge: The edge half.
+        parity: What was checked at export, and the limits.
+        precision_report: What a precision below fp32 changes.
+        provenance: Where the bundle comes from.
+        files: SHA-256 of every file that is here but this one, by path.
+    """
+
+    schema_version: int
+    halves: tuple[Half, ...]
+    spec: dict[str, Any]
+    target: str
+    precision: str
+    coding: Coding
+    device: DeviceInfo
+    edge: EdgeInfo
     parity: Parity
     precision_report: PrecisionReport | None
     provenance: Provenance
@@ -256,19 +349,50 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.precision not in LIMITS:
             raise ValueError(f"precision is {self.precision!r}, not one of {', '.join(LIMITS)}")
-        for name in ("name", "task"):
-            if not isinstance(self.spec.get(name), str):
-                raise ValueError(f"spec.{name} is missing, or not a word")
-        for name in ("device", "edge"):
-            if name not in self.graphs:
-                raise ValueError(f"graphs.{name} is missing")
-        if unknown := self.graphs.keys() - set(GRAPHS):
-            raise ValueError(f"graphs.{min(unknown)} is unknown")
-        shapes = [tensor.shape[1:] for tensor in self.graphs["device"].inputs]
+        if not self.halves or len(set(self.halves)) < len(self.halves):
+            raise ValueError("halves names none, or one twice")
+        if absent := {file for half in self.absent for file in self.files_of(half)} & set(
+            self.files
+        ):
+            raise ValueError(f"files lists {min(absent)}, of a half that is not here")
+        _check_spec(self.spec, "spec")
+        shapes = [tensor.shape[1:] for tensor in self.device.graph.inputs]
         if shapes != [(3, *self.preprocessing.crop)]:
             raise ValueError("the device graph's input is not the preprocessed image")
-        _check_wire(self)
-        _check_task(self)
+        for name, tail in self.edge.tails.items():
+            if tail.spec is not None:
+                _check_spec(tail.spec, f"edge.tails.{name}.spec")
+            _check_wire(self, tail)
+            _check_task(self.task_of(tail), tail)
+
+    @property
+    def absent(self) -> tuple[Half, ...]:
+        """The halves that are not here."""
+        return tuple(half for half in HALVES if half not in self.halves)
+
+    @property
+    def graphs(self) -> dict[str, GraphInfo]:
+        """The graphs of both halves by name: ``device``, ``hyper``, ``edge``, ``boxes``."""
+        return {"device": self.device.graph, **self.edge.graphs}
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Packages that the halves here need, as pip takes them."""
+        needed = (getattr(self, half).requirements for half in self.halves)
+        return tuple(dict.fromkeys(one for half in needed for one in half))
+
+    @property
+    def requirements_text(self) -> str:
+        """Content of ``requirements.txt``."""
+        return "\n".join(self.requirements) + "\n"
+
+    def files_of(self, half: Half) -> list[str]:
+        """Return the paths of the files that one half alone has."""
+        return (self.device if half == "device" else self.edge).files
+
+    def task_of(self, tail: TailInfo) -> str:
+        """Return a tail's task, such as ``"image-classification"``."""
+        return (tail.spec or self.spec)["task"]
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
@@ -276,7 +400,7 @@ class Manifest:
         return read_strictly(Preprocessing, self.spec.get("preprocessing"), "spec.preprocessing")
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json`` into a folder."""
+        """Write ``manifest.json`` into a folder whose other files are as it says."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -318,16 +442,22 @@ def _check_sizes(sizes: tuple[int, ...]) -> None:
         raise ValueError("a size is not a whole number from 1 on, or too large")
 
 
-def _check_wire(manifest: Manifest) -> None:
+def _check_spec(spec: dict[str, Any], where: str) -> None:
+    for name in ("name", "task"):
+        if not isinstance(spec.get(name), str):
+            raise ValueError(f"{where}.{name} is missing, or not a word")
+
+
+def _check_wire(manifest: Manifest, tail: TailInfo) -> None:
     """See that what leaves one graph is what the next one takes."""
-    device, edge = manifest.graphs["device"], manifest.graphs["edge"]
+    device, edge = manifest.device.graph, tail.graph
     for tensor in (*device.outputs, *edge.inputs):
         if len(tensor.shape) != 4:
             raise ValueError(f"{tensor.name} has {len(tensor.shape)} dimensions, not 4")
     known = {tensor.name: tensor for tensor in device.outputs}
     if manifest.coding.shape not in {tensor.shape[2:] for tensor in device.outputs}:
         raise ValueError(f"no output of the device graph is {manifest.coding.shape}")
-    if hyper := manifest.graphs.get("hyper"):
+    if hyper := manifest.edge.hyper:
         fits = [tensor.name for tensor in hyper.inputs] == ["hyper_symbols"]
         fits &= hyper.outputs[0].name in ("indexes", "params")
         if not fits or known.get("hyper_symbols") != hyper.inputs[0]:
@@ -339,10 +469,9 @@ def _check_wire(manifest: Manifest) -> None:
             raise ValueError(f"the halves do not meet: {tensor.name} is not what the device gives")
 
 
-def _check_task(manifest: Manifest) -> None:
-    """See that the edge gives what a prediction of this task is made of."""
-    task, boxes = manifest.spec["task"], manifest.graphs.get("boxes")
-    outputs = manifest.graphs["edge"].outputs
+def _check_task(task: str, tail: TailInfo) -> None:
+    """See that a tail gives what a prediction of its task is made of."""
+    boxes, outputs = tail.boxes, tail.graph.outputs
     if task != "object-detection":
         if boxes or len(outputs) != 1:
             raise ValueError(f"the outputs are not those of {task}")

@@ -129,7 +129,7 @@ def _export(model: SplitModel, column: Column, images: Path, folder: Path) -> Ce
         accept=lower,
     )
     cell = _cell(column, manifest)
-    if open_bundle(folder).device.engine != "tensorrt":
+    if open_bundle(folder).device.graph.engine != "tensorrt":
         return cell
     # The edge's graphs are in fp32, whatever the device's are.
     return replace(cell, built=build_graphs(open_bundle(folder), ("device",) if lower else ()))

@@ -109,7 +109,7 @@ def measure_precision(
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     worst = _Worst()
     for record in records:
-        worst.see(bundle, device.wire_tensors(record.image), record.wire)
+        worst.see(bundle, device.wire_tensors(record.device.image), record.device.wire)
     compared = Comparison()
     payloads: list[tuple[int, int]] = []
     correct: list[tuple[bool, bool]] = []
@@ -157,7 +157,7 @@ class _Worst:
 
     def see(self, bundle: Bundle, found: Tensors, exact: Mapping[str, NDArray[Any]]) -> Comparison:
         """Compare one image, and count its integers that can be compared."""
-        left_out = not_comparable(bundle.precision, bundle.graphs.get("hyper"), found, exact)
+        left_out = not_comparable(bundle.precision, bundle.manifest.edge.hyper, found, exact)
         counted = Comparison()
         for (name, before), after in zip(exact.items(), found, strict=True):
             if name in left_out:

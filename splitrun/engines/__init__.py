@@ -21,7 +21,7 @@ from .torch_runtime import (
 __all__ = ["ENGINES", "Engine", "Session", "check_graph", "open_session"]
 
 
-def _check_onnx(path: Path, weights: Path | None) -> None:
+def _check_onnx(path: Path, weights: Path | None = None) -> None:
     if path.suffix != ".onnx" or weights is not None:
         raise BundleError(f"{path} is not run: it is not one .onnx file.")
     check_onnx_file(path)
@@ -61,7 +61,7 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def check_graph(engine: str, path: Path, weights: Path | None) -> None:
+def check_graph(engine: str, path: Path, weights: Path | None = None) -> None:
     """Refuse a graph that holds anything but the operators that splitzoo's exporters write.
 
     Files that can hold code are not looked into.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
 from ..errors import BundleError
+from ..manifest import Manifest, TailInfo
 from ..strict_json import read_strictly
 from .detection import Detection, DetectionSettings, detect, name_detections
 from .segmentation import ClassShare, class_map, class_shares
@@ -57,7 +57,8 @@ class Prediction:
 
 
 def predict(
-    bundle: Bundle,
+    manifest: Manifest,
+    tail: TailInfo,
     outputs: Sequence[NDArray[Any]],
     labels: list[str],
     run_boxes: Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]],
@@ -70,22 +71,22 @@ def predict(
     Args:
         run_boxes: A detector's second stage; see :func:`.detection.detect`.
     """
-    area = None
-    if image_size and bundle.preprocessing.fit == "pad":
-        width, height = bundle.preprocessing.scaled_size(*image_size)
+    area, task, preprocessing = None, manifest.task_of(tail), manifest.preprocessing
+    if image_size and preprocessing.fit == "pad":
+        width, height = preprocessing.scaled_size(*image_size)
         area = height, width
-    if bundle.task == "object-detection":
+    if task == "object-detection":
         try:
-            settings = read_strictly(DetectionSettings, bundle.manifest.postprocessing)
+            settings = read_strictly(DetectionSettings, tail.postprocessing)
         except ValueError as error:
             raise BundleError(f"The bundle's detection settings are damaged: {error}.") from error
         _check_labels(labels, settings.num_classes)
         found = detect(outputs, run_boxes, settings, area)
         if image_size:
-            found = replace(found, boxes=bundle.preprocessing.to_image(found.boxes, *image_size))
+            found = replace(found, boxes=preprocessing.to_image(found.boxes, *image_size))
         return Prediction(detections=name_detections(found, labels)[:top])
     (logits,) = outputs
-    if bundle.task == "semantic-segmentation":
+    if task == "semantic-segmentation":
         classes = class_map(logits, area)
         _check_labels(labels, logits.shape[1])
         return Prediction(shares=class_shares(classes, labels)[:top])

@@ -12,14 +12,15 @@ from typing import Any
 
 from ..bundle import ENGINES_FOLDER, Bundle, open_bundle
 from ..comparison import check_outputs
-from ..errors import SplitzooError
+from ..errors import BundleError, SplitzooError
 from ..files import new_file, sha256_file
 from ..halves import Device, Edge, Graph, checked_graph
 from ..machine import machine
 from ..manifest import GraphInfo
 from ..measure import measure_steps
-from ..record import Record
-from ..selftest import check_device, check_halves
+from ..record import DeviceRecord, EdgeRecord
+from ..selftest import check_device, check_edge_inputs, check_halves
+from ..sizes import format_size
 from .builder import WORKSPACE_BYTES, Shape, build
 from .cuda import open_cuda
 from .key import output_of
@@ -64,7 +65,7 @@ def main(bundle: Path, argv: list[str] | None = None) -> int:
         print(json.dumps(record, indent=2))
         return 0
     for name, entry in record["graphs"].items():
-        print(f"{name}: {entry['plan_bytes'] / 1e6:.1f} MB, TensorRT {entry['key']['tensorrt']}")
+        print(f"{name}: {format_size(entry['plan_bytes'])}, TensorRT {entry['key']['tensorrt']}")
         print(f"  {entry['compared']}")
         times = (f"{part} {entry['latency'][f'{part}_ms']:.3f}" for part in ("p50", "p90", "p99"))
         print("  ms  " + "  ".join(times))
@@ -94,6 +95,11 @@ def build_bundle(
         BundleError: A graph was changed, or cannot be built.
         ParityError: An engine does not compute what was recorded; none is left then.
     """
+    graphs = {name: info for name, info in bundle.graphs.items() if info.engine == "tensorrt"}
+    if not graphs:
+        raise BundleError(
+            f"{bundle.folder} holds no graph for TensorRT: there is nothing to build."
+        )
     trt = import_tensorrt()
     cuda = open_cuda()
     folder = bundle.folder / ENGINES_FOLDER
@@ -101,10 +107,8 @@ def build_bundle(
     path = folder / RECORD_NAME
     power = output_of("nvpmodel", "-q")  # the board's power mode
     document: dict[str, Any] = {"graphs": {}, "environment": machine(), "power": power}
-    recorded = Record.load(bundle)
-    graphs = {name: info for name, info in bundle.graphs.items() if info.engine == "tensorrt"}
-    for name, info in graphs.items():
-        file, onnx = info.file, checked_graph(bundle, name)
+    for info in graphs.values():
+        file, onnx = info.file, checked_graph(bundle, info)
         key = here(trt, cuda, onnx)
         with contextlib.suppress(SplitzooError):
             if not force and find_plan(onnx, key):
@@ -138,7 +142,7 @@ def build_bundle(
         say(f"{name}: comparing with the record, and timing")
         file = info.file
         try:
-            document["graphs"][file] |= _measure(bundle, name, recorded)
+            document["graphs"][file] |= _measure(bundle, name, info)
             document["graphs"][file].pop("building", None)
         except BaseException as error:
             # What was not seen to compute the model is not left for anybody to run.
@@ -154,10 +158,11 @@ def build_bundle(
     return document
 
 
-def _measure(bundle: Bundle, name: str, record: Record) -> dict[str, Any]:
+def _measure(bundle: Bundle, name: str, info: GraphInfo) -> dict[str, Any]:
     """Run a graph on what was recorded, compare and time it."""
-    graph = Graph(bundle, name)
+    graph = Graph(bundle, info)
     if name == "device":
+        record = DeviceRecord.load(bundle)
         inputs = [record.image]
         counted = check_device(bundle, graph(inputs), record)
         result = {
@@ -168,15 +173,21 @@ def _measure(bundle: Bundle, name: str, record: Record) -> dict[str, Any]:
             f"{counted.largest}",
         }
     elif name == "hyper":
-        device, edge = Device(bundle), Edge(bundle)
-        check_halves(device, edge, device.wire_tensors(record.image))
-        inputs = [record.wire["hyper_symbols"]]
+        tail = next(iter(bundle.edge.tails))
+        edge, recorded = Edge(bundle, tail=tail), EdgeRecord.load(bundle, tail)
+        check_edge_inputs(edge, recorded, bundle.limits.output_tolerance)
+        if "device" in bundle.manifest.halves:
+            device = Device(bundle)
+            check_halves(device, edge, device.wire_tensors(DeviceRecord.load(bundle).image))
+        inputs = list(recorded.hyper_inputs.values())
         result = {"compared": "the device's scale indexes, exactly"}
     else:
-        if name == "edge":
-            inputs, expected = list(record.edge_inputs.values()), record.outputs
+        tail = next(name for name, one in bundle.edge.tails.items() if info in one.graphs.values())
+        recorded = EdgeRecord.load(bundle, tail)
+        if info == bundle.tail(tail).graph:
+            inputs, expected = list(recorded.inputs.values()), recorded.outputs
         else:
-            inputs, expected = record.all_boxes_inputs(), record.boxes_outputs
+            inputs, expected = recorded.all_boxes_inputs(), recorded.boxes_outputs
         error = check_outputs(graph(inputs), expected, bundle.limits.output_tolerance)
         result = {"output_relative_error": error, "compared": f"outputs within {error:.1e}"}
     latency = measure_steps({"run": graph}, inputs, warmup=_WARMUP, iterations=_ITERATIONS)

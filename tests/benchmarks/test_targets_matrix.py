@@ -11,7 +11,7 @@ from small_models import BOTTLENECKS, TASKS, small_spec
 from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError
 from splitrun.halves import Device, Edge
-from splitrun.record import Record
+from splitrun.record import DeviceRecord, EdgeRecord
 from splitzoo import export, zoo
 from splitzoo.export.targets import TARGETS
 
@@ -60,11 +60,12 @@ def bundles(model, tmp_path_factory):
 @pytest.mark.parametrize(("task", "kind", "target"), CASES)
 def test_the_target_computes_what_pytorch_does(bundles, task, kind, target) -> None:
     verified = export.verify(bundles(task, kind, target), trust=True)
-    manifest, selftest = verified.manifest, verified.selftest
+    manifest, device = verified.manifest, verified.selftest.device
+    (edge,) = verified.selftest.edge.values()
     assert ("hyper" in manifest.graphs) == (kind in WITH_SCALES)
     assert ("boxes" in manifest.graphs) == (task == DETECTION)
-    assert selftest.symbols_differing <= selftest.symbols_tied
-    assert selftest.output_relative_error <= 1e-4
+    assert device.symbols_differing <= device.symbols_tied
+    assert edge.output_relative_error <= 1e-4
     assert manifest.parity.symbols_differing <= manifest.parity.symbols_tied
     assert (manifest.target, manifest.precision) == (target, "fp32")
 
@@ -75,7 +76,7 @@ def test_a_bundle_tests_itself_where_it_lies(bundles, target) -> None:
     words = [sys.executable, "-W", "error", "-m", "splitrun", "selftest", "--json"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["symbols_differing"] == 0
+    assert json.loads(done.stdout)["device"]["symbols_differing"] == 0
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_a_hyperprior_on_openvino_with_the_edge_in_onnx_runtime(bundles) -> None
     bundle = open_bundle(bundles(CLASSIFICATION, "mshp", "openvino", edge="onnxruntime"))
     engines = {name: graph.engine for name, graph in bundle.graphs.items()}
     assert engines == {"device": "openvino", "hyper": "onnxruntime", "edge": "onnxruntime"}
-    record = Record.load(bundle)
+    record = DeviceRecord.load(bundle)
     (stream,) = Device(bundle).encode(record.image)
     (output,) = Edge(bundle).decode(stream)
     assert output.shape == (1, 7)
@@ -110,13 +111,13 @@ def test_a_hyperprior_on_openvino_with_the_edge_in_onnx_runtime(bundles) -> None
 )
 def test_a_hyperprior_for_any_number_of_images(bundles, target) -> None:
     bundle = open_bundle(bundles(CLASSIFICATION, "mshp", target, dynamic_batch=True))
-    record = Record.load(bundle)
+    record = DeviceRecord.load(bundle)
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
     first, *others = device.encode(np.concatenate([record.image, record.image[..., ::-1]]))
     assert len(others) == 1
     received = [edge.decompress(stream) for stream in (first, *others)]
     (logits,) = edge.graph([np.concatenate(one) for one in zip(*received, strict=True)])
-    expected = record.outputs["logits"]
+    expected = EdgeRecord.load(bundle).outputs["logits"]
     assert np.abs(logits[:1] - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

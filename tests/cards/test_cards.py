@@ -140,13 +140,13 @@ def spellings(value: object) -> set[str]:
     if isinstance(value, bool) or value is None:
         return set()
     forms = {str(value), f"{value:,}", f"{value:,.0f}", f"{value:.3f}", f"{value:g}"}
-    return forms | {f"{value:.1e}", f"{value / 1e6:.0f}"}
+    return forms | {f"{value:.1e}", f"{value / 1e6:.1f}"}
 
 
 def test_every_number_on_the_card_was_measured(card, report, tiny_bundle) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     known = spellings(json.loads(report.read_text())) | spellings(manifest)
-    _batch, channels, height, width = manifest["graphs"]["device"]["outputs"][0]["shape"]
+    _batch, channels, height, width = manifest["device"]["graph"]["outputs"][0]["shape"]
     known |= {f"{channels * height * width:,}"}
     text = card.text.partition("## Sources")[0]
     # What is written there in words and not measured: an equation, two headings, the batch.

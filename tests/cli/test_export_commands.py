@@ -58,7 +58,7 @@ def test_export_split_by_force_replaces_a_bundle_and_nothing_else(
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"]["build_engine.py"] = "0" * 64  # of another target
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    for name in ("build_engine.py", "labels.json", "device/old.onnx", "photo.jpg"):
+    for name in ("build_engine.py", "edge/labels.json", "device/old.onnx", "photo.jpg"):
         (bundle / name).write_text("old")
     words = ("export", "split", tiny_folder, "--random-weights", "-o", bundle)
     refused(splitzoo(*words), "exists and is not empty", "--force")
@@ -92,12 +92,12 @@ def test_export_verify_says_what_it_checked(splitzoo, tiny_bundle) -> None:
     assert code == 0
     result = json.loads(out)
     assert result["files"] == len(result["manifest"]["files"])
-    assert result["selftest"]["symbols"] == 12_100
+    assert result["selftest"]["device"]["symbols"] == 12_100
 
 
 def test_a_changed_bundle_or_none_is_refused(splitzoo, tiny_bundle, tmp_path, photo) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
-    (bundle / "labels.json").write_text("[]")
+    (bundle / "edge/labels.json").write_text("[]")
     refused(splitzoo("export", "verify", bundle), "labels.json was changed", "export the bundle")
     said = (f"{tmp_path} is not a bundle: it has no manifest.json.", "splitzoo export split")
     refused(splitzoo("export", "verify", tmp_path), *said)
@@ -171,7 +171,7 @@ def test_labels_that_cannot_be_printed_are_no_traceback(
 ) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
     labels = ["\ud800" if index % 2 else "\x1b[2J" for index in range(10)]
-    (bundle / "labels.json").write_text(json.dumps(labels))
+    (bundle / "edge/labels.json").write_text(json.dumps(labels))
     code, _, err = splitzoo("export", "run", bundle, photo)
     assert code in (0, 1)
     assert "Traceback" not in err

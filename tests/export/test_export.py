@@ -26,6 +26,7 @@ from splitzoo.export.splitting import bundle_page
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ("device/encoder.onnx", "edge/decoder.onnx")
+RECORDED = ("device/selftest.npz", "edge/selftest.npz", "edge/labels.json")
 DEVICE_OPERATORS = {"Conv", "Abs", "Div", "Sub", "Round", "Cast"}
 # The edge holds a whole backbone; all of these are in TensorRT 10.1's parser too.
 EDGE_OPERATORS = {
@@ -90,7 +91,7 @@ def test_fold_gdn_replaces_nested_layers_and_leaves_the_original() -> None:
 
 
 def test_device_graph_computes_the_symbols_of_the_model(model) -> None:
-    record = record_run(model, seed=5)
+    record = record_run(model, seed=5).device
     (symbols,) = DeviceGraph(model)(torch.from_numpy(record.image))
     assert symbols.dtype == torch.int32
     different = symbols.numpy() != record.wire["symbols"]
@@ -164,16 +165,19 @@ def test_manifest_names_every_file_with_its_hash(bundle, manifest) -> None:
         if path.is_file() and path.name != "manifest.json" and "__pycache__" not in path.parts
     }
     assert manifest.files == on_disk
-    assert {*GRAPHS, "tables.npz", "labels.json", "selftest.npz", "README.md"} <= set(on_disk)
+    assert {*GRAPHS, "tables.npz", *RECORDED, "README.md"} <= set(on_disk)
     assert {"requirements.txt", "splitrun/__main__.py"} <= set(on_disk)
 
 
 def test_manifest_says_which_model_it_is(model, manifest) -> None:
-    assert manifest.schema_version == 4
+    assert manifest.schema_version == 5
     assert manifest.spec == model.spec.model_dump(mode="json")
     assert model.spec.latent_shape == (24, *manifest.coding.shape) == (24, 55, 55)
     assert (manifest.coding.kind, manifest.coding.settings) == ("factorized", {})
-    assert (manifest.coding.tables, manifest.postprocessing) == ("tables.npz", {})
+    assert manifest.coding.tables == "tables.npz"
+    assert manifest.halves == ("device", "edge")
+    (tail,) = manifest.edge.tails.items()
+    assert (tail[0], tail[1].postprocessing) == ("classification", {})
     assert manifest.coding.model_id == model.codec.model_id.hex()
     assert manifest.provenance.model_sha256 == model.digest().hex()
     assert manifest.provenance.model_sha256.startswith(manifest.coding.model_id)
@@ -209,7 +213,7 @@ def test_manifest_holds_the_parity_that_was_measured(manifest) -> None:
 
 
 def test_labels_are_one_for_each_class(bundle) -> None:
-    labels = json.loads((bundle / "labels.json").read_text())
+    labels = json.loads((bundle / "edge/labels.json").read_text())
     assert len(labels) == 1000
     assert labels[254].startswith("pug")
 
@@ -249,7 +253,7 @@ def test_requirements_are_what_the_runtime_imports(bundle) -> None:
 
 def test_exporting_twice_gives_the_same_bytes(tiny_model, tiny_bundle, tmp_path) -> None:
     manifest = export.split(tiny_model, tmp_path / "bundle")
-    for file in (*GRAPHS, "tables.npz", "selftest.npz", "labels.json"):
+    for file in (*GRAPHS, "tables.npz", *RECORDED):
         assert (tmp_path / "bundle" / file).read_bytes() == (tiny_bundle / file).read_bytes(), file
     # Random weights are called random, whoever exports them.
     assert manifest.provenance.weights == "random"
@@ -268,7 +272,7 @@ def test_dynamic_batch_gives_the_streams_of_one_by_one(dynamic_bundle, tiny_mode
 
 def test_dynamic_batch_gives_the_outputs_of_one_by_one(dynamic_bundle, tiny_model) -> None:
     edge = Edge(open_bundle(dynamic_bundle))
-    symbols = [record_run(tiny_model, seed).edge_inputs["symbols"] for seed in range(3)]
+    symbols = [record_run(tiny_model, seed).edge.inputs["symbols"] for seed in range(3)]
     (together,) = edge.graph([np.concatenate(symbols)])
     apart = np.concatenate([edge.graph([one])[0] for one in symbols])
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5 * np.abs(apart).max())
@@ -327,8 +331,8 @@ def test_parity_refuses_other_weights_on_the_edge(damaged, tiny_model) -> None:
 def test_parity_refuses_a_change_of_one_symbol(tiny_bundle, tiny_model) -> None:
     def changed():
         for record in records(tiny_model):
-            firm = tuple(np.argwhere(~record.ties["symbols"])[0])
-            record.wire["symbols"][firm] += 1
+            firm = tuple(np.argwhere(~record.device.ties["symbols"])[0])
+            record.device.wire["symbols"][firm] += 1
             yield record
 
     with pytest.raises(ParityError, match=r"^1 of 12100 symbols differ"):

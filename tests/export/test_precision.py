@@ -281,7 +281,13 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
     for image in images(mshp):
         symbols, hyper_symbols, *_ = device.wire_tensors(image)
         (stream,) = device.encode(image)
-        received = dict(zip([one.name for one in bundle.edge.inputs], edge.decompress(stream)))  # noqa: B905
+        received = dict(
+            zip(
+                [one.name for one in bundle.tail().graph.inputs],
+                edge.decompress(stream),
+                strict=True,
+            )
+        )
         assert np.array_equal(received["symbols"], symbols)
         assert hyper_symbols.dtype == np.int32
 

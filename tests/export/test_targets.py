@@ -19,7 +19,7 @@ from splitrun.bundle import open_bundle
 from splitrun.engines import ENGINES, open_session
 from splitrun.errors import BundleError, DependencyError, UnknownNameError
 from splitrun.halves import Device
-from splitrun.record import Record
+from splitrun.record import DeviceRecord
 from splitzoo import export
 from splitzoo.export.formats.base import Source
 from splitzoo.export.formats.openvino_ir import OpenVinoFormat
@@ -60,19 +60,20 @@ def test_every_engine_that_a_target_names_is_one_of_the_runtime() -> None:
 @pytest.mark.parametrize("target", HERE)
 def test_symbols_of_every_target_are_pytorchs(bundles, tiny_model, target) -> None:
     bundle = open_bundle(bundles(target))
-    record = Record.load(bundle)
+    record = DeviceRecord.load(bundle)
     (symbols,) = Device(bundle).wire_tensors(record.image)
     differ = symbols != record.wire["symbols"]
     assert not np.any(differ & ~record.ties["symbols"])
     assert (bundle.manifest.target, bundle.precision) == (target, "fp32")
-    assert export.verify(bundle.folder, trust=True).selftest.output_relative_error <= 1e-4
+    selftest = export.verify(bundle.folder, trust=True).selftest
+    assert selftest.edge["classification"].output_relative_error <= 1e-4
 
 
 # Those of the CPU: see test_export.py.
 @pytest.mark.parametrize("target", ["openvino", "torchscript", "torch"])
 def test_graphs_of_any_batch(bundles, target) -> None:
     bundle = open_bundle(bundles(target, dynamic_batch=True))
-    image = Record.load(bundle).image
+    image = DeviceRecord.load(bundle).image
     device = Device(bundle)
     (one,), (three,) = device.wire_tensors(image), device.wire_tensors(np.concatenate([image] * 3))
     assert three.shape == (3, *one.shape[1:])
@@ -83,12 +84,12 @@ def test_the_pi_has_four_threads_on_the_device_alone(tiny_model, copied_graphs, 
     export.split(tiny_model, tmp_path / "b", target="raspberrypi")
     bundle = open_bundle(tmp_path / "b")
     assert bundle.manifest.target == "raspberrypi"
-    assert (bundle.device.threads, bundle.edge.threads) == (4, 0)
+    assert (bundle.device.graph.threads, bundle.tail().graph.threads) == (4, 0)
 
 
 def test_openvino_writes_its_weights_into_a_second_file_that_is_guarded(bundles, tmp_path) -> None:
     folder = bundles("openvino")
-    info = open_bundle(folder).device
+    info = open_bundle(folder).device.graph
     assert (info.file, info.weights) == ("device/encoder.xml", "device/encoder.bin")
     assert "rt_info" not in (folder / info.file).read_text()
     weights = folder / info.weights
@@ -103,7 +104,7 @@ def test_openvino_writes_its_weights_into_a_second_file_that_is_guarded(bundles,
 
 def test_openvino_with_the_edge_in_onnx_runtime(bundles) -> None:
     bundle = open_bundle(bundles("openvino", edge="onnxruntime"))
-    assert (bundle.device.engine, bundle.edge.engine) == ("openvino", "onnxruntime")
+    assert (bundle.device.graph.engine, bundle.tail().graph.engine) == ("openvino", "onnxruntime")
     pairs = json.loads((bundle.folder / "manifest.json").read_text())["parity"]["pairs"]
     assert [one["device"].partition(" ")[0] for one in pairs] == ["torch", "openvino"]
     assert all(one["edge"].startswith("onnxruntime ") for one in pairs)
@@ -322,8 +323,8 @@ def test_the_targets_are_listed(splitzoo) -> None:
 @pytest.mark.slow
 def test_a_library_compiled_ahead_of_time(bundles, photo) -> None:
     bundle = bundles("torch", aot=True)
-    assert open_bundle(bundle).device.engine == "aotinductor"
-    assert export.verify(bundle, trust=True).selftest.symbols == 4 * 55 * 55
+    assert open_bundle(bundle).device.graph.engine == "aotinductor"
+    assert export.verify(bundle, trust=True).selftest.device.symbols == 4 * 55 * 55
     assert export.run(bundle, [photo], trust=True)[0].stream_bytes > 0
 
 

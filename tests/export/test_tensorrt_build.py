@@ -65,7 +65,7 @@ def test_shapes_that_are_not_the_graphs_are_told_in_tensorrts_words(
     rtx, bundle, shapes, saying
 ) -> None:
     with pytest.raises(BundleError, match=rf"encoder\.onnx: .*{saying}|{saying} in encoder\.onnx"):
-        build(rtx, bundle.path(bundle.device.file), shapes)
+        build(rtx, bundle.path(bundle.device.graph.file), shapes)
 
 
 def test_a_timing_cache_of_something_else_is_no_obstacle(rtx, tmp_path) -> None:

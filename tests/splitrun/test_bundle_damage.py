@@ -14,6 +14,9 @@ from splitrun.halves import Device, Edge
 from splitrun.manifest import PrecisionReport
 from splitzoo import export
 
+TAIL = "edge/tails/classification"
+TAIL_PATH = TAIL.replace("/", ".")
+
 
 @pytest.fixture
 def linked(tiny_bundle, tmp_path):
@@ -57,7 +60,7 @@ def test_the_undamaged_bundle_is_verified(tiny_bundle, tiny_model) -> None:
     result = export.verify(tiny_bundle)
     assert result.files == len(result.manifest.files)
     assert result.manifest.spec == tiny_model.spec.model_dump(mode="json")
-    assert result.selftest.symbols == 4 * 55 * 55
+    assert result.selftest.device.symbols == 4 * 55 * 55
 
 
 # The manifest as a file
@@ -92,21 +95,23 @@ def test_a_huge_manifest_is_refused_unread(linked) -> None:
 
 
 def test_another_schema_says_how_to_go_on(manifest) -> None:
-    damaged = manifest("schema_version", 5)
-    refused(damaged, "manifest.json has schema 5; this reads schema 4.")
+    damaged = manifest("schema_version", 6)
+    refused(damaged, "manifest.json has schema 6; this reads schema 5.")
     refused(damaged, "Use the splitrun inside the bundle, or: pip install --upgrade")
     # An older one, whatever it holds.
     (damaged / "manifest.json").write_text('{"schema_version": 1, "engine": "onnxruntime"}')
-    refused(damaged, "manifest.json has schema 1; this reads schema 4.")
+    refused(damaged, "manifest.json has schema 1; this reads schema 5.")
     refused(damaged, "Use the splitrun inside the bundle, or export it again.")
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        *("spec", "target", "graphs", "coding", "postprocessing", "labels", "selftest", "parity"),
-        *("provenance", "files", "precision_report", "requirements", "schema_version"),
-        *("graphs/device", "graphs/edge", "graphs/edge/engine", "graphs/edge/hint", "coding/kind"),
+        *("spec", "target", "halves", "coding", "device", "edge", "parity"),
+        *("provenance", "files", "precision_report", "schema_version"),
+        *("device/graph", "device/selftest", "device/requirements", "edge/tails", "edge/hyper"),
+        *(f"{TAIL}/graph/engine", f"{TAIL}/graph/hint", f"{TAIL}/labels", f"{TAIL}/selftest"),
+        *(f"{TAIL}/postprocessing", f"{TAIL}/spec", f"{TAIL}/provenance", "coding/kind"),
         *("spec/name", "spec/preprocessing/fit", "parity/limits/changed", "parity/pairs/0/edge"),
     ],
 )
@@ -126,28 +131,35 @@ BAD_VALUES = {
     "spec/preprocessing/std": [[0.0, 0.0, 0.0], [1.0], [NAN] * 3],
     "spec/preprocessing/extra": [1],
     "files": [[], None, {"device/encoder.onnx": 5}],
-    "graphs": [[], {}],
-    "graphs/device": [None],
-    "graphs/device/file": [5, "device/encoder.onnx\x00", None],
-    "labels": ["labels.json\x00"],
-    "graphs/device/engine": [["onnxruntime"]],
-    "graphs/edge/engine": [None],
-    "graphs/device/threads": [-1, 1 << 20, 1.0],
-    "graphs/device/hint": [5],
-    "graphs/device/weights": [5, "other.bin"],
-    "graphs/device/inputs": ["image", [], None],
-    "graphs/device/outputs": [[]],
-    "graphs/edge/outputs": [{}],
-    "graphs/device/inputs/0": ["image"],
-    "graphs/device/inputs/0/name": [None, "\x1b[2J"],
-    "graphs/device/inputs/0/shape": [5, "1322", [1, 3, 64, 64]],
-    "graphs/device/outputs/0/shape": [[1, 4, 55, 54], [1, 4, 55, True]],
-    "graphs/device/outputs/0/dtype": ["foo", "uint8"],
-    "graphs/edge/inputs/0/shape": [[]],
-    "graphs/edge/outputs/0/shape": [[1, 0], [1, -1], [1, 10**400]],
-    "graphs/edge/outputs/0/dtype": ["foo"],
-    "graphs/hyper": [{}],
-    "graphs/\x1b[2J": [{}],
+    "halves": [[], None, "device", ["device", "device"], ["board"], [["device"]], [1]],
+    "device": [[], None, {}],
+    "device/requirements": [["numpy", 1]],
+    "device/selftest": ["device/selftest.npz\x00"],
+    "edge": [None],
+    "edge/requirements": [[["numpy"]]],
+    "edge/tails": [[], {}, {"a": None}],
+    "device/graph": [None],
+    "device/graph/file": [5, "device/encoder.onnx\x00", None],
+    f"{TAIL}/labels": ["labels.json\x00"],
+    "device/graph/engine": [["onnxruntime"]],
+    f"{TAIL}/graph/engine": [None],
+    "device/graph/threads": [-1, 1 << 20, 1.0],
+    "device/graph/hint": [5],
+    "device/graph/weights": [5, "other.bin"],
+    "device/graph/inputs": ["image", [], None],
+    "device/graph/outputs": [[]],
+    f"{TAIL}/graph/outputs": [{}],
+    "device/graph/inputs/0": ["image"],
+    "device/graph/inputs/0/name": [None, "\x1b[2J"],
+    "device/graph/inputs/0/shape": [5, "1322", [1, 3, 64, 64]],
+    "device/graph/outputs/0/shape": [[1, 4, 55, 54], [1, 4, 55, True]],
+    "device/graph/outputs/0/dtype": ["foo", "uint8"],
+    f"{TAIL}/graph/inputs/0/shape": [[]],
+    f"{TAIL}/graph/outputs/0/shape": [[1, 0], [1, -1], [1, 10**400]],
+    f"{TAIL}/graph/outputs/0/dtype": ["foo"],
+    "edge/hyper": [{}],
+    "edge/tails/\x1b[2J": [{}],
+    "edge/tails/two words": [{}],
     "coding/kind": [5],
     "coding/settings": [
         [],
@@ -159,23 +171,25 @@ BAD_VALUES = {
     ],
     "coding/model_id": ["zz", "00", 5],
     "coding/shape": [[55], [4, 55, 55], [55, 54], [55.0, 55], [0, 55], [-1, 55], [55, 1 << 40]],
-    "postprocessing": [5, "boxes"],
+    f"{TAIL}/postprocessing": [5, "boxes"],
     "parity/limits/output_tolerance": ["none", None, 10**400],
     "parity/limits": [{"tie_margin": 0.0, "abacus": 1}],
     "parity/limits/changed": [NAN],
     "parity/limits/difference": [0],
     "precision": [5, "fp7"],
     "extra": [1],
-    "graphs/other": [{}],
-    "graphs/edge/extra": [1],
+    "graphs": [{}],
+    f"{TAIL}/graph/extra": [1],
     "parity/images": ["x", True],
-    "requirements": [["numpy", 1]],
+    f"{TAIL}/spec": [{}, {"name": 5, "task": "x"}, {"name": "x", "task": "object-detection"}],
+    f"{TAIL}/provenance": [{}, "trained"],
+    f"{TAIL}/boxes": [{}],
     "provenance/weights": ["lost", 0],
     "provenance/versions/torch": [None],
     "provenance": [{}],
     "target": [5],
     "schema_version": [0, -1, "1", 1.5, None, [1]],
-    "graphs/edge/inputs/0/dtype": ["uint8", "float32"],
+    f"{TAIL}/graph/inputs/0/dtype": ["uint8", "float32"],
 }
 
 
@@ -191,9 +205,9 @@ def test_a_value_of_another_type_or_range_is_damage(manifest, keys) -> None:
         ("spec/beta", -1, "is damaged: spec.beta"),
         ("spec/extra", 1, "is damaged: spec.extra"),
         ("coding/calibration", {"kind": "factorized"}, "is damaged: coding.calibration"),
-        ("graphs/edge/engine", 5, "manifest.json is damaged: graphs.edge.engine is 5,"),
+        (f"{TAIL}/graph/engine", 5, f"manifest.json is damaged: {TAIL_PATH}.graph.engine is 5,"),
         ("target", "abacus", "No target is named 'abacus'"),
-        ("graphs/device/engine", "abacus", "The device graph is for abacus; a bundle for cpu has"),
+        ("device/graph/engine", "abacus", "The device graph is for abacus; a bundle for cpu has"),
         ("parity/limits/output_tolerance", 1e9, "allows output tolerance of 1e+09"),
         ("parity/limits/output_tolerance", float("inf"), "output_tolerance is inf, not a number"),
         ("parity/limits/tie_margin", 0.5, "allows tie margin of 0.5"),
@@ -223,11 +237,11 @@ def test_what_was_accepted_widens_no_other_limit(manifest) -> None:
 
 
 def test_an_unknown_engine_or_coder_is_named_with_the_known_ones(manifest) -> None:
-    for graph, half in (("device", Device), ("edge", Edge)):
-        damaged = manifest(f"graphs/{graph}/engine", "abacus")
+    for graph, half in (("device/graph", Device), (f"{TAIL}/graph", Edge)):
+        damaged = manifest(f"{graph}/engine", "abacus")
         with pytest.raises(BundleError, match=r"wants the engine 'abacus'.*has onnxruntime"):
             half(open_bundle(damaged))
-        manifest(f"graphs/{graph}/engine", "onnxruntime")
+        manifest(f"{graph}/engine", "onnxruntime")
     damaged = manifest("coding/kind", "abacus")
     for use in (open_bundle(damaged).codec, lambda: export.verify(damaged)):
         with pytest.raises(BundleError, match=r"The coder 'abacus' is unknown; .*factorized, "):
@@ -251,11 +265,15 @@ ESCAPES = [
 def test_a_part_outside_the_folder_is_refused(manifest, tmp_path) -> None:
     (tmp_path / "secret.onnx").write_text("secret")
     for name in ESCAPES:
-        refused(manifest("graphs/device/file", name), f"names a path outside the bundle: {name!r}")
+        refused(manifest("device/graph/file", name), f"names a path outside the bundle: {name!r}")
 
 
 @pytest.mark.parametrize(
-    "keys", ["graphs/device/weights", "coding/tables", "labels", "selftest", "files"]
+    "keys",
+    [
+        *("device/graph/weights", "device/selftest", "coding/tables"),
+        *(f"{TAIL}/labels", f"{TAIL}/selftest", "files"),
+    ],
 )
 def test_no_part_may_lie_outside_the_folder(manifest, tmp_path, keys) -> None:
     (tmp_path / "secret.onnx").write_text("secret")
@@ -275,7 +293,11 @@ def test_another_spelling_of_a_path_is_damage(linked) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
 @pytest.mark.parametrize(
     ("linked_name", "named"),
-    [("labels.json", "labels.json"), ("README.md", "README.md"), ("device", "device/encoder.onnx")],
+    [
+        ("edge/labels.json", "edge/labels.json"),
+        ("README.md", "README.md"),
+        ("device", "device/encoder.onnx"),
+    ],
 )
 def test_a_link_out_of_the_folder_is_refused(damaged, tmp_path, linked_name, named) -> None:
     shutil.move(damaged / linked_name, tmp_path / "outside")
@@ -289,7 +311,10 @@ def test_a_part_that_is_not_listed_is_refused(manifest) -> None:
 
 # Files
 
-PARTS = ["device/encoder.onnx", "edge/decoder.onnx", "tables.npz", "labels.json", "selftest.npz"]
+PARTS = [
+    *("device/encoder.onnx", "edge/decoder.onnx", "tables.npz"),
+    *("edge/labels.json", "device/selftest.npz", "edge/selftest.npz"),
+]
 OTHERS = ["README.md", "requirements.txt", "splitrun/__main__.py", "splitrun/preprocessing.py"]
 
 

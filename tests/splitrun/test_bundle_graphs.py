@@ -21,7 +21,7 @@ from splitrun.limits import LIMITS
 from splitrun.manifest import Parity
 from splitrun.predictions import Prediction
 from splitrun.predictions.segmentation import class_map
-from splitrun.record import Record
+from splitrun.record import DeviceRecord, EdgeRecord
 from splitrun.selftest import run_selftest
 from splitzoo import export, zoo
 from splitzoo.export import splitting
@@ -79,7 +79,7 @@ def changed(whole, tmp_path):
 
 def refused(folder: Path, whole: Path, saying: str) -> None:
     """The device, the edge and the self-test refuse, whatever is run first."""
-    good = Record.load(open_bundle(whole))
+    good = DeviceRecord.load(open_bundle(whole))
     for use in (
         lambda: Device(open_bundle(folder)).encode(good.image),
         lambda: Edge(open_bundle(folder)).decode(good.stream),
@@ -90,9 +90,22 @@ def refused(folder: Path, whole: Path, saying: str) -> None:
         assert caught.value.next_step
 
 
+def tail_of(manifest: Manifest) -> Manifest:
+    """Return the only tail."""
+    (tail,) = manifest["edge"]["tails"].values()
+    return tail
+
+
+def found(manifest: Manifest, graph: str) -> Manifest:
+    """Return what holds a graph, under its name."""
+    tail = tail_of(manifest)
+    device = {"device": manifest["device"]["graph"]}
+    return {"boxes": tail, "hyper": manifest["edge"]}.get(graph, device | {"edge": tail["graph"]})
+
+
 def of(graph: str, side: str, edit: Callable[[list], object]):
     """Return an edit of a graph's list of tensors."""
-    return lambda manifest, _: edit(manifest["graphs"][graph][side])
+    return lambda manifest, _: edit(found(manifest, graph)[graph][side])
 
 
 def as_quantised(manifest: Manifest, folder: Path) -> None:
@@ -100,8 +113,8 @@ def as_quantised(manifest: Manifest, folder: Path) -> None:
     manifest["coding"].update(kind="quantised", settings={"channels": 4, "bits": 8})
 
 
-def without(name: str):
-    return lambda manifest, _: manifest["graphs"].pop(name)
+def without(graph: str):
+    return lambda manifest, _: found(manifest, graph).update({graph: None})
 
 
 def task_of(task: str):
@@ -156,8 +169,8 @@ def test_graphs_of_other_tensors_are_refused(whole, changed, task, kind, edit, s
 
 def test_a_graph_that_gives_another_batch_than_it_says_is_refused(changed) -> None:
     def both(manifest: Manifest, _: Path) -> None:
-        graphs = manifest["graphs"]
-        for tensor in (graphs["device"]["outputs"][0], graphs["edge"]["inputs"][0]):
+        device, edge = manifest["device"]["graph"], tail_of(manifest)["graph"]
+        for tensor in (device["outputs"][0], edge["inputs"][0]):
             tensor["shape"][0] = 2
 
     with pytest.raises(BundleError, match=r"The graph gave symbols as int32 \(1, "):
@@ -172,11 +185,11 @@ def slow(*values: object):
 
 
 def no_labels(_: Manifest, folder: Path) -> None:
-    (folder / "labels.json").write_text("[]")
+    (folder / "edge/labels.json").write_text("[]")
 
 
 def no_settings(manifest: Manifest, _: Path) -> None:
-    manifest["postprocessing"] = {}
+    tail_of(manifest)["postprocessing"] = {}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +230,7 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
     bundle = open_bundle(whole(CLASSIFIER, "fp"))
     model = zoo.build(small_spec(CLASSIFIER, "fp"))
     recorded = [record_run(model, seed) for seed in range(2)]
-    streams = {record.stream for record in recorded} | {Record.load(bundle).stream}
+    streams = {record.edge.stream for record in recorded} | {EdgeRecord.load(bundle).stream}
     read = Edge.decompress
 
     def read_recorded(edge: Edge, stream: bytes):
@@ -248,7 +261,7 @@ def test_halves_that_disagree_here_fail_both_checks(whole, monkeypatch) -> None:
 
 def test_an_edge_that_reads_other_symbols_than_written_fails(whole, monkeypatch) -> None:
     bundle = open_bundle(whole(CLASSIFIER, "fp"))
-    monkeypatch.setattr("splitrun.selftest._check_edge_inputs", lambda *_: None)
+    monkeypatch.setattr("splitrun.selftest.check_edge_inputs", lambda *_: None)
     read = Edge.decompress
     monkeypatch.setattr(
         Edge, "decompress", lambda *words: tuple(tensor + 1 for tensor in read(*words))
@@ -283,15 +296,17 @@ def test_readme_says_what_was_checked(tiny_bundle, kind, symbols, said, unsaid) 
     text = bundle_page(manifest)
     assert said in text
     assert unsaid not in text
-    assert "`decode` those under\n`edge/`" in text
+    assert f"Both halves carry the id `{manifest.coding.model_id}`" in text
     assert "\n\n\n" not in text
 
 
 @pytest.mark.slow
 def test_a_detector_that_finds_nothing_says_so(changed, tmp_path, capsys) -> None:
-    folder = changed(DETECTOR, "fp", lambda manifest, _: manifest["postprocessing"].update(score=1))
+    folder = changed(
+        DETECTOR, "fp", lambda manifest, _: tail_of(manifest)["postprocessing"].update(score=1)
+    )
     bundle = open_bundle(folder)
-    record = Record.load(bundle)
+    record = EdgeRecord.load(bundle)
     assert Edge(bundle).predict(record.stream) == Prediction()
     (tmp_path / "a.sz").write_bytes(record.stream)
     assert main(["--bundle", str(folder), "decode", str(tmp_path / "a.sz")]) == 0

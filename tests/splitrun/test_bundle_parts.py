@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitrun.bundle import open_bundle
+from splitrun.bundle import Bundle, open_bundle
 from splitrun.cli import main
 from splitrun.coding import FactorizedCoder, FactorizedTables, load_coder, save_coder
 from splitrun.errors import BitstreamError, BundleError, ParityError, SplitzooError
 from splitrun.files import sha256_file
 from splitrun.halves import Device, Edge
-from splitrun.record import Record
+from splitrun.record import DeviceRecord
 from splitrun.selftest import run_selftest
 from splitzoo import export
 
@@ -34,11 +34,15 @@ def hashed(folder: Path) -> Path:
 # Parts whose contents are not what they should be
 
 
+def labels_of(bundle: Bundle) -> list[str]:
+    return bundle.labels(bundle.tail())
+
+
 def ran(folder: Path, photo: Path, tmp_path: Path) -> None:
     """Use every part as the board does."""
     bundle = open_bundle(folder)
     run_selftest(bundle)
-    assert len(bundle.labels()) == 10
+    assert len(labels_of(bundle)) == 10
     main(["--bundle", str(folder), "encode", str(photo), "-o", str(tmp_path / "x.sz")])
 
 
@@ -78,11 +82,11 @@ def test_labels_that_are_no_list_of_words_are_refused(damaged, photo, capsys, tm
     unreadable = (b"", b"\xff", b"[" * 100_000)
     steering = json.dumps(["\x1b[2J"] * 10).encode()
     for content in (*unreadable, b"{}", b"[1, 2]", b'"cat"', b"null", steering):
-        (damaged / "labels.json").write_bytes(content)
+        (damaged / "edge/labels.json").write_bytes(content)
         said = "Cannot read the bundle's labels" if content in unreadable else "not a list of words"
         with pytest.raises(BundleError, match=said):
-            open_bundle(hashed(damaged)).labels()
-    (damaged / "labels.json").write_text('["one", "two"]')
+            labels_of(open_bundle(hashed(damaged)))
+    (damaged / "edge/labels.json").write_text('["one", "two"]')
     hashed(damaged)
     path = tmp_path / "photo.sz"
     assert main(["--bundle", str(damaged), "encode", str(photo), "-o", str(path)]) == 0
@@ -94,8 +98,9 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
     path = damaged / "manifest.json"
     content = json.loads(path.read_text())
     content["coding"]["shape"] = [ABSURD, ABSURD]
-    content["graphs"]["device"]["outputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
-    content["graphs"]["edge"]["inputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
+    content["device"]["graph"]["outputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
+    tail = content["edge"]["tails"]["classification"]
+    tail["graph"]["inputs"][0]["shape"] = [1, 4, ABSURD, ABSURD]
     path.write_text(json.dumps(content))
     bundle = open_bundle(damaged)
     with pytest.raises(BundleError, match="The graph gave symbols as int32"):
@@ -110,53 +115,61 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
 
 # The self-test record
 
-RECORD = ("image", "wire.symbols", "ties.symbols", "edge_inputs.symbols", "outputs.logits")
+DEVICE, EDGE = "device/selftest.npz", "edge/selftest.npz"
+ARRAYS = {
+    DEVICE: ("image", "wire.symbols", "ties.symbols", "stream"),
+    EDGE: ("inputs.symbols", "outputs.logits", "stream"),
+}
+RECORDS = pytest.mark.parametrize("name", [DEVICE, EDGE])
 
 
 @pytest.fixture
 def record(damaged):
-    """Rewrite the copy's self-test record with some arrays replaced."""
+    """Rewrite one of the copy's self-test records with some arrays replaced."""
 
-    def rewrite(changes: dict[str, np.ndarray]) -> Path:
-        np.savez(damaged / "selftest.npz", **arrays | changes)
+    def rewrite(name: str, changes: dict[str, np.ndarray]) -> Path:
+        with np.load(damaged / name) as opened:
+            arrays = dict(opened)
+        np.savez(damaged / name, **arrays | changes)
         return damaged
 
-    with np.load(damaged / "selftest.npz") as opened:
-        arrays = dict(opened)
     return rewrite
 
 
-def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path) -> None:
+@RECORDS
+def test_a_pickled_object_in_the_record_is_not_loaded(record, tmp_path, name) -> None:
     class Payload:
         def __reduce__(self):
             return Path.touch, (tmp_path / "executed",)
 
-    damaged = record({"stream": np.array([Payload()], dtype=object)})
+    damaged = record(name, {"stream": np.array([Payload()], dtype=object)})
     with pytest.raises(BundleError, match=r"Cannot read the self-test record .*selftest\.npz"):
         run_selftest(open_bundle(damaged))
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_record_that_unpacks_to_too_much_is_refused(damaged) -> None:
-    with zipfile.ZipFile(damaged / "selftest.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+@RECORDS
+def test_a_record_that_unpacks_to_too_much_is_refused(damaged, name) -> None:
+    with zipfile.ZipFile(damaged / name, "w", zipfile.ZIP_DEFLATED) as archive:
         for _ in range(9):
-            name = f"{len(archive.namelist())}.npy"
-            with archive.open(name, "w") as entry:
+            member = f"{len(archive.namelist())}.npy"
+            with archive.open(member, "w") as entry:
                 for _ in range(64):
                     entry.write(bytes(1 << 20))
-    assert (damaged / "selftest.npz").stat().st_size < 1 << 20
+    assert (damaged / name).stat().st_size < 1 << 20
     with pytest.raises(BundleError, match=r"unpacks to more than \d+ MiB"):
         run_selftest(open_bundle(damaged))
 
 
-def test_a_record_that_claims_an_absurd_shape_is_refused(damaged) -> None:
+@RECORDS
+def test_a_record_that_claims_an_absurd_shape_is_refused(damaged, name) -> None:
     for shape in ((1 << 45,), (1 << 62,), (1 << 70,), (-1,)):
         header = io.BytesIO()
         described = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, described)
-        with zipfile.ZipFile(damaged / "selftest.npz", "w") as archive:
-            for name in (*RECORD, "stream"):
-                archive.writestr(f"{name}.npy", header.getvalue())
+        with zipfile.ZipFile(damaged / name, "w") as archive:
+            for array in ARRAYS[name]:
+                archive.writestr(f"{array}.npy", header.getvalue())
         with pytest.raises(BundleError, match="Cannot read the self-test record"):
             run_selftest(open_bundle(damaged))
 
@@ -165,58 +178,58 @@ LATENT = (1, 4, 55, 55)
 
 
 def test_a_record_of_other_shapes_and_types_is_refused(record) -> None:
-    for name, value in (
-        ("wire.symbols", np.int32(3)),
-        ("wire.symbols", np.zeros(LATENT, np.float32)),
-        ("wire.symbols", np.zeros((2, *LATENT[1:]), np.int32)),
-        ("wire.symbols", np.full(LATENT, "x")),
-        ("edge_inputs.symbols", np.zeros((1, 4, 55, 54), np.int32)),
-        ("edge_inputs.symbols", np.zeros(LATENT, np.int64)),
-        ("ties.symbols", np.zeros(3, bool)),
-        ("ties.symbols", np.zeros(LATENT, np.uint8)),
-        ("image", np.float32(1)),
-        ("image", np.zeros((1, 3, 224, 224), np.float64)),
-        ("image", np.zeros((0, 3, 224, 224), np.float32)),
-        ("outputs.logits", np.zeros((1, 0), np.float32)),
-        ("outputs.logits", np.full((1, 10), "x")),
-        ("stream", np.full(3, "x")),
-        ("stream", np.zeros((3, 1), np.uint8)),
-        ("wire.more", np.zeros(LATENT, np.int32)),
-        ("boxes_inputs.levels", np.zeros((5, 1), np.int32)),
+    for name, array, value in (
+        (DEVICE, "wire.symbols", np.int32(3)),
+        (DEVICE, "wire.symbols", np.zeros(LATENT, np.float32)),
+        (DEVICE, "wire.symbols", np.zeros((2, *LATENT[1:]), np.int32)),
+        (DEVICE, "wire.symbols", np.full(LATENT, "x")),
+        (EDGE, "inputs.symbols", np.zeros((1, 4, 55, 54), np.int32)),
+        (EDGE, "inputs.symbols", np.zeros(LATENT, np.int64)),
+        (DEVICE, "ties.symbols", np.zeros(3, bool)),
+        (DEVICE, "ties.symbols", np.zeros(LATENT, np.uint8)),
+        (DEVICE, "image", np.float32(1)),
+        (DEVICE, "image", np.zeros((1, 3, 224, 224), np.float64)),
+        (DEVICE, "image", np.zeros((0, 3, 224, 224), np.float32)),
+        (EDGE, "outputs.logits", np.zeros((1, 0), np.float32)),
+        (EDGE, "outputs.logits", np.full((1, 10), "x")),
+        (DEVICE, "stream", np.full(3, "x")),
+        (DEVICE, "stream", np.zeros((3, 1), np.uint8)),
+        (DEVICE, "wire.more", np.zeros(LATENT, np.int32)),
+        (EDGE, "boxes_inputs.levels", np.zeros((5, 1), np.int32)),
     ):
-        damaged = record({name: value})
+        damaged = record(name, {array: value})
         with pytest.raises(BundleError):
             run_selftest(open_bundle(damaged))
 
 
 @pytest.mark.parametrize(
-    ("name", "saying"),
+    ("name", "array", "saying"),
     [
-        ("image", "symbols differ from PyTorch's"),
-        ("wire.symbols", "symbols differ from PyTorch's"),
-        ("edge_inputs.symbols", "decodes to other symbols than the recorded ones"),
-        ("outputs.logits", "logits differs from PyTorch's"),
-        ("stream", "another stream than the recorded one"),
+        (DEVICE, "image", "symbols differ from PyTorch's"),
+        (DEVICE, "wire.symbols", "symbols differ from PyTorch's"),
+        (EDGE, "inputs.symbols", "decodes to other symbols than the recorded ones"),
+        (EDGE, "outputs.logits", "logits differs from PyTorch's"),
+        (DEVICE, "stream", "another stream than the recorded one"),
     ],
 )
-def test_a_record_of_another_run_fails_parity(damaged, record, name, saying) -> None:
-    with np.load(damaged / "selftest.npz") as arrays:
-        value = arrays[name].copy()
+def test_a_record_of_another_run_fails_parity(damaged, record, name, array, saying) -> None:
+    with np.load(damaged / name) as arrays:
+        value = arrays[array].copy()
     value.reshape(-1)[::2] += np.ones((), value.dtype)
     with pytest.raises(ParityError, match=saying):
-        run_selftest(open_bundle(record({name: value})))
+        run_selftest(open_bundle(record(name, {array: value})))
 
 
 def test_a_record_of_nan_fails_parity(record) -> None:
-    damaged = record({"outputs.logits": np.full((1, 10), np.nan, np.float32)})
+    damaged = record(EDGE, {"outputs.logits": np.full((1, 10), np.nan, np.float32)})
     with pytest.raises(ParityError, match="differs from PyTorch's by nan"):
         run_selftest(open_bundle(damaged))
 
 
 def test_a_record_damaged_anywhere_is_refused_or_read_right(damaged) -> None:
-    path = damaged / "selftest.npz"
+    path = damaged / DEVICE
     bundle = open_bundle(damaged)
-    right = Record.load(bundle)
+    right = DeviceRecord.load(bundle)
     content = path.read_bytes()
     places = np.random.default_rng(0).integers(0, len(content), 40)
     for place in (*range(0, 60, 7), *range(len(content) - 60, len(content), 7), *places):
@@ -224,7 +237,7 @@ def test_a_record_damaged_anywhere_is_refused_or_read_right(damaged) -> None:
         changed[place] ^= 0xFF
         path.write_bytes(changed)
         try:
-            found = Record.load(bundle)
+            found = DeviceRecord.load(bundle)
         except BundleError as error:
             assert "selftest.npz" in str(error)
         else:
@@ -284,6 +297,6 @@ def test_run_refuses_parts_that_were_changed(damaged, photo) -> None:
 
 
 def test_a_record_of_nothing_but_ties_is_refused(record) -> None:
-    damaged = record({"ties.symbols": np.ones(LATENT, bool)})
+    damaged = record(DEVICE, {"ties.symbols": np.ones(LATENT, bool)})
     with pytest.raises(BundleError, match="symbols differ; up to 1% can lie on rounding"):
         export.verify(hashed(damaged))

@@ -21,7 +21,7 @@ from splitrun.files import sha256_file
 from splitrun.halves import Device
 from splitrun.onnx_file import OPERATORS, check_onnx_file
 from splitrun.openvino_file import check_openvino_files
-from splitrun.record import Record
+from splitrun.record import DeviceRecord
 from splitzoo import export
 from splitzoo.export.running import RunLimits
 
@@ -232,7 +232,7 @@ def test_who_trusts_a_bundle_runs_what_it_holds(hostile, photo, tmp_path, capsys
     words = ["encode", str(photo), "-o", str(tmp_path / "x.sz")]
     assert main(["--bundle", str(folder), *words]) == 1
     assert main(["--bundle", str(folder), *words, "--trust"]) == 0
-    image = Record.load(open_bundle(folder)).image
+    image = DeviceRecord.load(open_bundle(folder)).image
     (symbols,) = Device(open_bundle(folder, trust=True)).wire_tensors(image)
     assert int(symbols[0, 0, 0, 0]) == int(image.max() + 3)
 

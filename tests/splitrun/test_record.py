@@ -1,4 +1,4 @@
-"""The self-test record: an input with every step, in one file and back."""
+"""The self-tests' records: every step, in a file for each half and back."""
 
 import dataclasses
 import types
@@ -8,10 +8,10 @@ import pytest
 
 from splitrun.bundle import Bundle
 from splitrun.errors import BundleError
-from splitrun.manifest import GraphInfo, TensorInfo
-from splitrun.record import Record
+from splitrun.manifest import DeviceInfo, EdgeInfo, GraphInfo, TailInfo, TensorInfo
+from splitrun.record import DeviceRecord, EdgeRecord
 
-GROUPS = ("wire", "ties", "edge_inputs", "outputs", "boxes_inputs", "boxes_outputs")
+DEVICE, EDGE = "device.npz", "edge.npz"
 # As of a detector behind a hyperprior: name, type, shape of each graph's tensors.
 IMAGE = [("image", "float32", (-1, 3, 8, 12))]
 WIRE = [
@@ -36,20 +36,18 @@ def graph(inputs, outputs):
     )
 
 
+HYPER = [("hyper_symbols", "int32", (-1, 2, 1, 1))]
+
+
 @pytest.fixture
 def bundle(tmp_path):
-    """As much of a bundle as its record needs."""
-    graphs = {
-        "device": graph(IMAGE, WIRE),
-        "edge": graph(EDGE_INPUTS, OUTPUTS),
-        "boxes": graph([OUTPUTS[0], *BOXES], FOUND),
-    }
-    return Bundle(tmp_path, types.SimpleNamespace(graphs=graphs, selftest="record.npz"))
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "record.npz"
+    """As much of a bundle as its records need."""
+    device = DeviceInfo(graph(IMAGE, WIRE), DEVICE, ())
+    boxes = graph([OUTPUTS[0], *BOXES], FOUND)
+    tail = TailInfo(graph(EDGE_INPUTS, OUTPUTS), boxes, {}, "labels.json", EDGE)
+    edge = EdgeInfo(graph(HYPER, EDGE_INPUTS), {"detection": tail}, ())
+    manifest = types.SimpleNamespace(halves=("device", "edge"), device=device, edge=edge)
+    return Bundle(tmp_path, manifest)
 
 
 def arrays(tensors, seed, *, batch=True):
@@ -61,70 +59,82 @@ def arrays(tensors, seed, *, batch=True):
 
 
 @pytest.fixture
-def record():
+def records():
+    """A record of each half, by the names of their files."""
     wire = arrays(WIRE, 1)
-    return Record(
-        image=arrays(IMAGE, 0)["image"],
-        wire=wire,
-        ties={name: value % 2 == 0 for name, value in wire.items() if name != "scale"},
-        edge_inputs=arrays(EDGE_INPUTS, 2),
+    ties = {name: value % 2 == 0 for name, value in wire.items() if name != "scale"}
+    device = DeviceRecord(arrays(IMAGE, 0)["image"], wire, ties, bytes(range(256)))
+    edge = EdgeRecord(
+        bytes(range(255)),
+        inputs=arrays(EDGE_INPUTS, 2),
         outputs=arrays(OUTPUTS, 3),
-        stream=bytes(range(256)),
+        hyper_inputs=arrays(HYPER, 6),
         boxes_inputs=arrays(BOXES, 4, batch=False),
         boxes_outputs=arrays(FOUND, 5, batch=False),
     )
+    return {DEVICE: device, EDGE: edge}
 
 
 def assert_equal(found, expected):
-    assert found.stream == expected.stream
-    np.testing.assert_array_equal(found.image, expected.image, strict=True)
-    for group in GROUPS:
-        named = getattr(found, group)
-        # In this order they are fed to the graphs.
-        assert list(named) == list(getattr(expected, group))
-        for name, value in getattr(expected, group).items():
-            np.testing.assert_array_equal(named[name], value, strict=True)
+    for field in dataclasses.fields(expected):
+        here, there = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(there, dict):
+            # In this order they are fed to the graphs.
+            assert list(here) == list(there)
+            for name, value in there.items():
+                np.testing.assert_array_equal(here[name], value, strict=True)
+        else:
+            np.testing.assert_array_equal(here, there)
 
 
-def test_a_record_of_many_tensors_comes_back(bundle, path, record):
-    record.save(path)
-    assert_equal(Record.load(bundle), record)
+@pytest.mark.parametrize("name", [DEVICE, EDGE])
+def test_a_record_of_many_tensors_comes_back(bundle, tmp_path, records, name):
+    for stream in (records[name].stream, b"", bytes(1000)):
+        record = dataclasses.replace(records[name], stream=stream)
+        record.save(tmp_path / name)
+        assert_equal(type(record).load(bundle), record)
 
 
-def test_a_record_without_boxes_comes_back(bundle, path, record):
-    bundle.graphs.pop("boxes")
-    for stream in (b"", bytes(1000)):
-        plain = dataclasses.replace(record, boxes_inputs={}, boxes_outputs={}, stream=stream)
-        plain.save(path)
-        assert_equal(Record.load(bundle), plain)
+def test_a_record_without_boxes_and_scales_comes_back(bundle, tmp_path, records):
+    edge = bundle.manifest.edge
+    tail = dataclasses.replace(edge.tails["detection"], boxes=None)
+    edge = dataclasses.replace(edge, hyper=None, tails={"detection": tail})
+    manifest = types.SimpleNamespace(halves=("edge",), edge=edge)
+    record = EdgeRecord(b"stream", records[EDGE].inputs, records[EDGE].outputs)
+    record.save(tmp_path / EDGE)
+    assert_equal(EdgeRecord.load(Bundle(tmp_path, manifest)), record)
 
 
 @pytest.mark.parametrize(
-    ("group", "name"),
+    ("file", "group", "name"),
     [
-        *(("wire", name) for name, _, _ in WIRE),
-        *(("ties", name) for name, dtype, _ in WIRE if dtype != "float32"),
-        *(("edge_inputs", name) for name, _, _ in EDGE_INPUTS),
-        *(("outputs", name) for name, _, _ in OUTPUTS),
-        *(("boxes_inputs", name) for name, _, _ in BOXES),
-        *(("boxes_outputs", name) for name, _, _ in FOUND),
+        *((DEVICE, "wire", name) for name, _, _ in WIRE),
+        *((DEVICE, "ties", name) for name, dtype, _ in WIRE if dtype != "float32"),
+        *((EDGE, "inputs", name) for name, _, _ in EDGE_INPUTS),
+        *((EDGE, "outputs", name) for name, _, _ in OUTPUTS),
+        *((EDGE, "hyper_inputs", name) for name, _, _ in HYPER),
+        *((EDGE, "boxes_inputs", name) for name, _, _ in BOXES),
+        *((EDGE, "boxes_outputs", name) for name, _, _ in FOUND),
     ],
 )
-def test_a_tensor_that_is_missing_or_another_is_refused(bundle, path, record, group, name):
+def test_a_tensor_that_is_missing_or_another_is_refused(
+    bundle, tmp_path, records, file, group, name
+):
+    record, path = records[file], tmp_path / file
     named = getattr(record, group)
     value = named.pop(name)
     record.save(path)
-    with pytest.raises(BundleError, match=r"Cannot read the self-test record .*record\.npz"):
-        Record.load(bundle)
+    with pytest.raises(BundleError, match=rf"Cannot read the self-test record .*{file}"):
+        type(record).load(bundle)
     for other in (value.astype(np.float64), value[..., :0], np.stack([value, value])):
         named[name] = other
         record.save(path)
         with pytest.raises(BundleError, match=rf"record holds {group}\.{name} as "):
-            Record.load(bundle)
+            type(record).load(bundle)
 
 
-def test_ties_are_of_integers_alone(bundle, path, record):
-    record.ties["scale"] = np.zeros((1, 1, 1, 1), bool)
-    record.save(path)
+def test_ties_are_of_integers_alone(bundle, tmp_path, records):
+    records[DEVICE].ties["scale"] = np.zeros((1, 1, 1, 1), bool)
+    records[DEVICE].save(tmp_path / DEVICE)
     with pytest.raises(BundleError, match="it holds"):
-        Record.load(bundle)
+        DeviceRecord.load(bundle)

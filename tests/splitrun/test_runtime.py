@@ -20,7 +20,7 @@ from splitrun.cli import main
 from splitrun.coding import write_stream
 from splitrun.errors import BitstreamError
 from splitrun.halves import Device, Edge
-from splitrun.record import Record
+from splitrun.record import EdgeRecord
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,10 @@ def test_selftest_passes_on_the_board(board) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
     assert result["passed"] is True
-    assert result["symbols"] == 24 * 55 * 55
-    assert result["symbols_differing"] <= result["symbols_tied"]
-    assert result["output_relative_error"] <= result["output_tolerance"] == 1e-4
+    device, edge = result["device"], result["edge"]["classification"]
+    assert device["symbols"] == 24 * 55 * 55
+    assert device["symbols_differing"] <= device["symbols_tied"]
+    assert edge["output_relative_error"] <= edge["output_tolerance"] == 1e-4
 
 
 def test_the_board_and_the_edge_agree_with_pytorch(board, model, photo, tmp_path) -> None:
@@ -291,7 +292,7 @@ def edge(tiny_bundle):
 @pytest.fixture(scope="module")
 def good(tiny_bundle):
     """The stream of the tiny bundle's record."""
-    return Record.load(open_bundle(tiny_bundle)).stream
+    return EdgeRecord.load(open_bundle(tiny_bundle)).stream
 
 
 def flipped(stream: bytes, place: int, bits: int) -> bytes:

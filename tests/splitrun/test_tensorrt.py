@@ -129,7 +129,7 @@ def test_lines_of_trtexec_are_those_of_the_version(version, typed) -> None:
 @pytest.fixture
 def built(copied):
     """A bundle whose engine.json describes an engine; the engine itself is no engine."""
-    onnx_file = copied / open_bundle(copied).device.file
+    onnx_file = copied / open_bundle(copied).device.graph.file
     (copied / "engines").mkdir()
     plan = copied / "engines" / "encoder.plan"
     plan.write_bytes(b"plan")
@@ -377,14 +377,14 @@ def test_lower_precisions_parse_and_build(rtx, tiny_model, photos, tmp_path, pre
     folder = tmp_path / "b"
     options = {"target": "jetson", "precision": precision, "keep_tables": True, "accept": True}
     export.split(tiny_model, folder, calibration=photos[0].parent, **options)
-    path = folder / open_bundle(folder).device.file
+    path = folder / open_bundle(folder).device.graph.file
     assert unsupported(path) == []
     assert len(build(rtx, path).plan) > 10_000
 
 
 @pytest.mark.tensorrt
 def test_shapes_and_files_that_make_no_sense_are_refused(rtx, jetson_bundle, tmp_path) -> None:
-    info = open_bundle(jetson_bundle).device
+    info = open_bundle(jetson_bundle).device.graph
     shape = info.inputs[0].shape[1:]
     wrong = {"image": ((16, *shape), (1, *shape), (1, *shape))}
     with pytest.raises(BundleError, match=r"TensorRT refuses the shapes|cannot build an engine"):

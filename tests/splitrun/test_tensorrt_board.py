@@ -18,7 +18,7 @@ from splitrun.cli import main as splitrun
 from splitrun.engines import open_session
 from splitrun.errors import BundleError, DependencyError
 from splitrun.halves import Device
-from splitrun.record import Record
+from splitrun.record import DeviceRecord
 from splitrun.tensorrt import board
 from splitrun.tensorrt.cuda import open_cuda
 from splitrun.tensorrt.library import import_tensorrt
@@ -114,7 +114,7 @@ def test_engines_are_run_by_the_bundles_own_commands_and_else_for_the_trusting_a
     refused(result, "device graph, for tensorrt, can hold code", "--trust")
     code, out, _ = splitzoo("export", "verify", jetson, "--trust", "--json")
     assert code == 0
-    assert json.loads(out)["selftest"]["device"] == "tensorrt 10.3.0"
+    assert json.loads(out)["selftest"]["device"]["engine"] == "tensorrt 10.3.0"
 
 
 def test_other_symbols_end_in_exit_code_3_and_leave_no_engine_to_run(
@@ -224,13 +224,13 @@ def test_a_session_takes_batches_of_any_size_in_turn_and_allocates_once(
     build()
     session = TensorRTSession(jetson / "device" / "encoder.onnx")
     bundle = open_bundle(jetson)
-    image = Record.load(bundle).image
+    image = DeviceRecord.load(bundle).image
     memory = sys.modules["cuda.bindings.runtime"].memory
     before = len(memory)
     for _ in range(3):
         session.run({"image": image}, ["symbols"])
     assert len(memory) == before + 2
-    reference = open_session("onnxruntime", bundle.path(bundle.device.file))
+    reference = open_session("onnxruntime", bundle.path(bundle.device.graph.file))
     for batch in (1, 3, 2):
         images = np.concatenate([image + np.float32(number) for number in range(batch)])
         (found,), (expected,) = (
