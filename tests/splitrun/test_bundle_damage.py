@@ -224,7 +224,7 @@ def test_verify_holds_a_bundle_to_the_exporters_rules(manifest, keys, value, say
 
 def test_what_was_accepted_widens_no_other_limit(manifest) -> None:
     report = PrecisionReport(
-        *(8, 0, 8, True, 9, 0.5, 0.5, 0.5, 1, 0.5, 9.0, 9.0), accepted=("of the symbols, 50%",)
+        *(8, 8, True, 9, 0.5, 0.5, 0.5, 1, 0.5, 9.0, 9.0), accepted=("of the symbols, 50%",)
     )
     manifest("precision_report", dataclasses.asdict(report))
     damaged = manifest("parity/limits/changed", 0.5)
