@@ -61,7 +61,8 @@ Seed = Annotated[
 def command_line() -> str:
     """Return the command that was given, for records that others read.
 
-    Absolute paths are cut to their last name: the rest is this machine's affair.
+    Absolute paths are cut to their last name: the rest is this machine's affair. Control characters
+    are written as escapes: no document holds them.
     """
 
     def told(word: str) -> str:
@@ -70,7 +71,7 @@ def command_line() -> str:
             return f"{option}={told(value)}"
         return Path(word).name if word.startswith(("/", "~")) else word
 
-    return shlex.join(["splitzoo", *map(told, sys.argv[1:])])
+    return visible(shlex.join(["splitzoo", *map(told, sys.argv[1:])]), keep="")
 
 
 def seed_of(random_weights: bool, seed: int | None) -> int | None:

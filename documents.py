@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from splitrun.errors import SplitzooError
+from splitrun.text import check_texts
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,7 +35,9 @@ def read_document(
         if path.stat().st_size > limit_bytes:
             raise error(f"{path} is larger than {limit_bytes >> 20} MiB.", next_step=next_step)
         text = path.read_text(encoding="utf-8")
-        version = TypeAdapter(dict[str, Any]).validate_json(text).get(version_field)
+        content = TypeAdapter(dict[str, Any]).validate_json(text)
+        check_texts(content)
+        version = content.get(version_field)
         if isinstance(version, int) and version != supported:
             newer = version > supported
             raise error(
@@ -48,6 +51,8 @@ def read_document(
         where = ".".join(map(str, first["loc"])) or "JSON"
         message = f"{path} is no valid {what}: {where}: {first['msg']}."
         raise error(message, next_step=next_step) from invalid
-    except (OSError, UnicodeDecodeError) as unread:
+    except (OSError, UnicodeDecodeError, RecursionError) as unread:
         reason = (getattr(unread, "strerror", None) or str(unread)).lower()
         raise error(f"Cannot read {path}: {reason}.", next_step=next_step) from unread
+    except ValueError as hostile:
+        raise error(f"{path} is no valid {what}: {hostile}.", next_step=next_step) from hostile

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import StrictUndefined, Template
+from markupsafe import Markup
 from yaml import YAMLError
 
 from splitrun.bundle import open_bundle
@@ -17,6 +17,7 @@ from splitrun.manifest import Manifest
 from splitrun.sizes import format_size
 
 from ..export.manifest import calibration_of, spec_of
+from ..export.markdown import render as fill_in
 from ..export.targets import TARGETS
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
@@ -201,28 +202,31 @@ def render(facts: CardFacts) -> ModelCard:
         datasets=[spec.dataset] if trained and spec.dataset != "custom" else None,
     )
     # ModelCard.from_template would leave a name that the template misspells out, without a word.
-    template = Template(_TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined)
-    text = template.render(
-        card_data=data.to_yaml(),
-        facts=facts,
-        spec=spec,
-        manifest=manifest,
-        target_words=TARGETS.get(manifest.target).page(manifest).strip() if manifest else "",
-        profile=facts.profile,
-        accuracy=facts.accuracy,
-        metrics=NAMES,
-        format_size=format_size,
-        training=facts.config.training if trained and facts.config else None,
-        calibration=facts.calibration,
-        stages=stages_of(spec.name),
-        figures=FIGURES,
-        image=IMAGE_NAME,
-        edge_part=f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
-        output=_OUTPUTS[spec.task].format(spec.num_classes),
-        sources=list_sources(spec),
-        lossless=manifest is None or CODERS[manifest.coding.kind].lossless,
-    )
-    return ModelCard(text)
+    values = {
+        "card_data": Markup(data.to_yaml()),
+        "facts": facts,
+        "spec": spec,
+        "manifest": manifest,
+        "target_words": Markup(_target_words(manifest)),
+        "profile": facts.profile,
+        "accuracy": facts.accuracy,
+        "metrics": NAMES,
+        "format_size": format_size,
+        "training": facts.config.training if trained and facts.config else None,
+        "calibration": facts.calibration,
+        "stages": stages_of(spec.name),
+        "figures": FIGURES,
+        "image": IMAGE_NAME,
+        "edge_part": f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
+        "output": _OUTPUTS[spec.task].format(spec.num_classes),
+        "sources": [*map(Markup, list_sources(spec))],
+        "lossless": manifest is None or CODERS[manifest.coding.kind].lossless,
+    }
+    return ModelCard(fill_in(_TEMPLATE, values).removesuffix("\n"))
+
+
+def _target_words(manifest: Manifest | None) -> str:
+    return TARGETS.get(manifest.target).page(manifest).strip() if manifest else ""
 
 
 def _eval_results(report: AccuracyReport) -> list[EvalResult]:

@@ -1,5 +1,6 @@
 """The Jetson: its build script, its part of the bundle's page, and building here with a GPU."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def trtexec(graph: "GraphInfo", version: int) -> str:
         )
         words.append(f"--{bound}Shapes={','.join(sizes)}")
     words += [f"--saveEngine=engines/trtexec-{Path(graph.file).stem}.plan"]
-    return " ".join([*words, "--skipInference"])
+    return shlex.join([*words, "--skipInference"])
 
 
 def page(manifest: "Manifest") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from splitrun.errors import BundleError, CalibrationError
+from splitrun.text import visible
 
 from .targets import TARGETS, Halves, Target
 
@@ -135,4 +136,4 @@ class ExportOptions:
                 words += ["--keep-fp32", part]
         if model.random_seed is not None:
             words += ["--random-weights", "--seed", str(model.random_seed)]
-        return shlex.join(words)
+        return visible(shlex.join(words), keep="")

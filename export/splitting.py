@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jinja2 import StrictUndefined, Template
+from markupsafe import Markup
 from torch import nn
 
 import splitrun
@@ -46,6 +46,7 @@ from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source
 from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
+from .markdown import render
 from .options import KEPT, ExportOptions, Keep
 from .parity import check_parity
 from .precision.lowering import Lowering
@@ -177,14 +178,14 @@ def split(
 
 def bundle_page(manifest: Manifest) -> str:
     """Return the ``README.md`` of a bundle: how to run it on a board, and what was checked."""
-    template = Template(
-        _PAGE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    return template.render(
-        {field.name: getattr(manifest, field.name) for field in fields(manifest)},
-        graphs=manifest.graphs,
-        lossless=CODERS[manifest.coding.kind].lossless,
-        target_words=TARGETS.get(manifest.target).page(manifest).strip(),
+    return render(
+        _PAGE,
+        {
+            **{field.name: getattr(manifest, field.name) for field in fields(manifest)},
+            "graphs": manifest.graphs,
+            "lossless": CODERS[manifest.coding.kind].lossless,
+            "target_words": Markup(TARGETS.get(manifest.target).page(manifest).strip()),
+        },
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from splitrun.registry import Registry
 from splitrun.signals import keeping
+from splitrun.text import visible
 
 from ..console import Console, Force, Json, RandomWeights, Seed, Trust, command_line, seed_of
 from ..zoo.completion import complete_model
@@ -90,7 +91,7 @@ def encoder(
             warmup=warmup,
             iterations=iterations,
             trust=trust,
-            command=shlex.join(["splitzoo", *sys.argv[1:]]),
+            command=visible(shlex.join(["splitzoo", *sys.argv[1:]]), keep=""),
             progress=progress,
         )
         if output:

@@ -24,6 +24,7 @@ from splitrun.image_files import Unread
 from splitrun.images.codecs import IMAGE_CODECS
 from splitrun.machine import machine
 from splitrun.signals import check_stopped
+from splitrun.text import visible
 
 from .. import __version__
 from ..progress import SILENT, Progress
@@ -121,7 +122,7 @@ def evaluate(
         spec=spec,
         **described,
         data=DataFacts(
-            folder=data.resolve().name,
+            folder=visible(data.resolve().name, keep=""),
             images=len(images),
             classes=len(dataset.labels or labels_of(spec)),
             sha256=data_sha256,

@@ -16,6 +16,7 @@ from splitrun.errors import ImageError
 from splitrun.halves import Device
 from splitrun.image_files import Unread
 from splitrun.preprocessing import Preprocessing
+from splitrun.text import visible
 
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, skipped_parts
@@ -37,7 +38,9 @@ def model_rates(model: SplitModel, images: Iterable[Path], unread: Sequence[Unre
     """
 
     def measure(path: Path) -> ImageRate:
-        return model_rate(model, path.name, model.spec.preprocessing.load(path))[0]
+        return model_rate(model, visible(path.name, keep=""), model.spec.preprocessing.load(path))[
+            0
+        ]
 
     rate = _rates(images, measure, unread)
     calibrated = model.calibration is not None
@@ -94,7 +97,7 @@ def bundle_rates(
     """
 
     def measure(path: Path) -> ImageRate:
-        return bundle_rate(device, path.name, preprocessing.load(path))[0]
+        return bundle_rate(device, visible(path.name, keep=""), preprocessing.load(path))[0]
 
     return _rates(images, measure, unread)
 
@@ -130,7 +133,7 @@ def _rates(
         try:
             measured.append(measure(path))
         except ImageError as error:
-            unread.append(Unread(path.name, error.reason))
+            unread.append(Unread(visible(path.name, keep=""), visible(error.reason, keep="")))
     if not measured:
         reason = f"none could be used ({unread[-1].reason})"
         raise ImageError(f"{len(unread)} files given", reason)

@@ -84,10 +84,20 @@ def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
         # Equal points give equal files: no date, and names that do not depend on the process.
         with matplotlib.rc_context({"svg.hashsalt": "splitzoo", "svg.fonttype": "none"}):
             figure = draw_figure(tradeoff, theme, title)
+            _show_as_written(figure)
             for form in FORMATS:
                 path = folder / f"tradeoff{suffix}{form}"
                 metadata: dict[str, Any] = {"Date": None} if form == ".svg" else {"Software": None}
                 figure.savefig(path, facecolor=theme.page, metadata=metadata)
+
+
+def _show_as_written(figure: Figure) -> None:
+    """Show names and notes as they are: a dollar sign would make formulas of them."""
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes)):
+        texts += legend.get_texts() if legend else []
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def draw_figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:

@@ -22,6 +22,7 @@ from .manifest import (
     read_manifest,
 )
 from .preprocessing import Preprocessing
+from .text import is_plain
 
 ENGINES_FOLDER = "engines"
 """Holds what was built on the machine that the bundle lies on; no manifest can name it."""
@@ -174,7 +175,7 @@ class Bundle:
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"Cannot read the bundle's labels: {error}.") from error
         if not isinstance(labels, list) or not all(
-            isinstance(label, str) and label.isprintable() for label in labels
+            isinstance(label, str) and is_plain(label) and len(label) <= 200 for label in labels
         ):
             raise BundleError("The bundle's labels are not a list of words.")
         return labels

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .errors import ImageError
 from .image_reading import FORMATS, HEIC_NEEDS, UNSIGNED_FORMATS
+from .text import is_plain, visible
 
 _HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _LEFT_BY_SYSTEMS = frozenset(
@@ -82,17 +83,21 @@ def find_images(folder: Path) -> FoundImages:
             continue
         seen.add((place.st_dev, place.st_ino))
         folders[:] = [name for name in folders if not is_ignored(name)]
-        for name in files:
+        for name in [*files, *(name for name in folders if not is_plain(name))]:
             if is_ignored(name):
                 continue
             path = Path(here, name)
-            reason = _reason(path.suffix.lower())
+            # No report, and no label, could hold the name.
+            reason = "" if is_plain(name) else "its name holds control characters or no UTF-8"
+            reason = reason or _reason(path.suffix.lower())
             if not reason and not path.is_file():
                 reason = "it is not a regular file"
             if reason:
-                found.unread.append(Unread(path.relative_to(folder).as_posix(), reason))
+                shown = visible(path.relative_to(folder).as_posix(), keep="")
+                found.unread.append(Unread(shown, reason))
             else:
                 found.images.append(path)
+        folders[:] = filter(is_plain, folders)
     found.images.sort()
     found.unread.sort(key=lambda file: file.name)
     return found

@@ -5,7 +5,7 @@ import math
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .text import MAX_LENGTH, is_plain
+from .text import check_texts
 
 T = TypeVar("T")
 
@@ -106,10 +106,7 @@ def _check_object(value: Any, where: str) -> None:
 
 
 def _check_text(text: str, where: str) -> None:
-    if len(text) > MAX_LENGTH:
-        raise ValueError(f"{where} has {len(text):,} characters")
-    if not is_plain(text):
-        raise ValueError(f"{where} is {_short(text)}, which holds control characters")
+    check_texts(text, where)
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,28 @@ def is_plain(text: str) -> bool:
     return text.isprintable() or all(map(_is_plain_character, text))
 
 
+def check_texts(value: Any, where: str = "") -> None:
+    """Raise ``ValueError`` where a text inside lists and objects is not plain, or very long.
+
+    Args:
+        value: Value as JSON or YAML gives it.
+        where: Path of the value in its document, for messages.
+    """
+    if isinstance(value, str):
+        if len(value) > MAX_LENGTH:
+            raise ValueError(f"{where} has {len(value):,} characters, more than {MAX_LENGTH:,}")
+        if not is_plain(value):
+            shown = ascii(value[:40])
+            raise ValueError(f"{where} is {shown}, which holds control characters")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_texts(key, f"a key of {where or 'the document'}")
+            check_texts(item, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            check_texts(item, f"{where}.{place}".lstrip("."))
+
+
 def visible(text: str, keep: str = "\n") -> str:
     """Return a text for a terminal: what is not plain is written as Python writes it in strings."""
     if is_plain(text):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from splitrun.errors import DatasetError, DependencyError
 from splitrun.image_files import Unread, count_unread, find_images, is_ignored
+from splitrun.text import is_plain, visible
 
 from .kinds import Task
 from .spec import ModelSpec
@@ -152,6 +153,12 @@ def read_dataset(
         raise DatasetError(
             f"{folder} holds no images for {split}.", next_step="\n".join(found.left_out())
         )
+    for name in (*found.labels, *(sample.name for sample in found.samples)):
+        if not is_plain(name):  # no report, config or card could hold it
+            raise DatasetError(
+                f"{folder} holds a name with control characters, or not in UTF-8: {name!a}.",
+                next_step="Rename the folder or the file.",
+            )
     return found
 
 
@@ -172,7 +179,8 @@ def _read_folders(folder: Path, split: Split, labels: tuple[str, ...]) -> Datase
         for name in names
         for path in found[name].images
     ]
-    unread = [Unread(path.name, _NO_CLASS) for path in entries if not path.is_dir()]
+    strays = [path.name for path in entries if not path.is_dir()]
+    unread = [Unread(visible(name, keep=""), _NO_CLASS) for name in strays]
     unread += [
         replace(file, name=f"{name}/{file.name}") for name in names for file in found[name].unread
     ]

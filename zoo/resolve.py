@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from splitrun.bundle import MANIFEST_NAME
 from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
+from splitrun.text import visible
 
 from .config import ModelConfig, read_config
 from .models import find_spec, is_name, registered
@@ -170,7 +171,7 @@ class ModelSource:
         from .parts import build
 
         model = self._load_trained() if seed is None else build(self.spec(), seed=seed)
-        model.source = self.given or self.name or ""
+        model.source = visible(self.given or self.name or "", keep="")
         return model
 
     def _load_trained(self) -> "SplitModel":

@@ -9,6 +9,7 @@ import torch
 
 from splitrun.errors import CheckpointError, OutputError, SplitzooError, UnknownNameError
 from splitrun.files import check_free, sha256_file
+from splitrun.text import visible
 
 from ...progress import SILENT, Progress
 from ..catalog import build, save
@@ -182,7 +183,8 @@ def _convert_one(path: Path, output: Path, force: bool) -> Outcome:
 
 
 def _origin(path: Path, sha256: str) -> str:
-    return f"checkpoint of sc2-benchmark {path.name}, SHA-256 {sha256}"
+    name = visible(path.name, keep="")
+    return f"checkpoint of sc2-benchmark {name}, SHA-256 {sha256}"
 
 
 def _fill(model: SplitModel, mapped: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from splitrun.errors import RecipeError, UnknownNameError
 from splitrun.registry import close_matches
+from splitrun.text import check_texts
 
 from ..bottleneck_specs import Part, Positive
 from ..models import find_spec, registered
@@ -418,6 +419,14 @@ class Recipe(Part):
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
+def _check_lines(data: Any) -> None:
+    """Check the texts of a recipe; those of several lines are read as one."""
+    about = data.get("about") if isinstance(data, dict) else None
+    if isinstance(about, str):
+        data["about"] = " ".join(about.split())
+    check_texts(data)
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe from a YAML file.
 
@@ -432,6 +441,7 @@ def read_recipe(path: Path) -> Recipe:
             # An alias of an alias of an alias fills any memory.
             raise RecipeError(f"{path} uses YAML aliases (& and *): write the text out.")
         data = yaml.safe_load(text)
+        _check_lines(data)
     except (OSError, UnicodeDecodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise RecipeError(
