@@ -180,7 +180,8 @@ class _Run:
             advice = "Continue the run that is there with --resume, or name another with -o."
             check_free(plan.run, advice=advice)
         self.accelerator.wait_for_everyone()
-        self.progress.step("loading the teacher")
+        if plan.recipe.teacher:
+            self.progress.step("loading the teacher")
         self.teacher = load_teacher(plan.recipe, plan.teacher)
         self.student = build_student(
             plan.recipe, self.spec, self.teacher, seed=plan.seed, start=plan.start
