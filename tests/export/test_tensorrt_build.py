@@ -16,9 +16,9 @@ from small_models import small_spec
 from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError
 from splitrun.files import sha256_file
-from splitrun.tensorrt import session
+from splitrun.tensorrt import builder, session
 from splitrun.tensorrt.builder import build
-from splitrun.tensorrt.library import logger_of
+from splitrun.tensorrt.library import logger_of, start
 from splitzoo import export, zoo
 from splitzoo.export.tensorrt_operators import unsupported
 
@@ -49,6 +49,36 @@ def test_graphs_of_any_batch_build_with_shapes(rtx, bundle, name) -> None:
     built = build(rtx, bundle.path(info.file), shapes)
     assert len(built.plan) > 10_000
     assert built.messages == ()
+
+
+def test_tf32_is_on_by_default_and_off_in_what_is_built(rtx, tmp_path, monkeypatch) -> None:
+    """It rounds the factors of convolutions to ten bits. The flags are those of the real module."""
+    configs = []
+
+    class Recording:
+        def __init__(self, made) -> None:
+            self.made = made
+
+        def __getattr__(self, name):
+            return getattr(self.made, name)
+
+        def create_builder_config(self):
+            configs.append(self.made.create_builder_config())
+            assert configs[-1].get_flag(rtx.BuilderFlag.TF32)
+            return configs[-1]
+
+        def build_serialized_network(self, network, config):
+            assert config is configs[-1]
+            assert not config.get_flag(rtx.BuilderFlag.TF32)
+            return self.made.build_serialized_network(network, config)
+
+        def create_network(self, flags):
+            assert flags == 1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+            return self.made.create_network(flags)
+
+    monkeypatch.setattr(builder, "start", lambda *words: Recording(start(*words)))
+    build(rtx, save_graph(tmp_path / "g.onnx", helper.make_node("Abs", ["x"], ["y"])))
+    assert len(configs) == 1
 
 
 @pytest.mark.parametrize(

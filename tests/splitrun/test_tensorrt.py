@@ -117,6 +117,7 @@ def test_lines_of_trtexec_are_those_of_the_version(version, typed) -> None:
     image = (TensorInfo("image", "float32", (-1, 3, 8, 8)),)
     graph = GraphInfo("device/encoder.onnx", "tensorrt", image, image)
     line = trtexec(graph, version)
+    assert " --noTF32 " in line
     assert ("--stronglyTyped" in line.split()) is typed
     assert "--minShapes=image:1x3x8x8 --optShapes=image:1x3x8x8 --maxShapes=image:16x3x8x8" in line
     # Not the engine that build_engine.py compared.

@@ -64,9 +64,10 @@ def build(capsys, jetson):
 
 
 def test_engines_are_built_compared_timed_and_written_down(install, build, jetson) -> None:
-    install()
+    trt = install()
     code, out, _ = build("--json")
     assert code == 0
+    assert trt.built_with_tf32 == [False, False]
     document = json.loads(out)
     assert document == json.loads((jetson / "engines" / "engine.json").read_text())
     assert list(document["graphs"]) == GRAPHS

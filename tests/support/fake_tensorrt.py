@@ -93,6 +93,7 @@ class FakeTensorRT:
         self.__version__ = "10.3.0"
         self.cuda, self.failing, self.shift = cuda, failing, shift
         self.caches: list[bytes] = []
+        self.built_with_tf32: list[bool] = []
         self.plugins: list[str] = []
         for cls in (Builder, OnnxParser, Runtime):
             setattr(self, cls.__name__, self._made(cls))
@@ -157,6 +158,7 @@ class Builder:
         return types.SimpleNamespace(set_shape=lambda name, *shapes: None)
 
     def build_serialized_network(self, network, config):
+        self.trt.built_with_tf32.append(config.get_flag(self.trt.BuilderFlag.TF32))
         failed = self.trt.fails("build_serialized_network", self.logger)
         return None if failed else network.content
 
@@ -164,12 +166,16 @@ class Builder:
 class Config:
     def __init__(self, trt, logger) -> None:
         self.trt, self.logger = trt, logger
+        self.flags = {trt.BuilderFlag.TF32}  # as TensorRT's: see test_tensorrt_build.py
 
     def set_memory_pool_limit(self, pool, size):
         assert size > 0
 
     def clear_flag(self, flag):
-        assert flag == self.trt.BuilderFlag.TF32
+        self.flags.discard(flag)
+
+    def get_flag(self, flag):
+        return flag in self.flags
 
     def create_timing_cache(self, content):
         self.trt.caches.append(content)

@@ -17,11 +17,12 @@ from splitzoo.zoo.train.recipe import find_recipe
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
+STUDENTS = [f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)]
 
 
 def test_the_package_stays_small():
     sizes = {path.parent.name: path.stat().st_size for path in FOLDER.glob("*/model.safetensors")}
-    assert sizes.keys() == packaged().keys()
+    assert sizes.keys() == packaged().keys() == {WHOLE, *STUDENTS}
     assert max(sizes.values()) <= 8 << 20
     assert sum(sizes.values()) <= 30 << 20
 

@@ -147,6 +147,15 @@ def test_every_model_of_the_repository_is_in_its_table():
                 assert any(fnmatch.fnmatch(name, pattern) for pattern in REPOSITORY)
 
 
+def test_every_experiment_that_sc2_benchmark_trains_has_a_recipe_of_it():
+    lines = (ROOT / "tests/data/sc2_experiments.txt").read_text(encoding="utf-8").splitlines()
+    named = [line.partition("\t")[2] for line in lines if not line.startswith("#")]
+    trained = [experiment for experiment in named if experiment]
+    assert len(trained) == 144
+    for experiment in trained:
+        assert "repository" in find_recipe(experiment)[1].sources
+
+
 def test_what_a_source_does_not_say_is_refused(splitzoo, tmp_path):
     words = (
         "zoo",
