@@ -221,8 +221,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "parity",
         "A record may call every symbol tied.",
         "export/verification.py",
-        "if selftest.symbols_tied > MAX_TIED",
-        "if selftest.symbols_differing > MAX_TIED",
+        "device.symbols_tied > MAX_TIED",
+        "device.symbols_differing > MAX_TIED",
         ("test_bundle_parts.py",),
     ),
     Mutation(

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     parser = _parser(_default_bundle())
     arguments = parser.parse_args(argv)
+    arguments.bundle = getattr(arguments, "named", None) or arguments.bundle
     if arguments.bundle is None:
         error = SplitzooError("There is no bundle here: name its folder with --bundle.")
         error.exit_code = 2
@@ -133,6 +134,10 @@ def _parser(bundle: Path | None) -> _Parser:
         help="folder of the bundle (default: the one that holds this runtime, or this folder)",
     )
     common = _Parser(add_help=False)
+    # Many write it after the command.
+    common.add_argument(
+        "--bundle", type=Path, default=argparse.SUPPRESS, help="folder of the bundle"
+    )
     common.add_argument(
         "--threads", type=_count, default=0, help="threads for the engine; 0: it chooses"
     )
@@ -202,9 +207,7 @@ def _parser(bundle: Path | None) -> _Parser:
     # Both take the bundle after their name too, which reads best.
     named = _Parser(add_help=False)
     named.set_defaults(trust=True)  # nothing of the bundle is run
-    named.add_argument(
-        "bundle", nargs="?", type=Path, default=argparse.SUPPRESS, help="folder of the bundle"
-    )
+    named.add_argument("named", nargs="?", type=Path, metavar="BUNDLE", help="folder of the bundle")
     named.add_argument("--json", action="store_true", help="print JSON")
     info = commands.add_parser("info", parents=[named], help="say which halves are here")
     info.set_defaults(run=_info)
@@ -314,6 +317,8 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
     halves = {None: bundle.manifest.halves, "both": HALVES}.get(arguments.half, (arguments.half,))
     for half in halves:
         bundle.check_here(half)
+    if arguments.tail is not None:
+        bundle.tail(arguments.tail)
     results = [
         bench_half(
             bundle,

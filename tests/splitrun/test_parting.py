@@ -146,6 +146,25 @@ def test_a_half_behind_a_hyperprior_tests_itself(tmp_path) -> None:
     assert list(halves["edge"].graphs) == ["hyper", "edge"]
 
 
+def test_the_bundle_may_be_named_before_or_after_the_command(
+    halves, capsys, tmp_path, monkeypatch
+) -> None:
+    device = str(halves["device"])
+    for words in (
+        *(["--bundle", device, "info"], ["info", device]),
+        *(["--bundle", device, "selftest"], ["selftest", "--bundle", device]),
+    ):
+        assert main(words) == 0
+        assert capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    for words in (["info"], ["part", "--half", "edge", "-o", "x"], ["selftest"]):
+        assert main(words) == 2
+        said = "error: There is no bundle here: name its folder with --bundle.\n"
+        assert capsys.readouterr().err == said
+    monkeypatch.chdir(device)
+    assert main(["info"]) == 0
+
+
 # The other half is needed
 
 
@@ -166,6 +185,7 @@ def refused(code: int, captured, half: str) -> None:
         ("device", ("bench", "--half", "both")),
         ("edge", ("bench", "--half", "edge")),
         ("edge", ("bench", "--half", "both")),
+        ("edge", ("bench", "--tail", "classification")),
         ("edge", ("decode", "a.sz")),
     ],
 )
