@@ -31,7 +31,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests/test_layout.py
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/test_generated.py
 	$(MAKE) docs
 
 # The documentation site, in site/: a broken link or an undocumented name fails.
@@ -44,23 +44,22 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/speed.py $(if $(PHOTOS),--photos $(PHOTOS))
 	$(if $(FLOWERS),$(BIN)/python benchmarks/int8_accuracy.py --flowers $(FLOWERS))
 
-# The cards of the packaged models, from the results in benchmarks/, and the table of the zoo.
+# The cards of the packaged models, from the results in benchmarks/, what lists show, and the table
+# of the zoo. `python -m benchmarks.matrix cards` writes the cards again without measuring.
 cards: family-cards
 	$(BIN)/python -m benchmarks.matrix measures -o zoo/measures.json
 	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
 
 family-cards: .venv/.dev
-	rm -rf build/cards && mkdir -p build/cards cards/generated
-	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o build/cards/figure
+	rm -rf build/cards && mkdir -p build/cards
 	for model in $(FAMILY); do \
-	  report=$(RESULTS)/$$model-calibrated.json; test -e $$report || report=$(RESULTS)/$$model.json; \
+	  mkdir -p build/cards/$$model cards/generated/$$model && \
 	  $(BIN)/splitzoo export split $$model -o build/cards/$$model/bundle && \
 	  (cd build/cards/$$model && ../../../$(BIN)/splitzoo profile encoder bundle -o profile.json) && \
-	  rm -rf cards/generated/$$model && \
-	  $(BIN)/splitzoo cards build --bundle build/cards/$$model/bundle \
-	    --profile build/cards/$$model/profile.json --accuracy $$report \
-	    --tradeoff build/cards/figure -o cards/generated/$$model || exit 1; \
+	  cp build/cards/$$model/bundle/manifest.json build/cards/$$model/profile.json \
+	    cards/generated/$$model || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.matrix cards
 
 # What can be exported to which target, and what may be mixed. PHOTOS: a folder of images.
 matrix: .venv/.dev

@@ -144,5 +144,14 @@ def measures(
     console.print(str(output))
 
 
+@app.command()
+def cards() -> None:
+    """Write the carried models' cards again, of the manifests and profiles beside them."""
+    from benchmarks.matrix.carried_cards import FOLDER, write_cards
+
+    write_cards()
+    Console().print(str(FOLDER))
+
+
 if __name__ == "__main__":
     sys.exit(run_stoppable(lambda: run(app)))

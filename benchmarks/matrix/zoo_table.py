@@ -115,15 +115,21 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> Iterable[str]:
-    spec = row.spec
+def named_cells(spec: ModelSpec, models: int) -> list[str]:
+    """Return the cells that a spec tells by itself: name, models, cut, what is sent, elements."""
     main = spec.wire[0]
     elements = main.shape[0] * main.shape[1] * main.shape[2]
-    yield f"`{spec.name}`"
-    yield str(row.models)
-    yield f"{spec.backbone} after {spec.cut}" if spec.cut else f"before {spec.backbone}"
-    yield f"{main.name} {'×'.join(map(str, main.shape))} {main.dtype}"
-    yield f"{elements:,}"
+    return [
+        f"`{spec.name}`",
+        str(models),
+        f"{spec.backbone} after {spec.cut}" if spec.cut else f"before {spec.backbone}",
+        f"{main.name} {'×'.join(map(str, main.shape))} {main.dtype}",
+        f"{elements:,}",
+    ]
+
+
+def _cells(row: Row) -> Iterable[str]:
+    yield from named_cells(row.spec, row.models)
     yield f"{row.parameters:,}"
     yield f"{row.bits:,}"
     yield row.macs

@@ -1,0 +1,110 @@
+"""Generated files say what the registry, the reports and the carried weights say today.
+
+Each failure names the command that writes the file again.
+"""
+
+import filecmp
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.matrix.carried_cards import FIGURE, FOLDER, facts_of
+from benchmarks.matrix.measures import RESULTS, read_models, report_of
+from benchmarks.matrix.zoo_table import named_cells
+from splitzoo import zoo
+from splitzoo.cards.card import render
+from splitzoo.profile.accuracy_report import AccuracyReport, read_accuracy
+from splitzoo.zoo.hub_push import FIGURES
+from splitzoo.zoo.measures import encoder_of, listed, read_measures
+from splitzoo.zoo.packaged import packaged
+
+ROOT = Path(__file__).parents[1]
+AGAIN = {
+    "cards": "python -m benchmarks.matrix cards",
+    "family": "make family-cards",
+    "measures": "python -m benchmarks.matrix measures -o zoo/measures.json",
+    "zoo": "python -m benchmarks.matrix zoo -o cards/generated/zoo.md",
+}
+
+
+COST = re.compile(r"^## Cost on the device$.*?(?=^## )", re.MULTILINE | re.DOTALL)
+
+
+def rows_of(page: Path) -> list[list[str]]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+
+
+def test_the_table_of_the_zoo_is_that_of_the_registry() -> None:
+    page = FOLDER / "zoo.md"
+    architectures = zoo.list_architectures()
+    names = f"{len(zoo.list_models())} models of {len(architectures)} architectures"
+    assert names in page.read_text(encoding="utf-8"), AGAIN["zoo"]
+    written = [row for row in rows_of(page) if row[0].startswith("`")]
+    expected = [
+        named_cells(zoo.get_spec(first), len(same)) for first, same in architectures.items()
+    ]
+    assert [row[: len(expected[0])] for row in written] == expected, AGAIN["zoo"]
+    # The bits that lists show are those of the table.
+    for row in written:
+        model = listed(zoo.get_spec(row[0].strip("`")), weights_at_hand=False)
+        assert row[6] == model.bits, AGAIN["measures"]
+
+
+def test_what_lists_show_is_what_the_reports_say() -> None:
+    found = read_measures()
+    assert found.models == read_models(), AGAIN["measures"]
+    firsts: dict[str, str] = {}
+    for spec in map(zoo.get_spec, zoo.list_models()):
+        firsts.setdefault(encoder_of(spec), spec.name)
+    assert list(found.encoder_bits) == list(firsts.values()), AGAIN["measures"]
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_the_cards_of_the_carried_models_are_of_today(name) -> None:
+    facts = facts_of(name)
+    assert facts.manifest is not None
+    assert facts.spec == zoo.get_spec(name), AGAIN["family"]
+    assert facts.manifest.coding.model_id == facts.accuracy.model_id, AGAIN["family"]
+    # The weights that the package carries are those that were measured.
+    digest = zoo.load(name).digest().hex()
+    assert facts.manifest.provenance.model_sha256 == digest, AGAIN["family"]
+    written = (FOLDER / name / "README.md").read_text(encoding="utf-8")
+    if facts.profile is None:  # what was measured on the device is then not held against anything
+        written = COST.sub("", written)
+    assert written.split() == str(render(facts)).split(), AGAIN["cards"]
+    for figure in FIGURES:
+        same = filecmp.cmp(FIGURE / f"{figure}.png", FOLDER / name / f"{figure}.png", shallow=False)
+        assert same, AGAIN["cards"]
+
+
+def figures_of(report: AccuracyReport) -> tuple[str, str, str]:
+    """Top-1, bytes and encoder bits as pages write them."""
+    bytes_, bits = report.stream_bytes.mean, report.encoder.encoder_bits
+    return f"{report.scores['top1']:.2%}", f"{bytes_:,.0f}", f"{bits:,}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/figures.md"])
+def test_the_figures_of_the_family_are_those_of_its_reports(page) -> None:
+    reports = [path for path in RESULTS.glob("*.json") if "-calibrated" not in path.name]
+    known = {}
+    for path in reports:
+        calibrated = report_of(path.stem)
+        coded = "" if calibrated == path else figures_of(read_accuracy(calibrated))[1]
+        known.setdefault(figures_of(read_accuracy(path)), set()).add(coded)
+    rows = [row for row in rows_of(ROOT / page) if re.fullmatch(r"[\d.]+%", row[1:2][0])]
+    assert len(rows) >= 7
+    for label, top1, sent, coded, bits in rows:
+        assert (top1, sent, bits) in known, label
+        assert coded.removeprefix("not measured") in known[top1, sent, bits], label
+
+
+def test_the_readme_s_figures_of_speed_are_those_of_the_page_of_figures() -> None:
+    def timed(page: str) -> dict[str, list[str]]:
+        rows = [row for row in rows_of(ROOT / page) if " ms" in " ".join(row)]
+        return {row[0]: [cell for cell in row[1:] if " ms" in cell] for row in rows}
+
+    readme, page = timed("README.md"), timed("docs/figures.md")
+    assert len(readme) > 3
+    assert {label: page[label] for label in readme} == readme
