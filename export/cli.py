@@ -125,6 +125,13 @@ def split(
             "--accept", help="Permission for the precision to change more than the limits allow."
         ),
     ] = False,
+    float_hyperprior: Annotated[
+        bool,
+        typer.Option(
+            "--float-hyperprior",
+            help="Hyperprior in floats, as it was trained: one engine for both halves.",
+        ),
+    ] = False,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     force: Force = False,
@@ -151,8 +158,9 @@ def split(
         keep_tables=keep_tables,
         keep_fp32=KEPT if keep_fp32 is None else tuple(kept),  # pyright: ignore[reportArgumentType]
         accept=accept,
+        float_hyperprior=float_hyperprior,
     )
-    spec = source.spec()
+    spec = options.exported(source.spec())
     folder = output or Path(f"{spec.name}-{target}")
     options.halves(spec)
     check_free(folder, force=force)

@@ -21,11 +21,6 @@ KEPT: tuple[Keep, ...] = ("last",)
 """What int8 leaves in fp32 by default: the last convolution decides what every symbol is."""
 
 
-def has_hyperprior(spec: "ModelSpec") -> bool:
-    """Say whether device and edge both compute the scales of y, and must agree on them."""
-    return any(tensor.name == "hyper_symbols" for tensor in spec.wire)
-
-
 @dataclass(frozen=True)
 class ExportOptions:
     """Options of :func:`splitzoo.export.split`.
@@ -41,6 +36,8 @@ class ExportOptions:
         keep_tables: Whether the entropy tables stay as they are, calibration or not.
         keep_fp32: Parts of the device graph that int8 leaves in fp32.
         accept: Whether a precision below fp32 may change more than the limits allow.
+        float_hyperprior: Whether the engines compute a hyperprior's scales in floats, as the
+            model was trained: then both halves must run the same engine.
     """
 
     target: str = "cpu"
@@ -52,6 +49,7 @@ class ExportOptions:
     keep_tables: bool = False
     keep_fp32: tuple[Keep, ...] = KEPT
     accept: bool = False
+    float_hyperprior: bool = False
 
     @property
     def chosen_target(self) -> Target:
@@ -62,8 +60,12 @@ class ExportOptions:
         """
         return TARGETS.get(self.target)
 
+    def exported(self, spec: "ModelSpec") -> "ModelSpec":
+        """Return the spec of what is exported of a model."""
+        return spec.in_floats() if self.float_hyperprior else spec
+
     def halves(self, spec: "ModelSpec") -> Halves:
-        """Return the formats; with a hyperprior, both sides run the device's engine.
+        """Return the formats; with a hyperprior in floats, both sides run the device's engine.
 
         Raises:
             UnknownNameError: There is no such target, or its edge cannot have that engine.
@@ -71,7 +73,7 @@ class ExportOptions:
             DependencyError: A package that the target needs is not installed.
         """
         halves = self.chosen_target.halves(self.edge, aot=self.aot)
-        return Halves(halves.device, halves.device) if has_hyperprior(spec) else halves
+        return Halves(halves.device, halves.device) if spec.has_float_hyperprior else halves
 
     def check_possible(self, spec: "ModelSpec") -> None:
         """Refuse what the target or the model cannot have, and options without effect.
@@ -106,20 +108,25 @@ class ExportOptions:
                 f"--keep-fp32 is for int8, and this export is in {self.precision}.",
                 next_step="Leave --keep-fp32 out.",
             )
-        engine = target.device.engine
-        if self.edge not in (None, engine) and not self.aot and has_hyperprior(spec):
+        if self.float_hyperprior and not spec.has_float_hyperprior:
             raise BundleError(
-                f"{spec.name} has a hyperprior, whose scales are computed on the device and again "
-                f"on the edge: {engine} and {self.edge} would disagree on some images, which could "
-                "not be decoded.",
-                next_step=f"Leave --edge out: both sides then run {engine}.",
+                f"--float-hyperprior is for models with a hyperprior, and {spec.name} has none.",
+                next_step="Leave --float-hyperprior out.",
             )
-        if self.precision in target.hints and has_hyperprior(spec):
-            others = (name for name in target.precisions if name not in target.hints)
+        engine = target.device.engine
+        if self.edge not in (None, engine) and not self.aot and spec.has_float_hyperprior:
             raise BundleError(
-                f"{spec.name} cannot be computed in {self.precision}: device and edge must compute "
-                "the same scale indexes, and the device's engine would round everything.",
-                next_step=f"Possible: --precision {' or --precision '.join(others)}",
+                f"The hyperprior of {spec.name} is in floats, whose scales are computed on the "
+                f"device and again on the edge: {engine} and {self.edge} would disagree on some "
+                "images, which could not be decoded.",
+                next_step="Leave --float-hyperprior out: in integers, any two engines agree.",
+            )
+        if self.precision in target.hints and spec.has_float_hyperprior:
+            raise BundleError(
+                f"The hyperprior of {spec.name} is in floats, and cannot be computed in "
+                f"{self.precision}: device and edge must compute the same scale indexes, and the "
+                "device's engine would round everything.",
+                next_step="Leave --float-hyperprior out: in integers, any precision will do.",
             )
 
     def command(self, model: "SplitModel") -> str:
@@ -127,7 +134,7 @@ class ExportOptions:
         words = ["splitzoo", "export", "split", model.source, "--target", self.target]
         words += ["--precision", self.precision] * (self.precision != "fp32")
         words += ["--edge", self.edge] if self.edge else []
-        for flag in ("aot", "dynamic_batch", "keep_tables", "accept"):
+        for flag in ("aot", "dynamic_batch", "keep_tables", "accept", "float_hyperprior"):
             words += [f"--{flag.replace('_', '-')}"] * getattr(self, flag)
         # The last name says enough of a folder on another machine.
         words += ["--calibration", self.calibration.name] if self.calibration else []

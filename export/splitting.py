@@ -41,6 +41,7 @@ from .. import __version__
 from ..progress import SILENT, Progress
 from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
 from ..zoo.datasets import labels_of
+from ..zoo.parts import in_floats
 from ..zoo.resolve import ModelSource
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
@@ -87,6 +88,7 @@ def split(
     keep_tables: bool = False,
     keep_fp32: Sequence[Keep] = KEPT,
     accept: bool = False,
+    float_hyperprior: bool = False,
     half: Half | Literal["both"] = "both",
     force: bool = False,
     progress: Progress = SILENT,
@@ -127,14 +129,16 @@ def split(
         keep_tables=keep_tables,
         keep_fp32=tuple(keep_fp32),
         accept=accept,
+        float_hyperprior=float_hyperprior,
     )
     source = model if isinstance(model, SplitModel) else ModelSource.of(model)
-    spec = source.spec() if isinstance(source, ModelSource) else source.spec
+    spec = options.exported(source.spec() if isinstance(source, ModelSource) else source.spec)
     halves = options.halves(spec)
     options.check_possible(spec)
     folder = Path(folder)
     check_free(folder, force=force)
     model = (source.load() if isinstance(source, ModelSource) else source).eval()
+    model = in_floats(model) if float_hyperprior else model
     command = options.command(model)
     images = None
     if options.calibration is not None:

@@ -1,14 +1,15 @@
 """Count what each half of a model computes for one image; see :mod:`.operators` for how.
 
 The graphs are those that are exported: GDN folded into a constant 1×1 convolution and a division.
-A context network runs in the coder, on both sides, once for each position of y: its matrix products
-are counted. The edge of a detector classifies as many boxes as its second stage takes at most.
+A hyper-decoder in integers runs in the coder, on both sides, and so does a context network, once
+for each position of y: their products are counted. The edge of a detector classifies as many boxes as its second stage takes at most.
 """
 
 import torch
 from torch import nn
 
 from splitrun.coding.autoregressive import AutoregressiveCoder
+from splitrun.coding.integer_hyperprior import IntegerCoder
 
 from ..export.graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from ..zoo.split_model import SplitModel
@@ -17,6 +18,7 @@ from .operators import OperatorCounter, counting
 from .report import Compute, OperatorCount
 
 _CONTEXT = "context network"
+_HYPER = "hyper-decoder in integers"
 
 
 def count_flops(model: SplitModel) -> Compute:
@@ -55,9 +57,12 @@ def _graph(module: nn.Module) -> nn.Module:
 def _compute(model: SplitModel, counter: OperatorCounter) -> Compute:
     macs, flops = counter.macs, counter.flops
     coder = model.codec.coder
+    if isinstance(coder, IntegerCoder):
+        macs[_HYPER] = coder.synthesis.macs(*model.codec.shape)
+        coder = coder.inner
     if isinstance(coder, AutoregressiveCoder):
         macs[_CONTEXT] = coder.network.macs(*model.spec.latent_shape[1:])
-        flops[_CONTEXT] = 2 * macs[_CONTEXT]
+    flops.update({name: 2 * macs[name] for name in (_CONTEXT, _HYPER) if macs[name]})
     names = sorted(+flops, key=lambda name: -flops[name])
     return Compute(
         input_shape=(1, *model.spec.input_shape),

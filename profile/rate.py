@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from splitrun.coding import Codec
 from splitrun.coding.factorized import SymbolCoder
 from splitrun.coding.hyperprior import HierarchicalCoder
+from splitrun.coding.integer_hyperprior import IntegerCoder
 from splitrun.errors import ImageError
 from splitrun.halves import Device
 from splitrun.image_files import Unread
@@ -21,6 +22,7 @@ from splitrun.text import visible
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, skipped_parts
 
+_WITH_IDEAL_BITS = SymbolCoder | HierarchicalCoder | IntegerCoder
 _PICKLED = ("factorized-prior", "entropy-bottleneck")
 COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
 """Kinds of bottleneck whose bytes sc2bench would count as here."""
@@ -55,7 +57,9 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
     coder = model.codec.coder
     payload = coder.encode(*tensors)
     stream = model.codec.frame(payload, coder.shape(*tensors))
-    if model.calibration is not None and isinstance(coder, SymbolCoder | HierarchicalCoder):
+    if model.calibration is not None and isinstance(
+        coder, SymbolCoder | HierarchicalCoder | IntegerCoder
+    ):
         estimated = coder.ideal_bits(*tensors)
     else:
         likelihoods = model.bottleneck.likelihoods(latent)

@@ -83,11 +83,22 @@ class FactorizedPriorBottleneck(_ConvolutionalBottleneck):
         return (WireTensor("symbols", "int32", self.latent_shape(height, width)),)
 
 
+_FLOAT_HYPERPRIOR = "whether device and edge compute the scales in floats, each with its engine"
+
+
+def _hyperprior_wire(y: Shape, z: Shape, *, in_floats: bool) -> tuple[WireTensor, ...]:
+    hyper_symbols = WireTensor("hyper_symbols", "int32", z)
+    if not in_floats:
+        return WireTensor("latent", "float32", y), hyper_symbols
+    return WireTensor("symbols", "int32", y), hyper_symbols, WireTensor("indexes", "int32", y)
+
+
 class HyperpriorBottleneck(_ConvolutionalBottleneck):
     """Entropic Student's encoder and decoder around a scale or mean-scale hyperprior."""
 
     kind: Literal["scale-hyperprior", "mean-scale-hyperprior"]
     hyper_channels: Width = Field(default=16, description="channels of z")
+    float_hyperprior: bool = Field(default=False, description=_FLOAT_HYPERPRIOR)
 
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return the wire tensors of an image of that size, pixels."""
@@ -95,11 +106,7 @@ class HyperpriorBottleneck(_ConvolutionalBottleneck):
         # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
         rows, columns = (_half((side - 1) // 2) for side in latent[1:])
         z = (self.hyper_channels, rows, columns)
-        return (
-            WireTensor("symbols", "int32", latent),
-            WireTensor("hyper_symbols", "int32", z),
-            WireTensor("indexes", "int32", latent),
-        )
+        return _hyperprior_wire(latent, z, in_floats=self.float_hyperprior)
 
 
 class ChannelReductionBottleneck(Part):
@@ -277,6 +284,13 @@ class NeuralCodecBottleneck(_InputBottleneck):
     channels: tuple[Width, Width] | None = Field(
         default=None, description="N and M, where they are not those that CompressAI trained"
     )
+    float_hyperprior: bool = Field(default=False, description=_FLOAT_HYPERPRIOR)
+
+    @model_validator(mode="after")
+    def _has_a_hyperprior(self) -> Self:
+        if self.float_hyperprior and self.architecture == "bmshj2018-factorized":
+            raise ValueError(f"{self.architecture} has no hyperprior")
+        return self
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -298,14 +312,12 @@ class NeuralCodecBottleneck(_InputBottleneck):
         # Padded to whole latents of z.
         z = (n, -(-height // 64), -(-width // 64))
         y = (m, 4 * z[1], 4 * z[2])
-        symbols = WireTensor("symbols", "int32", y)
-        hyper_symbols = WireTensor("hyper_symbols", "int32", z)
         if self.architecture == "bmshj2018-factorized":
-            return (symbols,)
-        if self.architecture == "mbt2018":
+            return (WireTensor("symbols", "int32", y),)
+        if self.architecture == "mbt2018" and self.float_hyperprior:
             params = WireTensor("params", "float32", (2 * m, *y[1:]))
-            return WireTensor("latent", "float32", y), hyper_symbols, params
-        return symbols, hyper_symbols, WireTensor("indexes", "int32", y)
+            return *_hyperprior_wire(y, z, in_floats=False), params
+        return _hyperprior_wire(y, z, in_floats=self.float_hyperprior)
 
 
 AnyBottleneck = Annotated[

@@ -16,16 +16,18 @@ import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 
+from splitrun.coding import CODERS
 from splitrun.errors import SpecError, UnknownNameError
 
 from . import bottleneck_specs as specs
 from .backbones.build import build_head, build_tail
 from .bottlenecks import channel_reduction
 from .bottlenecks.base import Bottleneck
+from .bottlenecks.entropic_hyperprior import entropic_hyperprior
 from .bottlenecks.factorized_prior import FactorizedPrior, analysis, synthesis
-from .bottlenecks.hyperprior import entropic_hyperprior
 from .bottlenecks.image_codec import FeatureCodec, InputCodec, Normalise
 from .bottlenecks.quantiser import UniformQuantiser
+from .calibration.record import Calibration
 from .measures import Measured, read_measures
 from .spec import ModelSpec
 from .split_model import SplitModel
@@ -94,6 +96,35 @@ def build(spec: ModelSpec, *, seed: int = 0) -> SplitModel:
         model.update()
     model.random_seed = seed
     return model
+
+
+def in_floats(model: SplitModel) -> SplitModel:
+    """Return a model with the same weights whose hyperprior is in floats.
+
+    Its streams can only be read where the same engine computes the scales; they are those of
+    sc2bench and CompressAI.
+
+    Args:
+        model: Model in evaluation mode; one that has no hyperprior in integers is returned itself.
+    """
+    spec = model.spec.in_floats()
+    if spec == model.spec:
+        return model
+    with building(spec):
+        copied = build_model(spec).eval()
+    state = model.state_dict()
+    copied.load_state_dict({name: state[name] for name in state if _INTEGERS not in name})
+    for name in ("source", "origin", "random_seed", "training_record"):
+        setattr(copied, name, getattr(model, name))
+    if (calibration := model.calibration) is not None:
+        kind = calibration.record.kind.removeprefix("integer-")
+        arrays = {name: calibration.arrays[name] for name in CODERS[kind].array_names()}
+        record = calibration.record.model_copy(update={"kind": kind})
+        copied.calibration = Calibration(arrays, record)
+    return copied
+
+
+_INTEGERS = ".synthesis."
 
 
 @contextlib.contextmanager

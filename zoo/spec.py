@@ -105,6 +105,18 @@ class ModelSpec(Part):
         return self.bottleneck.wire(*self.preprocessing.crop)
 
     @property
+    def has_float_hyperprior(self) -> bool:
+        """Whether device and edge both compute the scales of y in floats, and must agree."""
+        return getattr(self.bottleneck, "float_hyperprior", False)
+
+    def in_floats(self) -> Self:
+        """Return the spec of the same model with its hyperprior, if it has one, in floats."""
+        if all(tensor.name != "hyper_symbols" for tensor in self.wire):
+            return self
+        bottleneck = self.bottleneck.model_copy(update={"float_hyperprior": True})
+        return self.model_copy(update={"bottleneck": bottleneck})
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the main wire tensor at the input shape."""
         return self.wire[0].shape

@@ -15,6 +15,7 @@ from splitrun.errors import BitstreamError, SpecError
 from .bottleneck_specs import shape_text
 from .bottlenecks.base import Bottleneck
 from .bottlenecks.hyperprior import Hyperprior
+from .bottlenecks.integer_hyperprior import IntegerSynthesis
 from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
@@ -195,17 +196,24 @@ class SplitModel(nn.Module):
         with torch.no_grad():
             return tuple(tensor[0].cpu().numpy() for tensor in self.hyperprior.hyper_decode(batch))
 
-    def device_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the device's learned parameters: the encoder's, and those of h_a and h_s if any."""
-        yield from self.encoder.parameters()
-        for name in self.bottleneck.device_modules:
-            yield from self.bottleneck.get_submodule(name).parameters()
+    def device_parameters(self) -> Iterator[Tensor]:
+        """Yield the device's learned parameters: the encoder's, and those of h_a and h_s if any.
 
-    def edge_parameters(self) -> Iterator[nn.Parameter]:
+        Those of an h_s in integers are int16.
+        """
+        yield from self.encoder.parameters()
+        yield from self._weights(self.bottleneck.device_modules)
+
+    def edge_parameters(self) -> Iterator[Tensor]:
         """Yield the edge's learned parameters; those of h_s are on both sides."""
         yield from self.decoder.parameters()
-        for name in self.bottleneck.edge_modules:
-            yield from self.bottleneck.get_submodule(name).parameters()
+        yield from self._weights(self.bottleneck.edge_modules)
+
+    def _weights(self, names: Sequence[str]) -> Iterator[Tensor]:
+        for name in names:
+            module = self.bottleneck.get_submodule(name)
+            in_integers = isinstance(module, IntegerSynthesis)
+            yield from module.weights() if in_integers else module.parameters()
 
     @property
     def _device(self) -> torch.device:

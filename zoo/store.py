@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from splitrun.coding.coder import Array
+from splitrun.coding.hyperprior import ContextHyperpriorCoder
+from splitrun.coding.integer_hyperprior import IntegerContextHyperpriorCoder
 from splitrun.errors import ModelFolderError, SpecError
 from splitrun.files import new_folder, sha256_file
 
@@ -125,7 +127,8 @@ def _check_coder(path: Path, model: SplitModel) -> None:
     )
     latent = getattr(getattr(found, "tables", None), "channels", None)
     wanted = model.spec.latent_shape[0]
-    if not same or (found.is_context and found.needs_hyper and latent != wanted):
+    side = isinstance(found, ContextHyperpriorCoder | IntegerContextHyperpriorCoder)
+    if not same or (side and latent != wanted):
         raise ModelFolderError(
             f"{path} holds fitted tables of kind {found.kind}, which are not for what "
             f"{model.spec.name} sends."

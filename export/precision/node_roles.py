@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+_ROUNDED_BY_THE_CODER = {"latent"}
+"""Outputs of the graph whose rounding is left to the entropy coder."""
+
+
 class NodeRoles:
     """Names of a device graph's nodes, by what the nodes are for.
 
@@ -42,8 +46,9 @@ class NodeRoles:
                 rounded.update(node.output)
         self.to_rounding: set[str] = set()
         self.last_convolutions: set[str] = set()
+        unrounded = {output.name for output in model.graph.output} & _ROUNDED_BY_THE_CODER
         for node in nodes:
-            if node.op_type == "Round":
+            if node.op_type == "Round" or not unrounded.isdisjoint(node.output):
                 self._find_last_convolution(node)
         self.gdn_norms = {
             node.name for node in nodes if is_convolution(node) and self._is_gdn_norm(node)

@@ -16,7 +16,7 @@ step, scale after scale, each from the top right to the bottom left, channel aft
 
 import hashlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
 
     kind: ClassVar[str] = "autoregressive"
     lossless: ClassVar[bool] = False
+    network_type: ClassVar[Any] = ContextNetwork
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
             TablesError: They are not valid.
         """
         return cls(
-            *cls._tables_of(arrays), finite_float32(arrays, "scales"), ContextNetwork(arrays)
+            *cls._tables_of(arrays), finite_float32(arrays, "scales"), cls.network_type(arrays)
         )
 
     def encode(self, *tensors: Array) -> bytes:
@@ -103,11 +104,28 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
                 result from them.
         """
         latent, hyper_symbols, params = tensors
+        steps: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+        self._walk(latent, params, steps)
+        stack = Stack()
+        for symbols, indexes in reversed(steps):
+            self._models.push(stack, symbols, indexes)
+        return self._finish(stack, hyper_symbols, _joined([indexes for _, indexes in steps]))
+
+    def rounded(self, latent: Array, params: Array) -> NDArray[np.float32]:
+        """Return y_hat (M, h, w) as the edge receives it, without coding; see :meth:`encode`."""
+        return self._walk(latent, params, []).astype(np.float32, order="C")
+
+    def _walk(
+        self,
+        latent: Array,
+        params: Array,
+        steps: list[tuple[NDArray[np.int32], NDArray[np.uint8]]],
+    ) -> Float64:
+        """Round y position by position, note symbols and scale indexes, and return y_hat."""
         self._check_latent(params, TablesError)
         if latent.shape != (self.network.channels, *params.shape[1:]):
             raise TablesError(f"y has shape {latent.shape}, its parameters {params.shape}.")
         latent = np.moveaxis(latent, 0, -1).astype(np.float64)
-        steps: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
 
         def quantise(places: Positions, scales: Float64, means: Float64) -> Float64:
             symbols = np.rint(latent[places] - means)
@@ -116,11 +134,7 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
             steps.append((symbols.astype(np.int32), self._indexes(scales)))
             return symbols + means
 
-        self.network.walk(params, quantise)
-        stack = Stack()
-        for symbols, indexes in reversed(steps):
-            self._models.push(stack, symbols, indexes)
-        return self._finish(stack, hyper_symbols, _joined([indexes for _, indexes in steps]))
+        return self.network.walk(params, quantise)
 
     def decode(
         self, payload: bytes, height: int, width: int, hyper: HyperDecoder | None = None

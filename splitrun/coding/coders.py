@@ -12,6 +12,11 @@ from .coder import Coder, Setting
 from .factorized import ContextCoder, FactorizedCoder
 from .features import FeaturesCoder
 from .hyperprior import ContextHyperpriorCoder, HyperpriorCoder
+from .integer_hyperprior import (
+    IntegerAutoregressiveCoder,
+    IntegerContextHyperpriorCoder,
+    IntegerHyperpriorCoder,
+)
 from .pixels import PixelsCoder
 from .quantised import QuantisedCoder
 from .relu_range import ReluQuantisedCoder
@@ -22,6 +27,9 @@ CODERS: dict[str, type[Coder]] = {
         FactorizedCoder,
         HyperpriorCoder,
         AutoregressiveCoder,
+        IntegerHyperpriorCoder,
+        IntegerContextHyperpriorCoder,
+        IntegerAutoregressiveCoder,
         QuantisedCoder,
         ContextCoder,
         ContextHyperpriorCoder,

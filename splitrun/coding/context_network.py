@@ -8,18 +8,19 @@
 
 (Minnen et al. 2018, https://arxiv.org/abs/1809.02736.) The weights are float32, the arithmetic is
 float64: the libraries of two machines, which add in different orders, then differ by 1e-15 and not
-by 1e-7, and will hardly ever choose another scale for a symbol.
+by 1e-7, and will hardly ever choose another scale for a symbol. In fixed point, they never differ.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TablesError
 from .coder import Array
+from .integer_network import UNIT
 
 Float64 = NDArray[np.float64]
 Positions = tuple[NDArray[Any], NDArray[Any]]
@@ -101,17 +102,54 @@ class ContextNetwork:
             for rows, columns in _steps(height, width):
                 context = y_hat[rows[:, None] + _TAP_ROWS, columns[:, None] + _TAP_COLUMNS]
                 gaussians = self._gaussians(hyper[rows, columns], context.reshape(len(rows), -1))
-                y_hat[rows + _REACH, columns + _REACH] = fill((rows, columns), *gaussians)
+                filled = fill((rows, columns), *gaussians)
+                y_hat[rows + _REACH, columns + _REACH] = self._rounded(filled)
         return np.moveaxis(y_hat[_REACH:, _REACH:-_REACH], -1, 0)
 
     def _gaussians(self, params: Float64, context: Float64) -> list[Float64]:
         """Return scales and means (n, M) of n positions from parameters and flat context."""
         (masked, bias), *layers = self._layers
-        x = np.concatenate([params, context @ masked + bias], axis=1)
+        x = np.concatenate([params, self._rounded(context @ masked + bias)], axis=1)
         for layer, (weight, bias) in enumerate(layers):
-            x = np.maximum(x, 0.01 * x) if layer else x
-            x = x @ weight + bias
+            x = self._rounded(np.maximum(x, 0.01 * x)) if layer else x
+            x = self._rounded(x @ weight + bias)
         return np.split(x, 2, axis=1)
+
+    def _rounded(self, values: Float64) -> Float64:
+        """Return what is kept of activations and of y_hat: here, all."""
+        return values
+
+
+class FixedPointContextNetwork(ContextNetwork):
+    """The same network in fixed point, held in float64: its result is the same on every machine.
+
+    Activations, parameters and y_hat are multiples of 2^−10 up to 2^13 in magnitude, weights
+    multiples of 2^−20, biases of 2^−10. As long as no sum can reach 2^53 of the products' units,
+    all are exact in float64 and in any order.
+
+    Raises:
+        TablesError: A weight is not as the base class wants it or no such multiple, or a sum could
+            leave the exact range.
+    """
+
+    WEIGHT_UNIT: ClassVar[float] = 2.0**-20
+    _MOST: ClassVar[float] = 2.0**13
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        super().__init__(weights)
+        for number, (weight, bias) in enumerate(self._layers):
+            if np.any(weight % self.WEIGHT_UNIT) or np.any(bias % UNIT):
+                raise TablesError(f"Context network: layer {number} is not in fixed point.")
+            largest = float((self._MOST * np.abs(weight).sum(axis=0) + np.abs(bias)).max())
+            exact = 2.0**53 * self.WEIGHT_UNIT * UNIT
+            if largest >= exact:
+                raise TablesError(
+                    f"Context network: a sum of layer {number} could reach {largest:.3g}; sums are "
+                    f"exact below {exact:.3g}."
+                )
+
+    def _rounded(self, values: Float64) -> Float64:
+        return np.clip(np.rint(values / UNIT) * UNIT, -self._MOST, self._MOST)
 
 
 def _steps(height: int, width: int) -> Iterator[Positions]:

@@ -68,6 +68,11 @@ class HierarchicalCoder(Coder, Generic[Tables]):
         """Channels of z, which is decoded first."""
         return self.hyper_tables.channels
 
+    @property
+    def rows(self) -> int:
+        """Number of scales that indexes name."""
+        return self._models.indexes
+
     def shape(self, *tensors: Array) -> tuple[int, int]:
         """Return height and width of z, the second tensor."""
         _, height, width = tensors[1].shape

@@ -27,11 +27,9 @@ from splitrun.coding.hyperprior import HyperpriorCoder
 from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import SpecError, TablesError
 
-from ..bottleneck_specs import HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
 from .base import Bottleneck
 from .factorized_prior import TABLE_BUFFERS, medians_of, read_tables, resize_tables
-from .initialisation import init_scales, init_unit_variance
 
 with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -100,6 +98,9 @@ class Hyperprior(Bottleneck):
         if torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             return self.h_s(z_hat)
         return torch.cat([self.h_s(image_z) for image_z in z_hat.split(1)])
+
+    def _hyper_encode(self, latent: Tensor) -> Tensor:
+        return self.h_a(latent)
 
     def update(self) -> None:
         """Make the integer tables of z's density and of y's Gaussians."""
@@ -211,9 +212,6 @@ class MeanScaleHyperprior(ScaleHyperprior):
     edge_inputs = ("symbols", "means")
     hyper_outputs = ("indexes", "means")
 
-    def _hyper_encode(self, latent: Tensor) -> Tensor:
-        return self.h_a(latent)
-
     def _scales_and_means(self, params: Tensor) -> tuple[Tensor, Tensor]:
         scales, means = params.chunk(2, 1)
         return scales, means
@@ -222,27 +220,3 @@ class MeanScaleHyperprior(ScaleHyperprior):
         """Turn symbols (N, C, h, w) int32 and means float32 into y_hat float32."""
         symbols, means = tensors
         return symbols.to(torch.float32) + means
-
-
-def entropic_hyperprior(sizes: HyperpriorBottleneck) -> ScaleHyperprior:
-    """Build the hyperprior of Entropic Student's latent, as the SC2 paper (TMLR 2023) has it.
-
-    y's sides must be of the form 4n − 1: those of the image, multiples of 16.
-    """
-    latent, z = sizes.encoder_channels[-1], sizes.hyper_channels
-    with_means = sizes.kind == "mean-scale-hyperprior"
-    inner, params = (z * 3 // 2, 2 * latent) if with_means else (z, latent)
-    h_a = nn.Sequential(
-        nn.Conv2d(latent, z, kernel_size=5, stride=2, padding=1, bias=False),
-        nn.LeakyReLU() if with_means else nn.ReLU(),
-        nn.Conv2d(z, z, kernel_size=5, stride=2, padding=2, bias=False),
-    )
-    h_s = nn.Sequential(
-        nn.ConvTranspose2d(z, z, kernel_size=5, stride=2, padding=1, bias=False),
-        nn.LeakyReLU(),
-        nn.ConvTranspose2d(z, inner, kernel_size=5, stride=2, padding=1, bias=False),
-        nn.LeakyReLU(),
-        nn.Conv2d(inner, params, kernel_size=5, bias=False),
-    )
-    build = MeanScaleHyperprior if with_means else ScaleHyperprior
-    return build(init_unit_variance(h_a), init_scales(init_unit_variance(h_s), latent), z)

@@ -13,13 +13,10 @@ import pickle
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from splitrun.coding.autoregressive import AutoregressiveCoder
-from splitrun.coding.context_network import ContextNetwork
 from splitrun.errors import SpecError, WeightsNotFoundError
 
 from ..bottleneck_specs import NeuralCodecBottleneck
@@ -27,8 +24,14 @@ from ..deprecations import quiet_torchscript
 from ..hub_errors import bounded_sockets
 from .base import Bottleneck
 from .factorized_prior import FactorizedPrior
-from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior
+from .hyperprior import MeanScaleHyperprior, ScaleHyperprior
 from .initialisation import init_scales, init_unit_variance
+from .integer_hyperprior import (
+    IntegerJointAutoregressive,
+    IntegerMeanScaleHyperprior,
+    IntegerScaleHyperprior,
+)
+from .joint_autoregressive import JointAutoregressive
 
 with quiet_torchscript():
     from compressai.zoo.image import model_architectures, model_urls
@@ -36,6 +39,13 @@ with quiet_torchscript():
 
 MULTIPLE = 64
 """Pixels that the sides are multiples of: the networks halve y four times, z twice more."""
+
+_HYPERPRIORS: dict[str, tuple[type[Bottleneck], type[Bottleneck]]] = {
+    "bmshj2018-hyperprior": (ScaleHyperprior, IntegerScaleHyperprior),
+    "mbt2018-mean": (MeanScaleHyperprior, IntegerMeanScaleHyperprior),
+    "mbt2018": (JointAutoregressive, IntegerJointAutoregressive),
+}
+"""Bottlenecks by architecture: with the hyperprior in floats, and in integers."""
 
 Parts = tuple[nn.Sequential, Bottleneck, nn.Sequential]
 """Encoder, bottleneck and decoder."""
@@ -79,120 +89,6 @@ class Crop(nn.Module):
         return decoded[..., :height, :width].clamp(0, 1)
 
 
-class JointAutoregressive(Hyperprior):
-    """Quantiser and entropy model of y: Gaussians from z and from the y decoded so far (mbt2018).
-
-    ::
-
-        z_hat ─► h_s ─► params ────────────────────────────┬─► entropy_parameters ─► scales, means
-        y_hat before this position ─► context_prediction ──┘
-
-    The coder predicts and rounds y position by position, so the device sends it y itself and the
-    parameters of h_s. In evaluation ``forward`` takes the coder's way, without coding. CompressAI's
-    own ``forward`` rounds all of y at once and to integers, since its means are not known before
-    the context is; its ``compress``, like this class, rounds relative to the means. So the two
-    outputs of CompressAI differ, and this one equals that of its ``decompress``.
-
-    M is the number of channels of y.
-
-    Args:
-        h_a: Hyper-encoder: y (N, M, h, w) to z (N, D, h/4, w/4).
-        h_s: Hyper-decoder: z_hat to parameters (N, 2M, h, w).
-        hyper_channels: Channels D of z.
-        context_prediction: Masked 5×5 convolution, y_hat to (N, 2M, h, w).
-        entropy_parameters: Three 1×1 convolutions and LeakyReLU between them: parameters and
-            context (N, 4M, h, w) to scales and, after them, means.
-    """
-
-    wire_names = ("latent", "hyper_symbols", "params")
-    edge_inputs = ("latent_hat",)
-    hyper_outputs = ("params",)
-    device_modules = ("h_a", "h_s", "context_prediction", "entropy_parameters")
-    edge_modules = ("h_s", "context_prediction", "entropy_parameters")
-
-    def __init__(
-        self,
-        h_a: nn.Module,
-        h_s: nn.Module,
-        hyper_channels: int,
-        context_prediction: nn.Conv2d,
-        entropy_parameters: nn.Sequential,
-    ) -> None:
-        super().__init__(h_a, h_s, hyper_channels)
-        self.context_prediction = context_prediction
-        self.entropy_parameters = entropy_parameters
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Quantise y (N, M, h, w): additive noise in training, rounding to the means otherwise."""
-        if self.training:
-            return self.gaussian_conditional.quantize(latent, "noise")
-        _, _, params = self.to_wire(latent)
-        network = self._context_network()
-        images = zip(latent, params, strict=True)
-        return torch.stack([_round_to_means(network, *image) for image in images])
-
-    def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return y_hat, and the probabilities of the elements of y and of z."""
-        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(latent))
-        y_hat = self(latent)
-        context = self.context_prediction(y_hat)
-        gaussians = self.entropy_parameters(torch.cat((self.h_s(z_hat), context), dim=1))
-        scales, means = gaussians.chunk(2, 1)
-        return y_hat, (self.gaussian_conditional(latent, scales, means)[1], z_likelihoods)
-
-    def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return y, z less its medians, and the parameters, float32."""
-        z = self.h_a(latent) - self.medians
-        return latent, z, self.gaussian_params(torch.round(z).to(torch.int32))
-
-    def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return y (N, M, h, w) float32, symbols of z int32, parameters (N, 2M, h, w) float32."""
-        latent, z, params = self.unrounded_wire(latent)
-        return latent, torch.round(z).to(torch.int32), params
-
-    def hyper_decode(self, hyper_symbols: Tensor) -> tuple[Tensor, ...]:
-        """Compute the parameters (N, 2M, h, w) float32 from z's symbols int32."""
-        return (self.gaussian_params(hyper_symbols),)
-
-    def from_wire(self, *tensors: Tensor) -> Tensor:
-        """Return y_hat (N, M, h, w) float32: the coder has done it all."""
-        (latent_hat,) = tensors
-        return latent_hat
-
-    def entropy_coder(self) -> AutoregressiveCoder:
-        """Return the coder with the present tables and context network."""
-        scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
-        return AutoregressiveCoder(*self.tables(), scales, self._context_network())
-
-    def _context_network(self) -> ContextNetwork:
-        masked = self.context_prediction
-        layers = [layer for layer in self.entropy_parameters if isinstance(layer, nn.Conv2d)]
-        # The taps before the centre, in raster order; the mask hides the others.
-        taps = masked.weight.flatten(2)[..., : masked.weight[0, 0].numel() // 2]
-        weights = [taps, *(layer.weight.flatten(1) for layer in layers)]
-        biases = [layer.bias for layer in (masked, *layers)]
-        return ContextNetwork(
-            {f"weight_{index}": _array(weight) for index, weight in enumerate(weights)}
-            | {f"bias_{index}": _array(bias) for index, bias in enumerate(biases)}
-        )
-
-
-def _array(tensor: Tensor | None) -> np.ndarray:
-    if tensor is None:
-        raise SpecError("The context network of mbt2018 needs biases.")
-    return tensor.detach().cpu().numpy().copy()
-
-
-def _round_to_means(network: ContextNetwork, latent: Tensor, params: Tensor) -> Tensor:
-    """Round y (M, h, w) relative to the means that its own rounded context predicts."""
-    y = np.moveaxis(latent.detach().cpu().numpy(), 0, -1).astype(np.float64)
-    y_hat = network.walk(
-        params.detach().cpu().numpy(),
-        lambda places, _scales, means: np.rint(y[places] - means) + means,
-    )
-    return torch.from_numpy(y_hat.astype(np.float32, order="C")).to(latent.device)
-
-
 def compressai_model(sizes: NeuralCodecBottleneck) -> Any:
     """Build CompressAI's own model, with random weights that leave no part of it idle.
 
@@ -230,12 +126,10 @@ def build(sizes: NeuralCodecBottleneck, shape: tuple[int, int]) -> Parts:
     if sizes.architecture == "bmshj2018-factorized":
         return encoder, FactorizedPrior(m), decoder
     hyper = (model.h_a, model.h_s, n)
-    if sizes.architecture == "bmshj2018-hyperprior":
-        return encoder, ScaleHyperprior(*hyper), decoder
-    if sizes.architecture == "mbt2018-mean":
-        return encoder, MeanScaleHyperprior(*hyper), decoder
-    context = (model.context_prediction, model.entropy_parameters)
-    return encoder, JointAutoregressive(*hyper, *context), decoder
+    in_floats, in_integers = _HYPERPRIORS[sizes.architecture]
+    if sizes.architecture == "mbt2018":
+        hyper = (*hyper, model.context_prediction, model.entropy_parameters)
+    return encoder, (in_floats if sizes.float_hyperprior else in_integers)(*hyper), decoder
 
 
 def copy_weights(parts: Parts, model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from splitrun.coding.coder import Array
 from splitrun.coding.context.dense import MAX_CHANNELS, MAX_CONTEXT_VALUES
 from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
+from splitrun.coding.integer_hyperprior import IntegerHyperpriorCoder
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder
 from splitrun.errors import CalibrationError
@@ -189,10 +190,20 @@ def _counted(symbols: Array, indexes: Array | None = None, scales: int = 0) -> F
 
 
 def _hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
+    return _hyperprior_coders(images, model.bottleneck.entropy_coder())
+
+
+def _integer_hyperprior(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
     learned = model.bottleneck.entropy_coder()
+    assert isinstance(learned, IntegerHyperpriorCoder)
+    coders = _hyperprior_coders([learned.sent(*tensors) for tensors in images], learned.inner)
+    return {name: learned.around(coder) for name, coder in coders.items()}
+
+
+def _hyperprior_coders(images: list[Tensors], learned: Coder) -> dict[str, Coder]:
     symbols, hyper_symbols, indexes = (np.stack(tensors) for tensors in zip(*images, strict=True))
     assert isinstance(learned, HyperpriorCoder)
-    scales = learned.tables.channels
+    scales = learned.rows
     tables = fit_sparse(symbols, limit=_LIMIT, side=indexes.astype(np.uint8), sides=scales)
     counted = _counted(hyper_symbols), _counted(symbols, indexes, scales)
     return {
@@ -215,5 +226,6 @@ def _quantised(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
 _MAKERS: dict[type, Callable[[list[Tensors], SplitModel], dict[str, Coder]]] = {
     FactorizedCoder: _factorized,
     HyperpriorCoder: _hyperprior,
+    IntegerHyperpriorCoder: _integer_hyperprior,
     QuantisedCoder: _quantised,
 }

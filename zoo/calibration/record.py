@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from splitrun.coding import Coder
     from splitrun.coding.coder import Array
 
-CALIBRATED = ("factorized", "context", "hyperprior", "hyperprior-context", "quantised-relu")
+CALIBRATED = (
+    "factorized",
+    "context",
+    "hyperprior",
+    "hyperprior-context",
+    "integer-hyperprior",
+    "integer-hyperprior-context",
+    "quantised-relu",
+)
 """Kinds of coders that calibration makes."""
 
 
