@@ -2,7 +2,8 @@
 
 The graphs are those that are exported: GDN folded into a constant 1×1 convolution and a division.
 A hyper-decoder in integers runs in the coder, on both sides, and so does a context network, once
-for each position of y: their products are counted. The edge of a detector classifies as many boxes as its second stage takes at most.
+for each position of y: their products are counted. The edge of a detector classifies as many boxes
+as its second stage takes at most.
 """
 
 import torch

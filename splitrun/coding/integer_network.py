@@ -106,6 +106,15 @@ def largest_sums(kernels: list[list[Array]]) -> tuple[Array, Array]:
     )
 
 
+def output_size(
+    side: int, kernel: int, transposed: int, stride: int, padding: int, output_padding: int
+) -> int:
+    """Return height or width of a layer's output for an input of so many rows or columns."""
+    if transposed:
+        return (side - 1) * stride + kernel - 2 * padding + output_padding
+    return side + 2 * padding - kernel + 1
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerLayer(IntegerTables):
     """A convolution of stride 1, or a transposed one, and a ReLU, leaky or not, or none after it.
@@ -173,6 +182,8 @@ class IntegerLayer(IntegerTables):
         kind = product_type(np.float32 if self._bounds[0].max() < EXACT else np.float64)
 
         def by_rows(kernel: Array) -> list[Float32]:
+            if not kernel.size:
+                return []
             rows = np.moveaxis(kernel, 2, 0).transpose(0, 1, 3, 2)
             flat = rows.reshape(len(rows), len(self.weight), -1)
             return list(np.ascontiguousarray(flat, kind))
@@ -186,11 +197,7 @@ class IntegerLayer(IntegerTables):
 
     def size(self, side: int) -> int:
         """Return height or width of the output for an input of so many rows or columns."""
-        transposed, stride, padding, output_padding, _ = self.geometry.tolist()
-        kernel = self.weight.shape[-1]
-        if transposed:
-            return (side - 1) * stride + kernel - 2 * padding + output_padding
-        return side + 2 * padding - kernel + 1
+        return output_size(side, self.weight.shape[-1], *self.geometry[:4].tolist())
 
     def macs(self, height: int, width: int) -> int:
         """Return the number of multiply-accumulates for an input of this height and width."""
@@ -230,7 +237,7 @@ class IntegerLayer(IntegerTables):
         whole = np.zeros(shape, self._sums)
         for row, line in enumerate(self._products):
             for column, rows in enumerate(line):
-                if not rows or not rows[0].size:
+                if not rows:
                     continue
                 across = rows[0].shape[1] // len(x)
                 part = self._correlated(_padded(x, len(rows) - 1, across - 1), rows)

@@ -28,6 +28,12 @@ BOTTLENECKS = {
     "fp": FactorizedPriorBottleneck(**SIZES),
     "shp": HyperpriorBottleneck(kind="scale-hyperprior", **SIZES, hyper_channels=4),
     "mshp": HyperpriorBottleneck(kind="mean-scale-hyperprior", **SIZES, hyper_channels=4),
+    "shp-float": HyperpriorBottleneck(
+        kind="scale-hyperprior", **SIZES, hyper_channels=4, float_hyperprior=True
+    ),
+    "mshp-float": HyperpriorBottleneck(
+        kind="mean-scale-hyperprior", **SIZES, hyper_channels=4, float_hyperprior=True
+    ),
     "bq": ChannelReductionBottleneck(
         network="resnet-24", channels=3, width=8, features=BACKBONE.channels
     ),
@@ -41,13 +47,16 @@ BOTTLENECKS = {
         name: NeuralCodecBottleneck(architecture=name, quality=1, channels=(6, 8), crop=(48, 48))
         for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
     },
+    "mbt2018-float": NeuralCodecBottleneck(
+        architecture="mbt2018", quality=1, channels=(6, 8), crop=(48, 48), float_hyperprior=True
+    ),
 }
 METHODS = {
     "bq": "channel-reduction",
     "layer": "fine-tuning",
     "feature-jpeg": "feature-compression",
 }
-CUTS = dict.fromkeys(("fp", "shp", "mshp", "bq"), BACKBONE.layer)
+CUTS = dict.fromkeys(("fp", "shp", "mshp", "shp-float", "mshp-float", "bq"), BACKBONE.layer)
 CUTS |= {"layer": LAYER2.layer, "feature-jpeg": LAYER2.layer}
 TASKS = ("image-classification", "object-detection", "semantic-segmentation")
 

@@ -17,24 +17,34 @@ from wires import sent_by
 from splitrun.errors import SpecError, TablesError
 from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottleneck
 from splitzoo.zoo.bottlenecks import neural_codec
+from splitzoo.zoo.bottlenecks.entropic_hyperprior import entropic_hyperprior
 from splitzoo.zoo.bottlenecks.factorized_prior import FactorizedPrior, analysis
-from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior, scale_position
+from splitzoo.zoo.bottlenecks.hyperprior import scale_position
 from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
 from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
 
 ENTROPIC = {
-    kind: HyperpriorBottleneck(
-        kind=kind, encoder_channels=(8, 8, 6), decoder_channels=(8, 8, 8), hyper_channels=4
+    f"{kind}{'-float' * in_floats}": HyperpriorBottleneck(
+        kind=kind,
+        encoder_channels=(8, 8, 6),
+        decoder_channels=(8, 8, 8),
+        hyper_channels=4,
+        float_hyperprior=in_floats,
     )
     for kind in ("scale-hyperprior", "mean-scale-hyperprior")
+    for in_floats in (False, True)
 }
+HYPER_CODECS = ("bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
 NEURAL = {
-    architecture: NeuralCodecBottleneck(architecture=architecture, quality=1, channels=(4, 6))
-    for architecture in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+    f"{architecture}{'-float' * in_floats}": NeuralCodecBottleneck(
+        architecture=architecture, quality=1, channels=(4, 6), float_hyperprior=in_floats
+    )
+    for architecture in ("bmshj2018-factorized", *HYPER_CODECS)
+    for in_floats in (False, True)[: 1 + (architecture in HYPER_CODECS)]
 }
 PLAIN = {"quantiser": UniformQuantiser, "factorized-prior": FactorizedPrior}
 KINDS = (*PLAIN, *ENTROPIC, *NEURAL)
-WITH_HYPER = (*ENTROPIC, "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+IN_FLOATS = tuple(kind for kind in KINDS if kind.endswith("-float"))
 LEARNED = tuple(kind for kind in KINDS if kind != "quantiser")
 
 
@@ -109,7 +119,7 @@ def test_integers_are_what_rounding_gives_and_floats_are_sent_as_they_are(kind):
         assert torch.equal(tensor, expected)
 
 
-@pytest.mark.parametrize("kind", WITH_HYPER)
+@pytest.mark.parametrize("kind", IN_FLOATS)
 def test_the_edge_computes_from_one_image_what_the_device_did_in_a_batch(kind):
     bottleneck, latent = built(kind)
     with torch.no_grad():
@@ -138,7 +148,7 @@ def test_likelihoods_are_those_of_the_rounded_elements_and_train_all_parameters(
     assert not torch.equal(noisy, again)
     likelihoods = bottleneck.likelihoods(latent)
     assert likelihoods[0].shape == latent.shape
-    assert len(likelihoods) == (2 if kind in WITH_HYPER else 1)
+    assert len(likelihoods) == (1 if kind in ("factorized-prior", "bmshj2018-factorized") else 2)
     sum(-tensor.log2().sum() for tensor in likelihoods).backward()
     unused = {name for name, tensor in bottleneck.named_parameters() if tensor.grad is None}
     # The quantiles have a loss of their own.
@@ -147,8 +157,9 @@ def test_likelihoods_are_those_of_the_rounded_elements_and_train_all_parameters(
     assert bottleneck.entropy_bottleneck.quantiles.grad.any()
 
 
-def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes():
-    bottleneck, latent = build("mbt2018")
+@pytest.mark.parametrize("kind", ["mbt2018", "mbt2018-float"])
+def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes(kind):
+    bottleneck, latent = build(kind)
     # Scales at which a table's smallest count does not matter.
     bottleneck.entropy_parameters[-1].bias.data[:6] += 2
     coder = bottleneck.entropy_coder()
@@ -174,7 +185,7 @@ def test_tables_come_with_the_weights(kind):
     for other in (stranger, without_tables):
         other.load_state_dict(bottleneck.state_dict())
         assert other.entropy_coder().digest() == bottleneck.entropy_coder().digest()
-    if kind == "scale-hyperprior":
+    if kind.startswith("scale-hyperprior"):
         # Tables of other scales are refused until they are made anew.
         bottleneck.gaussian_conditional.update_scale_table([0.11, 1.0, 256.0], force=True)
         stranger.load_state_dict(bottleneck.state_dict())
@@ -194,7 +205,7 @@ def test_only_a_latent_that_the_hyper_decoder_can_describe_is_sent(kind):
         bottleneck.to_wire(torch.zeros(1, 6, 15, 16))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WITH_HYPER if kind != "mbt2018"])
+@pytest.mark.parametrize("kind", [kind for kind in IN_FLOATS if kind != "mbt2018-float"])
 @torch.no_grad()
 def test_an_untrained_hyperprior_says_something(kind):
     bottleneck, latent = built(kind)

@@ -10,8 +10,8 @@ from torch import nn
 from splitzoo import zoo
 from splitzoo.zoo.bottleneck_specs import HyperpriorBottleneck, NeuralCodecBottleneck
 from splitzoo.zoo.bottlenecks import channel_reduction, neural_codec
+from splitzoo.zoo.bottlenecks.entropic_hyperprior import entropic_hyperprior
 from splitzoo.zoo.bottlenecks.factorized_prior import analysis, synthesis
-from splitzoo.zoo.bottlenecks.hyperprior import entropic_hyperprior
 from splitzoo.zoo.bottlenecks.initialisation import init_scales, init_unit_variance
 from splitzoo.zoo.bottlenecks.quantiser import UniformQuantiser
 
@@ -76,7 +76,10 @@ def hyperpriors(request):
     peer.eval()
     peer.update()
     sizes = HyperpriorBottleneck(
-        kind=request.param, encoder_channels=(96, 48, 24), decoder_channels=(512, 256, 256)
+        kind=request.param,
+        encoder_channels=(96, 48, 24),
+        decoder_channels=(512, 256, 256),
+        float_hyperprior=True,
     )
     ours = nn.ModuleDict(
         {"g_a": analysis(sizes), "bottleneck": entropic_hyperprior(sizes), "g_s": synthesis(sizes)}
@@ -280,7 +283,10 @@ ARCHITECTURES = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean",
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def codecs(request):
     """CompressAI's model, and our parts with its weights."""
-    sizes = NeuralCodecBottleneck(architecture=request.param, quality=1, channels=(32, 48))
+    in_floats = request.param != "bmshj2018-factorized"
+    sizes = NeuralCodecBottleneck(
+        architecture=request.param, quality=1, channels=(32, 48), float_hyperprior=in_floats
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         peer = neural_codec.compressai_model(sizes)

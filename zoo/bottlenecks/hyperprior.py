@@ -59,6 +59,16 @@ def scale_position(scales: Tensor) -> Tensor:
     return (logarithm * _STEPS_PER_LOG + offset).clamp(0, SCALES_LEVELS - 1)
 
 
+def check_described(latent: Tensor, size: tuple[int, ...]) -> None:
+    """Raise ``SpecError`` unless the hyper-decoder gives scales of the latent's size."""
+    if tuple(latent.shape[2:]) != size:
+        raise SpecError(
+            f"The latent is {tuple(latent.shape[2:])}, but the hyper-decoder gives scales of "
+            f"{size}.",
+            next_step="Give images whose sides are multiples of 16 (of 64 for image codecs).",
+        )
+
+
 class Hyperprior(Bottleneck):
     """The common part of bottlenecks with a hyperprior: h_a, h_s, and both entropy models.
 
@@ -172,12 +182,7 @@ class ScaleHyperprior(Hyperprior):
         z = self._hyper_encode(latent) - self.medians
         params = self.gaussian_params(torch.round(z).to(torch.int32))
         scales, means = self._scales_and_means(params)
-        if scales.shape[2:] != latent.shape[2:]:
-            raise SpecError(
-                f"The latent is {tuple(latent.shape[2:])}, but the hyper-decoder gives scales of "
-                f"{tuple(scales.shape[2:])}.",
-                next_step="Give images whose sides are multiples of 16 (of 64 for image codecs).",
-            )
+        check_described(latent, tuple(scales.shape[2:]))
         return latent if means is None else latent - means, z, scale_position(scales)
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
@@ -211,6 +216,9 @@ class MeanScaleHyperprior(ScaleHyperprior):
 
     edge_inputs = ("symbols", "means")
     hyper_outputs = ("indexes", "means")
+
+    def _hyper_encode(self, latent: Tensor) -> Tensor:
+        return self.h_a(latent)
 
     def _scales_and_means(self, params: Tensor) -> tuple[Tensor, Tensor]:
         scales, means = params.chunk(2, 1)

@@ -34,12 +34,13 @@ from splitrun.coding.integer_network import (
     UNIT,
     HyperSynthesis,
     largest_sums,
+    output_size,
     phases,
 )
 from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import SpecError
 
-from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior
+from .hyperprior import Hyperprior, MeanScaleHyperprior, ScaleHyperprior, check_described
 from .joint_autoregressive import JointAutoregressive
 
 _SAMPLES, _SIDE = 4, 24
@@ -140,8 +141,22 @@ class IntegerHyperprior(Hyperprior):
         return latent_hat if self.training else self(latent), likelihoods
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Return y, and z less its medians, float32."""
-        return latent, self._hyper_encode(latent) - self.medians
+        """Return y, and z less its medians, float32.
+
+        Raises:
+            SpecError: h_s gives another size than the latent's.
+        """
+        z = self._hyper_encode(latent)
+        check_described(latent, tuple(map(self._described_size, z.shape[2:])))
+        return latent, z - self.medians
+
+    def _described_size(self, side: int) -> int:
+        """Return height or width of what h_s gives for a z of so many rows or columns."""
+        for layer, _ in _layers(self.h_s):
+            transposed, stride, padding, output_padding = _geometry(layer)
+            kernel = _weight(layer).shape[-1]
+            side = output_size(side, kernel, transposed, stride, padding, output_padding)
+        return side
 
     def to_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y (N, C, h, w) float32, and the symbols of z int32."""
@@ -160,31 +175,33 @@ class IntegerHyperprior(Hyperprior):
             SpecError: The weights make exact sums impossible.
         """
         super().update()
-        self.fit_ranges(_sampled(self.tables()[0]), margin=_MARGIN)
+        self._make_integers()
+
+    def _make_integers(self) -> None:
+        """Make the integers of h_s from its weights and from the tables of z."""
+        hyper_symbols = _sampled(self.tables()[0])
+        self.synthesis.write(
+            synthesis_of(self.h_s, self.medians, hyper_symbols, means=self.has_means)
+        )
         self._is_old = False
-
-    def fit_ranges(self, hyper_symbols: Array, *, margin: float) -> None:
-        """Make the integers of h_s from the learned weights, with ranges that fit symbols of z.
-
-        Args:
-            hyper_symbols: Symbols (N, D, h, w) int32 that ranges are taken from.
-            margin: Times the largest activation that a range reaches.
-
-        Raises:
-            SpecError: The weights make exact sums impossible.
-        """
-        made = synthesis_of(self.h_s, self.medians, hyper_symbols, margin, means=self.has_means)
-        self.synthesis.write(made)
 
     def entropy_coder(self) -> IntegerCoder:
         """Return the coder with the present tables and integers."""
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
-        inner = HyperpriorCoder(*self.tables())
-        return IntegerHyperpriorCoder(inner, self.synthesis.read(), scales)
+        return IntegerHyperpriorCoder(HyperpriorCoder(*self.tables()), self._integers(), scales)
+
+    def _integers(self) -> HyperSynthesis:
+        if self._is_old:
+            self._make_integers()
+        return self.synthesis.read()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._is_old = False
+        names = {f"{prefix}synthesis.{name}": name for name, _ in self.synthesis.named_buffers()}
+        self._is_old = not any(name in state_dict for name in names)
+        if self._is_old:
+            # Weights of a hyperprior in floats; the integers are made of them when they are needed.
+            state_dict |= {name: self.synthesis.get_buffer(own) for name, own in names.items()}
 
 
 class IntegerScaleHyperprior(IntegerHyperprior, ScaleHyperprior):
@@ -211,12 +228,12 @@ class IntegerJointAutoregressive(IntegerHyperprior, JointAutoregressive):
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
         network = FixedPointContextNetwork(fixed_point(self._context_weights()))
         inner = IntegerAutoregressiveCoder.inner_type(*self.tables(), scales, network)
-        return IntegerAutoregressiveCoder(inner, self.synthesis.read())
+        return IntegerAutoregressiveCoder(inner, self._integers())
 
 
 @torch.no_grad()
 def synthesis_of(
-    h_s: nn.Module, medians: Tensor, hyper_symbols: Array, margin: float, *, means: bool
+    h_s: nn.Module, medians: Tensor, hyper_symbols: Array, *, means: bool
 ) -> HyperSynthesis:
     """Make the integers of a hyper-decoder.
 
@@ -228,7 +245,6 @@ def synthesis_of(
             it, or nothing.
         medians: Medians of z, (1, D, 1, 1) float32.
         hyper_symbols: Symbols of z, (N, D, h, w) int32, that ranges are taken from.
-        margin: Times the largest activation that a range reaches.
         means: Whether the second half of the parameters are means.
 
     Raises:
@@ -236,7 +252,7 @@ def synthesis_of(
     """
     medians = medians.detach().cpu()
     x = torch.from_numpy(np.asarray(hyper_symbols, np.float32)) + medians
-    bits = min(10, _range_bits(x, 1.0))
+    bits = min(10, _range_bits(x, 2.0))
     arrays: dict[str, Array] = {
         "medians": np.rint(np.ldexp(medians.double().numpy().reshape(-1), bits)).astype(np.int32),
         "shift": np.int32(bits),
@@ -246,7 +262,7 @@ def synthesis_of(
     for number, (layer, slope) in enumerate(layers):
         x = torch.maximum(y := layer.cpu()(x), slope * y)
         last = number + 1 == len(layers)
-        next_bits = _OUTPUT_BITS if last else _range_bits(x, margin)
+        next_bits = _OUTPUT_BITS if last else _range_bits(x, _MARGIN)
         named = _integer_layer(layer, number, bits, next_bits)
         named["geometry"] = np.array([*_geometry(layer), round(slope * NO_LEAK)], np.int32)
         arrays |= {f"{number}_{name}": array for name, array in named.items()}
