@@ -17,6 +17,7 @@ from benchmarks.sc2bench_reference import (
 from splitrun.errors import DependencyError, ParityError
 from splitzoo.zoo.bottleneck_specs import ChannelReductionBottleneck, HyperpriorBottleneck
 from splitzoo.zoo.deprecations import quiet_torchscript
+from splitzoo.zoo.parts import in_floats
 from splitzoo.zoo.spec import ModelSpec
 from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.tasks.detection import DetectionTail
@@ -72,6 +73,7 @@ def check_parity(model: SplitModel, tensors: Mapping[str, Tensor]) -> Parity:
     Raises:
         ParityError: They differ by more than rounding.
     """
+    model = in_floats(model)  # as sc2bench computes hyperpriors
     spec = model.spec
     try:
         reference = build_reference(spec)

@@ -1,8 +1,8 @@
 """Compare runtimes with each other: does one's edge half read what another's device half sends?
 
-Any edge reads a factorized stream: it decodes the symbols that were sent. With a hyperprior, the
-edge computes the scale indexes of y again, from the symbols of z that it received; where an index
-differs from the device's, the image cannot be read.
+Every device half's streams go through every edge half, and what the edge receives is compared with
+what the device's coder says that it sent. With a hyperprior in floats, the edge computes the scale
+indexes of y again; where an index differs from the device's, the image cannot be read.
 """
 
 import tempfile
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from benchmarks.matrix.page import write_images
 from splitrun.bundle import open_bundle
+from splitrun.coding import Codec
 from splitrun.comparison import Comparison, compare_integers
-from splitrun.errors import BundleError, SplitzooError
+from splitrun.errors import DesyncError, SplitzooError
 from splitrun.halves import Device, Edge
 from splitrun.signals import check_stopped
 from splitzoo import export
@@ -30,12 +31,17 @@ from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.resolve import DEFAULT_MODEL
 from splitzoo.zoo.split_model import SplitModel
 
-COMPARED = (DEFAULT_MODEL, "splittable_resnet50-mshp-beta0.16")
-"""A factorized prior, and a hyperprior with means."""
+COMPARED = (
+    DEFAULT_MODEL,
+    "flowers-splittable_regnetx_002-mshp-beta3",
+    "splittable_resnet50-mshp-beta0.16",
+    "resnet50-scale_hyperprior-q1",
+    "resnet50-mean_scale_hyperprior-q1",
+    "resnet50-joint_autoregressive_hierarchical_prior-q1",
+)
+"""A factorized prior, and hyperpriors of all kinds."""
 
 TORCH = "torch, eager"
-
-_INDEXES = "indexes"
 
 _EXPORTS = {
     ("cpu", "fp32"): "ONNX Runtime",
@@ -77,8 +83,8 @@ class Difference:
     """Integers of one tensor that differ between two runtimes.
 
     Attributes:
-        first: Name of a runtime; for scale indexes, the device's.
-        second: Name of another; for scale indexes, the edge's, which may be the same.
+        first: Name of a runtime.
+        second: Name of another.
         tensor: Name of the tensor.
         count: Number of integers, over all images.
         differing: Number of these that differ.
@@ -96,6 +102,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """Streams of one runtime's device half, read by another's edge half.
+
+    Attributes:
+        device: Name of the device's runtime.
+        edge: Name of the edge's, which may be the same.
+        lost: Number of images that could not be read, or were read as others.
+    """
+
+    device: str
+    edge: str
+    lost: int
+
+
+@dataclass(frozen=True)
 class RuntimeComparison:
     """Runtimes compared with each other on one model.
 
@@ -105,9 +126,8 @@ class RuntimeComparison:
         trained: Whether its weights are trained, not random.
         images: Number of images compared.
         runtimes: Runtimes that were compared, eager PyTorch first.
-        symbols: Differences of each pair of runtimes and each tensor that the device rounds itself.
-        scales: Differences of the device's scale indexes, where there is a hyperprior, from those
-            that the edge, in fp32, computes from the same z.
+        symbols: Differences of each pair of runtimes and each tensor that the device rounds.
+        crossings: Images lost between each device half and each edge half in fp32.
         not_compared: Runtimes that could not be compared, with the reason.
     """
 
@@ -117,44 +137,47 @@ class RuntimeComparison:
     images: int
     runtimes: list[Runtime]
     symbols: list[Difference]
-    scales: list[Difference]
+    crossings: list[Crossing]
     not_compared: dict[str, str]
 
 
 class _Halves(Protocol):
-    """Both halves of a runtime, up to the integers."""
+    """Both halves of a runtime, without the networks behind the bitstream."""
+
+    codec: Codec
 
     def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         """Image (1, 3, H, W) float32 to the wire tensors, each (1, …)."""
         ...
 
-    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Symbols of z (1, C, h, w) to scale indexes of y (1, …)."""
+    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
+        """Stream to the edge's inputs, each (C, h, w)."""
         ...
 
 
 class _Eager:
     def __init__(self, model: SplitModel) -> None:
-        self._model = model
+        self._model, self.codec = model, model.codec
 
     def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         return self._model.wire_tensors(torch.from_numpy(image))
 
-    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
-        return self._model.hyper_decode(hyper_symbols[0])[0][None]
+    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
+        return self.codec.decompress(stream, self._model.hyper_decode)
 
 
 class _Exported:
     def __init__(self, folder: Path) -> None:
         bundle = open_bundle(folder)
         self._device, self._edge = Device(bundle), Edge(bundle)
+        self.codec = self._device.codec
         self.version = self._device.graph.engine
 
     def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         return self._device.wire_tensors(image)
 
-    def indexes(self, hyper_symbols: NDArray[np.int32]) -> NDArray[np.int32]:
-        return self._edge.hyper(hyper_symbols[0])[0][None]
+    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
+        return tuple(tensor[0] for tensor in self._edge.decompress(stream))
 
 
 def compare_runtimes(
@@ -176,14 +199,7 @@ def compare_runtimes(
 
     Raises:
         ImageError: An image cannot be read.
-        BundleError: The model's scale indexes are not among what is sent.
     """
-    if model.bottleneck.hyper_outputs and _INDEXES not in model.bottleneck.hyper_outputs:
-        raise BundleError(
-            f"The entropy coder of {model.spec.name} computes scale indexes symbol by symbol, from "
-            "floats: they cannot be compared.",
-            next_step="Give models with another bottleneck.",
-        )
     halves: dict[str, _Halves] = {TORCH: _Eager(model)}
     runtimes = [Runtime(TORCH, "fp32", f"torch {torch.__version__.partition('+')[0]}")]
     not_compared: dict[str, str] = {}
@@ -217,8 +233,8 @@ def compare_runtimes(
         trained=model.random_seed is None,
         images=len(images),
         runtimes=runtimes,
-        symbols=[found for found in counted.differences() if found.tensor != _INDEXES],
-        scales=[found for found in counted.differences() if found.tensor == _INDEXES],
+        symbols=counted.differences(),
+        crossings=[Crossing(*pair, lost) for pair, lost in counted.lost.items()],
         not_compared=not_compared,
     )
 
@@ -263,29 +279,37 @@ def compare_models(
 
 
 class _Counted:
-    """Sums over images, by pair of runtimes and tensor."""
+    """Sums over images, by pair of runtimes and tensor.
+
+    Attributes:
+        lost: Number of images lost, by the device's runtime and the edge's.
+    """
 
     def __init__(self, model: SplitModel, runtimes: Sequence[Runtime]) -> None:
-        bottleneck = model.bottleneck
-        self._names = bottleneck.wire_names
-        self._scales = _INDEXES in bottleneck.hyper_outputs
-        self._edges = [runtime.name for runtime in runtimes if runtime.precision == "fp32"]
+        self._names = model.bottleneck.wire_names
+        edges = [runtime.name for runtime in runtimes if runtime.precision == "fp32"]
+        self.lost = {(runtime.name, edge): 0 for runtime in runtimes for edge in edges}
         self._sums: dict[tuple[str, str, str], tuple[Comparison, int]] = {}
 
     def add(self, image: NDArray[np.float32], halves: dict[str, _Halves]) -> None:
         """Run an image through all of them."""
-        sent = {
-            name: dict(zip(self._names, runtime.send(image), strict=True))
-            for name, runtime in halves.items()
-        }
+        sent = {name: runtime.send(image) for name, runtime in halves.items()}
         for (first, before), (second, after) in combinations(sent.items(), 2):
-            for tensor, values in before.items():
-                if values.dtype.kind in "iu" and tensor != _INDEXES:
-                    self._count((first, second, tensor), values, after[tensor])
-        for device, tensors in sent.items() if self._scales else ():
-            for edge in self._edges:
-                indexes = halves[edge].indexes(tensors["hyper_symbols"])
-                self._count((device, edge, _INDEXES), tensors[_INDEXES], indexes)
+            for tensor, *values in zip(self._names, before, after, strict=True):
+                if values[0].dtype.kind in "iu" and tensor != "indexes":
+                    self._count((first, second, tensor), *values)
+        streams = {}
+        for device, tensors in sent.items():
+            wire, codec = [tensor[0] for tensor in tensors], halves[device].codec
+            streams[device] = codec.compress(*wire), codec.coder.decoded(*wire)[0]
+        for device, edge in self.lost:
+            stream, expected = streams[device]
+            try:
+                received = halves[edge].receive(stream)[0]
+            except DesyncError:
+                self.lost[device, edge] += 1
+            else:
+                self.lost[device, edge] += not np.array_equal(received, expected)
 
     def _count(self, key: tuple[str, str, str], first: NDArray[Any], second: NDArray[Any]) -> None:
         counted = compare_integers(first, second)

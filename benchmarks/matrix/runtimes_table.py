@@ -1,13 +1,13 @@
 """The page of runtimes: which may be mixed between device and edge."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from benchmarks.matrix.comparison import Difference, RuntimeComparison
+from benchmarks.matrix.comparison import Crossing, Difference, RuntimeComparison
 from benchmarks.matrix.page import made_here, table_line
 from splitzoo import __version__
 
-_CONFIDENT = 3
-"""Where none of n is lost, fewer than three in n would be, at 95% confidence."""
+Pair = TypeVar("Pair", Difference, Crossing)
 
 
 def render_runtimes(
@@ -25,10 +25,11 @@ def render_runtimes(
         "# Runtimes compared",
         "",
         "May the device run one runtime, and the edge another? The same "
-        f"{kind} went through both halves of each runtime, and all integers were compared. With a "
-        "factorized prior, the edge decodes the symbols that were sent, whatever computed them. "
-        "With a hyperprior, it computes the scale indexes of y again, from the symbols of z that "
-        "it received: where an index differs from the device's, the image is lost.",
+        f"{kind} went through the device half of each runtime, their streams through each edge "
+        "half, and what was received was compared with what was sent. With a factorized prior, the "
+        "edge decodes the symbols that were sent, whatever computed them. With a hyperprior, both "
+        "sides compute the scale indexes of y from the symbols of z, in integers: the same "
+        "everywhere.",
         "",
         *(f"- {conclude(comparison)}" for comparison in comparisons),
         "",
@@ -55,27 +56,17 @@ def conclude(comparison: RuntimeComparison) -> str:
         f"between fp32 runtimes {differing:,} of {count:,} symbols differ"
         + f", by up to {max(pair.largest for pair in pairs)}" * bool(differing)
     )
-    if not comparison.scales:
-        return (
-            f"{who}: any device half and any edge half may be mixed, because the edge "
-            f"computes no scale indexes; {symbols}."
-        )
-    engines = {runtime.name: runtime.engine for runtime in comparison.runtimes}
-    mixed = [pair for pair in comparison.scales if engines[pair.first] != engines[pair.second]]
-    lost = [pair for pair in mixed if pair.images]
-    own = sum(pair.images for pair in comparison.scales) - sum(pair.images for pair in lost)
-    itself = f"a runtime with itself loses {own or 'none'}; {symbols}"
+    lost = [pair for pair in comparison.crossings if pair.lost]
+    crossed = len(comparison.crossings)
     if not lost:
         return (
-            f"{who}: all {len(mixed)} pairs of two runtimes gave the same scale indexes on "
-            f"all {comparison.images} images. They may be mixed (95% confidence: under one image "
-            f"in {max(1, comparison.images // _CONFIDENT):,} would be lost); {itself}."
+            f"{who}: any device half and any edge half may be mixed: all {crossed} pairs read all "
+            f"{comparison.images} images as they were sent; {symbols}."
         )
-    worst = max(lost, key=lambda pair: pair.images)
+    worst = max(lost, key=lambda pair: pair.lost)
     return (
-        f"{who}: **do not mix**: of {len(mixed)} pairs of two runtimes, {len(lost)} would lose "
-        f"images, {worst.first} on the device with {worst.second} on the edge {worst.images} of "
-        f"{comparison.images}; {itself}."
+        f"{who}: **do not mix**: of {crossed} pairs, {len(lost)} lose images, {worst.device} on "
+        f"the device with {worst.edge} on the edge {worst.lost} of {comparison.images}; {symbols}."
     )
 
 
@@ -94,16 +85,11 @@ def _model(comparison: RuntimeComparison, kind: str) -> Iterable[str]:
         yield f"`{tensor}`: how many of {total:,} differ, and by how much where it is more than 1."
         yield ""
         yield from _table("", names[:-1], names[1:], pairs, _differing)
-    if comparison.scales:
-        pairs = {(pair.first, pair.second): pair for pair in comparison.scales}
-        edges = list(dict.fromkeys(pair.second for pair in comparison.scales))
-        total = next(iter(pairs.values())).count
-        yield (
-            f"Scale indexes, from the device's z on both sides: how many of {total:,} differ, and "
-            f"how many of {comparison.images} images would be lost."
-        )
-        yield ""
-        yield from _table("device ↓ edge →", names, edges, pairs, _lost)
+    crossings = {(pair.device, pair.edge): pair for pair in comparison.crossings}
+    edges = list(dict.fromkeys(pair.edge for pair in comparison.crossings))
+    yield f"Images lost, of {comparison.images}, from each device half to each edge half."
+    yield ""
+    yield from _table("device ↓ edge →", names, edges, crossings, lambda pair: f"{pair.lost:,}")
     for name, reason in comparison.not_compared.items():
         yield f"{name} is not compared. {reason}"
         yield ""
@@ -113,8 +99,8 @@ def _table(
     corner: str,
     rows: Sequence[str],
     columns: Sequence[str],
-    pairs: Mapping[tuple[str, str], Difference],
-    said: Callable[[Difference], str],
+    pairs: Mapping[tuple[str, str], Pair],
+    said: Callable[[Pair], str],
 ) -> Iterable[str]:
     yield table_line((corner, *columns))
     yield table_line(("---", *("---:" for _ in columns)))
@@ -126,7 +112,3 @@ def _table(
 
 def _differing(pair: Difference) -> str:
     return f"{pair.differing:,}" + f" (≤ {pair.largest})" * (pair.largest > 1)
-
-
-def _lost(pair: Difference) -> str:
-    return f"{pair.differing:,}; {pair.images} lost" if pair.differing else "0"

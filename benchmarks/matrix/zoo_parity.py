@@ -67,7 +67,9 @@ def _within(error: float) -> str:
 
 @torch.no_grad()
 def _compare_codec(sizes: NeuralCodecBottleneck) -> str:
-    """Compare a learned codec with CompressAI's, through the bytes of both."""
+    """Compare a learned codec with CompressAI's, through the bytes of both, in floats as there."""
+    if sizes.architecture != "bmshj2018-factorized":
+        sizes = sizes.model_copy(update={"float_hyperprior": True})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         parts = build_codec(sizes, (_SIDE, _SIDE))

@@ -13,7 +13,13 @@ from small_models import small_spec
 
 from benchmarks.matrix import comparison, targets_cell, targets_matrix
 from benchmarks.matrix.__main__ import app
-from benchmarks.matrix.comparison import Difference, Runtime, RuntimeComparison, compare_runtimes
+from benchmarks.matrix.comparison import (
+    Crossing,
+    Difference,
+    Runtime,
+    RuntimeComparison,
+    compare_runtimes,
+)
 from benchmarks.matrix.page import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.runtimes_table import conclude, render_runtimes
@@ -308,49 +314,44 @@ def test_runtimes_are_held_against_each_other(few, images, tmp_path) -> None:
     model = zoo.build(small_spec("image-classification", "mshp"))
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     assert [one.name for one in found.runtimes] == ["torch, eager", "TorchScript"]
-    (y, z), (n, m) = found.symbols, (2 * 4 * 15 * 15, 2 * 4 * 4 * 4)
-    assert (y.tensor, z.tensor) == ("symbols", "hyper_symbols")
-    assert (y.count, z.count % m) == (n, 0)
-    assert max(y.differing, z.differing) <= 2
-    assert len(found.scales) == 4
-    assert {one.count for one in found.scales} == {n}
-    assert all(one.images == 0 for one in found.scales if one.first == one.second)
+    (z,) = found.symbols
+    assert (z.tensor, z.count, z.differing <= 1) == ("hyper_symbols", 2 * 4 * 4 * 4, True)
+    assert len(found.crossings) == 4
+    assert not any(one.lost for one in found.crossings)
+    assert "any edge half may be mixed: all 4 pairs read all 2 images" in conclude(found)
     assert not found.trained
 
 
-def test_another_hyper_decoder_loses_images(few, images, tmp_path, monkeypatch) -> None:
-    model = zoo.build(small_spec("image-classification", "mshp"))
+def test_a_hyper_decoder_in_floats_that_differs_loses_images(
+    few, images, tmp_path, monkeypatch
+) -> None:
+    model = zoo.build(small_spec("image-classification", "mshp-float"))
     other = zoo.build(model.spec, seed=1)
     monkeypatch.setattr(
-        comparison._Exported, "indexes", lambda _self, z: other.hyper_decode(z[0])[0][None]
+        comparison._Exported,
+        "receive",
+        lambda self, stream: self.codec.decompress(stream, other.hyper_decode),
     )
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
-    lost = {(one.first, one.second): one.images for one in found.scales}
+    lost = {(one.device, one.edge): one.lost for one in found.crossings}
     torch, script = "torch, eager", "TorchScript"
     assert lost == {(torch, torch): 0, (torch, script): 2, (script, torch): 0, (script, script): 2}
     said = conclude(found)
-    assert "**do not mix**: of 2 pairs of two runtimes, 1 would lose images" in said
+    assert "**do not mix**: of 4 pairs, 2 lose images" in said
     assert "torch, eager on the device with TorchScript on the edge 2 of 2" in said
-    assert "a runtime with itself loses 2;" in said
 
 
 def test_what_cannot_be_compared_is_said(monkeypatch, images, tmp_path) -> None:
     monkeypatch.setattr(comparison, "_EXPORTS", {("openvino", "bf16"): "OpenVINO"})
-    model = zoo.build(small_spec("image-classification", "mshp"))
+    model = zoo.build(small_spec("image-classification", "mshp-float"))
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     assert list(found.not_compared) == ["OpenVINO bf16"]
     text = render_runtimes([found], synthetic=True, command=COMMAND)
-    assert "- `small-mshp`: no other runtime could be compared." in text
-    assert "OpenVINO bf16 is not compared. The model cannot be computed in bf16" in text
+    assert "- `small-mshp-float`: no other runtime could be compared." in text
+    assert "OpenVINO bf16 is not compared. The hyperprior of The model is in floats" in text
 
 
-def test_scales_that_follow_symbol_by_symbol_are_not_counted(images, tmp_path) -> None:
-    model = zoo.build(small_spec("image-classification", "mbt2018"))
-    with pytest.raises(BundleError, match="symbol by symbol, from floats"):
-        compare_runtimes(model, images, tmp_path, calibration=tmp_path)
-
-
-def crossed(scales: list[Difference]) -> RuntimeComparison:
+def crossed(crossings: list[Crossing]) -> RuntimeComparison:
     names = ("A", "B")
     return RuntimeComparison(
         model="m",
@@ -366,43 +367,31 @@ def crossed(scales: list[Difference]) -> RuntimeComparison:
             Difference("A", "B int8", "symbols", 1000, 20, 3, 9),
             Difference("B", "B int8", "symbols", 1000, 21, 3, 9),
         ],
-        scales=scales,
+        crossings=crossings,
         not_compared={},
     )
 
 
-SAME = [
-    Difference(device, edge, "indexes", 1000, 0, 0, 0)
-    for device in ("A", "B", "B int8")
-    for edge in ("A", "B")
-]
+SAME = [Crossing(device, edge, 0) for device in ("A", "B", "B int8") for edge in ("A", "B")]
 
 
 @pytest.mark.parametrize(
-    ("scales", "said"),
+    ("crossings", "said"),
     [
         (
-            [],
-            "`m`: any device half and any edge half may be mixed, because the edge computes no "
-            "scale indexes; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
-        ),
-        (
             SAME,
-            "`m`: all 3 pairs of two runtimes gave the same scale indexes on all 90 images. They "
-            "may be mixed (95% confidence: under one image in 30 would be lost); a runtime with "
-            "itself loses none; between fp32 runtimes 2 of 1,000 symbols differ, by "
-            "up to 1.",
+            "`m`: any device half and any edge half may be mixed: all 6 pairs read all 90 images "
+            "as they were sent; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
         ),
         (
-            [Difference("A", "B", "indexes", 1000, 5, 1, 4), *SAME[2:]],
-            "`m`: **do not mix**: of 3 pairs of two runtimes, 1 would lose images, A on the device "
-            "with B on the edge 4 of 90; a runtime with itself loses none; between fp32 runtimes "
-            "2 of 1,000 symbols differ, by up to 1.",
+            [*SAME[:1], Crossing("A", "B", 4), *SAME[2:]],
+            "`m`: **do not mix**: of 6 pairs, 1 lose images, A on the device with B on the edge 4 "
+            "of 90; between fp32 runtimes 2 of 1,000 symbols differ, by up to 1.",
         ),
     ],
 )
-def test_the_conclusion_follows_from_the_figures(scales, said) -> None:
-    assert conclude(crossed(scales)) == said
+def test_the_conclusion_follows_from_the_figures(crossings, said) -> None:
+    assert conclude(crossed(crossings)) == said
 
 
 def test_the_tables_hold_every_pair() -> None:
@@ -426,7 +415,8 @@ def test_the_command_writes_the_runtimes(few, matrix_command, tmp_path) -> None:
     path = tmp_path / "runtimes.md"
     out, _ = matrix_command("runtimes", "-o", path, "--most", 8, "--json", TINY[0])
     (found,) = json.loads(out)
-    assert (found["model"], found["images"], found["scales"]) == (TINY[0], 8, [])
+    assert (found["model"], found["images"]) == (TINY[0], 8)
+    assert [pair["lost"] for pair in found["crossings"]] == [0] * 4
     assert found["symbols"][0]["count"] == 8 * 24 * 39 * 39
     assert f"`{TINY[0]}`: any device half and any edge half may be mixed" in path.read_text()
 

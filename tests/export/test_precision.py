@@ -45,7 +45,7 @@ def device_graph(model, path):
 
 @pytest.fixture(scope="module")
 def mshp():
-    return zoo.build(small_spec(TASK, "mshp")).eval()
+    return zoo.build(small_spec(TASK, "mshp-float")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_what_hangs_on_a_rounding_is_found(mshp_graph) -> None:
 
 def test_magnitudes_that_normalise_nothing_are_no_norms(tmp_path) -> None:
     """The analysis of a scale hyperprior takes |y|."""
-    model = zoo.build(small_spec(TASK, "shp")).eval()
+    model = zoo.build(small_spec(TASK, "shp-float")).eval()
     graph = read_named(device_graph(model, tmp_path / "shp.onnx"))
     nodes = {node.name: node for node in graph.graph.node}
     assert any(node.op_type == "Abs" for node in nodes.values())
@@ -134,6 +134,20 @@ def test_of_a_residual_backbone_one_convolution_is_the_last(tmp_path) -> None:
     assert roles.last_convolutions <= set(convolutions[-2:])
     assert len(roles.to_rounding.intersection(convolutions)) == 1
     assert len(roles.to_rounding) < 6
+
+
+def test_the_latent_that_the_coder_rounds_has_a_last_convolution_too(tmp_path) -> None:
+    """The encoder's and the hyper-encoder's, though the graph rounds z alone."""
+    model = zoo.build(small_spec(TASK, "mshp")).eval()
+    graph = read_named(device_graph(model, tmp_path / "mshp.onnx"))
+    assert sum(node.op_type == "Round" for node in graph.graph.node) == 1
+    found = NodeRoles(graph).last_convolutions
+    widths = {
+        node.name: constants(graph)[node.input[1]].shape[:2]
+        for node in graph.graph.node
+        if node.name in found
+    }
+    assert sorted(widths.values()) == [(4, 4), (4, 8)]
 
 
 # int8
@@ -270,17 +284,20 @@ def test_fp16_is_between_fp32_input_and_integers(tiny_model, tiny_graph, tmp_pat
 
 
 @pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("jetson", "fp16")])
+@pytest.mark.parametrize("kind", ["mshp", "mshp-float"])
 def test_the_edge_follows_a_hyperprior_of_lower_precision(
-    mshp, photos, tmp_path, target, precision
+    photos, tmp_path, target, precision, kind
 ) -> None:
     options = {"target": target, "precision": precision, "accept": True, "keep_tables": True}
     folder = photos[0].parent if precision == "int8" else None
-    export.split(mshp, tmp_path / "b", calibration=folder, **options)
+    model = zoo.build(small_spec(TASK, kind)).eval()
+    export.split(model, tmp_path / "b", calibration=folder, **options)
     bundle = open_bundle(tmp_path / "b")
     device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
-    for image in images(mshp):
-        symbols, hyper_symbols, *_ = device.wire_tensors(image)
+    for image in images(model):
+        first, hyper_symbols, *_ = sent = device.wire_tensors(image)
         (stream,) = device.encode(image)
+        (received, *_) = edge.decompress(stream)
         received = dict(
             zip(
                 [one.name for one in bundle.tail().graph.inputs],
@@ -290,6 +307,12 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
         )
         assert np.array_equal(received["symbols"], symbols)
         assert hyper_symbols.dtype == np.int32
+        if kind == "mshp-float":
+            assert np.array_equal(received, first)
+        else:
+            expected, _ = device.codec.coder.decoded(*(tensor[0] for tensor in sent))
+            assert np.array_equal(received[0], expected)
+            assert np.abs(received - first).max() <= 0.5001
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])

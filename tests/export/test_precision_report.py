@@ -282,17 +282,20 @@ def test_int8_without_images_is_refused_before_anything_is_loaded(
     refused(splitzoo("export", "split", tiny_folder, *words), "--calibration DIR")
 
 
-def test_both_sides_of_a_hyperprior_run_the_same_engine() -> None:
+def test_both_sides_of_a_hyperprior_in_floats_run_the_same_engine() -> None:
     """The other would compute other scales for some images, and lose them."""
     mshp, prior = (get_spec(f"splittable_resnet50-{one}-beta0.08") for one in ("mshp", "fp"))
     for target, engine in (("jetson", "tensorrt"), ("openvino", "openvino")):
-        assert ExportOptions(target=target).halves(mshp).edge.engine == engine
+        assert ExportOptions(target=target).halves(mshp.in_floats()).edge.engine == engine
         options = ExportOptions(target=target, edge="onnxruntime")
-        assert options.halves(prior).edge.engine == "onnxruntime"
-        options.check_possible(prior)
+        for spec in (prior, mshp):
+            assert options.halves(spec).edge.engine == "onnxruntime"
+            options.check_possible(spec)
         with pytest.raises(BundleError, match=f"{engine} and onnxruntime would disagree") as caught:
-            options.check_possible(mshp)
-        assert caught.value.next_step == f"Leave --edge out: both sides then run {engine}."
+            options.check_possible(mshp.in_floats())
+        assert caught.value.next_step.startswith("Leave --float-hyperprior out")
+    with pytest.raises(BundleError, match="-fp-beta0\\.08 has none"):
+        ExportOptions(float_hyperprior=True).check_possible(prior)
 
 
 def test_a_factorized_learned_codec_has_no_hyperprior() -> None:
@@ -381,6 +384,8 @@ def test_tables_that_cannot_be_fitted_are_an_error_where_nothing_else_is_asked(
 def test_an_engines_own_precision_is_refused_where_scale_indexes_must_agree() -> None:
     wanted = ExportOptions(target="openvino", precision="bf16")
     wanted.check_possible(get_spec("splittable_resnet50-fp-beta0.08"))
+    mshp = get_spec("splittable_resnet50-mshp-beta0.08")
+    wanted.check_possible(mshp)
     with pytest.raises(BundleError, match="the same scale indexes") as caught:
-        wanted.check_possible(get_spec("splittable_resnet50-mshp-beta0.08"))
-    assert caught.value.next_step == "Possible: --precision fp32 or --precision int8"
+        wanted.check_possible(mshp.in_floats())
+    assert caught.value.next_step.startswith("Leave --float-hyperprior out")

@@ -141,7 +141,7 @@ def test_model_and_bundle_have_the_same_profile(family, folder, photo_tensor) ->
 
 
 def test_an_edge_that_computes_other_scales_says_so(tmp_path, photo_tensor) -> None:
-    model = zoo.build(small_spec("image-classification", "mshp"))
+    model = zoo.build(small_spec("image-classification", "mshp-float"))
     other = zoo.build(model.spec, seed=1)
     (stream,) = model.compress(load(model, photo_tensor))
     # The same tables and id, another hyper-decoder: what a different machine may come to.

@@ -28,7 +28,7 @@ def test_a_print_says_all_wire_tensors_and_where_trained_weights_are_from():
     model = zoo.build(small_spec("image-classification", "mshp"))
     model.origin, model.source = "a checkpoint", "folder"
     shown = repr(model.train())
-    assert "symbols 4×15×15 int32, hyper_symbols 4×4×4 int32, indexes 4×15×15 int32" in shown
+    assert "on the wire: latent 4×15×15 float32, hyper_symbols 4×4×4 int32\n" in shown
     assert "  weights:     trained, a checkpoint, loaded from folder\n" in shown
 
 
