@@ -19,6 +19,7 @@ from splitrun.limits import LIMITS, Limits, limits_of
 from splitrun.manifest import PrecisionReport
 from splitzoo import export, zoo
 from splitzoo.export import splitting
+from splitzoo.export.options import ExportOptions
 from splitzoo.export.options import ExportOptions, has_hyperprior
 from splitzoo.export.precision.lowering import Lowering
 from splitzoo.export.precision.report import (
@@ -302,7 +303,9 @@ def test_a_factorized_learned_codec_has_no_hyperprior() -> None:
     kinds = {"factorized_prior": False, "scale_hyperprior": True, "mean_scale_hyperprior": True}
     kinds["joint_autoregressive_hierarchical_prior"] = True
     for name, expected in kinds.items():
-        assert has_hyperprior(get_spec(f"resnet50-{name}-q1")) is expected
+        spec = get_spec(f"resnet50-{name}-q1")
+        assert not spec.has_float_hyperprior
+        assert spec.in_floats().has_float_hyperprior is expected
 
 
 @pytest.mark.parametrize(
