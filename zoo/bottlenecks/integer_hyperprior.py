@@ -260,6 +260,8 @@ def synthesis_of(
     }
     layers = _layers(h_s)
     for number, (layer, slope) in enumerate(layers):
+        if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+            raise SpecError(f"Layer {number} of h_s has weights that are not finite.")
         x = torch.maximum(y := layer.cpu()(x), slope * y)
         last = number + 1 == len(layers)
         next_bits = _OUTPUT_BITS if last else _range_bits(x, _MARGIN)
@@ -284,8 +286,6 @@ def _integer_layer(layer: nn.Module, number: int, bits: int, next_bits: int) -> 
     weight = _weight(layer).detach().cpu().double().numpy()
     given = getattr(layer, "bias", None)
     bias = np.zeros(len(weight)) if given is None else given.detach().cpu().double().numpy()
-    if not np.isfinite(weight).all() or not np.isfinite(bias).all():
-        raise SpecError(f"Layer {number} of h_s has weights that are not finite.")
     transposed, stride, _, _ = _geometry(layer)
     kernels = phases(weight, stride) if transposed else [[weight]]
     rows, _ = largest_sums(kernels)

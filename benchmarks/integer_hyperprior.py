@@ -1,0 +1,190 @@
+"""What hyperpriors in integers cost: bytes, predictions and time, beside the same ones in floats.
+
+    python benchmarks/integer_hyperprior.py --images photos --model NAME --model FOLDER
+
+Both bundles of a model are exported for ONNX Runtime in fp32 and measured in one process, in turns:
+image → stream, with h_a, h_s, scale indexes and coding, and stream → the edge graph's inputs. Models
+without weights at hand get random ones. Images in folders that are named after the model's classes
+count correct predictions.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from splitrun.bundle import open_bundle
+from splitrun.files import new_file
+from splitrun.halves import Device, Edge
+from splitrun.machine import machine, versions
+from splitzoo import export
+from splitzoo.zoo import catalog
+from splitzoo.zoo.datasets import list_images
+from splitzoo.zoo.packaged import packaged_folder
+from splitzoo.zoo.parts import in_floats
+from splitzoo.zoo.split_model import SplitModel
+
+RESULTS = Path(__file__).parent / "results"
+TIMED = 30
+"""Rounds that time is taken in; in each, both bundles run once."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model, in integers and in floats.
+
+    Attributes:
+        model: Name of the model.
+        weights: ``"trained"`` or ``"random"``.
+        images: Number of images.
+        payload_bytes: Mean payload in integers.
+        payload_bytes_float: Mean payload in floats.
+        labelled: Images of a class of the model.
+        correct: Those predicted correctly in integers.
+        correct_float: Those in floats.
+        device_ms: Median of image → stream in integers.
+        device_ms_float: The same in floats.
+        edge_ms: Median of stream → inputs of the edge graph in integers.
+        edge_ms_float: The same in floats.
+    """
+
+    model: str
+    weights: str
+    images: int
+    payload_bytes: float
+    payload_bytes_float: float
+    labelled: int
+    correct: int
+    correct_float: int
+    device_ms: float
+    device_ms_float: float
+    edge_ms: float
+    edge_ms_float: float
+
+
+def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -> Measured:
+    """Export both bundles of a model and measure them.
+
+    Args:
+        model: Model with a hyperprior in integers.
+        images: Images to measure on.
+        folder: Empty folder for the bundles.
+        threads: Threads of the engine.
+    """
+    halves = []
+    for name, given in (("integers", model), ("floats", in_floats(model))):
+        export.split(given, folder / name)
+        bundle = open_bundle(folder / name)
+        halves.append((Device(bundle, threads), Edge(bundle, threads)))
+    labels = {label: number for number, label in enumerate(model.spec.labels)}
+    inputs = [model.spec.preprocessing.load(path) for path in images]
+    payloads, correct, labelled = np.zeros(2), [0, 0], 0
+    for path, image in zip(images, inputs, strict=True):
+        labelled += path.parent.name in labels
+        for number, (device, edge) in enumerate(halves):
+            (stream,) = device.encode(image)
+            payloads[number] += stream.payload_bytes
+            best = int(edge.decode(stream)[0].argmax())
+            correct[number] += best == labels.get(path.parent.name)
+    times = np.empty((2, 2, TIMED))
+    for turn in range(-3, TIMED):
+        image = inputs[turn % len(inputs)]
+        for number, (device, edge) in enumerate(halves):
+            began = time.perf_counter()
+            (stream,) = device.encode(image)
+            between = time.perf_counter()
+            edge.decompress(stream)
+            ended = time.perf_counter()
+            if turn >= 0:
+                times[number, :, turn] = between - began, ended - between
+    (device_ms, edge_ms), (device_float, edge_float) = 1000 * np.median(times, axis=2)
+    return Measured(
+        model=model.spec.name,
+        weights="trained" if model.random_seed is None else "random",
+        images=len(images),
+        payload_bytes=payloads[0] / len(images),
+        payload_bytes_float=payloads[1] / len(images),
+        labelled=labelled,
+        correct=correct[0],
+        correct_float=correct[1],
+        device_ms=float(device_ms),
+        device_ms_float=float(device_float),
+        edge_ms=float(edge_ms),
+        edge_ms_float=float(edge_float),
+    )
+
+
+def render(measured: list[Measured], threads: int) -> str:
+    """Render the results as Markdown."""
+    lines = [
+        "# Hyperpriors in integers",
+        "",
+        "| model | weights | images | payload, bytes | in floats | | correct | in floats | "
+        "image → stream, ms | in floats | | stream → edge inputs, ms | in floats | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: "
+        "| ---: |",
+    ]
+    for one in measured:
+        more = one.payload_bytes / one.payload_bytes_float - 1
+        of = f" of {one.labelled}" if one.labelled else ""
+        correct = [str(found) if of else "–" for found in (one.correct, one.correct_float)]
+        cells = (
+            f"`{one.model}`",
+            one.weights,
+            one.images,
+            f"{one.payload_bytes:,.1f}",
+            f"{one.payload_bytes_float:,.1f}",
+            f"{more:+.2%}",
+            correct[0] + of,
+            correct[1],
+            f"{one.device_ms:.2f}",
+            f"{one.device_ms_float:.2f}",
+            f"× {one.device_ms / one.device_ms_float:.2f}",
+            f"{one.edge_ms:.2f}",
+            f"{one.edge_ms_float:.2f}",
+            f"× {one.edge_ms / one.edge_ms_float:.2f}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    here = machine()
+    with_versions = versions("onnxruntime", "numpy", "constriction")
+    lines += [
+        "",
+        "Made by `benchmarks/integer_hyperprior.py` with "
+        + ", ".join(f"{name} {number}" for name, number in with_versions.items())
+        + f", {threads} threads of the engine, {', '.join(map(str, here.values()))}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and write ``results/integer_hyperprior.md`` and ``.json``."""
+    parser = argparse.ArgumentParser(description="What hyperpriors in integers cost.")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--model", action="append", required=True, help="name or folder")
+    parser.add_argument("--most", type=int, default=64, help="most images of a model")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine")
+    given = parser.parse_args()
+    images = list_images(given.images)
+    images = images[:: -(-len(images) // given.most)]
+    measured = []
+    for name in given.model:
+        trained = Path(name).is_dir() or packaged_folder(name) is not None
+        model = catalog.load(name, pretrained=trained)
+        with tempfile.TemporaryDirectory() as folder:
+            measured.append(measure(model, images, Path(folder), given.threads))
+        print(measured[-1], flush=True)
+    for suffix, text in (
+        ("md", render(measured, given.threads)),
+        ("json", json.dumps([asdict(one) for one in measured], indent=2) + "\n"),
+    ):
+        with new_file(RESULTS / f"integer_hyperprior.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
