@@ -2,10 +2,10 @@
 
     python benchmarks/integer_hyperprior.py --images photos --model NAME --model FOLDER
 
-Both bundles of a model are exported for ONNX Runtime in fp32 and measured in one process, in turns:
-image → stream, with h_a, h_s, scale indexes and coding, and stream → the edge graph's inputs. Models
-without weights at hand get random ones. Images in folders that are named after the model's classes
-count correct predictions.
+Both bundles of a model are exported for ONNX Runtime in fp32 and measured in one process, in
+turns: image → stream, with h_a, h_s, scale indexes and coding, and stream → the edge graph's
+inputs. Models without weights at hand get random ones. Images in folders that are named after the
+model's classes count correct predictions.
 """
 
 import argparse
@@ -20,10 +20,10 @@ import numpy as np
 from splitrun.bundle import open_bundle
 from splitrun.files import new_file
 from splitrun.halves import Device, Edge
+from splitrun.image_files import list_images
 from splitrun.machine import machine, versions
 from splitzoo import export
 from splitzoo.zoo import catalog
-from splitzoo.zoo.datasets import list_images
 from splitzoo.zoo.packaged import packaged_folder
 from splitzoo.zoo.parts import in_floats
 from splitzoo.zoo.split_model import SplitModel

@@ -217,7 +217,7 @@ class IntegerHyperpriorCoder(IntegerCoder[HyperpriorCoder | ContextHyperpriorCod
         inner = cls.inner_type.from_parts(settings, arrays)
         return cls(inner, HyperSynthesis(arrays), finite_float32(arrays, "scales"))
 
-    def around(self, inner: HierarchicalCoder) -> "IntegerHyperpriorCoder":
+    def around(self, inner: Coder) -> "IntegerHyperpriorCoder":
         """Return a coder with the same integers around another coder of the symbols."""
         kinds = (IntegerHyperpriorCoder, IntegerContextHyperpriorCoder)
         (kind,) = (kind for kind in kinds if isinstance(inner, kind.inner_type))

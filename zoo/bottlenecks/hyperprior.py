@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splitrun.coding.coder import Coder
 from splitrun.coding.hyperprior import HyperpriorCoder
 from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import SpecError, TablesError
@@ -200,7 +201,7 @@ class ScaleHyperprior(Hyperprior):
         (symbols,) = tensors
         return symbols.to(torch.float32)
 
-    def entropy_coder(self) -> HyperpriorCoder:
+    def entropy_coder(self) -> Coder:
         """Return the coder with the present tables."""
         return HyperpriorCoder(*self.tables())
 

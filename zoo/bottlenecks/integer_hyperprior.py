@@ -220,8 +220,17 @@ class IntegerJointAutoregressive(IntegerHyperprior, JointAutoregressive):
     """Gaussians from z and from the y decoded so far; see :class:`JointAutoregressive`."""
 
     has_means = False
-    device_modules = ("h_a", "synthesis", "context_prediction", "entropy_parameters")
-    edge_modules = ("synthesis", "context_prediction", "entropy_parameters")
+    device_modules: ClassVar[tuple[str, ...]] = (
+        "h_a",
+        "synthesis",
+        "context_prediction",
+        "entropy_parameters",
+    )
+    edge_modules: ClassVar[tuple[str, ...]] = (
+        "synthesis",
+        "context_prediction",
+        "entropy_parameters",
+    )
 
     def entropy_coder(self) -> IntegerCoder:
         """Return the coder with the present tables, integers and context network."""
@@ -255,8 +264,8 @@ def synthesis_of(
     bits = min(10, _range_bits(x, 2.0))
     arrays: dict[str, Array] = {
         "medians": np.rint(np.ldexp(medians.double().numpy().reshape(-1), bits)).astype(np.int32),
-        "shift": np.int32(bits),
-        "means": np.int32(means),
+        "shift": np.array(bits, np.int32),
+        "means": np.array(means, np.int32),
     }
     layers = _layers(h_s)
     for number, (layer, slope) in enumerate(layers):
@@ -353,7 +362,7 @@ def _geometry(layer: Any) -> tuple[int, int, int, int]:
     plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
     if not plain or any(a != b for a, b in pairs) or (not transposed and layer.stride != (1, 1)):
         raise SpecError(f"A hyper-decoder in integers cannot hold {layer}.")
-    return int(transposed), layer.stride[0], layer.padding[0], layer.output_padding[0]
+    return int(transposed), layer.stride[0], int(layer.padding[0]), layer.output_padding[0]
 
 
 def _sampled(tables: FactorizedTables) -> Array:

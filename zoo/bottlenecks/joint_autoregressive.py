@@ -1,10 +1,13 @@
 """The bottleneck of mbt2018: a hyperprior, and a network over what has been decoded so far."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from splitrun.coding.autoregressive import AutoregressiveCoder
+from splitrun.coding.coder import Coder
 from splitrun.coding.context_network import ContextNetwork
 from splitrun.errors import SpecError
 
@@ -39,8 +42,13 @@ class JointAutoregressive(Hyperprior):
     wire_names = ("latent", "hyper_symbols", "params")
     edge_inputs = ("latent_hat",)
     hyper_outputs = ("params",)
-    device_modules = ("h_a", "h_s", "context_prediction", "entropy_parameters")
-    edge_modules = ("h_s", "context_prediction", "entropy_parameters")
+    device_modules: ClassVar[tuple[str, ...]] = (
+        "h_a",
+        "h_s",
+        "context_prediction",
+        "entropy_parameters",
+    )
+    edge_modules: ClassVar[tuple[str, ...]] = ("h_s", "context_prediction", "entropy_parameters")
 
     def __init__(
         self,
@@ -91,7 +99,7 @@ class JointAutoregressive(Hyperprior):
         (latent_hat,) = tensors
         return latent_hat
 
-    def entropy_coder(self) -> AutoregressiveCoder:
+    def entropy_coder(self) -> Coder:
         """Return the coder with the present tables and context network."""
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
         return AutoregressiveCoder(*self.tables(), scales, ContextNetwork(self._context_weights()))
