@@ -28,6 +28,7 @@ from .bottlenecks.factorized_prior import FactorizedPrior, analysis, synthesis
 from .bottlenecks.image_codec import FeatureCodec, InputCodec, Normalise
 from .bottlenecks.quantiser import UniformQuantiser
 from .calibration.record import Calibration
+from .conversion.keys import INTEGERS
 from .measures import Measured, read_measures
 from .spec import ModelSpec
 from .split_model import SplitModel
@@ -113,7 +114,7 @@ def in_floats(model: SplitModel) -> SplitModel:
     with building(spec):
         copied = build_model(spec).eval()
     state = model.state_dict()
-    copied.load_state_dict({name: state[name] for name in state if _INTEGERS not in name})
+    copied.load_state_dict({name: state[name] for name in state if not name.startswith(INTEGERS)})
     for name in ("source", "origin", "random_seed", "training_record"):
         setattr(copied, name, getattr(model, name))
     if (calibration := model.calibration) is not None:
@@ -122,9 +123,6 @@ def in_floats(model: SplitModel) -> SplitModel:
         record = calibration.record.model_copy(update={"kind": kind})
         copied.calibration = Calibration(arrays, record)
     return copied
-
-
-_INTEGERS = ".synthesis."
 
 
 @contextlib.contextmanager

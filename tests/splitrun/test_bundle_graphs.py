@@ -139,16 +139,16 @@ def add(tensors: list) -> None:
 
 COUNTS = r"The coder \w+ takes \d tensors, gives \d and (needs a|has no) hyper graph"
 CASES = [
-    (CLASSIFIER, "shp", without("hyper"), COUNTS),
-    (CLASSIFIER, "mshp", of("hyper", "outputs", list.pop), COUNTS),
-    (CLASSIFIER, "mbt2018", of("hyper", "outputs", add), COUNTS),
+    (CLASSIFIER, "shp-float", without("hyper"), COUNTS),
+    (CLASSIFIER, "mshp-float", of("hyper", "outputs", list.pop), COUNTS),
+    (CLASSIFIER, "mbt2018-float", of("hyper", "outputs", add), COUNTS),
     (CLASSIFIER, "fp", of("device", "outputs", add), COUNTS),
     (CLASSIFIER, "fp", of("edge", "inputs", add), COUNTS),
     (CLASSIFIER, "fp", as_quantised, COUNTS),
     (CLASSIFIER, "fp", of("device", "outputs", twice), "a graph has a tensor twice"),
     (CLASSIFIER, "fp", of("device", "outputs", first([])), "extra is a tensor without dimensions"),
     (CLASSIFIER, "fp", of("device", "outputs", first([1])), "extra has 1 dimensions, not 4"),
-    (CLASSIFIER, "mshp", of("edge", "inputs", of_integers), "halves do not meet: means"),
+    (CLASSIFIER, "mshp-float", of("edge", "inputs", of_integers), "halves do not meet: means"),
     (CLASSIFIER, "mbt2018", of("edge", "inputs", of_integers), "halves do not meet: latent_hat"),
     (CLASSIFIER, "fp", of("edge", "outputs", add), "outputs are not those of image-classif"),
     (CLASSIFIER, "fp", task_of(DETECTOR), "a detector without a boxes graph"),

@@ -16,6 +16,7 @@ from splitzoo.zoo.conversion.checkpoint import read_checkpoint
 from splitzoo.zoo.conversion.convert import convert
 from splitzoo.zoo.conversion.keys import map_tensors
 from splitzoo.zoo.models import MODELS
+from splitzoo.zoo.parts import in_floats
 
 # sc2bench and what it imports use deprecated interfaces of other packages: theirs to fix.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -92,6 +93,7 @@ SLOW = [
 def test_a_classifier_that_sc2bench_wrote_gives_sc2benchs_outputs(sc2bench, tmp_path, name):
     parity, model, peer = converted(name, tmp_path)
     assert_parity(parity, model)
+    model = in_floats(model)  # sc2bench's hyperpriors are
     image = torch.randn(1, *model.spec.input_shape, generator=torch.Generator().manual_seed(9))
     expected, logits = peer(image), model(image)
     if "bq" in name:
@@ -112,6 +114,7 @@ def test_a_classifier_that_sc2bench_wrote_gives_sc2benchs_outputs(sc2bench, tmp_
 def test_a_detector_that_sc2bench_wrote_gives_sc2benchs_outputs(sc2bench, tmp_path, prior):
     parity, model, peer = converted(f"faster_rcnn_splittable_resnet50-{prior}", tmp_path)
     assert_parity(parity, model)
+    model = in_floats(model)
     image = torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(9))
     expected = list(peer.backbone(image).values())
     levels = model.decoder.tail.dense(model.decoder.g_s(model.bottleneck(model.encoder(image))))
@@ -135,6 +138,7 @@ def test_a_segmentation_that_sc2bench_wrote_gives_sc2benchs_outputs(
 ):
     parity, model, peer = converted(small(models, f"deeplabv3_splittable_{name}"), tmp_path)
     assert_parity(parity, model)
+    model = in_floats(model)
     image = torch.randn(1, *model.spec.input_shape, generator=torch.Generator().manual_seed(9))
     expected = peer(image)["out"]
     assert_close(model(image), expected)

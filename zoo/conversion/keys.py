@@ -52,6 +52,9 @@ _LEFT_OUT = {
 }
 """Reason to last words of names, which are left out where our model has no such tensor."""
 
+INTEGERS = "bottleneck.synthesis."
+"""Prefix of a hyper-decoder's integers, which are made of its weights."""
+
 _CODER = "bottleneck.entropy_bottleneck."
 _HYPERPRIOR = {"g_a.": "encoder.", "g_s.": "decoder.g_s.", "": "bottleneck."}
 _BOTTLENECKS = {
@@ -184,10 +187,9 @@ def map_tensors(
 
 
 def _is_table(name: str) -> bool:
-    return name.startswith("bottleneck.") and name.rpartition(".")[2] in (
-        *TABLE_BUFFERS,
-        SCALE_TABLE,
-    )
+    """Say whether a tensor is made of others: an entropy table, or an integer of h_s."""
+    table = name.rpartition(".")[2] in (*TABLE_BUFFERS, SCALE_TABLE)
+    return name.startswith(INTEGERS) or (table and name.startswith("bottleneck."))
 
 
 def _reason(name: str) -> str:
