@@ -298,14 +298,6 @@ def test_the_edge_follows_a_hyperprior_of_lower_precision(
         first, hyper_symbols, *_ = sent = device.wire_tensors(image)
         (stream,) = device.encode(image)
         (received, *_) = edge.decompress(stream)
-        received = dict(
-            zip(
-                [one.name for one in bundle.tail().graph.inputs],
-                edge.decompress(stream),
-                strict=True,
-            )
-        )
-        assert np.array_equal(received["symbols"], symbols)
         assert hyper_symbols.dtype == np.int32
         if kind == "mshp-float":
             assert np.array_equal(received, first)

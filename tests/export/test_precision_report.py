@@ -20,7 +20,6 @@ from splitrun.manifest import PrecisionReport
 from splitzoo import export, zoo
 from splitzoo.export import splitting
 from splitzoo.export.options import ExportOptions
-from splitzoo.export.options import ExportOptions, has_hyperprior
 from splitzoo.export.precision.lowering import Lowering
 from splitzoo.export.precision.report import (
     CalibrationImages,
