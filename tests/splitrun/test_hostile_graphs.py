@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from small_models import small_spec
 
 from splitrun.bundle import open_bundle
 from splitrun.cli import main
@@ -22,7 +23,7 @@ from splitrun.halves import Device
 from splitrun.onnx_file import OPERATORS, check_onnx_file
 from splitrun.openvino_file import check_openvino_files
 from splitrun.record import DeviceRecord
-from splitzoo import export
+from splitzoo import export, zoo
 from splitzoo.export.running import RunLimits
 
 IMAGE, SYMBOLS = (1, 3, 224, 224), (1, 4, 55, 55)
@@ -305,6 +306,14 @@ def test_a_changed_byte_is_refused_or_harmless(tmp_path_factory, tiny_bundle, pl
     assert not model.functions
     for found in model.graph.initializer:
         assert numpy_helper.to_array(found).size == np.prod(found.dims)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+@pytest.mark.parametrize("task", ["object-detection", "semantic-segmentation"])
+def test_what_the_exporters_write_passes(tmp_path, target, task):
+    export.split(zoo.build(small_spec(task, "fp")), tmp_path / "b", target=target)
+    export.verify(tmp_path / "b")
 
 
 # OpenVINO's pair of files
