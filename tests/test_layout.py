@@ -191,3 +191,18 @@ def test_the_runtime_imports_what_the_board_has() -> None:
                 continue
             outside = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
             assert outside <= allowed, f"{path.name} imports {outside - allowed}"
+
+
+def test_each_module_of_the_runtime_can_be_imported_first() -> None:
+    """Modules that import each other in a circle fail where the wrong one comes first."""
+    script = """
+import importlib, pkgutil, sys
+import splitrun
+found = pkgutil.walk_packages(splitrun.__path__, "splitrun.")
+for name in [module.name for module in found if not module.name.endswith("__main__")]:
+    for loaded in [known for known in sys.modules if known.partition(".")[0] == "splitrun"]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

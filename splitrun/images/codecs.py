@@ -1,6 +1,5 @@
 """The registry of image codecs, for images and for features laid out as images."""
 
-from ..coding.coder import Setting
 from ..errors import TablesError, UnknownNameError
 from ..registry import Registry
 from .base import ImageCodec
@@ -26,7 +25,7 @@ for _codec in (
     IMAGE_CODECS.register(_codec.name, _codec)
 
 
-def codec_of(name: Setting, quality: Setting) -> ImageCodec:
+def codec_of(name: str | int, quality: str | int) -> ImageCodec:
     """Return an image codec by its settings, which may come from a hostile manifest.
 
     The codec need not be available here.
