@@ -25,7 +25,6 @@ from .coder import AnyCoder, Array, Coder, HyperDecoder, Setting
 from .context_network import FixedPointContextNetwork, finite_float32
 from .hyperprior import ContextHyperpriorCoder, HierarchicalCoder, HyperpriorCoder
 from .integer_network import UNIT, HyperSynthesis
-from .stream import MAX_SYMBOLS
 
 Inner = TypeVar("Inner", bound=HierarchicalCoder)
 
@@ -136,8 +135,7 @@ class IntegerCoder(Coder, Generic[Inner]):
         Raises:
             BitstreamError: The payload is not one that :meth:`encode` writes for this shape.
         """
-        rows, columns = self.synthesis.size(height), self.synthesis.size(width)
-        if min(rows, columns) < 1 or self.synthesis.channels[1] * rows * columns > 2 * MAX_SYMBOLS:
+        if not self.synthesis.can_take(height, width):
             raise BitstreamError(f"A hyperprior of {height}×{width} makes no latent of this model.")
         try:
             return self._received(*self.inner.decode(payload, height, width, self._parameters))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import TablesError
 from .coder import Array
+from .stream import MAX_SYMBOLS
 from .tables import IntegerTables
 
 Float32 = NDArray[np.float32]
@@ -45,6 +46,9 @@ LARGEST_PARAMETER = 1 << 23
 
 NO_LEAK = 1 << 16
 """Slope below zero, in units of 2^−16, where no ReLU follows."""
+
+_MOST_VALUES = 2 * MAX_SYMBOLS
+"""Bound of what a layer gives: scales and means of the largest latent."""
 
 _MOST_WEIGHT = (1 << 15) - 1
 _MOST_BIAS = (1 << 31) - 1
@@ -340,8 +344,26 @@ class HyperSynthesis:
             height, width = layer.size(height), layer.size(width)
         return total
 
+    def can_take(self, height: int, width: int) -> bool:
+        """Say whether a z of this height and width gives something, and no layer too much."""
+        for layer in self.layers:
+            height, width = layer.size(height), layer.size(width)
+            if min(height, width) < 1 or len(layer.weight) * height * width > _MOST_VALUES:
+                return False
+        return True
+
     def __call__(self, hyper_symbols: NDArray[np.int32]) -> Float32:
-        """Compute the parameters (O, H, W), integers in float32, of z's symbols (D, h, w)."""
+        """Compute the parameters (O, H, W), integers in float32, of z's symbols (D, h, w).
+
+        Raises:
+            TablesError: They are of another number of channels, or too many, or too few to give
+                any.
+        """
+        channels, height, width = hyper_symbols.shape
+        if channels != len(self._medians) or not self.can_take(height, width):
+            raise TablesError(
+                f"The integer network does not take symbols of z of shape {hyper_symbols.shape}."
+            )
         symbols = np.clip(hyper_symbols, -LARGEST, LARGEST).astype(np.int64) << self._shift
         x = np.clip(symbols + self._medians[:, None, None], -LARGEST, LARGEST).astype(np.float32)
         for layer in self.layers[:-1]:

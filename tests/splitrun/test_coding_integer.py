@@ -311,8 +311,25 @@ def test_tensors_that_do_not_fit_are_refused():
             coder.encode(bad, hyper_symbols)
     with pytest.raises(TablesError, match="not finite or beyond 32 bits"):
         coder.encode(np.full_like(latent, np.inf), hyper_symbols)
-    with pytest.raises(BitstreamError, match="makes no latent"):
-        coder.decode(b"\0" * 20, 9999, 9999)
+    with pytest.raises(TablesError, match=r"does not take symbols of z of shape \(3, 2, 3\)"):
+        coder.encode(latent, np.concatenate([hyper_symbols, hyper_symbols[:1]]))
+    for height, width in ((9999, 9999), (1 << 20, 1)):
+        with pytest.raises(BitstreamError, match="makes no latent"):
+            coder.decode(b"\0" * 20, height, width)
+
+
+def test_no_layer_may_give_more_than_a_latent_holds():
+    """Few parameters at the end do not make up for millions of channels before them."""
+    arrays = made_arrays(np.random.default_rng(0), means=0)
+    wide = {"1_weight": (1 << 13, 4, 1, 1), "2_weight": (3, 1 << 13, 1, 1)}
+    arrays |= {f"synthesis_{name}": np.ones(shape, np.int32) for name, shape in wide.items()}
+    for name in ("1_bias", "1_shift"):
+        arrays[f"synthesis_{name}"] = np.zeros(1 << 13, np.int32)
+    for layer in (1, 2):
+        arrays[f"synthesis_{layer}_geometry"] = np.array([0, 1, 0, 0, NO_LEAK], np.int32)
+    synthesis = HyperSynthesis(arrays)
+    assert synthesis.can_take(32, 32)
+    assert not synthesis.can_take(33, 33)
 
 
 def test_hyper_symbols_of_any_size_are_limited_alike_on_both_sides():
