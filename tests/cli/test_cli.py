@@ -211,8 +211,8 @@ def test_zoo_show_of_a_name_and_of_a_folder(splitzoo, model, tiny_model, tiny_fo
         (
             "faster_rcnn_splittable_resnet50-mshp-beta0.16",
             [
-                *("symbols 24×199×335 int32", "hyper_symbols 16×50×84 int32", "91 classes"),
-                *("indexes 24×199×335 int32", "mean-scale-hyperprior bottleneck, β 0.16"),
+                *("latent 24×199×335 float32", "hyper_symbols 16×50×84 int32", "91 classes"),
+                "mean-scale-hyperprior bottleneck, β 0.16",
             ],
         ),
         (

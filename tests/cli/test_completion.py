@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 CASES = {
-    "zoo show flowers-spl": [f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)],
+    "zoo show flowers-spl": [
+        *(f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)),
+        "flowers-splittable_regnetx_002-mshp-beta3",
+    ],
     "export split --target r": ["raspberrypi"],
     "export split --precision fp": ["fp32", "fp16"],
     "export split resnet50-jpeg": ["resnet50-jpeg-q90"],

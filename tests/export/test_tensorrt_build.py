@@ -35,7 +35,7 @@ def rtx():
 def bundle(rtx, tmp_path_factory):
     """A hyperprior's bundle for the CPU, for any number of images."""
     folder = tmp_path_factory.mktemp("cpu") / "bundle"
-    model = zoo.build(small_spec("image-classification", "mshp"))
+    model = zoo.build(small_spec("image-classification", "mshp-float"))
     export.split(model, folder, target="cpu", dynamic_batch=True)
     return open_bundle(folder)
 

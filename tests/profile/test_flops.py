@@ -317,7 +317,11 @@ def test_a_context_network_is_counted_at_each_position() -> None:
     expected = taps * height * width + sum(counted)
     found = by_operator(compute)
     assert found["context network"] == (expected, 2 * expected)
-    assert compute.macs == found["convolution"][0] + expected
+    # h_s of N = 6, M = 8: 2 deconvolutions that double the sides, and a convolution to 2M.
+    places = height * width
+    hyper = 6 * 8 * 25 * places // 16 + 8 * 12 * 25 * places // 4 + 12 * 16 * 9 * places
+    assert found["hyper-decoder in integers"] == (hyper, 2 * hyper)
+    assert compute.macs == found["convolution"][0] + expected + hyper
     assert compute.uncounted == {}
 
 

@@ -30,7 +30,12 @@ from splitrun.coding.integer_network import (
 )
 from splitrun.errors import BitstreamError, DesyncError, TablesError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "integer"
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = {
+    "integer-hyperprior": "integer-hyperprior/means.npz",
+    "without-means": "integer-hyperprior/scales.npz",
+    "integer-autoregressive": "integer-autoregressive/ordinary.npz",
+}
 MODEL_ID = b"\1\2\3\4"
 SCALES = np.array([0.5, 1, 2, 4], np.float32)
 LEAKS = (0, 655, NO_LEAK)
@@ -404,9 +409,9 @@ def test_the_order_of_sums_does_not_matter():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_streams_are_written_and_read_as_ever(request, kind):
-    path = GOLDEN / f"{kind}.npz"
+    path = GOLDEN / FILES[kind]
     if request.config.getoption("rewrite_golden"):
-        GOLDEN.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         coder, tensors = made_coder(kind), made_tensors()
         stream = Codec(coder, MODEL_ID, (2, 3)).compress(*tensors)
         sent = dict(zip(("latent", "hyper_symbols"), tensors, strict=True))
@@ -445,7 +450,7 @@ print(BACKEND.NAME)
 
 @pytest.mark.parametrize("threads", ["1", "4"])
 def test_golden_streams_are_read_with_numpy_alone(threads):
-    paths = [(str(GOLDEN / f"{kind}.npz"), made_coder(kind).kind) for kind in KINDS]
+    paths = [(str(GOLDEN / FILES[kind]), made_coder(kind).kind) for kind in KINDS]
     arguments = [word for pair in paths for word in pair]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
@@ -459,7 +464,7 @@ def test_golden_streams_are_read_with_numpy_alone(threads):
 
 def test_context_tables_can_surround_the_same_integers():
     coder = made_coder("integer-hyperprior")
-    with np.load(GOLDEN.parent / "context" / "hyperprior-context.npz") as golden:
+    with np.load(GOLDEN / "context" / "hyperprior-context.npz") as golden:
         inner = ContextHyperpriorCoder.from_parts({}, golden)
     arrays = made_arrays(np.random.default_rng(0), 1, inner.channels, inner.tables.channels)
     scales = np.geomspace(0.1, 9, inner.rows).astype(np.float32)

@@ -138,7 +138,7 @@ def test_info_says_which_half_is_here_and_how_large(halves, capsys) -> None:
 
 
 def test_a_half_behind_a_hyperprior_tests_itself(tmp_path) -> None:
-    export.split(zoo.build(small_spec("image-classification", "mshp")), tmp_path / "whole")
+    export.split(zoo.build(small_spec("image-classification", "mshp-float")), tmp_path / "whole")
     whole = run_selftest(open_bundle(tmp_path / "whole"))
     halves = {half: open_bundle(part(tmp_path / "whole", tmp_path / half, half)) for half in HALVES}
     assert run_selftest(halves["device"]).device == whole.device

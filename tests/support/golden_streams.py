@@ -17,6 +17,8 @@ SENT = {
     "factorized": ("symbols",),
     "hyperprior": ("symbols", "hyper_symbols", "indexes"),
     "hyperprior-context": ("sent_0", "sent_1", "sent_2"),
+    "integer-autoregressive": ("latent", "hyper_symbols"),
+    "integer-hyperprior": ("latent", "hyper_symbols"),
     "quantised-relu": ("sent_0", "sent_1", "sent_2"),
 }
 

@@ -62,8 +62,12 @@ NAMES = {
 }
 
 
+INTEGERS = "bottleneck.synthesis."
+
+
 def is_table(name):
-    return name.endswith((*TABLE_BUFFERS, "scale_table"))
+    """Entropy tables, and integers that are made of weights."""
+    return name.endswith((*TABLE_BUFFERS, "scale_table")) or name.startswith(INTEGERS)
 
 
 def theirs(model, names=None):
@@ -71,6 +75,8 @@ def theirs(model, names=None):
     names = names or NAMES[model.spec.name]
     state = {}
     for name, tensor in model.state_dict().items():
+        if name.startswith(INTEGERS):
+            continue
         prefix = next(one for one in names if name.startswith(one))
         state[names[prefix] + name.removeprefix(prefix)] = tensor
     return state

@@ -18,6 +18,7 @@ from splitzoo.zoo.train.recipe import find_recipe
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
 STUDENTS = [f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)]
+STUDENTS += ["flowers-splittable_regnetx_002-mshp-beta3"]
 
 
 def test_the_package_stays_small():

@@ -140,6 +140,7 @@ def test_an_input_codec_equals_sc2bench(codec, classifier, pixels):
 def compressai_codec(architecture, classifier):
     """CompressAI's codec, and a maker of our models with its weights and the classifier's."""
     sizes = {"architecture": architecture, "quality": 1, "channels": (32, 48)}
+    sizes["float_hyperprior"] = architecture != "bmshj2018-factorized"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         peer = neural_codec.compressai_model(NeuralCodecBottleneck(**sizes))
