@@ -505,11 +505,16 @@ class _StageRun:
 
 
 def _parted(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
-    """Part images in two by a digest of their names: those to train on, and those held out."""
+    """Part images in two: those to train on, and those held out, whose names' digests are least."""
+
+    def digest(sample: Any) -> bytes:
+        return hashlib.sha256(sample.name.encode()).digest()
+
+    count = max(1, round(held_out * len(dataset.samples)))
+    chosen = {sample.name for sample in sorted(dataset.samples, key=digest)[:count]}
     parts: tuple[list[Any], list[Any]] = ([], [])
     for sample in dataset.samples:
-        digest = hashlib.sha256(sample.name.encode()).digest()
-        parts[int.from_bytes(digest[:8]) < held_out * 2**64].append(sample)
+        parts[sample.name in chosen].append(sample)
     if not all(parts):
         raise DatasetError(f"Of {len(dataset.samples)} images, none can be held out: give more.")
     # What is not read is told once.
