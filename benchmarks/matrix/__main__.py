@@ -86,7 +86,9 @@ def runtimes(
     output: PageOption,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Names or folders.", show_default="two kinds"),
+        typer.Argument(
+            metavar="[MODEL]...", help="Names or folders.", show_default="one of each kind"
+        ),
     ] = None,
     images: ImagesOption = None,
     most: Annotated[int, typer.Option(min=8, help="Most images to compare on.")] = 96,
