@@ -34,7 +34,7 @@ from splitzoo.zoo.calibration.images import MOST_IMAGES, parted
 from splitzoo.zoo.calibration.sparse import fit_sparse
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.split_model import SplitModel
-from splitzoo.zoo.train.recipe import recipes
+from splitzoo.zoo.train.recipe_files import recipes
 
 RESULTS = Path(__file__).parent / "results"
 CHANNELS, SIDE = 24, 55

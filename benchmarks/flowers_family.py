@@ -23,7 +23,7 @@ from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import ModelSubject
 from splitzoo.zoo.datasets import labels_of, read_dataset
 from splitzoo.zoo.packaged import packaged
-from splitzoo.zoo.train.recipe import recipes
+from splitzoo.zoo.train.recipe_files import recipes
 
 RESULTS = Path(__file__).parent / "results" / "flowers"
 WHOLE = "flowers-regnetx_002"

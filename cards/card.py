@@ -28,7 +28,7 @@ from ..zoo.metrics import NAMES
 from ..zoo.packaged import packaged_folder
 from ..zoo.resolve import ModelSource, is_assembled
 from ..zoo.spec import ModelSpec
-from ..zoo.train.recipe import stages_of
+from ..zoo.train.recipe_files import stages_of
 from .diagram import draw_split
 from .sources import list_sources
 

@@ -25,7 +25,9 @@ def round_values(low: float, high: float, most: int) -> list[float]:
         if 2 <= len(inside) <= most and high / low > 2:
             return inside
     even = MaxNLocator(nbins=most - 1, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [float(value) for value in even if low <= value <= high]
+    inside = [float(value) for value in even if low <= value <= high]
+    # The locator may give more than its bins.
+    return inside[:: -(-len(inside) // most) or 1]
 
 
 def labels(values: Sequence[float]) -> list[str]:

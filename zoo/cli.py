@@ -83,7 +83,7 @@ def show(model: ModelArgument, json: Json = False) -> None:
     from .metrics import NAMES
     from .parts import describe
     from .resolve import ModelSource
-    from .train.recipe import stages_of
+    from .train.recipe_files import stages_of
 
     console = Console(json)
     with console.progress() as progress:

@@ -17,7 +17,7 @@ def complete_model(incomplete: str) -> list[str]:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Return the recipes, and the models that they train, whose names begin so."""
-    from .train.recipe import recipes
+    from .train.recipe_files import recipes
 
     known = recipes()
     names = dict.fromkeys([*known, *(name for one in known.values() for name in one.names())])

@@ -95,9 +95,9 @@ class Coder(ABC):
     def digest(self) -> bytes:
         """Return the SHA-256 of all that coding depends on."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Setting]:
-        """Return what a manifest says about the coder beside its kind."""
+        """Return what a manifest says about the coder beside its kind; nothing, where tables do."""
+        return {}
 
     @abstractmethod
     def arrays(self) -> dict[str, Array]:

@@ -47,10 +47,6 @@ class SymbolCoder(Coder, Generic[Tables]):
         """Return the SHA-256 of all that coding depends on."""
         return hashlib.sha256(self.kind.encode() + self.tables.digest()).digest()
 
-    def settings(self) -> dict[str, Setting]:
-        """Return nothing: the tables say all."""
-        return {}
-
     def arrays(self) -> dict[str, Array]:
         """Return the tables by name."""
         return self.tables.arrays()

@@ -83,10 +83,6 @@ class HierarchicalCoder(Coder, Generic[Tables]):
         content = f"{self.kind}-1".encode() + self.hyper_tables.digest() + self.tables.digest()
         return hashlib.sha256(content).digest()
 
-    def settings(self) -> dict[str, Setting]:
-        """Return nothing: the arrays say all."""
-        return {}
-
     def arrays(self) -> dict[str, Array]:
         """Return the tables of z and y by name."""
         return self.hyper_tables.arrays(_HYPER) | self.tables.arrays()

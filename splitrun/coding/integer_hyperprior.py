@@ -80,10 +80,6 @@ class IntegerCoder(Coder, Generic[Inner]):
         content = f"{self.kind}-1".encode() + self.inner.digest() + self.synthesis.digest()
         return hashlib.sha256(content).digest()
 
-    def settings(self) -> dict[str, Setting]:
-        """Return nothing: the arrays say all."""
-        return {}
-
     def arrays(self) -> dict[str, Array]:
         """Return tables and integers by name."""
         return self.inner.arrays() | self.synthesis.arrays

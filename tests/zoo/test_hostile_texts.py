@@ -11,7 +11,7 @@ from splitrun.errors import BundleError, DatasetError, ModelFolderError, RecipeE
 from splitzoo.export import verify
 from splitzoo.zoo.config import read_config
 from splitzoo.zoo.datasets import read_dataset
-from splitzoo.zoo.train.recipe import FOLDER, read_recipe
+from splitzoo.zoo.train.recipe_files import FOLDER, read_recipe
 
 STEERING = ["\x1b]0;title\x07", "\u202egpj.exe", "a\nb", "\0"]
 SAYING = "which holds control characters"

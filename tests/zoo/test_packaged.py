@@ -13,7 +13,7 @@ from splitzoo.demo import IMAGE
 from splitzoo.zoo.config import read_config
 from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
 from splitzoo.zoo.pretrained import recode
-from splitzoo.zoo.train.recipe import find_recipe
+from splitzoo.zoo.train.recipe_files import find_recipe
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"

@@ -11,7 +11,7 @@ import yaml
 from splitrun.errors import RecipeError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.zoo.models import MODELS
-from splitzoo.zoo.train.recipe import find_recipe, read_recipe, recipes, stages_of
+from splitzoo.zoo.train.recipe_files import find_recipe, read_recipe, recipes, stages_of
 
 ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {

@@ -17,7 +17,7 @@ from splitzoo.zoo.bottleneck_specs import (
 )
 from splitzoo.zoo.conversion.convert import recognise
 from splitzoo.zoo.packaged import packaged
-from splitzoo.zoo.train.recipe import find_recipe
+from splitzoo.zoo.train.recipe_files import find_recipe
 
 DATA = Path(__file__).parents[1] / "data" / "sc2_experiments.txt"
 EXPERIMENTS = [

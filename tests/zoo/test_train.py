@@ -28,7 +28,8 @@ from splitzoo.zoo.train.checkpoint import NAME as CHECKPOINT
 from splitzoo.zoo.train.cli import Tracker
 from splitzoo.zoo.train.data import BatchOrder, TrainingImages
 from splitzoo.zoo.train.plan import Plan
-from splitzoo.zoo.train.recipe import Augmentation, Schedule, find_recipe
+from splitzoo.zoo.train.recipe import Augmentation, Schedule
+from splitzoo.zoo.train.recipe_files import find_recipe
 from splitzoo.zoo.train.run import train
 
 STEPS = 8

@@ -39,7 +39,7 @@ def recipe(
     json: Json = False,
 ) -> None:
     """List the training recipes, or print one as a start for your own."""
-    from .recipe import FOLDER, YAML_SUFFIXES, find_recipe, read_recipe, recipes
+    from .recipe_files import FOLDER, YAML_SUFFIXES, find_recipe, read_recipe, recipes
 
     console = Console(json)
     if name is None:
@@ -171,7 +171,7 @@ def train(
     let_threads_sleep()
     from ..config import read_config
     from .plan import Plan, default_workers
-    from .recipe import find_recipe
+    from .recipe_files import find_recipe
     from .run import train as run
 
     console = Console(json)
