@@ -24,6 +24,7 @@ from .errors import (
 )
 from .files import check_file, is_standard_output, new_file
 from .manifest import HALVES, MANIFEST_NAME
+from .serving.command import add_serve_parser
 from .sizes import format_size
 from .text import json_text, visible
 
@@ -40,12 +41,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser(_default_bundle())
     arguments = parser.parse_args(argv)
     arguments.bundle = getattr(arguments, "named", None) or arguments.bundle
-    if arguments.bundle is None:
+    if arguments.bundle is None and not getattr(arguments, "bundles", None):
         error = SplitzooError("There is no bundle here: name its folder with --bundle.")
         error.exit_code = 2
         return _fail(error, arguments.json)
     try:
-        _run(arguments)
+        if hasattr(arguments, "start"):
+            arguments.start(arguments, _limit(arguments, free=arguments.trust))
+        else:
+            _run(arguments)
         sys.stdout.flush()
         return 0
     except SplitzooError as caught:
@@ -84,8 +88,12 @@ def _run(arguments: argparse.Namespace) -> None:
     free = arguments.trust or any(
         engine == "tensorrt" or can_hold_code(bundle.folder, engine) for engine in engines
     )
-    with contextlib.nullcontext() if free else _memory_limit(arguments.memory_limit << 30):
+    with _limit(arguments, free=free):
         arguments.run(bundle, arguments)
+
+
+def _limit(arguments: argparse.Namespace, *, free: bool) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if free else _memory_limit(arguments.memory_limit << 30)
 
 
 @contextlib.contextmanager
@@ -203,6 +211,8 @@ def _parser(bundle: Path | None) -> _Parser:
     bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
     bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
     bench.set_defaults(run=_bench)
+
+    add_serve_parser(commands, common)
 
     # Both take the bundle after their name too, which reads best.
     named = _Parser(add_help=False)

@@ -11,6 +11,7 @@
     ├── ImageError                an image that cannot be read or used
     ├── TablesError               entropy tables that are not valid
     ├── BitstreamError            a stream that is damaged, foreign or hostile
+    │   ├── ForeignStreamError    a stream of another model
     │   └── DesyncError           device and edge compute other scale indexes
     ├── HubError                  a repository on the Hub that cannot be had or written
     ├── CheckpointError           a legacy checkpoint that cannot be converted
@@ -22,6 +23,9 @@
     ├── TrainingError             a training run that cannot begin, go on or end
     ├── OutputError               a result that cannot be written
     ├── DependencyError           a package that is not installed
+    ├── RequestError              a request that a server cannot answer as it is
+    │   ├── TokenError            one without a token that the server knows
+    │   └── BusyError             one that came at a bad time: send it again
     └── ParityError               exit code 3: two runtimes disagree
 
 Each says what happened and, in ``next_step``, what to do about it.
@@ -160,6 +164,10 @@ class BitstreamError(SplitzooError):
     """A stream that is truncated, corrupted, foreign or hostile."""
 
 
+class ForeignStreamError(BitstreamError):
+    """A stream of another model than the one that is to read it."""
+
+
 class DesyncError(BitstreamError):
     """The edge's hyper-decoder gave other scale indexes than the device's: nothing can be read."""
 
@@ -202,6 +210,26 @@ class OutputError(SplitzooError):
 
 class DependencyError(SplitzooError):
     """A package that this step needs and that is not installed."""
+
+
+class RequestError(SplitzooError):
+    """A request that a server cannot answer as it is; ``status`` is that of HTTP."""
+
+    def __init__(self, message: str, status: int = 400, *, next_step: str = "") -> None:
+        self.status = status
+        super().__init__(message, next_step=next_step)
+
+
+class TokenError(RequestError):
+    """A request without a token that the server knows."""
+
+
+class BusyError(RequestError):
+    """A request that came at a bad time, to be sent again in ``retry_after`` seconds."""
+
+    def __init__(self, message: str, status: int = 429, *, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, status, next_step=f"Send it again in {retry_after} s.")
 
 
 class ParityError(SplitzooError):

@@ -196,7 +196,45 @@ class Device:
         return stream
 
 
-class Edge:
+class StreamReader:
+    """The part of the edge that reads streams: entropy coder and hyper graph, no network behind.
+
+    Several threads may use one, as they may one :class:`Device`, which says what the arguments and
+    the errors are.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0, *, stand_in: bool = False) -> None:
+        info = bundle.edge.hyper
+        self.codec = bundle.codec()
+        self._hyper = Graph(bundle, info, threads, stand_in=stand_in) if info else None
+
+    def decompress(self, stream: bytes) -> Tensors:
+        """Read a stream into the edge graph's inputs, each (1, …).
+
+        Raises:
+            BitstreamError: The stream is damaged, hostile, or of another model.
+        """
+        return self.decode_payload(*self.codec.unframe(stream))
+
+    def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:
+        """Decode a payload into the edge graph's inputs; see :meth:`decompress`."""
+        if (height, width) != self.codec.shape:
+            raise BitstreamError(
+                f"The stream holds a latent of {height}×{width}; the edge graph takes "
+                f"{self.codec.shape[0]}×{self.codec.shape[1]}."
+            )
+        hyper = self.hyper if self._hyper else None
+        decoded = self.codec.coder.decode(payload, height, width, hyper)
+        return tuple(tensor[None] for tensor in decoded)
+
+    def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
+        """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""
+        if self._hyper is None:
+            raise BundleError("The bundle has no hyper graph.")
+        return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
+
+
+class Edge(StreamReader):
     """The edge half of a bundle: stream → prediction.
 
     Several threads may use one ``Edge``, as they may one :class:`Device`, which says what the
@@ -215,12 +253,10 @@ class Edge:
         stand_in: bool = False,
     ) -> None:
         self._bundle, self._tail = bundle, bundle.tail(tail)
-        self.codec = bundle.codec()
+        super().__init__(bundle, threads, stand_in=stand_in)
         self.graph = Graph(bundle, self._tail.graph, threads, stand_in=stand_in)
-        self._hyper, self._boxes = (
-            Graph(bundle, info, threads, stand_in=stand_in) if info else None
-            for info in (bundle.edge.hyper, self._tail.boxes)
-        )
+        boxes = self._tail.boxes
+        self._boxes = Graph(bundle, boxes, threads, stand_in=stand_in) if boxes else None
 
     def predict(
         self, stream: bytes, top: int = 5, image_size: tuple[int, int] | None = None
@@ -263,27 +299,6 @@ class Edge:
         """
         names = [info.name for info in self.graph.info.outputs]
         return Outputs(names, self.graph(self.decompress(stream)))
-
-    def decompress(self, stream: bytes) -> Tensors:
-        """Read a stream into the edge graph's inputs, each (1, …); see :meth:`decode` on errors."""
-        return self.decode_payload(*self.codec.unframe(stream))
-
-    def decode_payload(self, payload: bytes, height: int, width: int) -> Tensors:
-        """Decode a payload into the edge graph's inputs; see :meth:`decompress`."""
-        if (height, width) != self.codec.shape:
-            raise BitstreamError(
-                f"The stream holds a latent of {height}×{width}; the edge graph takes "
-                f"{self.codec.shape[0]}×{self.codec.shape[1]}."
-            )
-        hyper = self.hyper if self._hyper else None
-        decoded = self.codec.coder.decode(payload, height, width, hyper)
-        return tuple(tensor[None] for tensor in decoded)
-
-    def hyper(self, hyper_symbols: NDArray[np.int32]) -> Tensors:
-        """Run the hyper graph for one image: z (C, h, w) to scale indexes and what follows them."""
-        if self._hyper is None:
-            raise BundleError("The bundle has no hyper graph.")
-        return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
 
     def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
         """Run a detector's second stage: levels and proposals to class logits and box deltas."""

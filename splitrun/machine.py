@@ -26,15 +26,21 @@ def machine() -> dict[str, str]:
         cpu = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or cpu
         flags = fields.get("flags") or fields.get("Features") or ""
     names = (name for flag, name in _INSTRUCTIONS.items() if flag in flags.split())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
-        "cores": str(cores),
+        "cores": str(cores()),
         "instructions": ", ".join(dict.fromkeys(names)),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def short_name(environment: Mapping[str, str]) -> str:

@@ -28,6 +28,12 @@ def check_stopped() -> None:
         raise _Stopped
 
 
+def stop_by(signum: int) -> None:
+    """Stop as if this signal had been received now, after it was received and waited with."""
+    _received.append(signum)
+    raise _Stopped
+
+
 @contextlib.contextmanager
 def keeping(what: str) -> Iterator[None]:
     """Let a stop meanwhile say what is kept on purpose, and what it is good for."""

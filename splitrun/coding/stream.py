@@ -18,7 +18,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from ..errors import BitstreamError
+from ..errors import BitstreamError, ForeignStreamError
 from .coder import Array, Coder, HyperDecoder
 
 STREAM_OVERHEAD_BYTES = 12
@@ -152,7 +152,7 @@ class Codec:
         """
         frame = read_stream(stream)
         if frame.model_id != self.model_id:
-            raise BitstreamError(
+            raise ForeignStreamError(
                 f"The stream is of model {frame.model_id.hex()}; this is {self.model_id.hex()}.",
                 next_step="Decode it with the bundle or model that wrote it.",
             )

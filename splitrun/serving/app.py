@@ -1,0 +1,288 @@
+"""The HTTP interface: paths, tokens, statuses of errors, counters and the log of requests."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import (
+    BitstreamError,
+    BusyError,
+    ForeignStreamError,
+    RequestError,
+    SplitzooError,
+    TokenError,
+    UnknownNameError,
+)
+from . import kserve
+from .answers import JSON, Answer, error_answer, to_json
+from .bodies import Item, read_sending
+from .metrics import CONTENT_TYPE, Metrics
+from .models import Models, ServedModel
+from .repeats import Repeats
+from .settings import Settings
+
+_LOG = logging.getLogger("splitrun.requests")
+_OPEN = ("/healthz", "/readyz")
+
+
+def status_of(error: SplitzooError) -> int:
+    """Return the status of HTTP that tells of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    kinds = ((ForeignStreamError, 409), (BitstreamError, 400), (UnknownNameError, 404))
+    return next((status for kind, status in kinds if isinstance(error, kind)), 500)
+
+
+class Service:
+    """What answers requests.
+
+    Args:
+        models: Models that are served.
+
+    Attributes:
+        ending: Whether the server is about to end.
+        tokens: SHA-256 of the tokens that are known; empty where none is needed.
+    """
+
+    def __init__(self, models: Models, settings: Settings, metrics: Metrics) -> None:
+        self.models, self.settings, self.metrics = models, settings, metrics
+        self.ending = False
+        self.tokens: Sequence[bytes] = ()
+        self._repeats = Repeats(settings.remember)
+
+    def app(self) -> ASGIApp:
+        """Return the application that speaks ASGI."""
+        get, post = ["GET"], ["POST"]
+        routes = [
+            Route("/healthz", self._healthz, methods=get),
+            Route("/readyz", self._readyz, methods=get),
+            Route("/metrics", self._metrics, methods=get),
+            Route("/v1/models", self._list, methods=get),
+            Route("/v1/models/{name:path}/predict", self._predict, methods=post),
+            Route("/v1/models/{name:path}", self._describe, methods=get),
+            Route("/v1/predict", self._predict, methods=post),
+            *kserve.routes(self),
+        ]
+        handlers: Any = {SplitzooError: self._error, HTTPException: self._http_error}
+        return _Gate(self, Starlette(routes=routes, exception_handlers=handlers, lifespan=_life))
+
+    def check_token(self, header: str) -> str:
+        """Return the token of a header ``Authorization``; empty where none is needed.
+
+        Raises:
+            TokenError: It is none that is known.
+        """
+        if not self.tokens:
+            return ""
+        scheme, _, token = header.partition(" ")
+        digest = hashlib.sha256(token.strip().encode()).digest()
+        known = [hmac.compare_digest(digest, one) for one in self.tokens]
+        if scheme.lower() != "bearer" or not any(known):
+            raise TokenError(
+                "The token is unknown." if token else "A token is missing.",
+                401,
+                next_step="Send the header: Authorization: Bearer TOKEN",
+            )
+        return digest.hex()
+
+    async def answer_item(
+        self, item: Item, tail: str | None, named: ServedModel | None, scope: str
+    ) -> Answer:
+        """Answer one stream; that it cannot be read is an answer too.
+
+        Args:
+            tail: Name of the tail, where one is named.
+            named: Model that the stream must be of; None lets its id pick one.
+            scope: What the keys of repeats belong to.
+
+        Raises:
+            SplitzooError: An error that a repeat may not meet again.
+        """
+        if item.key is None:
+            return await self._work(item, tail, named)
+        asked = repr((named and named.name, tail, item.question)).encode() + item.stream
+        work = partial(self._work, item, tail, named)
+        found = await self._repeats.once((scope, item.key), asked, work)
+        if found.replayed:
+            self._count(named, tail, "repeated")
+        return found
+
+    async def _work(self, item: Item, tail: str | None, named: ServedModel | None) -> Answer:
+        model, outcome = named, "failed"
+        try:
+            with anyio.fail_after(self.settings.answer_timeout_s):
+                model = named or self.models.of_stream(item.stream)
+                found = await model.answer(item.stream, tail, item.question)
+            outcome = "answered"
+            return found
+        except TimeoutError as error:
+            seconds = f"{self.settings.answer_timeout_s:g} s"
+            raise BusyError(f"There was no answer within {seconds}.", 503) from error
+        except BitstreamError as error:
+            outcome = "refused"
+            self.metrics.errors.labels(type(error).__name__).inc()
+            return error_answer(error, status_of(error))
+        finally:
+            self._count(model, tail, outcome)
+
+    def _count(self, model: ServedModel | None, tail: str | None, outcome: str) -> None:
+        labels = ("", "") if model is None else (model.name, model.tail_label(tail))
+        self.metrics.streams.labels(*labels, outcome).inc()
+
+    async def _predict(self, request: Request) -> Response:
+        name = request.path_params.get("name")
+        named = self.models.named(name) if name is not None else None
+        sending = await read_sending(request, self.settings)
+        self.models.waiting.check_room(len(sending.items))
+        request.state.streams = len(sending.items)
+        scope = request.state.token
+        if not sending.several:
+            (item,) = sending.items
+            found = await self.answer_item(item, sending.tail, named, scope)
+            headers = {"Idempotent-Replayed": "true"} if found.replayed else None
+            return Response(found.body, found.status, headers, found.media_type)
+
+        async def one(item: Item) -> bytes:
+            try:
+                return (await self.answer_item(item, sending.tail, named, scope)).as_item()
+            except SplitzooError as error:
+                self.metrics.errors.labels(type(error).__name__).inc()
+                return error_answer(error, status_of(error)).as_item()
+
+        outputs = await asyncio.gather(*map(one, sending.items))
+        return Response(b'{"outputs": [' + b", ".join(outputs) + b"]}", media_type=JSON)
+
+    async def _list(self, _request: Request) -> Response:
+        return _document({"models": [self._description(model) for model in self.models]})
+
+    async def _describe(self, request: Request) -> Response:
+        return _document(self._description(self.models.named(request.path_params["name"])))
+
+    def _description(self, model: ServedModel) -> dict[str, Any]:
+        return self.models.describe(model) | {"max_stream_bytes": self.settings.max_body}
+
+    async def _healthz(self, _request: Request) -> Response:
+        return _document({"status": "ok"})
+
+    async def _readyz(self, _request: Request) -> Response:
+        return _document({"ready": not self.ending}, 503 if self.ending else 200)
+
+    async def _metrics(self, _request: Request) -> Response:
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, SplitzooError)
+        self.metrics.errors.labels(type(error).__name__).inc()
+        return error_response(error, request.url.path)
+
+    async def _http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        known: dict[int, SplitzooError] = {
+            404: UnknownNameError("path", path[:200], next_step="See /v1/models."),
+            405: RequestError(f"{path[:200]} does not take {request.method}.", 405),
+        }
+        said = known.get(error.status_code, RequestError(error.detail, error.status_code))
+        response = await self._error(request, said)
+        response.headers.update(error.headers or {})
+        return response
+
+
+def error_response(error: SplitzooError, path: str) -> Response:
+    """Return an error in the form of the interface that a path belongs to."""
+    status, headers = status_of(error), {}
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TokenError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RequestError) and status in (408, 413):
+        headers["Connection"] = "close"  # what is left of the body is not read
+    document = {"error": str(error)} if path.startswith("/v2") else error.document()
+    return _document(document, status, headers)
+
+
+def _document(document: object, status: int = 200, headers: dict[str, str] | None = None):
+    return Response(to_json(document), status, headers, JSON)
+
+
+@contextlib.asynccontextmanager
+async def _life(_app: Starlette) -> AsyncIterator[None]:
+    yield
+
+
+class _Gate:
+    """What each request passes first: tokens, the longest time that it may take, counters, log."""
+
+    def __init__(self, service: Service, app: ASGIApp) -> None:
+        self._service, self._app = service, app
+        settings = service.settings
+        # Beyond reading and answering, a client may be slow to read the answer.
+        self._limit_s = settings.body_timeout_s + settings.answer_timeout_s + 30
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, received = time.perf_counter(), 0, 0
+
+        async def counted_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def noted_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        state = scope.setdefault("state", {})
+        state["streams"] = 0
+        call: Callable[..., Awaitable[None]] = self._app
+        try:
+            if scope["path"] not in _OPEN:
+                headers = dict(scope["headers"])
+                header = headers.get(b"authorization", b"").decode("latin-1")
+                state["token"] = self._service.check_token(header)
+        except TokenError as error:
+            self._service.metrics.errors.labels("TokenError").inc()
+            call = error_response(error, scope["path"])
+        try:
+            with anyio.move_on_after(self._limit_s):
+                await call(scope, counted_receive, noted_send)
+        finally:
+            metrics = self._service.metrics
+            route = scope.get("route")
+            path = getattr(route, "path", "other").replace(":path", "")
+            metrics.requests.labels(path, status).inc()
+            metrics.received.inc(received)
+            client = scope.get("client") or ("", 0)
+            _LOG.info(
+                "request",
+                extra={
+                    "facts": {
+                        "method": scope["method"],
+                        "path": scope["path"][:200],
+                        "status": status,
+                        "ms": round(1e3 * (time.perf_counter() - began), 2),
+                        "bytes": received,
+                        "streams": state["streams"],
+                        "client": client[0],
+                    }
+                },
+            )

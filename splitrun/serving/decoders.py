@@ -1,0 +1,99 @@
+"""Entropy decoding beside the engine: in threads of the server, or in processes of its own.
+
+Decoding holds Python's lock, so threads decode on one core, whatever their number; what they give
+lies ready in memory. Processes decode on as many cores as there are, and hand the tensors through a
+pipe. ``benchmarks/serving.py`` measures both.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import connection, parent_process
+from typing import Protocol
+
+from ..bundle import Bundle
+from ..halves import StreamReader, Tensors
+
+Payload = tuple[bytes, int, int]
+"""A stream's payload, and its latent's height and width."""
+
+_THREADS = 2
+
+
+class Decoders(Protocol):
+    """Workers that decode payloads."""
+
+    def submit(self, payload: Payload) -> "Future[tuple[Tensors, float]]":
+        """Decode a payload into the edge graph's inputs, and say in how many seconds."""
+        ...
+
+    def close(self) -> None:
+        """End the workers."""
+        ...
+
+
+class DecodingThreads:
+    """Decoders that are threads."""
+
+    def __init__(self, reader: StreamReader) -> None:
+        self._reader = reader
+        self._pool = ThreadPoolExecutor(_THREADS, "decoder")
+
+    def submit(self, payload: Payload) -> "Future[tuple[Tensors, float]]":
+        """Decode a payload; see :class:`Decoders`."""
+        return self._pool.submit(_decode, self._reader, payload)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class DecodingProcesses:
+    """Decoders that are processes, each with the tables of the bundle."""
+
+    def __init__(self, bundle: Bundle, count: int, *, stand_in: bool = False) -> None:
+        self._pool = ProcessPoolExecutor(
+            count,
+            # Forked, a process would hold locks of threads that it has not.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_open_reader,
+            initargs=(bundle, stand_in),
+        )
+        self._pool.submit(os.getpid).result()  # an error of the start belongs here
+
+    def submit(self, payload: Payload) -> "Future[tuple[Tensors, float]]":
+        """Decode a payload; see :class:`Decoders`."""
+        return self._pool.submit(_decode_here, payload)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+_readers: list[StreamReader] = []
+
+
+def _open_reader(bundle: Bundle, stand_in: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _readers.append(StreamReader(bundle, 1, stand_in=stand_in))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _decode_here(payload: Payload) -> tuple[Tensors, float]:
+    return _decode(_readers[0], payload)
+
+
+def _decode(reader: StreamReader, payload: Payload) -> tuple[Tensors, float]:
+    began = time.perf_counter()
+    tensors = reader.decode_payload(*payload)
+    return tensors, time.perf_counter() - began
