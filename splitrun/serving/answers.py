@@ -73,6 +73,7 @@ def error_answer(error: SplitzooError, status: int) -> Answer:
 
 
 def answer(
+    name: str,
     bundle: Bundle,
     edge: Edge,
     tail: str,
@@ -92,7 +93,7 @@ def answer(
     prediction = edge.prediction(outputs, question.top, question.image_size)
     manifest = bundle.manifest
     document: dict[str, Any] = {
-        "model": bundle.name,
+        "model": name,
         "model_id": manifest.coding.model_id,
         "tail": tail,
         **dataclasses.asdict(prediction),

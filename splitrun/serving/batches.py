@@ -89,7 +89,8 @@ class TailRunner:
     ) -> None:
         self.edge = edges[0]
         self.batch = settings.max_batch if self.edge.graph.info.inputs[0].shape[0] == -1 else 1
-        self._bundle, self._tail, self._decoders = bundle, tail, decoders
+        self._name, self._bundle, self._tail = name, bundle, tail
+        self._decoders = decoders
         self._delay_s = settings.max_delay_ms / 1000
         self._waiting, self._metrics = waiting, metrics
         labels = name, tail
@@ -170,7 +171,9 @@ class TailRunner:
             spent["total"] = time.perf_counter() - job.received
             timing_ms = {step: 1e3 * seconds for step, seconds in spent.items()}
             try:
-                said: Result = answer(self._bundle, edge, self._tail, own, job.question, timing_ms)
+                said: Result = answer(
+                    self._name, self._bundle, edge, self._tail, own, job.question, timing_ms
+                )
             except Exception as error:  # noqa: BLE001  # told to who waits, whatever it is
                 said = error
             results.append((job, said))

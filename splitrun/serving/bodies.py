@@ -189,8 +189,6 @@ async def _read_form(
         if "Too many" in error.message:
             _refuse_number(limit)
         raise RequestError(f"The form cannot be read: {error.message}") from error
-    except KeyError as error:
-        raise RequestError("The form cannot be read: its type names no boundary.") from error
     parts = [part for _, part in form.multi_items()]
     if len(parts) > limit:
         _refuse_number(limit)

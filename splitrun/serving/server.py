@@ -184,7 +184,8 @@ def _listen(settings: Settings) -> socket.socket:
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=1024)  # pyright: ignore
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        # Python adds the address in brackets.
+        reason = (error.strerror or str(error)).partition(" (")[0].lower()
         raise SplitzooError(
             f"Cannot listen on {where}: {reason}.",
             next_step="Name another with --port, or 0 for a free one.",
