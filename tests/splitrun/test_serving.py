@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from dense_models import enliven
 from edge_server import BATCH, STREAM, batch, edge_server
 from PIL import Image
 from small_models import small_spec
@@ -21,6 +20,7 @@ from small_models import small_spec
 from splitrun import Device, Edge, open_bundle
 from splitrun.predictions.segmentation import class_map
 from splitrun.record import DeviceRecord
+from splitrun.serving import answers as server_answers
 from splitzoo import export, zoo
 
 LIMITS = ["--max-body", 200_000, "--max-streams", 8, "--instances", 2, "--max-delay", 20]
@@ -37,9 +37,7 @@ def batched_bundle(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter") / "bundle"
-    model = zoo.build(small_spec("semantic-segmentation", "fp"))
-    enliven(model)
-    export.split(model, folder)
+    export.split(zoo.build(small_spec("semantic-segmentation", "fp")), folder)
     return folder
 
 
@@ -200,27 +198,41 @@ def test_a_stream_of_another_model_here_is_refused_under_a_name_and_found_withou
     assert (found.status_code, found.json()["model"]) == (200, "shapes")
 
 
-def test_masks_hold_the_class_of_each_pixel(client, segmenter) -> None:
+def test_a_mask_may_be_the_whole_answer(client, segmenter) -> None:
     bundle = open_bundle(segmenter)
     stream = DeviceRecord.load(bundle).stream
+    path, headers = "/v1/models/shapes/predict?mask=png", STREAM | {"Accept": "image/png"}
+    answer = client.post(path, content=stream, headers=headers)
+    assert answer.headers["content-type"] == "image/png"
     (logits,) = Edge(bundle).decode(stream)
-    expected = class_map(logits)
-    assert len(np.unique(expected)) > 1
+    image = Image.open(io.BytesIO(answer.content))
+    assert np.array_equal(np.asarray(image), class_map(logits))
 
-    def mask(form, **headers):
-        path = f"/v1/models/shapes/predict?mask={form}"
-        return client.post(path, content=stream, headers=STREAM | headers)
 
-    as_image = mask("png", Accept="image/png")
-    assert as_image.headers["content-type"] == "image/png"
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(as_image.content))), expected)
-    found = mask("png").json()["mask"]
-    assert (found["format"], found["size"]) == ("png", list(expected.shape))
-    decoded = base64.b64decode(found["data"])
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(decoded))), expected)
-    runs = np.array(mask("rle").json()["mask"]["runs"])
+def test_masks_hold_the_class_of_each_pixel(segmenter) -> None:
+    bundle = open_bundle(segmenter)
+    edge, (tail,) = Edge(bundle), bundle.edge.tails
+    logits = np.random.default_rng(0).normal(size=(1, 7, 64, 96)).astype(np.float32)
+    logits[:, 2, :20] += 9
+    expected = logits[0].argmax(0)
+
+    def mask(form, **options):
+        question = server_answers.Question(mask=form, **options)
+        said = server_answers.answer("shapes", bundle, edge, tail, [logits], question, {})
+        return json.loads(said.body)["mask"]
+
+    png = mask("png")
+    assert (png["format"], png["size"]) == ("png", [64, 96])
+    image = Image.open(io.BytesIO(base64.b64decode(png["data"])))
+    assert np.array_equal(np.asarray(image), expected)
+    runs = np.array(mask("rle")["runs"])
+    assert runs[0].tolist()[0] == 2
+    assert runs[0][1] >= 20 * 96
     assert np.array_equal(np.repeat(runs[:, 0], runs[:, 1]), expected.reshape(-1))
     assert (np.diff(runs[:, 0]) != 0).all()
+    # Of an image twice as wide as high, the padding below is no part.
+    runs = np.array(mask("rle", image_size=(400, 200))["runs"])
+    assert np.array_equal(np.repeat(runs[:, 0], runs[:, 1]), expected[:48, :96].reshape(-1))
 
 
 def test_models_are_described(client, batched_bundle) -> None:
