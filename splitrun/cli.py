@@ -24,6 +24,7 @@ from .errors import (
 )
 from .files import check_file, is_standard_output, new_file
 from .manifest import HALVES, MANIFEST_NAME
+from .sending.command import add_receive, add_send
 from .serving.command import add_serve_parser
 from .sizes import format_size
 from .text import json_text, visible
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser(_default_bundle())
     arguments = parser.parse_args(argv)
     arguments.bundle = getattr(arguments, "named", None) or arguments.bundle
-    if arguments.bundle is None and not getattr(arguments, "bundles", None):
+    has_some = getattr(arguments, "bundles", None) or not arguments.needs_bundle
+    if arguments.bundle is None and not has_some:
         error = SplitzooError("There is no bundle here: name its folder with --bundle.")
         error.exit_code = 2
         return _fail(error, arguments.json)
@@ -78,6 +80,9 @@ def _fail(error: SplitzooError, as_json: bool) -> int:
 def _run(arguments: argparse.Namespace) -> None:
     from .halves import can_hold_code, check_code
 
+    if not arguments.needs_bundle:
+        arguments.run(None, arguments)
+        return
     bundle = open_bundle(arguments.bundle, trust=arguments.trust)
     # Who runs what lies in the bundle trusts it.
     is_own = bundle.folder.resolve() == Path(__file__).resolve().parents[1]
@@ -135,6 +140,7 @@ def _default_bundle() -> Path | None:
 
 def _parser(bundle: Path | None) -> _Parser:
     parser = _Parser(prog="python -m splitrun", description=_DESCRIPTION)
+    parser.set_defaults(needs_bundle=True)
     parser.add_argument(
         "--bundle",
         type=Path,
@@ -196,6 +202,9 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     decode.add_argument("--tail", help="tail to run, where the edge has several")
     decode.set_defaults(run=_decode)
+
+    add_send(commands, common)
+    add_receive(commands)
 
     selftest = commands.add_parser(
         "selftest", parents=[common], help="compare this machine with the run recorded at export"

@@ -22,6 +22,7 @@
     ├── DatasetError              a data set that is missing, empty or of another form
     ├── TrainingError             a training run that cannot begin, go on or end
     ├── OutputError               a result that cannot be written
+    ├── LinkError                 a server, or a link to one, that does not take streams
     ├── DependencyError           a package that is not installed
     ├── RequestError              a request that a server cannot answer as it is
     │   ├── TokenError            one without a token that the server knows
@@ -206,6 +207,10 @@ class OutputError(SplitzooError):
     def __init__(self, path: object, reason: str, *, next_step: str = "") -> None:
         self.path, self.reason = path, reason
         super().__init__(f"Cannot write {path}: {reason}.", next_step=next_step)
+
+
+class LinkError(SplitzooError):
+    """A server, or a link to one, that does not take streams."""
 
 
 class DependencyError(SplitzooError):

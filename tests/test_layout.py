@@ -181,9 +181,10 @@ def test_the_runtime_is_written_in_the_boards_python(path: Path) -> None:
 def test_the_runtime_imports_what_the_board_has() -> None:
     engines = {"onnxruntime", "openvino", "torch", "torch_tensorrt", "tensorrt", "cuda"}
     board = {"numpy", "PIL", "constriction", *engines}
+    links = {"paho", "serial", "cobs", "cv2"}  # each where it is used alone
     server = {"anyio", "prometheus_client", "starlette", "uvicorn"}
     for path in CARRIED:
-        allowed = board | (server if path.parent.name == "serving" else set())
+        allowed = board | {"serving": server, "sending": links}.get(path.parent.name, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
