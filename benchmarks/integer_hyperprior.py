@@ -3,13 +3,15 @@
     python benchmarks/integer_hyperprior.py --images photos --model NAME --model FOLDER
 
 Both bundles of a model are exported for ONNX Runtime in fp32 and measured in one process, in
-turns: image → stream, with h_a, h_s, scale indexes and coding, and stream → the edge graph's
-inputs. Models without weights at hand get random ones. Images in folders that are named after the
-model's classes count correct predictions.
+turns: image → stream, with h_a, h_s, scale indexes and coding; stream → the edge graph's inputs;
+and stream → logits, the whole edge. Models without weights at hand get random ones. Images in
+folders that are named after the model's classes count correct predictions.
 """
 
 import argparse
 import json
+import shlex
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -48,7 +50,9 @@ class Measured:
         correct_float: Those in floats.
         device_ms: Median of image → stream in integers.
         device_ms_float: The same in floats.
-        edge_ms: Median of stream → inputs of the edge graph in integers.
+        inputs_ms: Median of stream → inputs of the edge graph in integers.
+        inputs_ms_float: The same in floats.
+        edge_ms: Median of stream → logits in integers.
         edge_ms_float: The same in floats.
     """
 
@@ -62,6 +66,8 @@ class Measured:
     correct_float: int
     device_ms: float
     device_ms_float: float
+    inputs_ms: float
+    inputs_ms_float: float
     edge_ms: float
     edge_ms_float: float
 
@@ -90,18 +96,20 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
             payloads[number] += stream.payload_bytes
             best = int(edge.decode(stream)[0].argmax())
             correct[number] += best == labels.get(path.parent.name)
-    times = np.empty((2, 2, TIMED))
+    times = np.empty((2, 3, TIMED))
     for turn in range(-3, TIMED):
         image = inputs[turn % len(inputs)]
         for number, (device, edge) in enumerate(halves):
             began = time.perf_counter()
             (stream,) = device.encode(image)
             between = time.perf_counter()
-            edge.decompress(stream)
+            received = edge.decompress(stream)
+            decoded = time.perf_counter()
+            edge.graph(received)
             ended = time.perf_counter()
             if turn >= 0:
-                times[number, :, turn] = between - began, ended - between
-    (device_ms, edge_ms), (device_float, edge_float) = 1000 * np.median(times, axis=2)
+                times[number, :, turn] = between - began, decoded - between, ended - between
+    integers, floats = (1000 * np.median(times, axis=2)).tolist()
     return Measured(
         model=model.spec.name,
         weights="trained" if model.random_seed is None else "random",
@@ -111,22 +119,24 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
         labelled=labelled,
         correct=correct[0],
         correct_float=correct[1],
-        device_ms=float(device_ms),
-        device_ms_float=float(device_float),
-        edge_ms=float(edge_ms),
-        edge_ms_float=float(edge_float),
+        device_ms=integers[0],
+        device_ms_float=floats[0],
+        inputs_ms=integers[1],
+        inputs_ms_float=floats[1],
+        edge_ms=integers[2],
+        edge_ms_float=floats[2],
     )
 
 
-def render(measured: list[Measured], threads: int) -> str:
-    """Render the results as Markdown."""
+def render(measured: list[Measured], command: str, quiet: str) -> str:
+    """Render the results as Markdown, with the command and what else ran on the machine."""
     lines = [
         "# Hyperpriors in integers",
         "",
         "| model | weights | images | payload, bytes | in floats | | correct | in floats | "
-        "image → stream, ms | in floats | | stream → edge inputs, ms | in floats | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: "
-        "| ---: |",
+        "image → stream, ms | in floats | | stream → edge inputs, ms | in floats | | "
+        "stream → logits, ms | in floats | |",
+        f"| --- | --- |{15 * ' ---: |'}",
     ]
     for one in measured:
         more = one.payload_bytes / one.payload_bytes_float - 1
@@ -144,6 +154,9 @@ def render(measured: list[Measured], threads: int) -> str:
             f"{one.device_ms:.2f}",
             f"{one.device_ms_float:.2f}",
             f"× {one.device_ms / one.device_ms_float:.2f}",
+            f"{one.inputs_ms:.2f}",
+            f"{one.inputs_ms_float:.2f}",
+            f"× {one.inputs_ms / one.inputs_ms_float:.2f}",
             f"{one.edge_ms:.2f}",
             f"{one.edge_ms_float:.2f}",
             f"× {one.edge_ms / one.edge_ms_float:.2f}",
@@ -153,9 +166,9 @@ def render(measured: list[Measured], threads: int) -> str:
     with_versions = versions("onnxruntime", "numpy", "constriction")
     lines += [
         "",
-        "Made by `benchmarks/integer_hyperprior.py` with "
+        f"Made by `{command}` with "
         + ", ".join(f"{name} {number}" for name, number in with_versions.items())
-        + f", {threads} threads of the engine, {', '.join(map(str, here.values()))}.",
+        + f", {', '.join(map(str, here.values()))}; {quiet}.",
         "",
     ]
     return "\n".join(lines)
@@ -168,6 +181,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="name or folder")
     parser.add_argument("--most", type=int, default=64, help="most images of a model")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine")
+    parser.add_argument("--beside", default="nothing else ran", help="what else ran meanwhile")
     given = parser.parse_args()
     images = list_images(given.images)
     images = images[:: -(-len(images) // given.most)]
@@ -179,7 +193,7 @@ def main() -> None:
             measured.append(measure(model, images, Path(folder), given.threads))
         print(measured[-1], flush=True)
     for suffix, text in (
-        ("md", render(measured, given.threads)),
+        ("md", render(measured, shlex.join(["python", *sys.argv]), given.beside)),
         ("json", json.dumps([asdict(one) for one in measured], indent=2) + "\n"),
     ):
         with new_file(RESULTS / f"integer_hyperprior.{suffix}") as temporary:

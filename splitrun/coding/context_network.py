@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TablesError
+from .blas_threads import one_blas_thread
 from .coder import Array
 from .integer_network import UNIT
 
@@ -98,7 +99,7 @@ class ContextNetwork:
         # Channels last, so that what is gathered lies together.
         hyper = np.moveaxis(params, 0, -1).astype(np.float64)
         y_hat = np.zeros((height + _REACH, width + 2 * _REACH, self.channels))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_blas_thread():
             for rows, columns in _steps(height, width):
                 context = y_hat[rows[:, None] + _TAP_ROWS, columns[:, None] + _TAP_COLUMNS]
                 gaussians = self._gaussians(hyper[rows, columns], context.reshape(len(rows), -1))

@@ -227,7 +227,7 @@ class IntegerHyperpriorCoder(IntegerCoder[HyperpriorCoder | ContextHyperpriorCod
         """Compute scale indexes (C, h, w), and means (C, h, w) float32 if there are any."""
         params = self.synthesis(hyper_symbols)
         scales, *means = np.split(params, 2) if self.synthesis.has_means else (params,)
-        indexes = self._rows[np.clip(scales, 0, _SCALE_UNITS - 1).astype(np.int32)]
+        indexes = self._rows.take(scales.astype(np.int32), mode="clip")
         return indexes, *(mean * np.float32(UNIT) for mean in means)
 
     def sent(self, latent: Array, hyper_symbols: Array) -> tuple[Array, ...]:

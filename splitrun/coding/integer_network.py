@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TablesError
+from .blas_threads import one_blas_thread
 from .coder import Array
 from .stream import MAX_SYMBOLS
 from .tables import IntegerTables
@@ -231,43 +232,56 @@ class IntegerLayer(IntegerTables):
     def _convolved(self, x: Float32) -> NDArray[Any]:
         padding = int(self.geometry[2])
         ((rows,),) = self._products
-        return self._correlated(_padded(x, padding, padding), rows)
+        return self._correlated(x, rows, *((padding, self.size(side)) for side in x.shape[1:]))
 
     def _transposed(self, x: Float32) -> NDArray[Any]:
         """Compute each phase of the output by itself, and interleave them."""
         _, stride, padding, _, _ = self.geometry.tolist()
-        height, width = (self.size(side) for side in x.shape[1:])
-        shape = len(self.weight), height + 2 * padding, width + 2 * padding
-        whole = np.zeros(shape, self._sums)
+        sizes = [self.size(side) for side in x.shape[1:]]
+        whole = np.zeros((len(self.weight), *sizes), self._sums)
         for row, line in enumerate(self._products):
             for column, rows in enumerate(line):
                 if not rows:
                     continue
-                across = rows[0].shape[1] // len(x)
-                part = self._correlated(_padded(x, len(rows) - 1, across - 1), rows)
-                place = whole[:, row::stride, column::stride]
-                part = part[:, : place.shape[1], : place.shape[2]]
-                place[:, : part.shape[1], : part.shape[2]] = part
-        return whole[:, padding : padding + height, padding : padding + width]
+                # Where in the output the phase begins, and how much of it lies before that.
+                begins = [(phase - padding) % stride for phase in (row, column)]
+                place = whole[:, begins[0] :: stride, begins[1] :: stride]
+                taps = len(rows), rows[0].shape[1] // len(x)
+                before = [
+                    tap - 1 - (begin + padding) // stride
+                    for tap, begin in zip(taps, begins, strict=True)
+                ]
+                spans = zip(before, place.shape[1:], strict=True)
+                place[...] = self._correlated(x, rows, *spans)
+        return whole
 
-    def _correlated(self, x: Float32, rows: list[Float32]) -> NDArray[Any]:
-        """Correlate x (I, H, W) with a kernel by rows: one matrix product for each."""
+    def _correlated(self, x: Float32, rows: list[Float32], *spans: tuple[int, int]) -> NDArray[Any]:
+        """Correlate x (I, H, W) with a kernel by rows: one matrix product for each.
+
+        Args:
+            x: Input.
+            rows: Kernel, as ``_products`` holds it.
+            spans: Of rows and of columns, how many zeros the output begins before x (below 0: how
+                much of x it leaves out), and its size.
+        """
+        (above, height), (left, width) = spans
         across = rows[0].shape[1] // len(x)
-        height, width = x.shape[1] - len(rows) + 1, x.shape[2] - across + 1
-        shifted = np.empty((across, *x.shape[:2], width), rows[0].dtype)
+        shifted = np.zeros((across, len(x), height + len(rows) - 1, width), rows[0].dtype)
+        there, here = _overlap(shifted.shape[2], x.shape[1], above)
         for column, place in enumerate(shifted):
-            place[...] = x[..., column : column + width]
+            to, of = _overlap(width, x.shape[2], left - column)
+            place[:, there, to] = x[:, here, of]
         flat = shifted.reshape(across * len(x), -1)
-        total = (rows[0] @ flat[:, : height * width]).astype(self._sums, copy=False)
-        for number, row in enumerate(rows[1:], start=1):
-            total += (row @ flat[:, number * width : (number + height) * width]).astype(
-                self._sums, copy=False
-            )
+        total = np.zeros((len(rows[0]), height * width), self._sums)
+        for number, row in enumerate(rows):
+            total += row @ flat[:, number * width : (number + height) * width]
         return total.reshape(-1, height, width)
 
 
-def _padded(x: Float32, rows: int, columns: int) -> Float32:
-    return np.pad(x, ((0, 0), (rows, rows), (columns, columns)))
+def _overlap(size: int, given: int, before: int) -> tuple[slice, slice]:
+    """Return where so many values lie in ``size`` places that begin before them, and which do."""
+    first, end = max(before, 0), max(min(before + given, size), max(before, 0))
+    return slice(first, end), slice(first - before, end - before)
 
 
 class HyperSynthesis:
@@ -366,9 +380,10 @@ class HyperSynthesis:
             )
         symbols = np.clip(hyper_symbols, -LARGEST, LARGEST).astype(np.int64) << self._shift
         x = np.clip(symbols + self._medians[:, None, None], -LARGEST, LARGEST).astype(np.float32)
-        for layer in self.layers[:-1]:
-            x = layer(x, LARGEST)
-        return self.layers[-1](x, LARGEST_PARAMETER)
+        with one_blas_thread():
+            for layer in self.layers[:-1]:
+                x = layer(x, LARGEST)
+            return self.layers[-1](x, LARGEST_PARAMETER)
 
 
 @dataclass(frozen=True, eq=False)
