@@ -4,6 +4,7 @@ They write the pages in ``cards/generated/``: what is exported to which target, 
 be mixed, and what each architecture of the zoo costs.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure whole tables of models, and write pages.",
 )
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 PageOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="FILE", help="Markdown file to write.")
@@ -56,6 +59,13 @@ def targets(
     target: Annotated[
         list[str] | None, typer.Option(help="Target to measure; repeatable.", show_default="all")
     ] = None,
+    results: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file of all rows: those measured are put into it, and the page tells all.",
+        ),
+    ] = RESULTS / "targets.json",
     images: ImagesOption = None,
     aot: Annotated[
         bool,
@@ -67,7 +77,12 @@ def targets(
     json: Json = False,
 ) -> None:
     """Export every kind of model to every target and precision. Takes an hour."""
-    from benchmarks.matrix.targets_matrix import list_columns, matching_models, measure_matrix
+    from benchmarks.matrix.targets_matrix import (
+        list_columns,
+        matching_models,
+        measure_matrix,
+        put_into,
+    )
     from benchmarks.matrix.targets_table import counted, render_targets
 
     console = Console(json)
@@ -76,7 +91,10 @@ def targets(
         matrix = measure_matrix(
             names, columns, images=images, aot=aot, jobs=jobs, progress=progress
         )
-    _write(output, render_targets(matrix, command=_command()))
+    matrix = put_into(results, matrix)
+    # Without it, the same command makes the whole page.
+    command = re.sub(" --models [^ ]+", "", _command())
+    _write(output, render_targets(matrix, command=command))
     console.data(matrix, lambda: console.print(str(output)))
     console.hint(counted(matrix))
 
@@ -91,19 +109,33 @@ def runtimes(
         ),
     ] = None,
     images: ImagesOption = None,
-    most: Annotated[int, typer.Option(min=8, help="Most images to compare on.")] = 96,
+    results: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file of all models: those compared are put into it, and the page tells all.",
+        ),
+    ] = RESULTS / "runtimes.json",
+    most: Annotated[int, typer.Option(min=8, help="Most images to compare on.")] = 2016,
+    side: Annotated[
+        int, typer.Option(min=0, help="Height and width of the images; 0: the model's.")
+    ] = 64,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes at a time.")] = 1,
     json: Json = False,
 ) -> None:
-    """Compare runtimes: which may be mixed between device and edge. Takes minutes."""
-    from benchmarks.matrix.comparison import COMPARED, compare_models
+    """Compare runtimes: which may be mixed between device and edge. Takes an hour."""
+    from benchmarks.matrix.comparison import COMPARED, compare_models, put_into
     from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
     console = Console(json)
     with console.progress() as progress:
         comparisons = compare_models(
-            models or COMPARED, images=images, most=most, progress=progress
+            models or COMPARED, images=images, most=most, side=side, jobs=jobs, progress=progress
         )
-    _write(output, render_runtimes(comparisons, synthetic=images is None, command=_command()))
+    comparisons = put_into(results, comparisons)
+    # Without models, the same command makes the whole page.
+    command = " ".join(word for word in _command().split() if word not in (models or ()))
+    _write(output, render_runtimes(comparisons, synthetic=images is None, command=command))
     console.data(comparisons, lambda: console.print(str(output)))
     for comparison in comparisons:
         console.hint(conclude(comparison))

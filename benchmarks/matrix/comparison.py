@@ -6,25 +6,42 @@ indexes of y again; where an index differs from the device's, the image cannot b
 """
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from benchmarks.matrix.crossings import (
+    Half,
+    Read,
+    Reading,
+    Sending,
+    Sent,
+    load_sent,
+    make_streams,
+    read_streams,
+)
 from benchmarks.matrix.page import write_images
+from benchmarks.matrix.processes import run_apart
 from splitrun.bundle import open_bundle
-from splitrun.coding import Codec
-from splitrun.comparison import Comparison, compare_integers
-from splitrun.errors import DesyncError, SplitzooError
-from splitrun.halves import Device, Edge
+from splitrun.comparison import compare_integers
+from splitrun.errors import SplitzooError
+from splitrun.files import new_file
+from splitrun.image_files import list_images
 from splitrun.signals import check_stopped
 from splitzoo import export
-from splitzoo.export.precision.report import read_images
+from splitzoo.export.formats.base import Format, Integers, Source
+from splitzoo.export.formats.onnx_file import OnnxFormat
+from splitzoo.export.formats.openvino_ir import OpenVinoFormat
+from splitzoo.export.graphs import EdgeGraph
+from splitzoo.export.precision.int8 import to_int8
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
@@ -54,6 +71,10 @@ _EXPORTS = {
 }
 """Runtimes besides eager PyTorch, by target and precision of the bundle that they run."""
 
+_FORMATS: dict[str, type[Format]] = {"cpu": OnnxFormat, "openvino": OpenVinoFormat}
+_RANGES = 64
+"""Images that ranges of int8 edge graphs are taken from."""
+
 _SYNTHETIC = 32
 """Number of synthetic images, where no folder is given."""
 
@@ -64,7 +85,7 @@ class Runtime:
 
     Attributes:
         engine: Name of the engine for people.
-        precision: Precision of the device half; the edge half is fp32.
+        precision: Precision of both halves.
         version: Name and version of the engine.
     """
 
@@ -124,60 +145,28 @@ class RuntimeComparison:
         model: Name of the model.
         bottleneck: Kind of its bottleneck.
         trained: Whether its weights are trained, not random.
-        images: Number of images compared.
+        side: Height and width of the images, pixels.
+        images: Number of images: of latents that go from each device half to each edge half.
         runtimes: Runtimes that were compared, eager PyTorch first.
         symbols: Differences of each pair of runtimes and each tensor that the device rounds.
-        crossings: Images lost between each device half and each edge half in fp32.
-        not_compared: Runtimes that could not be compared, with the reason.
+        crossings: Images lost between each device half and each edge half.
+        read: Streams that each edge half read, at least; those of several devices that are the
+            same byte by byte count once.
+        run: Latents that each edge half's graph ran on, at least.
+        not_compared: Halves that could not be compared, with the reason.
     """
 
     model: str
     bottleneck: str
     trained: bool
+    side: tuple[int, int]
     images: int
     runtimes: list[Runtime]
     symbols: list[Difference]
     crossings: list[Crossing]
+    read: int
+    run: int
     not_compared: dict[str, str]
-
-
-class _Halves(Protocol):
-    """Both halves of a runtime, without the networks behind the bitstream."""
-
-    codec: Codec
-
-    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        """Image (1, 3, H, W) float32 to the wire tensors, each (1, …)."""
-        ...
-
-    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
-        """Stream to the edge's inputs, each (C, h, w)."""
-        ...
-
-
-class _Eager:
-    def __init__(self, model: SplitModel) -> None:
-        self._model, self.codec = model, model.codec
-
-    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        return self._model.wire_tensors(torch.from_numpy(image))
-
-    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
-        return self.codec.decompress(stream, self._model.hyper_decode)
-
-
-class _Exported:
-    def __init__(self, folder: Path) -> None:
-        bundle = open_bundle(folder)
-        self._device, self._edge = Device(bundle), Edge(bundle)
-        self.codec = self._device.codec
-        self.version = self._device.graph.engine
-
-    def send(self, image: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        return self._device.wire_tensors(image)
-
-    def receive(self, stream: bytes) -> tuple[NDArray[Any], ...]:
-        return tuple(tensor[0] for tensor in self._edge.decompress(stream))
 
 
 def compare_runtimes(
@@ -186,6 +175,7 @@ def compare_runtimes(
     folder: Path,
     *,
     calibration: Path,
+    jobs: int = 1,
     progress: Progress = SILENT,
 ) -> RuntimeComparison:
     """Run a model's halves in every runtime here, and count what differs.
@@ -193,22 +183,29 @@ def compare_runtimes(
     Args:
         model: Model in evaluation mode.
         images: Images to compare on.
-        folder: Folder for the bundles; it exists, and the caller removes it.
+        folder: Folder for what is made; it exists, and the caller removes it.
         calibration: Folder of images for int8's ranges.
+        jobs: Processes at a time.
         progress: Progress to report to.
 
     Raises:
         ImageError: An image cannot be read.
     """
-    halves: dict[str, _Halves] = {TORCH: _Eager(model)}
+    trained, name = model.random_seed is None, model.spec.name
+    catalog.save(model, folder / "model")
+    model = catalog.load(str(folder / "model")).eval()
+    progress.step(f"{name}: reading images")
+    pixels = np.concatenate([model.spec.preprocessing.load(path) for path in images])
+    np.save(folder / "images.npy", pixels)
+    eager = Half(TORCH, folder / "model", eager=True)
+    devices, edges, not_compared = [eager], [eager], dict[str, str]()
     runtimes = [Runtime(TORCH, "fp32", f"torch {torch.__version__.partition('+')[0]}")]
-    not_compared: dict[str, str] = {}
     for (target, precision), engine in _EXPORTS.items():
         check_stopped()
-        name = Runtime(engine, precision, "").name
-        progress.step(f"{model.spec.name}: {name}")
+        runtime = Runtime(engine, precision, "")
+        progress.step(f"{name}: {runtime.name}")
+        bundle = folder / f"{target}-{precision}"
         try:
-            bundle = folder / f"{model.spec.name}-{target}-{precision}"
             export.split(
                 model,
                 bundle,
@@ -217,26 +214,126 @@ def compare_runtimes(
                 calibration=calibration if precision == "int8" else None,
                 keep_tables=True,
                 accept=precision != "fp32",
+                dynamic_batch=True,
             )
-            halves[name] = made = _Exported(bundle)
         except SplitzooError as error:
-            not_compared[name] = error.message.replace(model.spec.name, "The model")
+            not_compared[runtime.name] = error.message.replace(name, "The model")
+            continue
+        half = Half(runtime.name, bundle)
+        runtimes.append(runtime)
+        devices.append(half)
+        edges.append(half)
+        if precision != "fp32":
+            edges[-1] = _lower_edge(half, target, precision, model, pixels[:_RANGES])
+    files = {half.runtime: folder / f"{number}.sent" for number, half in enumerate(devices)}
+    sendings = [Sending(half, folder / "images.npy", files[half.runtime]) for half in devices]
+    made = run_apart(make_streams, sendings, jobs=jobs, crashed=_no_streams)
+    for number, reason in progress.track(made, f"{name}: device halves", total=len(devices)):
+        if reason:
+            not_compared[f"{devices[number].runtime} on the device"] = reason
+            del files[devices[number].runtime]
+    sent = {runtime: load_sent(file) for runtime, file in files.items()}
+    reads: dict[int, Read] = {}
+    readings = [Reading(half, files) for half in edges]
+    done = run_apart(read_streams, readings, jobs=jobs, crashed=_not_read)
+    for number, read in progress.track(done, f"{name}: edge halves", total=len(edges)):
+        if read.reason:
+            not_compared[f"{read.runtime} on the edge"] = read.reason
         else:
-            runtimes.append(Runtime(engine, precision, made.version))
-    counted = _Counted(model, runtimes)
-    for path in progress.track(images, f"{model.spec.name}: images"):
-        check_stopped()
-        counted.add(model.spec.preprocessing.load(path), halves)
+            reads[number] = read
+    versions = {read.runtime: read.version for read in reads.values()}
     return RuntimeComparison(
-        model=model.spec.name,
+        model=name,
         bottleneck=model.spec.bottleneck.kind,
-        trained=model.random_seed is None,
+        trained=trained,
+        side=model.spec.preprocessing.crop,
         images=len(images),
-        runtimes=runtimes,
-        symbols=counted.differences(),
-        crossings=[Crossing(*pair, lost) for pair, lost in counted.lost.items()],
+        runtimes=[replace(one, version=versions.get(one.name, one.version)) for one in runtimes],
+        symbols=_differences(sent),
+        crossings=[
+            Crossing(device, reads[number].runtime, reads[number].lost[device])
+            for device in sent
+            for number in sorted(reads)
+        ],
+        read=min((read.read for read in reads.values()), default=0),
+        run=min((read.run for read in reads.values()), default=0),
         not_compared=not_compared,
     )
+
+
+def _no_streams(_: Sending, code: int) -> str:
+    return f"Its process ended with exit code {code}."
+
+
+def _not_read(work: Reading, code: int) -> Read:
+    return Read(work.half.runtime, reason=f"Its process ended with exit code {code}.")
+
+
+def _lower_edge(
+    half: Half, target: str, precision: str, model: SplitModel, pixels: NDArray[np.float32]
+) -> Half:
+    """Return an edge half below fp32, which ``export split`` does not write.
+
+    The engine computes bf16 by itself. An int8 graph is made as those of devices are, with ranges
+    from what the edge receives.
+    """
+    bundle = open_bundle(half.bundle)
+    info = bundle.tail(None).graph
+    graph = bundle.path(info.file)
+    if precision == "int8":
+        received = [_received(model, pixel[None]) for pixel in pixels]
+        names = [one.name for one in info.inputs]
+        graph = half.bundle.parent / f"edge-{target}{graph.suffix}"
+        source = Source(
+            module=EdgeGraph(model).eval(),
+            examples=[torch.from_numpy(tensor) for tensor in received[0]],
+            input_names=names,
+            output_names=[one.name for one in info.outputs],
+            dynamic_batch=True,
+            lower=partial(_to_int8, [dict(zip(names, one, strict=True)) for one in received]),
+        )
+        _FORMATS[target]().write(source, graph)
+    hint = precision if precision == "bf16" else ""
+    return replace(half, engine=info.engine, graph=graph, hint=hint)
+
+
+def _received(model: SplitModel, image: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """Return what the edge graph gets of an image, each (1, …)."""
+    (stream,) = model.compress(image)
+    return [tensor[None] for tensor in model.codec.decompress(stream, model.hyper_decode)]
+
+
+def _to_int8(
+    inputs: Sequence[Mapping[str, NDArray[Any]]], source: Path, target: Path, integers: Integers
+) -> None:
+    to_int8(source, target, inputs, integers=integers)
+
+
+def _differences(sent: Mapping[str, Sent]) -> list[Difference]:
+    """Compare what each pair of devices rounds."""
+    found = []
+    for (first, before), (second, after) in combinations(sent.items(), 2):
+        for tensor, values in before.integers.items():
+            others = after.integers[tensor]
+            one = compare_integers(values, others)
+            images = np.any(values != others, axis=(1, 2, 3)).sum()
+            counted = one.symbols, one.differing, one.largest, int(images)
+            found.append(Difference(first, second, tensor, *counted))
+    return found
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most so many of the numbers below ``count``, evenly spread."""
+    taken = min(count, most)
+    return [place * count // taken for place in range(taken)]
+
+
+def smaller(model: SplitModel, side: int) -> SplitModel:
+    """Give a model smaller images: what is compared is the same, and takes less time."""
+    if side:
+        preprocessing = replace(model.spec.preprocessing, resize=side, crop=(side, side))
+        model.spec = model.spec.model_copy(update={"preprocessing": preprocessing})
+    return model
 
 
 def compare_models(
@@ -244,6 +341,8 @@ def compare_models(
     *,
     images: Path | None = None,
     most: int = 96,
+    side: int = 0,
+    jobs: int = 1,
     progress: Progress = SILENT,
 ) -> list[RuntimeComparison]:
     """Compare the runtimes on several models, with the same images.
@@ -252,73 +351,48 @@ def compare_models(
         names: Names or folders of models; those that are not carried get random weights.
         images: Folder of images; None makes synthetic ones.
         most: Most images to compare on.
+        side: Height and width of the images, pixels; 0 takes the model's.
+        jobs: Processes at a time.
         progress: Progress to report to.
 
     Raises:
         UnknownNameError: No model has that name.
         ImageError: The folder does not exist, or an image of it cannot be read.
-        CalibrationError: The folder has fewer than 8 images.
     """
     comparisons = []
     for name in names:
         trained = Path(name).is_dir() or packaged_folder(name) is not None
-        model = catalog.load(name, pretrained=trained)
+        model = smaller(catalog.load(name, pretrained=trained), side)
         with tempfile.TemporaryDirectory() as temporary:
             used = images or Path(temporary) / "images"
             if images is None:
                 used.mkdir()
                 write_images(model.spec.preprocessing, used, min(most, _SYNTHETIC))
-            read = read_images(model, used)
-            chosen = [*read.held_out, *read.fitted][:most]
+            found = list_images(used)
+            chosen = [found[place] for place in spread(len(found), most)]
             comparisons.append(
                 compare_runtimes(
-                    model, chosen, Path(temporary), calibration=used, progress=progress
+                    model, chosen, Path(temporary), calibration=used, jobs=jobs, progress=progress
                 )
             )
     return comparisons
 
 
-class _Counted:
-    """Sums over images, by pair of runtimes and tensor.
+def put_into(path: Path, comparisons: Sequence[RuntimeComparison]) -> list[RuntimeComparison]:
+    """Put comparisons into a file of them, in the place of those of the same models.
 
-    Attributes:
-        lost: Number of images lost, by the device's runtime and the edge's.
+    Args:
+        path: JSON file; it need not exist.
+        comparisons: Comparisons that were made.
+
+    Returns:
+        All, in the order of ``COMPARED``.
     """
-
-    def __init__(self, model: SplitModel, runtimes: Sequence[Runtime]) -> None:
-        self._names = model.bottleneck.wire_names
-        edges = [runtime.name for runtime in runtimes if runtime.precision == "fp32"]
-        self.lost = {(runtime.name, edge): 0 for runtime in runtimes for edge in edges}
-        self._sums: dict[tuple[str, str, str], tuple[Comparison, int]] = {}
-
-    def add(self, image: NDArray[np.float32], halves: dict[str, _Halves]) -> None:
-        """Run an image through all of them."""
-        sent = {name: runtime.send(image) for name, runtime in halves.items()}
-        for (first, before), (second, after) in combinations(sent.items(), 2):
-            for tensor, *values in zip(self._names, before, after, strict=True):
-                if values[0].dtype.kind in "iu" and tensor != "indexes":
-                    self._count((first, second, tensor), *values)
-        streams = {}
-        for device, tensors in sent.items():
-            wire, codec = [tensor[0] for tensor in tensors], halves[device].codec
-            streams[device] = codec.compress(*wire), codec.coder.decoded(*wire)[0]
-        for device, edge in self.lost:
-            stream, expected = streams[device]
-            try:
-                received = halves[edge].receive(stream)[0]
-            except DesyncError:
-                self.lost[device, edge] += 1
-            else:
-                self.lost[device, edge] += not np.array_equal(received, expected)
-
-    def _count(self, key: tuple[str, str, str], first: NDArray[Any], second: NDArray[Any]) -> None:
-        counted = compare_integers(first, second)
-        before, images = self._sums.get(key, (Comparison(), 0))
-        self._sums[key] = before + counted, images + (counted.differing > 0)
-
-    def differences(self) -> list[Difference]:
-        """Return what was counted of each pair of runtimes and tensor."""
-        return [
-            Difference(*key, counted.symbols, counted.differing, counted.largest, images)
-            for key, (counted, images) in self._sums.items()
-        ]
+    file = TypeAdapter(list[RuntimeComparison])
+    before = file.validate_json(path.read_bytes()) if path.exists() else []
+    whole = {one.model: one for one in [*before, *comparisons]}
+    places = {name: number for number, name in enumerate(COMPARED)}
+    ordered = sorted(whole.values(), key=lambda one: places.get(one.model, len(places)))
+    with new_file(path, force=True) as temporary:
+        temporary.write_bytes(file.dump_json(ordered, indent=1) + b"\n")
+    return ordered

@@ -26,10 +26,20 @@ def render_runtimes(
         "",
         "May the device run one runtime, and the edge another? The same "
         f"{kind} went through the device half of each runtime, their streams through each edge "
-        "half, and what was received was compared with what was sent. With a factorized prior, the "
-        "edge decodes the symbols that were sent, whatever computed them. With a hyperprior, both "
-        "sides compute the scale indexes of y from the symbols of z, in integers: the same "
-        "everywhere.",
+        "half, and what was received was compared with what was sent, bit by bit. With a "
+        "factorized prior, the edge decodes the symbols that were sent, whatever computed them. "
+        "With a hyperprior, both sides compute the scale indexes of y from the symbols of z, in "
+        "integers: the same everywhere.",
+        "",
+        "What was run: each device half, in a process of its own, made one stream of each image. "
+        "Images went in groups of eight, and the groups through all settings: one image at a time "
+        "and eight, with one, two and four threads, the device's and the edge's independently; "
+        "one group in seven was coded by the plain-Python coder on the device and read by "
+        "constriction on the edge, another the other way round, the rest by constriction on both. "
+        "Each edge half, in a process of its own, read the streams of all device halves, those "
+        "that are the same byte by byte once, and ran its graph on some of the latents that came "
+        "out, alone or eight together. Edge graphs in int8 were made for this table, as those of "
+        "devices are; `splitzoo export split` writes edge halves in fp32.",
         "",
         *(f"- {conclude(comparison)}" for comparison in comparisons),
         "",
@@ -61,12 +71,13 @@ def conclude(comparison: RuntimeComparison) -> str:
     if not lost:
         return (
             f"{who}: any device half and any edge half may be mixed: all {crossed} pairs read all "
-            f"{comparison.images} images as they were sent; {symbols}."
+            f"{comparison.images:,} images as they were sent; {symbols}."
         )
     worst = max(lost, key=lambda pair: pair.lost)
     return (
         f"{who}: **do not mix**: of {crossed} pairs, {len(lost)} lose images, {worst.device} on "
-        f"the device with {worst.edge} on the edge {worst.lost} of {comparison.images}; {symbols}."
+        f"the device with {worst.edge} on the edge {worst.lost:,} of {comparison.images:,}; "
+        f"{symbols}."
     )
 
 
@@ -74,7 +85,12 @@ def _model(comparison: RuntimeComparison, kind: str) -> Iterable[str]:
     weights = "trained" if comparison.trained else "random"
     yield f"## `{comparison.model}`"
     yield ""
-    yield f"{comparison.bottleneck}, {weights} weights, {comparison.images} {kind}."
+    height, width = comparison.side
+    yield (
+        f"{comparison.bottleneck}, {weights} weights, {comparison.images:,} {kind} of "
+        f"{height}×{width}. Each edge half read {comparison.read:,} different streams, and ran its "
+        f"graph on {comparison.run:,} latents."
+    )
     yield ""
     names = [runtime.name for runtime in comparison.runtimes]
     for tensor in dict.fromkeys(pair.tensor for pair in comparison.symbols):
@@ -87,7 +103,7 @@ def _model(comparison: RuntimeComparison, kind: str) -> Iterable[str]:
         yield from _table("", names[:-1], names[1:], pairs, _differing)
     crossings = {(pair.device, pair.edge): pair for pair in comparison.crossings}
     edges = list(dict.fromkeys(pair.edge for pair in comparison.crossings))
-    yield f"Images lost, of {comparison.images}, from each device half to each edge half."
+    yield f"Images lost, of {comparison.images:,}, from each device half to each edge half."
     yield ""
     yield from _table("device ↓ edge →", names, edges, crossings, lambda pair: f"{pair.lost:,}")
     for name, reason in comparison.not_compared.items():

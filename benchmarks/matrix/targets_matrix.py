@@ -5,14 +5,16 @@ import gc
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from benchmarks.matrix.page import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.targets_cell import Cell, Column, measure_cell, rtx_version
+from splitrun.files import new_file
 from splitzoo.export.targets import TARGETS
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
@@ -98,14 +100,17 @@ class Matrix:
         rows: Rows in the order of the models that were asked for.
         synthetic: Whether precisions below fp32 were compared on synthetic images.
         tensorrt_rtx: Version of TensorRT-RTX; empty where it is not installed.
-        seconds: Time that all of it took.
     """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     synthetic: bool
     tensorrt_rtx: str
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Time that all exports took, one after another."""
+        return sum(cell.seconds for row in self.rows for cell in row.cells)
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def measure_matrix(
         jobs: Models at a time.
         progress: Progress to report to.
     """
-    begun, rows = time.perf_counter(), {}
+    rows = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with tempfile.TemporaryDirectory() as folder:
         work = [Job(name, tuple(columns), images, aot, Path(folder), threads) for name in names]
@@ -202,8 +207,31 @@ def measure_matrix(
         rows=tuple(rows[number] for number in sorted(rows)),
         synthetic=images is None,
         tensorrt_rtx=rtx_version(),
-        seconds=round(time.perf_counter() - begun),
     )
+
+
+def put_into(path: Path, matrix: Matrix) -> Matrix:
+    """Put rows into a file of rows, in the place of those of the same models.
+
+    Args:
+        path: JSON file; it need not exist. Rows of other columns or images are not kept.
+        matrix: Rows that were measured.
+
+    Returns:
+        All rows, in the order of ``MODELS``.
+    """
+    file = TypeAdapter(Matrix)
+    rows = {row.model: row for row in matrix.rows}
+    if path.exists():
+        before = file.validate_json(path.read_bytes())
+        if replace(before, rows=()) == replace(matrix, rows=()):
+            rows = {row.model: row for row in before.rows} | rows
+    places = {name: number for number, name in enumerate(MODELS)}
+    ordered = sorted(rows.values(), key=lambda row: places.get(row.model, len(places)))
+    whole = replace(matrix, rows=tuple(ordered))
+    with new_file(path, force=True) as temporary:
+        temporary.write_bytes(file.dump_json(whole, indent=1) + b"\n")
+    return whole
 
 
 def _measure_apart(job: Job) -> Row:

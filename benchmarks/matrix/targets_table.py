@@ -45,8 +45,8 @@ def render_targets(matrix: Matrix, *, command: str) -> str:
             "",
             *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)),
             *[""] * bool(reasons),
-            f"Made by `{command}` in {_minutes(matrix.seconds)} with splitzoo {__version__}, "
-            f"{_versions(matrix)}, {made_here()}.",
+            f"Made by `{command}` with splitzoo {__version__}, {_versions(matrix)}, {made_here()}; "
+            f"one after another, the exports took {_minutes(matrix.seconds)}.",
             "",
         ]
     )

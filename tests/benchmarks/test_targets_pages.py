@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_models import small_spec
 
-from benchmarks.matrix import comparison, targets_cell, targets_matrix
+from benchmarks.matrix import comparison, crossings, targets_cell, targets_matrix
 from benchmarks.matrix.__main__ import app
 from benchmarks.matrix.comparison import (
     Crossing,
@@ -20,6 +23,7 @@ from benchmarks.matrix.comparison import (
     RuntimeComparison,
     compare_runtimes,
 )
+from benchmarks.matrix.crossings import device_setting, edge_setting
 from benchmarks.matrix.page import write_images
 from benchmarks.matrix.processes import run_apart
 from benchmarks.matrix.runtimes_table import conclude, render_runtimes
@@ -34,8 +38,10 @@ from benchmarks.matrix.targets_matrix import (
     matching_models,
     matrix_spec,
     measure_row,
+    put_into,
 )
 from benchmarks.matrix.targets_table import counted, render_targets
+from splitrun.coding import ans
 from splitrun.errors import (
     BitstreamError,
     BundleError,
@@ -233,7 +239,7 @@ CELLS = (
 
 
 def matrix(*rows: Row, rtx: str = "1.7.1") -> Matrix:
-    return Matrix(tuple(cell.column for cell in CELLS), rows, True, rtx, 130.0)
+    return Matrix(tuple(cell.column for cell in CELLS), rows, True, rtx)
 
 
 def row(name: str, cells=CELLS, **given) -> Row:
@@ -275,7 +281,7 @@ def test_the_head_says_what_was_and_was_not_done() -> None:
         "TensorRT-RTX 1.7.1 parsed and built 2 of 3 files ahead of time; none was run on a Jetson."
     ) in text
     assert "Weights are random; with untrained tables" in text
-    assert f"Made by `{COMMAND}` in 2 minutes with splitzoo " in text
+    assert f"Made by `{COMMAND}` with splitzoo " in text
     without = render_targets(matrix(row("a"), rtx=""), command=COMMAND)
     assert "TensorRT-RTX is not installed: no engine was built." in without
 
@@ -283,7 +289,8 @@ def test_the_head_says_what_was_and_was_not_done() -> None:
 def test_the_command_writes_the_page(matrix_command, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(targets_matrix, "MODELS", TINY)
     path = tmp_path / "targets.md"
-    out, err = matrix_command("targets", "-o", path, "--target", "torchscript", "--json")
+    words = ("--results", tmp_path / "r.json", "--target", "torchscript", "--json")
+    out, err = matrix_command("targets", "-o", path, *words)
     found = json.loads(out)
     assert found["columns"] == ["torchscript"]
     (row,) = found["rows"]
@@ -294,13 +301,33 @@ def test_the_command_writes_the_page(matrix_command, monkeypatch, tmp_path) -> N
     assert str(tmp_path) not in text
 
 
+def test_rows_measured_again_take_the_place_of_those_before(tmp_path) -> None:
+    path = tmp_path / "rows.json"
+    first, second = MODELS[:2]
+    assert put_into(path, matrix(row(second), row("own"))) == matrix(row(second), row("own"))
+    changed = replace(row(second), trained=True)
+    whole = matrix(row(first), changed, row("own"))
+    assert put_into(path, matrix(changed, row(first))) == whole
+    # Rows of other columns do not stand in one table.
+    other = replace(matrix(row(first)), columns=("cpu fp32",))
+    assert put_into(path, other) == other
+
+
 # Runtimes
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """TorchScript alone beside torch: it takes least."""
+    """TorchScript alone beside torch, which takes least, and all in this process."""
     monkeypatch.setattr(comparison, "_EXPORTS", {("torchscript", "fp32"): "TorchScript"})
+
+    def run_here(work, items, **_):
+        backend, threads = ans.BACKEND, torch.get_num_threads()
+        yield from enumerate(map(work, items))
+        ans.BACKEND = backend
+        torch.set_num_threads(threads)
+
+    monkeypatch.setattr(comparison, "run_apart", run_here)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +335,18 @@ def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     write_images(small_spec("image-classification", "mshp").preprocessing, folder, 2)
     return sorted(folder.iterdir())
+
+
+def test_groups_go_through_all_settings_and_never_are_plain_on_both_sides() -> None:
+    """252 groups, 2,016 images: every batch and number of threads on one side with every other."""
+    pairs = [(device_setting(group), edge_setting(group)) for group in range(252)]
+    assert len({(one.threads, one.batch, two.threads, two.batch) for one, two in pairs}) == 36
+    coders = Counter((one.coder, two.coder) for one, two in pairs)
+    assert coders == {
+        ("plain", "constriction"): 36,
+        ("constriction", "plain"): 36,
+        ("constriction", "constriction"): 180,
+    }
 
 
 def test_runtimes_are_held_against_each_other(few, images, tmp_path) -> None:
@@ -318,6 +357,9 @@ def test_runtimes_are_held_against_each_other(few, images, tmp_path) -> None:
     assert (z.tensor, z.count, z.differing <= 1) == ("hyper_symbols", 2 * 4 * 4 * 4, True)
     assert len(found.crossings) == 4
     assert not any(one.lost for one in found.crossings)
+    # Streams of both devices, unless they are the same; the first group is run one by one.
+    assert 2 <= found.read <= 4
+    assert found.run == 1
     assert "any edge half may be mixed: all 4 pairs read all 2 images" in conclude(found)
     assert not found.trained
 
@@ -328,17 +370,54 @@ def test_a_hyper_decoder_in_floats_that_differs_loses_images(
     model = zoo.build(small_spec("image-classification", "mshp-float"))
     other = zoo.build(model.spec, seed=1)
     monkeypatch.setattr(
-        comparison._Exported,
+        crossings._Exported,
         "receive",
         lambda self, stream: self.codec.decompress(stream, other.hyper_decode),
     )
     found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
     lost = {(one.device, one.edge): one.lost for one in found.crossings}
-    torch, script = "torch, eager", "TorchScript"
-    assert lost == {(torch, torch): 0, (torch, script): 2, (script, torch): 0, (script, script): 2}
+    torch_, script = "torch, eager", "TorchScript"
+    assert lost == {
+        (torch_, torch_): 0,
+        (torch_, script): 2,
+        (script, torch_): 0,
+        (script, script): 2,
+    }
     said = conclude(found)
     assert "**do not mix**: of 4 pairs, 2 lose images" in said
     assert "torch, eager on the device with TorchScript on the edge 2 of 2" in said
+
+
+def test_one_latent_that_is_another_is_lost(few, images, tmp_path, monkeypatch) -> None:
+    """One value of one image in its last bit: the digest of what was sent sees it."""
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    receive, seen = crossings._Exported.receive, []
+
+    def changed(self, stream):
+        (latent,) = receive(self, stream)
+        seen.append(stream)
+        if len(seen) == 1:
+            latent = latent.copy()
+            latent.flat[0] = np.nextafter(latent.flat[0], np.float32(np.inf))
+        return (latent,)
+
+    monkeypatch.setattr(crossings._Exported, "receive", changed)
+    found = compare_runtimes(model, images, tmp_path, calibration=tmp_path)
+    assert {one.lost for one in found.crossings if one.edge == "TorchScript"} == {1}
+    assert not any(one.lost for one in found.crossings if one.edge == "torch, eager")
+
+
+def test_edge_halves_run_below_fp32_too(images, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(comparison, "_EXPORTS", {("cpu", "int8"): "ONNX Runtime"})
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    write_images(small_spec("image-classification", "mshp").preprocessing, folder, 8)
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    found = compare_runtimes(model, images, tmp_path, calibration=folder)
+    assert not found.not_compared
+    assert {one.edge for one in found.crossings} == {"torch, eager", "ONNX Runtime int8"}
+    assert not any(one.lost for one in found.crossings)
+    assert b"QuantizeLinear" in (tmp_path / "edge-cpu.onnx").read_bytes()
 
 
 def test_what_cannot_be_compared_is_said(monkeypatch, images, tmp_path) -> None:
@@ -357,6 +436,7 @@ def crossed(crossings: list[Crossing]) -> RuntimeComparison:
         model="m",
         bottleneck="mean-scale-hyperprior",
         trained=True,
+        side=(64, 64),
         images=90,
         runtimes=[
             *(Runtime(one, "fp32", f"{one} 1") for one in names),
@@ -368,6 +448,8 @@ def crossed(crossings: list[Crossing]) -> RuntimeComparison:
             Difference("B", "B int8", "symbols", 1000, 21, 3, 9),
         ],
         crossings=crossings,
+        read=200,
+        run=30,
         not_compared={},
     )
 
@@ -407,13 +489,15 @@ def test_the_tables_hold_every_pair() -> None:
         ["B", "0", "0"],
         ["B int8", "0", "0"],
     ]
-    assert "mean-scale-hyperprior, trained weights, 90 images." in text
+    assert "mean-scale-hyperprior, trained weights, 90 images of 64×64." in text
+    assert "Each edge half read 200 different streams, and ran its graph on 30 latents." in text
     assert ", A 1, B 1, on " in text
 
 
 def test_the_command_writes_the_runtimes(few, matrix_command, tmp_path) -> None:
     path = tmp_path / "runtimes.md"
-    out, _ = matrix_command("runtimes", "-o", path, "--most", 8, "--json", TINY[0])
+    words = ("--results", tmp_path / "r.json", "--most", 8, "--side", 0, "--json", TINY[0])
+    out, _ = matrix_command("runtimes", "-o", path, *words)
     (found,) = json.loads(out)
     assert (found["model"], found["images"]) == (TINY[0], 8)
     assert [pair["lost"] for pair in found["crossings"]] == [0] * 4
