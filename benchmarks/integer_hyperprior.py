@@ -4,8 +4,9 @@
 
 Both bundles of a model are exported for ONNX Runtime in fp32 and measured in one process, in
 turns: image → stream, with h_a, h_s, scale indexes and coding; stream → the edge graph's inputs;
-and stream → logits, the whole edge. Models without weights at hand get random ones. Images in
-folders that are named after the model's classes count correct predictions.
+and stream → logits, the whole edge. Time is that of the processor, which other programs on the
+machine change little. Models without weights at hand get random ones. Images in folders that are
+named after the model's classes count correct predictions.
 """
 
 import argparse
@@ -100,13 +101,13 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
     for turn in range(-3, TIMED):
         image = inputs[turn % len(inputs)]
         for number, (device, edge) in enumerate(halves):
-            began = time.perf_counter()
+            began = time.process_time()
             (stream,) = device.encode(image)
-            between = time.perf_counter()
+            between = time.process_time()
             received = edge.decompress(stream)
-            decoded = time.perf_counter()
+            decoded = time.process_time()
             edge.graph(received)
-            ended = time.perf_counter()
+            ended = time.process_time()
             if turn >= 0:
                 times[number, :, turn] = between - began, decoded - between, ended - between
     integers, floats = (1000 * np.median(times, axis=2)).tolist()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from made_data import make_folders
 from saved_folders import change_config, change_tensors
+from small_models import small_spec
 from strategies import INT32
 
 from splitrun.coding import FactorizedTables
@@ -23,9 +24,11 @@ from splitzoo import cards, zoo
 from splitzoo.export.recording import record_run
 from splitzoo.profile.rate import model_rates
 from splitzoo.zoo.calibration import calibrate as calibrating
+from splitzoo.zoo.calibration.images import parted
 from splitzoo.zoo.calibration.record import Calibration
 from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
 from splitzoo.zoo.calibration.sparse import fit_sparse
+from splitzoo.zoo.parts import in_floats
 
 MODEL = zoo.DEFAULT_MODEL
 IMAGES = 24
@@ -138,6 +141,22 @@ def test_models_of_other_kinds_are_calibrated(name, images):
     prediction = model.decompress([stream])
     model.calibration = None
     assert torch.equal(prediction, model.decompress(model.compress(torch.from_numpy(image))))
+
+
+def test_what_integers_cost_is_counted(images):
+    """Against the float model's own streams of the images held out, less their frames."""
+    model = zoo.build(small_spec("image-classification", "mshp"))
+    floats = in_floats(model)
+    _, held_out = parted(list(calibrating.draw_sent(model, images, most=12).used))
+    record = zoo.calibrate(model, images, most=12).record
+    loaded = (model.spec.preprocessing.load(path) for path in held_out)
+    payloads = [floats.codec.unframe(floats.compress(image)[0])[0] for image in loaded]
+    assert len(payloads) == record.held_out == 3
+    assert record.float_payload_bytes == sum(map(len, payloads)) / 3
+    assert record.integers_cost == record.before / record.float_payload_bytes - 1
+    assert abs(record.integers_cost) < 0.02
+    factorized = zoo.build(small_spec("image-classification", "fp"))
+    assert zoo.calibrate(factorized, images, most=12).record.integers_cost is None
 
 
 def test_a_calibrated_model_keeps_what_is_better(calibrated, images):

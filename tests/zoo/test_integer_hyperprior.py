@@ -141,3 +141,25 @@ def test_a_frozen_bottleneck_gives_the_decoder_what_the_stream_will():
     latent_hat, likelihoods = model.bottleneck.forward_with_likelihoods(latent)
     assert torch.equal(latent_hat, model.bottleneck(latent))
     assert likelihoods[0].shape == latent.shape
+
+
+@pytest.mark.parametrize("kind", ["shp", "mshp", "mbt2018"])
+def test_training_with_integers_sees_what_the_coder_computes(kind):
+    """Values are the coder's, of integers made for the same symbols; gradients the float's."""
+    bottleneck = built(kind).hyperprior.train()
+    medians = bottleneck.medians
+    z_hat = torch.randint(-20, 21, (2, medians.shape[1], 3, 4)) + medians.detach()
+    floats = bottleneck._synthesise(z_hat)
+    (expected_gradient,) = torch.autograd.grad(floats.square().sum(), [bottleneck.h_s[0].weight])
+    bottleneck.trains_integers = True
+    found = bottleneck._synthesise(z_hat)
+    symbols = torch.round(z_hat - medians).int().numpy()
+    synthesis = synthesis_of(bottleneck.h_s, medians, symbols, means=bottleneck.has_means)
+    expected = np.stack([synthesis(image) for image in symbols]) * UNIT
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-6, rtol=1e-6)
+    assert 0 < (found - floats).abs().max() < 0.05 * floats.std()
+    # Of the square, the gradient is twice the value that was computed in integers.
+    (gradient,) = torch.autograd.grad(found.square().sum(), [bottleneck.h_s[0].weight])
+    scale = expected_gradient.abs().max()
+    assert 0 < (gradient - expected_gradient).abs().max() < 0.05 * scale
+    assert not torch.equal(bottleneck.eval()._synthesise(z_hat), found)

@@ -17,7 +17,17 @@ import yaml
 from accelerate.utils import LoggerType
 from commands import start
 from made_data import CLASSES, made_image, make_coco, make_folders, make_voc
-from recipes_of_tests import DISTILLATION, FIRST, METHODS, TASK, save, stage, write_recipe
+from recipes_of_tests import (
+    DISTILLATION,
+    FIRST,
+    METHODS,
+    RATE,
+    TASK,
+    save,
+    stage,
+    variant,
+    write_recipe,
+)
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
 from splitzoo import export, zoo
@@ -177,6 +187,38 @@ def test_a_finished_run_gains_a_stage_and_frozen_parts_stay(
 
 # In the first step, in the middle of an epoch, after its last step, while images are validated,
 # and in the second stage.
+def test_a_stage_with_integers_saves_bytes_and_leaves_the_rest(trained, data, tmp_path):
+    """From a float model's weights: h_s learns, and real payloads are smaller than before."""
+    _, run = trained("entropic-student-mshp")
+    like, sizes, _ = METHODS["entropic-student-mshp"]
+    tuned = stage(RATE, frozen="encoder decoder bottleneck.h_a bottleneck.entropy_bottleneck")
+    parts = {name: name for name in ("encoder", "bottleneck", "decoder")}
+    recipe = {
+        "about": "The hyper-decoder, with its integers.",
+        "models": [variant("made-tuned", like, **sizes)],
+        "start": {"model": str(run / "model"), "parts": parts},
+        "stages": [tuned | {"integers": True, "select": "last"}],
+    }
+    path = save(recipe, tmp_path / "tuned.yaml")
+    before, after = zoo.load(run / "model"), zoo.load(train(plan_of(path, data, tmp_path / "run")))
+    changed = {
+        name
+        for name, tensor in after.state_dict().items()
+        if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert {name.rpartition(".")[0].partition(".synthesis")[0] for name in changed} <= {
+        "bottleneck",
+        *(f"bottleneck.h_s.{layer}" for layer in (0, 2, 4)),
+    }
+    assert "bottleneck.h_s.0.weight" in changed
+    images = [before.spec.preprocessing.load(path) for path in sorted(data.rglob("*.png"))[:24]]
+    old, new = (
+        sum(len(stream) for image in images for stream in model.compress(image))
+        for model in (before, after)
+    )
+    assert new < old
+
+
 @pytest.mark.parametrize("where", [1, 3, STEPS, "validation", STEPS * 2 + 3])
 def test_an_interrupted_run_continues_bit_for_bit(where, trained, data, tmp_path):
     recipe, whole = trained("entropic-student-fp")

@@ -113,6 +113,10 @@ class Hyperprior(Bottleneck):
     def _hyper_encode(self, latent: Tensor) -> Tensor:
         return self.h_a(latent)
 
+    def _synthesise(self, z_hat: Tensor) -> Tensor:
+        """Run h_s on z_hat (N, D, h', w') float32, with noise or rounded, for training."""
+        return self.h_s(z_hat)
+
     def update(self) -> None:
         """Make the integer tables of z's density and of y's Gaussians."""
         self.entropy_bottleneck.update(force=True)
@@ -163,7 +167,7 @@ class ScaleHyperprior(Hyperprior):
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return y_hat, and the probabilities of the elements of y and of z."""
         z_hat, z_likelihoods = self.entropy_bottleneck(self._hyper_encode(latent))
-        scales, means = self._scales_and_means(self.h_s(z_hat))
+        scales, means = self._scales_and_means(self._synthesise(z_hat))
         y_hat, y_likelihoods = self.gaussian_conditional(latent, scales, means)
         return y_hat, (y_likelihoods, z_likelihoods)
 

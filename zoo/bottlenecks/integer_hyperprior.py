@@ -11,6 +11,7 @@ its means, and adds these again: see ``splitrun.coding.integer_hyperprior``. Tra
 float hyperprior; the integers are made from its weights whenever the tables are.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -105,7 +106,12 @@ class IntegerSynthesis(nn.Module):
 
 
 class IntegerHyperprior(Hyperprior):
-    """The common part of hyperpriors in integers: what lies on the wire, and the integers."""
+    """The common part of hyperpriors in integers: what lies on the wire, and the integers.
+
+    Attributes:
+        trains_integers: Whether training computes h_s in integers, as the coder does; gradients are
+            those of the float h_s.
+    """
 
     wire_names = ("latent", "hyper_symbols")
     edge_inputs: ClassVar[tuple[str, ...]] = ("latent_hat",)
@@ -118,6 +124,7 @@ class IntegerHyperprior(Hyperprior):
         super().__init__(h_a, h_s, hyper_channels, *others)
         self.synthesis = IntegerSynthesis(h_s, hyper_channels)
         self._is_old = True
+        self.trains_integers = False
 
     def train(self, mode: bool = True) -> "IntegerHyperprior":
         """Set training mode; entering it makes tables and integers void."""
@@ -139,6 +146,15 @@ class IntegerHyperprior(Hyperprior):
         """Return y_hat, and the probabilities of the elements of y and of z, by the float h_s."""
         latent_hat, likelihoods = super().forward_with_likelihoods(latent)
         return latent_hat if self.training else self(latent), likelihoods
+
+    def _synthesise(self, z_hat: Tensor) -> Tensor:
+        params = super()._synthesise(z_hat)
+        if not (self.training and self.trains_integers):
+            return params
+        symbols = torch.round(z_hat.detach() - self.medians).to(torch.int32).cpu().numpy()
+        synthesis = synthesis_of(self.h_s, self.medians, symbols, means=self.has_means)
+        exact = np.stack([synthesis(image) for image in symbols]) * np.float32(UNIT)
+        return params + (torch.from_numpy(exact).to(params) - params).detach()
 
     def unrounded_wire(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Return y, and z less its medians, float32.
@@ -267,11 +283,11 @@ def synthesis_of(
         "shift": np.array(bits, np.int32),
         "means": np.array(means, np.int32),
     }
-    layers = _layers(h_s)
+    layers = _layers(copy.deepcopy(h_s).cpu())
     for number, (layer, slope) in enumerate(layers):
         if not all(parameter.isfinite().all() for parameter in layer.parameters()):
             raise SpecError(f"Layer {number} of h_s has weights that are not finite.")
-        x = torch.maximum(y := layer.cpu()(x), slope * y)
+        x = torch.maximum(y := layer(x), slope * y)
         last = number + 1 == len(layers)
         next_bits = _OUTPUT_BITS if last else _range_bits(x, _MARGIN)
         named = _integer_layer(layer, number, bits, next_bits)

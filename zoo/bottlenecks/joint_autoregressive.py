@@ -76,7 +76,7 @@ class JointAutoregressive(Hyperprior):
         z_hat, z_likelihoods = self.entropy_bottleneck(self._hyper_encode(latent))
         y_hat = self(latent)
         context = self.context_prediction(y_hat)
-        gaussians = self.entropy_parameters(torch.cat((self.h_s(z_hat), context), dim=1))
+        gaussians = self.entropy_parameters(torch.cat((self._synthesise(z_hat), context), dim=1))
         scales, means = gaussians.chunk(2, 1)
         return y_hat, (self.gaussian_conditional(latent, scales, means)[1], z_likelihoods)
 

@@ -18,6 +18,7 @@ from splitrun.errors import CalibrationError
 
 from ...progress import SILENT, Progress
 from ..bottlenecks.channel_reduction import relu_range
+from ..parts import in_floats
 from ..split_model import SplitModel
 from .dense import fit_dense
 from .images import (
@@ -116,6 +117,7 @@ def calibrate(
         fitted=len(fitted),
         held_out=len(held_out),
         payload_bytes={name: float(size.mean()) for name, size in sizes.items()},
+        float_payload_bytes=_float_payload(model, held_out),
         kept=kept,
         unread=tuple(drawn.unread),
         warnings=drawn.warnings,
@@ -123,6 +125,18 @@ def calibrate(
     )
     model.calibration = Calibration(coders[kept].arrays(), record)
     return model.calibration
+
+
+@torch.no_grad()
+def _float_payload(model: SplitModel, images: list[Tensors]) -> float | None:
+    """Return the mean payload with h_s in floats; None where the model has none in integers."""
+    floats = in_floats(model)
+    if floats is model:
+        return None
+    coder = floats.bottleneck.entropy_coder()
+    wires = (floats.bottleneck.to_wire(torch.from_numpy(latent[None])) for latent, _ in images)
+    sizes = [len(coder.encode(*(tensor[0].numpy() for tensor in wire))) for wire in wires]
+    return float(np.mean(sizes))
 
 
 def can_be_calibrated(model: SplitModel) -> bool:

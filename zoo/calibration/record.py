@@ -32,6 +32,8 @@ class CalibrationRecord(BaseModel):
         fitted: Number of images that it was fitted to.
         held_out: Number of other images, on which the codings were compared.
         payload_bytes: Mean payload of these by coding, first of the model as it was trained.
+        float_payload_bytes: Mean payload of the model as it was trained, with its hyperprior in
+            floats; None where none is in integers.
         kept: Coding that was kept, a key of ``payload_bytes``.
         unread: Files of the folder that were not read, by reason and ending.
         warnings: What speaks against relying on the images, in words.
@@ -44,6 +46,7 @@ class CalibrationRecord(BaseModel):
     fitted: int = Field(ge=1)
     held_out: int = Field(ge=1)
     payload_bytes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    float_payload_bytes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     kept: str
     unread: tuple[UnreadCount, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -56,6 +59,12 @@ class CalibrationRecord(BaseModel):
         if self.kept not in self.payload_bytes:
             raise ValueError(f"{self.kept!r} was kept, and has no bytes")
         return self
+
+    @property
+    def integers_cost(self) -> float | None:
+        """Share of the payload that a hyperprior in integers adds."""
+        floats = self.float_payload_bytes
+        return None if floats is None else self.before / floats - 1
 
     @property
     def before(self) -> float:

@@ -19,6 +19,7 @@ from splitrun.errors import RecipeError
 
 from ..backbones.cut import channels_last
 from ..backbones.table import find_backbone
+from ..bottlenecks.integer_hyperprior import IntegerHyperprior
 from ..metrics import UNLABELLED
 from ..spec import ModelSpec
 from ..split_model import SplitModel
@@ -60,6 +61,13 @@ class Objective(nn.Module):
         ):
             raise RecipeError(f"Distillation is for classifiers; {spec.name} is none.")
         _check_rate(student, stage)
+        if isinstance(student.bottleneck, IntegerHyperprior):
+            student.bottleneck.trains_integers = stage.integers
+        elif stage.integers:
+            raise RecipeError(
+                f"{spec.name} has no hyperprior in integers to train with.",
+                next_step="Leave integers out of the stage.",
+            )
         # In a list, since it is no part of what is trained.
         self._teacher = [teacher] if teacher is not None and taught else []
         self._layers = _feature_layers(spec, stage)

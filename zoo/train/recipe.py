@@ -198,6 +198,8 @@ class Stage(Part):
             or ``improved``, the best if it is better than what the stage began with, else that.
         validate_every: Number of epochs between validations; the last epoch is always validated.
         clip_norm: Bound of the gradient's norm.
+        integers: Whether a hyperprior's h_s is computed in integers, as entropy coding computes it;
+            gradients are those of the floats that the integers are made of.
     """
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, max_length=16)]
@@ -211,6 +213,7 @@ class Stage(Part):
     select: Literal["best", "last", "improved"] = "best"
     validate_every: Annotated[int, Field(ge=1)] = 1
     clip_norm: Positive | None = None
+    integers: bool = False
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
