@@ -49,26 +49,35 @@ def _half(size: int) -> int:
 
 
 class _ConvolutionalBottleneck(Part):
+    network: Literal["gdn", "residual"] = Field(
+        default="gdn",
+        description="layers: Entropic Student's, with GDN and features of stride 4; or residual "
+        "blocks with a latent of stride 8",
+    )
     encoder_channels: tuple[Width, Width, Width] = Field(
-        description="channels after each convolution of g_a"
+        description="channels of g_a's convolutions that change them"
     )
     decoder_channels: tuple[DecoderWidth, DecoderWidth, DecoderWidth] = Field(
-        description="channels after each convolution of g_s"
+        description="channels of g_s's convolutions that change them"
     )
 
     @property
     def device(self) -> str:
         """The device's layers, in words."""
-        return f"convolutions and GDN, channels {_arrows((3, *self.encoder_channels))}"
+        layers = "convolutions and GDN" if self.network == "gdn" else "residual blocks"
+        return f"{layers}, channels {_arrows((3, *self.encoder_channels))}"
 
     @property
     def edge(self) -> str:
         """The edge's layers before the backbone's, in words."""
         channels = _arrows((self.encoder_channels[-1], *self.decoder_channels))
-        return f"convolutions and inverse GDN, channels {channels}"
+        layers = "convolutions and inverse GDN" if self.network == "gdn" else "residual blocks"
+        return f"{layers}, channels {channels}"
 
     def latent_shape(self, height: int, width: int) -> Shape:
         """Return the shape of y for an image of that size, pixels."""
+        if self.network == "residual":  # 8×8 stride 4 padding 2, then 3×3 stride 2 padding 1
+            return self.encoder_channels[-1], _half(height // 4), _half(width // 4)
         # 5×5 stride 2 padding 2, twice, then 2×2 without padding.
         return self.encoder_channels[-1], _half(_half(height)) - 1, _half(_half(width)) - 1
 
@@ -103,8 +112,10 @@ class HyperpriorBottleneck(_ConvolutionalBottleneck):
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return the wire tensors of an image of that size, pixels."""
         latent = self.latent_shape(height, width)
-        # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
-        rows, columns = (_half((side - 1) // 2) for side in latent[1:])
+        if self.network == "residual":  # h_a: 3×3 stride 2 padding 1, twice
+            rows, columns = (_half(_half(side)) for side in latent[1:])
+        else:  # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
+            rows, columns = (_half((side - 1) // 2) for side in latent[1:])
         z = (self.hyper_channels, rows, columns)
         return _hyperprior_wire(latent, z, in_floats=self.float_hyperprior)
 

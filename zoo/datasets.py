@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitrun.errors import DatasetError, DependencyError
-from splitrun.image_files import Unread, count_unread, find_images, is_ignored
+from splitrun.image_files import (
+    Unread,
+    count_unread,
+    find_images,
+    find_some_images,
+    is_ignored,
+)
 from splitrun.text import is_plain, visible
 
 from .kinds import Task
@@ -38,6 +44,10 @@ class Boxes:
     area: NDArray[np.float32]
 
 
+UNKNOWN = -1
+"""Target of an image whose class nobody says."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image and its label.
@@ -45,8 +55,8 @@ class Sample:
     Attributes:
         path: Path of the image.
         name: Path below the data set's folder, with ``/``; it identifies the image.
-        target: Class index; or :class:`Boxes`; or the path of an image of class indexes, 255 for
-            unlabelled pixels.
+        target: Class index, or ``UNKNOWN``; or :class:`Boxes`; or the path of an image of class
+            indexes, 255 for unlabelled pixels.
     """
 
     path: Path
@@ -160,6 +170,18 @@ def read_dataset(
                 next_step="Rename the folder or the file.",
             )
     return found
+
+
+def read_unlabelled(folder: str | Path) -> Dataset:
+    """Find all images below a folder, of which no class is known.
+
+    Raises:
+        ImageError: The folder does not exist, cannot be read, or holds no image.
+    """
+    folder = Path(folder)
+    found = find_some_images(folder)
+    samples = [Sample(path, path.relative_to(folder).as_posix(), UNKNOWN) for path in found.images]
+    return Dataset(samples, (), found.unread)
 
 
 def _read_folders(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:

@@ -8,6 +8,7 @@ TASKS: tuple[Task, ...] = ("image-classification", "object-detection", "semantic
 Method = Literal[
     "entropic-student",
     "end-to-end",
+    "shallow-injection",
     "channel-reduction",
     "fine-tuning",
     "feature-compression",

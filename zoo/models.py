@@ -17,6 +17,7 @@ from .spec import ModelSpec
 
 _METHODS = (
     "entropic_student",
+    "shallow_injection",
     "channel_reduction",
     "fine_tuning",
     "feature_compression",

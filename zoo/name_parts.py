@@ -11,7 +11,7 @@ from splitrun.errors import UnknownNameError
 from splitrun.registry import close_matches
 
 PREFIX = "(?P<prefix>faster_rcnn_|deeplabv3_)?"
-BACKBONE = r"(?P<backbone>(?!splittable_)[A-Za-z0-9_.]+)"
+BACKBONE = r"(?P<backbone>(?!splittable_|svbi_)[A-Za-z0-9_.]+)"
 LAYER = r"(?P<layer>[A-Za-z][A-Za-z0-9_.]*)"
 CODEC = r"(?P<codec>[A-Za-z0-9_]+)"
 QUALITY = "q(?P<quality>.*)"

@@ -272,3 +272,23 @@ _L2_STAGES += [("blocks.6", 1376, 32)]
 for _size, _pixels in (("", (833, 800)), ("_475", (507, 475))):
     _name, _tag = f"tf_efficientnet_l2_ns{_size}", f"ns_jft_in1k{_size}"
     _add(_name, "tf_efficientnet_l2", _tag, _L2_STAGES, _pixels, "bicubic")
+
+# Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow's blog: no squeeze
+# and excitation, ReLU6. Padded as in TensorFlow; without that, and timm's plain name, its weights
+# lose 8 points.
+_LITE_STAGES = [("blocks.1", 24, 4), ("blocks.2", 40, 8), ("blocks.4", 112, 16)]
+for _number, _pixels, _deepest in (
+    (0, (256, 224), 320),
+    (1, (272, 240), 320),
+    (2, (292, 260), 352),
+):
+    _name = f"tf_efficientnet_lite{_number}"
+    _add(
+        _name,
+        _name,
+        "in1k",
+        [*_LITE_STAGES, ("blocks.6", _deepest, 32)],
+        _pixels,
+        "bicubic",
+        _HALVES,
+    )

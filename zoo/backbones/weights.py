@@ -1,14 +1,16 @@
 """Loads pretrained weights of timm into whole networks and into their parts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from splitrun.errors import WeightsNotFoundError
 
 from ..bottleneck_specs import shape_text
 from ..deprecations import quiet_torchscript
+from .weight_packages import read_package
 
 with quiet_torchscript():
     import timm
@@ -53,7 +55,27 @@ def load_timm_weights(
         cache_dir=cache_dir,
         **settings,
     )
-    theirs, ours = whole.state_dict(), module.state_dict()
+    _load(module, whole.state_dict(), base_model)
+
+
+def load_package_weights(module: nn.Module, timm_name: str) -> None:
+    """Load the weights of a Python package into a network of timm's or a part of one.
+
+    Args:
+        module: Network, or a part cut from one; every tensor of it is loaded.
+        timm_name: Key of ``WEIGHT_PACKAGES``.
+
+    Raises:
+        WeightsNotFoundError: The package is not installed or changed, or has other tensors.
+    """
+    whole = timm.create_model(timm_name)
+    # Strictly: a name or a shape too many or too few is no such network.
+    whole.load_state_dict(read_package(timm_name, whole))
+    _load(module, whole.state_dict(), timm_name)
+
+
+def _load(module: nn.Module, theirs: Mapping[str, Tensor], base_model: str) -> None:
+    ours = module.state_dict()
     wrong = [name for name in ours if name not in theirs]
     wrong += [
         f"{name} ({shape_text(tensor.shape)} here, {shape_text(theirs[name].shape)} there)"

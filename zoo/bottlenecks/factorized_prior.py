@@ -17,6 +17,7 @@ from splitrun.coding import FactorizedCoder, FactorizedTables
 
 from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
 from ..deprecations import quiet_torchscript
+from . import residual
 from .base import Bottleneck
 from .initialisation import init_unit_variance
 
@@ -32,7 +33,12 @@ Sizes = FactorizedPriorBottleneck | HyperpriorBottleneck
 
 
 def analysis(sizes: Sizes) -> nn.Sequential:
-    """Build g_a: image (N, 3, H, W) to latent y (N, C, H/4 − 1, W/4 − 1), float32."""
+    """Build g_a: image (N, 3, H, W) to latent y, float32.
+
+    y is (N, C, H/4 − 1, W/4 − 1), or (N, C, H/8, W/8) of residual blocks.
+    """
+    if sizes.network == "residual":
+        return residual.analysis(sizes)
     a, b, c = sizes.encoder_channels
     layers = nn.Sequential(
         nn.Conv2d(3, a, kernel_size=5, stride=2, padding=2, bias=False),
@@ -45,7 +51,9 @@ def analysis(sizes: Sizes) -> nn.Sequential:
 
 
 def synthesis(sizes: Sizes) -> nn.Sequential:
-    """Build g_s: y_hat (N, C, h, w) to features (N, D, h + 1, w + 1), float32."""
+    """Build g_s: y_hat (N, C, h, w) to features of stride 4, (N, D, H/4, W/4) float32."""
+    if sizes.network == "residual":
+        return residual.synthesis(sizes)
     a, b, c = sizes.decoder_channels
     layers = nn.Sequential(
         nn.Conv2d(sizes.encoder_channels[-1], a, kernel_size=2, padding=1, bias=False),

@@ -19,7 +19,7 @@ from .tasks import CLASSIFICATION, DETECTION, SEGMENTATION, TaskFacts, register,
 
 Prior = Literal["fp", "shp", "mshp"]
 
-_KINDS: dict[str, Literal["scale-hyperprior", "mean-scale-hyperprior"]] = {
+KINDS: dict[str, Literal["scale-hyperprior", "mean-scale-hyperprior"]] = {
     "shp": "scale-hyperprior",
     "mshp": "mean-scale-hyperprior",
 }
@@ -36,7 +36,7 @@ def _bottleneck(
     if prior == "fp":
         return FactorizedPriorBottleneck(encoder_channels=encoder, decoder_channels=decoder)
     return HyperpriorBottleneck(
-        kind=_KINDS[prior], encoder_channels=encoder, decoder_channels=decoder
+        kind=KINDS[prior], encoder_channels=encoder, decoder_channels=decoder
     )
 
 
@@ -69,7 +69,7 @@ def make_spec(
     "splittable_BACKBONE-{fp, shp, mshp}[-betaβ][-e2e]",
 )
 def _read(found: re.Match[str]) -> ModelSpec:
-    prior = check_choice("prior", found["prior"], ("fp", *_KINDS))
+    prior = check_choice("prior", found["prior"], ("fp", *KINDS))
     beta = "" if found["beta"] is None else check_beta(found["beta"])
     return make_spec(
         find_backbone(found["backbone"]),

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from splitrun.errors import RecipeError
 
-from ..backbones.cut import channels_last
+from ..backbones.cut import channels_last, head
 from ..backbones.table import find_backbone
 from ..bottlenecks.integer_hyperprior import IntegerHyperprior
 from ..metrics import UNLABELLED
@@ -72,6 +72,7 @@ class Objective(nn.Module):
         self._teacher = [teacher] if teacher is not None and taught else []
         self._layers = _feature_layers(spec, stage)
         self._compared = self._student_layers()
+        self._teacher_head = self._head()
 
     def forward(self, images: Tensor, targets: Any) -> LossValues:
         """Compute the losses of a batch.
@@ -83,9 +84,11 @@ class Objective(nn.Module):
         Returns:
             ``loss``, which is lowered, and its parts by kind, without their weights; ``auxiliary``,
             which fits the quantiles alone and is lowered beside it; ``bits`` per image if there is
-            a density; ``correct``, the share of correct predictions, for classifiers.
+            a density; ``correct``, the share of correct predictions, for classifiers whose output
+            a loss compares; where a class is unknown, the teacher's answer counts as correct.
         """
         student, spec = self.student, self.student.spec
+        images = images.contiguous(memory_format=torch.channels_last)
         with _captured(self._compared) as features:
             latent = student.encoder(images)
             with torch.autocast(images.device.type, enabled=False):
@@ -109,7 +112,9 @@ class Objective(nn.Module):
             total = total + (spec.beta or 0.0 if loss.weight is None else loss.weight) * value
         if likelihoods:
             values["bits"] = _bits(likelihoods).detach() / len(images)
-        if spec.task == "image-classification":
+        if spec.task == "image-classification" and output is not None:
+            if teacher_logits is not None:
+                targets = torch.where(targets < 0, teacher_logits.argmax(1), targets)
             values["correct"] = (output.detach().argmax(1) == targets).float().mean()
         auxiliary = student.bottleneck.aux_loss() if student.bottleneck.training else None
         if auxiliary is not None:
@@ -123,6 +128,8 @@ class Objective(nn.Module):
             if name != "tail":
                 latent_hat = part(latent_hat)
         tail = decoder.get_submodule("tail")
+        if self._teacher_head:
+            return {}, None  # only features at the cut are compared
         if isinstance(tail, DetectionTail):
             if not any(isinstance(loss, TaskLoss) for loss in self.stage.losses):
                 return {}, tail.dense(latent_hat)  # only features are compared
@@ -137,11 +144,22 @@ class Objective(nn.Module):
         """Return the teacher's features and logits."""
         if not self._teacher:
             return {}, None
+        if self._teacher_head:
+            return {self._layers[0]: self._teacher_head[0](images)}, None
         tail = self._teacher[0].decoder.get_submodule("tail")
         layers = {layer: tail.get_submodule(_path(tail, layer)) for layer in self._layers}
         with _captured(layers) as features:
             logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
         return features, logits
+
+    def _head(self) -> list[nn.Module]:
+        """Return the teacher's layers up to the cut, where nothing behind it is compared."""
+        spec = self.student.spec
+        needed = all(isinstance(loss, FeatureLoss | RateLoss) for loss in self.stage.losses)
+        if not self._teacher or not needed or self._layers != (spec.cut,):
+            return []
+        tail = self._teacher[0].decoder.get_submodule("tail")
+        return [] if hasattr(tail, "body") else [head(tail, self._layers[0])]
 
     def _student_layers(self) -> dict[str, nn.Module]:
         """Return the modules of the student that give the features, by the teacher's layers."""
@@ -203,8 +221,8 @@ def _distillation(loss: Distillation, student: Tensor, teacher: Tensor, targets:
         reduction="batchmean",
         log_target=True,
     )
-    hard = functional.cross_entropy(student, targets)
-    return loss.alpha * hard + (1 - loss.alpha) * loss.temperature**2 * soft
+    soft = (1 - loss.alpha) * loss.temperature**2 * soft
+    return soft + loss.alpha * functional.cross_entropy(student, targets) if loss.alpha else soft
 
 
 def _bits(likelihoods: tuple[Tensor, ...]) -> Tensor:

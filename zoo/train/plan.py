@@ -77,6 +77,8 @@ class Plan:
             RecipeError: The recipe is for another task's data set.
             DatasetError: A folder of images lacks ``train`` or ``val``.
         """
+        if self.recipe.dataset == "unlabelled" and self.spec.task == "image-classification":
+            return
         wanted = _DATASETS[self.spec.task]
         if self.recipe.dataset != wanted:
             raise RecipeError(

@@ -317,7 +317,9 @@ class Recipe(Part):
             sc2-benchmark, or both; none where they are of one's own.
         models: Names, or variants, of the models.
         dataset: ``image-folder``: ``train`` and ``val``, each with a folder per class; ``coco``:
-            the folders and annotations of COCO 2017; ``voc``: PASCAL VOC 2012.
+            the folders and annotations of COCO 2017; ``voc``: PASCAL VOC 2012; ``unlabelled``: any
+            folder of images, for students that only imitate a classifier. Their scores are the
+            agreement with the teacher on the images that are held out.
         teacher: Network that the students begin with and learn from: name or folder of a model that
             is not cut. Empty: all weights begin at random.
         start: Weights that take the place of the teacher's.
@@ -329,7 +331,7 @@ class Recipe(Part):
     about: str = Field(max_length=2000)
     sources: tuple[Source, ...] = ()
     models: Annotated[tuple[Name | Variant, ...], Field(min_length=1, max_length=1000)]
-    dataset: Literal["image-folder", "coco", "voc"] = "image-folder"
+    dataset: Literal["image-folder", "coco", "voc", "unlabelled"] = "image-folder"
     teacher: str = Field(default="", max_length=500)
     start: Start | None = None
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -341,6 +343,13 @@ class Recipe(Part):
         losses = [loss for stage in self.stages + self.paper_stages for loss in stage.losses]
         if not self.teacher and any(isinstance(o, FeatureLoss | Distillation) for o in losses):
             raise ValueError("a loss compares with a teacher, but the recipe names none")
+        if self.dataset == "unlabelled":
+            for loss in losses:
+                hard = isinstance(loss, Distillation) and loss.alpha
+                if isinstance(loss, TaskLoss) or hard:
+                    raise ValueError(f"unlabelled images have no classes for {loss}")
+            if not (self.held_out and self.teacher):
+                raise ValueError("unlabelled images need a teacher, and a share that is held_out")
         if self.paper_stages and "paper" in self.sources:
             raise ValueError("stages are the paper's, and paper_stages say otherwise")
         return self

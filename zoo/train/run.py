@@ -28,7 +28,7 @@ from splitrun.signals import check_stopped, keeping
 from ... import __version__
 from ...progress import SILENT, Progress
 from ..catalog import save
-from ..datasets import Dataset, digest, labels_of, read_dataset
+from ..datasets import Dataset, digest, labels_of, read_dataset, read_unlabelled
 from ..metrics import METRICS, Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import START, load_checkpoint, other_run, save_checkpoint
@@ -112,7 +112,10 @@ class _Run:
         self.spec = plan.spec
         # A model without a data set of its own gets the classes of the data.
         known = tuple(labels_of(self.spec)) if self.spec.dataset else ()
-        self.training = read_dataset(self.spec.task, plan.data, "train", known)
+        if plan.recipe.dataset == "unlabelled":
+            self.training = replace(read_unlabelled(plan.data), labels=known)
+        else:
+            self.training = read_dataset(self.spec.task, plan.data, "train", known)
         labels = self.training.labels
         if not self.spec.dataset:
             classes = {"dataset": "custom", "num_classes": len(labels), "labels": labels}
@@ -189,7 +192,9 @@ class _Run:
         self.identity = self._identity()
         for network in (self.student, self.teacher):
             if network is not None:
-                network.to(self.accelerator.device)
+                network.to(self.accelerator.device, memory_format=torch.channels_last)
+        if plan.recipe.dataset == "unlabelled":
+            self._label()
         state = self._resume() if resume else None
         model = plan.run / MODEL_NAME
         stages = plan.recipe.stages
@@ -209,6 +214,23 @@ class _Run:
                 state = None
         self._finish(model)
         return model
+
+    @torch.no_grad()
+    def _label(self) -> None:
+        """Give the validation images the classes that the teacher sees."""
+        samples, loader = self.scored
+        assert self.teacher is not None  # as the recipe was checked
+        tail = self.teacher.decoder.get_submodule("tail")
+        labelled: list[Any] = []
+        for images, indexes in self.progress.track(loader, "teacher's answers", total=len(loader)):
+            check_stopped()
+            _check_read(images)
+            answers = tail(images.to(self.accelerator.device)).argmax(1).tolist()
+            labelled += [
+                replace(samples[index], target=answer)
+                for index, answer in zip(indexes, answers, strict=True)
+            ]
+        self.scored = labelled, loader
 
     def _resume(self) -> dict[str, Any]:
         state = load_checkpoint(self.plan.run, self.identity)
