@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from .options import ExportOptions
     from .running import run
     from .splitting import split
+    from .tails import split_tails
     from .verification import verify
 
 _HOME = {
     "ExportOptions": ".options",
     "Manifest": "splitrun.manifest",
     "split": ".splitting",
+    "split_tails": ".tails",
     "run": ".running",
     "verify": ".verification",
 }
 
-__all__ = ["ExportOptions", "Manifest", "run", "split", "verify"]
+__all__ = ["ExportOptions", "Manifest", "run", "split", "split_tails", "verify"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

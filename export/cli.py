@@ -132,6 +132,16 @@ def split(
             help="Hyperprior in floats, as it was trained: one engine for both halves.",
         ),
     ] = False,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="[TAIL=]MODEL",
+            help="Model with the same encoder, to read the same streams as another tail. "
+            "Can be repeated.",
+            show_default="no other tail",
+        ),
+    ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     force: Force = False,
@@ -139,6 +149,7 @@ def split(
 ) -> None:
     """Cut a model into two graphs, compare both with PyTorch, and write a bundle."""
     from splitrun.bundle import open_bundle
+    from splitrun.errors import BundleError
     from splitrun.files import check_free
 
     from ..zoo.resolve import ModelSource
@@ -165,15 +176,25 @@ def split(
     options.halves(spec)
     check_free(folder, force=force)
     options.check_possible(spec)
+    tails = [_named_tail(text) for text in with_ or ()]
+    if tails and half is not HalfOption.BOTH:
+        raise BundleError(
+            "--half writes one half, and --with adds to the edge half.",
+            next_step=f"Leave --half out, and part the bundle: splitrun part {folder} --half "
+            f"{half.value} -o DIR",
+        )
     with console.progress() as progress:
         progress.step("loading")
         built = source.load(seed=used_seed)
         from .. import export
         from .manifest import calibration_of
 
-        manifest = export.split(
-            built, folder, **vars(options), half=half.value, force=force, progress=progress
-        )
+        common = {**vars(options), "force": force, "progress": progress}
+        if tails:
+            others = [(name, ModelSource.of(one).load(seed=used_seed)) for name, one in tails]
+            manifest = export.split_tails(built, others, folder, **common)
+        else:
+            manifest = export.split(built, folder, half=half.value, **common)
         opened = open_bundle(folder)
 
     def show() -> None:
@@ -220,6 +241,12 @@ def split(
         f"Next: splitzoo export run{trust} {folder} IMAGE, or for the board alone: "
         f"splitrun part {folder} --half device -o DIR"
     )
+
+
+def _named_tail(text: str) -> tuple[str, str]:
+    """Return the name of a tail, or nothing, and its model, from ``[TAIL=]MODEL``."""
+    name, _, model = text.rpartition("=")
+    return name, model
 
 
 TimeLimit = Annotated[

@@ -287,6 +287,7 @@ def _describe(
             weights="trained" if model.random_seed is None else "random",
             seed=model.random_seed,
             model_sha256=model.digest().hex(),
+            device_sha256=model.device_digest().hex(),
             versions={
                 "splitzoo": __version__,
                 **versions(*(name.replace("_", "-") for name in packages)),

@@ -25,7 +25,8 @@ DTYPES = ("float32", "int32", "uint8")
 Half = Literal["device", "edge"]
 HALVES: tuple[Half, ...] = ("device", "edge")
 
-_TAIL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+TAIL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""What a tail may be called: also the name of its folder."""
 _MAX_BYTES = 1 << 22
 _MAX_DIMENSION = 1 << 22
 _MAX_THREADS = 1 << 10
@@ -213,6 +214,7 @@ class Provenance:
         weights: ``"random"`` or ``"trained"``.
         seed: Seed of random weights.
         model_sha256: Digest of all tensors of the model, tables included.
+        device_sha256: Digest of those that streams are made with; the stream id begins it.
         versions: Versions of the packages that made it.
         command: Command that made it.
     """
@@ -221,6 +223,7 @@ class Provenance:
     weights: Literal["random", "trained"]
     seed: int | None
     model_sha256: str
+    device_sha256: str
     versions: dict[str, str]
     command: str
 
@@ -291,7 +294,7 @@ class EdgeInfo:
         if not self.tails:
             raise ValueError("the edge has no tail")
         for name in self.tails:
-            if not _TAIL_NAME.fullmatch(name):
+            if not TAIL_NAME.fullmatch(name):
                 raise ValueError(f"a tail cannot be named {name!r}")
 
     @property

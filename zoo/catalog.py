@@ -2,7 +2,7 @@
 
 import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .bottleneck_specs import NeuralCodecBottleneck
 from .models import find_spec, registered
@@ -195,15 +195,21 @@ def fetch(
 
 
 def save(
-    model: "SplitModel", folder: str | Path, *, half_edge: bool = False, force: bool = False
+    model: "SplitModel",
+    folder: str | Path,
+    *,
+    half: Literal["none", "edge", "both"] = "none",
+    force: bool = False,
 ) -> Path:
     """Write a model's folder: ``config.json`` and ``model.safetensors``, entropy tables inside.
+
+    A tail that is a whole network's own (``model.tail_of``) is left to that network.
 
     Args:
         model: Any model.
         folder: Folder to write; without force it must not exist, or be empty.
-        half_edge: Store the edge's part in half the bytes, as float16. A model that is loaded from
-            there computes in float32 with rounded weights, so its id is another.
+        half: Parts to store in half the bytes, as float16: the edge's, or both. A model that is
+            loaded from there computes in float32 with rounded weights: it is another model.
         force: Replace the model that the folder holds.
 
     Returns:
@@ -214,4 +220,4 @@ def save(
     """
     from .store import save_folder
 
-    return save_folder(model, Path(folder), half_edge=half_edge, force=force)
+    return save_folder(model, Path(folder), half=half, force=force)

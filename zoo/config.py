@@ -23,6 +23,15 @@ WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
 
 
+class SharedTail(BaseModel):
+    """The whole network whose tail a model has, and that tail's tensors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(max_length=200, description="name of the whole network")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of the tail's tensors")
+
+
 class ModelConfig(BaseModel):
     """What ``config.json`` holds."""
 
@@ -39,6 +48,9 @@ class ModelConfig(BaseModel):
         description="seed for the weights, where they are random and not trained",
     )
     origin: str = Field(default="", description="where the weights came from, in words")
+    tail: SharedTail | None = Field(
+        default=None, description="where the tail's weights are, if not in this folder"
+    )
     training: TrainingRecord | None = Field(
         default=None, description="how the weights were trained, where splitzoo did that"
     )

@@ -115,7 +115,7 @@ def in_floats(model: SplitModel) -> SplitModel:
         copied = build_model(spec).eval()
     state = model.state_dict()
     copied.load_state_dict({name: state[name] for name in state if not name.startswith(INTEGERS)})
-    for name in ("source", "origin", "random_seed", "training_record"):
+    for name in ("source", "origin", "random_seed", "training_record", "tail_of"):
         setattr(copied, name, getattr(model, name))
     if (calibration := model.calibration) is not None:
         kind = calibration.record.kind.removeprefix("integer-")

@@ -1,7 +1,7 @@
 """The model that everything else works on: a network cut in two, with an entropy coder between."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ ModelOutput = Logits | list[Detections]
 """A model's prediction to a batch: logits, or for detectors one :data:`Detections` per image."""
 
 
+_SENDING = ("encoder.", "bottleneck.")
+"""Beginnings of the names of the tensors that streams are made with."""
+
+
 class SplitModel(nn.Module):
     """An encoder for the device, a bottleneck for the link, a decoder for the edge.
 
@@ -56,6 +60,8 @@ class SplitModel(nn.Module):
         origin: Place where the weights were before, in words, such as a file that was converted.
         training_record: Record of the training, where it was done here.
         random_seed: Seed of random weights; None once they were trained or loaded.
+        tail_of: Name of the whole network whose tail this model has unchanged; a saved model leaves
+            the tail to it. Empty where the tail is the model's own.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class SplitModel(nn.Module):
         self.origin = ""
         self.random_seed: int | None = None
         self.training_record: TrainingRecord | None = None
+        self.tail_of = ""
         self._calibration: Calibration | None = None
         self._codec: Codec | None = None
         self._tables_are_old = False
@@ -246,19 +253,24 @@ class SplitModel(nn.Module):
             coder = self._coder()
             # Broadcast, so that they take no memory: a coder looks at the shapes alone.
             wire = (np.broadcast_to(np.int32(0), tensor.shape) for tensor in self.spec.wire)
-            self._codec = Codec(coder, self._digest(coder)[:4], coder.shape(*wire))
+            self._codec = Codec(coder, self._digest(coder, _SENDING)[:4], coder.shape(*wire))
         return self._codec
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of all tensors, entropy tables included; the stream id begins it."""
+        """Return the SHA-256 of all tensors, entropy tables included."""
         return self._digest(self._coder())
 
-    def _digest(self, coder: Coder) -> bytes:
-        content = hashlib.sha256(coder.digest())
-        for name, tensor in sorted(self.state_dict().items()):
-            content.update(f"{name}{tuple(tensor.shape)}".encode())
-            content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-        return content.digest()
+    def device_digest(self) -> bytes:
+        """Return the SHA-256 of encoder, bottleneck and entropy tables; the stream id begins it.
+
+        Models with several tails behind one encoder have it in common, and read the same streams.
+        """
+        return self._digest(self._coder(), _SENDING)
+
+    def _digest(self, coder: Coder, parts: tuple[str, ...] = ("",)) -> bytes:
+        state = self.state_dict()
+        named = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
+        return hash_tensors(named, coder.digest()).digest()
 
     def update(self) -> None:
         """Make the integer tables from the present weights."""
@@ -306,8 +318,19 @@ class SplitModel(nn.Module):
         return {**self.__dict__, "_codec": None}
 
 
+def hash_tensors(tensors: Mapping[str, Tensor], begin: bytes = b"") -> "hashlib._Hash":
+    """Return the SHA-256 of names, shapes and bytes of tensors, in the order of their names."""
+    content = hashlib.sha256(begin)
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name}{tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        content.update(flat.numpy().data)
+    return content
+
+
 def _weights_changed(model: SplitModel, _keys: object) -> None:
     model._calibration = None
     model._codec = None
     model._tables_are_old = False  # the tables came with the weights
+    model.tail_of = ""
     model.random_seed = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import safetensors
@@ -17,25 +18,37 @@ from splitrun.files import new_folder, sha256_file
 
 from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
-from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, read_config
+from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, SharedTail, read_config
 from .conversion.keys import list_differences
 from .parts import build
-from .split_model import SplitModel
+from .pretrained import copy_weights
+from .split_model import SplitModel, hash_tensors
 
 _CALIBRATED = "calibrated."
 """Prefix of the names of tables that were fitted to images."""
 
+HalfStored = Literal["none", "edge", "both"]
+_HALVED: dict[HalfStored, tuple[str, ...]] = {
+    "none": (),
+    "edge": ("decoder.",),
+    "both": ("encoder.", "decoder."),
+}
+"""Beginnings of the names of tensors that are stored as float16."""
+_TAIL = "decoder.tail."
+
 
 def save_folder(
-    model: SplitModel, folder: Path, *, half_edge: bool = False, force: bool = False
+    model: SplitModel, folder: Path, *, half: HalfStored = "none", force: bool = False
 ) -> Path:
     """Write a model's folder whole or not at all; see :func:`splitzoo.zoo.save`."""
     _ = model.codec  # makes the tables of a model that was just trained
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        half = half_edge and _may_be_half(name, tensor.dtype)
+        if model.tail_of and name.startswith(_TAIL):
+            continue
         tensor = tensor.detach().contiguous().cpu()
-        state[name] = _half(name, tensor) if half else tensor
+        halved = name.startswith(_HALVED[half]) and _may_be_half(name, tensor.dtype)
+        state[name] = _half(name, tensor) if halved else tensor
     if model.calibration is not None:
         state |= {
             f"{_CALIBRATED}{name}": torch.from_numpy(np.array(array))
@@ -49,6 +62,7 @@ def save_folder(
             weights_sha256=sha256_file(weights),
             random_seed=model.random_seed,
             origin=model.origin,
+            tail=_shared_tail(model),
             training=model.training_record,
             calibration=model.calibration.record if model.calibration else None,
         )
@@ -87,12 +101,17 @@ def load_folder(folder: Path) -> SplitModel:
             f"{folder / CONFIG_NAME} describes a model that cannot be built: {error.message}"
         ) from error
     expected = model.state_dict()
+    if config.tail is not None:
+        expected = {name: t for name, t in expected.items() if not name.startswith(_TAIL)}
     calibrated = {} if config.calibration is None else _take_calibrated(path, state)
     for name in state.keys() & expected.keys():
         if state[name].dtype == torch.float16 and _may_be_half(name, expected[name].dtype):
             state[name] = state[name].float()
     _check_tensors(path, expected, state)
+    if config.tail is not None:
+        state |= _load_tail(path, config.tail, model)
     model.load_state_dict(state)
+    model.tail_of = config.tail.model if config.tail else ""
     model.random_seed = config.random_seed
     model.origin = config.origin
     model.training_record = config.training
@@ -107,6 +126,44 @@ def load_folder(folder: Path) -> SplitModel:
             f"{config.spec.latent_shape[0]}."
         )
     return model
+
+
+def _tail_tensors(model: SplitModel) -> dict[str, Tensor]:
+    return dict(model.decoder.get_submodule("tail").state_dict())
+
+
+def _shared_tail(model: SplitModel) -> SharedTail | None:
+    if not model.tail_of:
+        return None
+    return SharedTail(model=model.tail_of, sha256=hash_tensors(_tail_tensors(model)).hexdigest())
+
+
+def _load_tail(path: Path, tail: SharedTail, model: SplitModel) -> dict[str, Tensor]:
+    """Return the tensors of a tail that another model holds, by their names in this one.
+
+    Raises:
+        ModelFolderError: That model is no such network, or its weights are others now.
+        SplitzooError: It cannot be loaded; the error says what to do.
+    """
+    from .resolve import ModelSource  # which loads folders
+
+    whole = ModelSource.of(tail.model).load()
+    try:
+        copy_weights(
+            model.decoder.get_submodule("tail"),
+            whole.decoder.get_submodule("tail").state_dict(),
+            model.spec.name,
+            tail.model,
+        )
+    except SpecError as error:
+        raise ModelFolderError(f"{path.parent} leaves its tail to {tail.model}: {error}") from error
+    found = _tail_tensors(model)
+    if hash_tensors(found).hexdigest() != tail.sha256:
+        raise ModelFolderError(
+            f"{path.parent} was trained with other weights of {tail.model} than those here.",
+            next_step=f"Get the weights of {tail.model} that it was saved with.",
+        )
+    return {f"{_TAIL}{name}": tensor for name, tensor in found.items()}
 
 
 def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
@@ -136,11 +193,12 @@ def _check_coder(path: Path, model: SplitModel) -> None:
 
 
 def _may_be_half(name: str, dtype: torch.dtype) -> bool:
-    """Say whether a tensor may be stored as float16: only the edge computes with it.
+    """Say whether a tensor may be stored as float16.
 
-    The variances of batch norms may be too small for it.
+    Entropy models may not, and variances of batch norms may be too small for it.
     """
-    return name.startswith("decoder.") and dtype == torch.float32 and ".running_" not in name
+    layers = name.startswith(_HALVED["both"]) and ".running_" not in name
+    return layers and dtype == torch.float32
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
@@ -148,7 +206,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     if not half.isfinite().all():
         raise SpecError(
             f"{name} holds numbers that float16 cannot: up to {float(tensor.abs().max()):g}.",
-            next_step="Save the model without half_edge.",
+            next_step="Save the model without half.",
         )
     return half
 

@@ -103,8 +103,8 @@ def test_half_of_the_edges_bytes(tiny_model, tmp_path):
     norms = [module for module in tiny_model.decoder.modules() if hasattr(module, "running_var")]
     norms[0].running_var.fill_(1e-9)  # nothing to float16
     whole, half = (
-        zoo.save(tiny_model, tmp_path / name, half_edge=half)
-        for name, half in (("whole", False), ("half", True))
+        zoo.save(tiny_model, tmp_path / name, half=half)
+        for name, half in (("whole", "none"), ("half", "edge"))
     )
     sizes = [(one / "model.safetensors").stat().st_size for one in (whole, half)]
     assert sizes[1] < 0.75 * sizes[0]
@@ -116,7 +116,7 @@ def test_half_of_the_edges_bytes(tiny_model, tmp_path):
         rounded = rounded and other.dtype == torch.float32
         assert torch.equal(tensor, other.half().float() if rounded else other)
     assert ours.digest() != theirs.digest()
-    assert zoo.load(zoo.save(ours, tmp_path / "again", half_edge=True)).digest() == ours.digest()
+    assert zoo.load(zoo.save(ours, tmp_path / "again", half="edge")).digest() == ours.digest()
 
 
 def test_half_of_the_devices_bytes_is_refused(tiny_model, tmp_path):

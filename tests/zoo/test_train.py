@@ -1,5 +1,6 @@
 """Training from recipes: each method learns, stops, continues, and gives a model that exports."""
 
+import hashlib
 import json
 import os
 import re
@@ -230,6 +231,48 @@ def test_an_interrupted_run_continues_bit_for_bit(where, trained, data, tmp_path
     assert not (cut / "model").exists()
     train(plan_of(recipe, data, cut), resume=True)
     assert_same_run(cut, whole)
+
+
+def test_a_student_of_unlabelled_images_is_like_its_teacher(changed, teacher, data, tmp_path):
+    """No class is read: the images lie in folders that name none."""
+    folder = tmp_path / "images"
+    for number, path in enumerate(sorted((data / "train").rglob("*.png"))):
+        place = folder / str(number % 2) / f"{number}{path.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    imitate = {"kind": "distillation", "alpha": 0.0}
+    recipe = changed(
+        dataset="unlabelled", held_out=0.25, stages=[FIRST, stage(imitate, frozen="decoder.tail")]
+    )
+    run = tmp_path / "run"
+    train(plan_of(recipe, folder, run))
+    model = zoo.load(run / "model")
+    assert (model.spec.labels, model.training_record.held_out) == (CLASSES, True)
+    assert model.training_record.validation_images == 12
+    # The score is agreement with the teacher, counted here by the two models themselves.
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]
+    names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+    images = [folder / name for name in names[:12]]
+    batch = torch.cat([torch.from_numpy(model.spec.preprocessing.load(one)) for one in images])
+    pixels = [zoo.load(teacher).spec.preprocessing.load(one) for one in images]
+    theirs = zoo.load(teacher)(torch.cat([torch.from_numpy(one) for one in pixels])).argmax(1)
+    agreed = (model(batch).argmax(1) == theirs).float().mean().item()
+    assert log_of(run)[-1]["val_top1"] == pytest.approx(agreed)
+    assert "val_top1" in log_of(run)[1]
+
+
+UNLABELLED = {
+    "unlabelled images have no classes for the task's loss": {"stages": [stage(TASK)]},
+    "unlabelled images have no classes for distillation": {"stages": [stage(DISTILLATION)]},
+    "need a teacher, and a share that is held_out": {"stages": [FIRST], "held_out": 0.0},
+}
+
+
+@pytest.mark.parametrize("said", UNLABELLED)
+def test_a_recipe_that_needs_classes_is_refused_without_them(said, changed, tmp_path):
+    recipe = changed(**{"dataset": "unlabelled", "held_out": 0.25} | UNLABELLED[said])
+    with pytest.raises(RecipeError, match=said):
+        find_recipe(str(recipe))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")

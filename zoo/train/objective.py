@@ -108,7 +108,7 @@ class Objective(nn.Module):
                 value = _distillation(loss, output, teacher_logits, targets)
             else:
                 value = _bits(likelihoods) * self._scale(loss.reduction, len(images))
-            values[loss.kind] = value
+            values[loss.kind] = values.get(loss.kind, 0.0) + value
             total = total + (spec.beta or 0.0 if loss.weight is None else loss.weight) * value
         if likelihoods:
             values["bits"] = _bits(likelihoods).detach() / len(images)

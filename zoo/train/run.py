@@ -40,7 +40,7 @@ from .plan import LOG_NAME, MODEL_NAME, RECIPE_NAME, TRACKERS_NAME, Plan
 from .readable import find_unreadable
 from .recipe import Stage
 from .record import StageRecord, TrainingRecord
-from .student import build_student, load_teacher
+from .student import build_student, kept_tail, load_teacher, with_classes_of_teacher
 from .trackers import Tracked, tracking
 from .trained_parts import build_optimizer, clipped_parameters, freeze, is_frozen, set_modes
 
@@ -110,9 +110,12 @@ class _Run:
         self.processes = self.accelerator.num_processes
         plan.check_dataset()
         self.spec = plan.spec
+        unlabelled = plan.recipe.dataset == "unlabelled"
+        if unlabelled and not self.spec.dataset:
+            self.spec = with_classes_of_teacher(self.spec, plan.recipe, plan.teacher)
         # A model without a data set of its own gets the classes of the data.
         known = tuple(labels_of(self.spec)) if self.spec.dataset else ()
-        if plan.recipe.dataset == "unlabelled":
+        if unlabelled:
             self.training = replace(read_unlabelled(plan.data), labels=known)
         else:
             self.training = read_dataset(self.spec.task, plan.data, "train", known)
@@ -192,7 +195,7 @@ class _Run:
         self.identity = self._identity()
         for network in (self.student, self.teacher):
             if network is not None:
-                network.to(self.accelerator.device, memory_format=torch.channels_last)
+                network.to(self.accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if plan.recipe.dataset == "unlabelled":
             self._label()
         state = self._resume() if resume else None
@@ -311,6 +314,7 @@ class _Run:
         plan, teacher = self.plan, self.teacher
         student = self.student.cpu().eval()
         student.update()
+        student.tail_of = kept_tail(plan.recipe, teacher)
         student.training_record = TrainingRecord(
             recipe=plan.name,
             command=plan.command,

@@ -6,6 +6,7 @@ from splitrun.errors import RecipeError, TrainingError
 
 from ..parts import build
 from ..pretrained import copy_weights
+from ..models import is_name
 from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
@@ -28,6 +29,13 @@ def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
             next_step="Use a network with an image codec in front, such as resnet50-png.",
         )
     return model.requires_grad_(False).eval()
+
+
+def with_classes_of_teacher(spec: ModelSpec, recipe: Recipe, teacher: str | Path) -> ModelSpec:
+    """Return the spec of a student with the classes that its teacher knows."""
+    theirs = ModelSource.of(str(teacher or recipe.teacher)).spec()
+    fields = ("dataset", "num_classes", "labels")
+    return spec.model_copy(update={name: getattr(theirs, name) for name in fields})
 
 
 def build_student(
@@ -76,6 +84,13 @@ def build_student(
                 raise RecipeError(f"start.parts: no part {ours} or {theirs}: {error}.") from error
             copy_weights(part, other.state_dict(), spec.name, name)
     return student
+
+
+def kept_tail(recipe: Recipe, teacher: SplitModel | None) -> str:
+    """Return the name of the published network whose tail the stages leave as it is, or nothing."""
+    kept = all("decoder.tail" in stage.frozen for stage in recipe.stages)
+    published = teacher and teacher.training_record is None and is_name(teacher.spec.name)
+    return teacher.spec.name if teacher and kept and published else ""
 
 
 def _check_input(student: ModelSpec, teacher: ModelSpec) -> None:
