@@ -149,9 +149,9 @@ def gather(
         said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
         raise ReportError(f"A card describes one model, but {said}: their specs differ.")
     for other, command in ((report, "encoder"), (evaluated, "accuracy")):
-        if manifest and other and manifest.coding.model_id != other.model_id:
+        if manifest and other and manifest.provenance.model_id != other.model_id:
             raise ReportError(
-                f"The bundle holds other weights ({manifest.coding.model_id}) than profile "
+                f"The bundle holds other weights ({manifest.provenance.model_id}) than profile "
                 f"{command} measured ({other.model_id}).",
                 next_step=f"Measure the bundle: splitzoo profile {command} {bundle} -o report.json",
             )

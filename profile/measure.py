@@ -71,7 +71,7 @@ def profile_model(
         source=model.source,
         weights="trained" if model.random_seed is None else "random",
         seed=model.random_seed,
-        model_id=codec.model_id.hex(),
+        model_id=model.digest().hex()[:8],
         size=Size(
             parameters=encoder_parameters(model),
             encoder_bits=encoder_bits(model),
@@ -146,7 +146,7 @@ def profile_bundle(
         source=manifest.provenance.source,
         weights=manifest.provenance.weights,
         seed=manifest.provenance.seed,
-        model_id=manifest.coding.model_id,
+        model_id=manifest.provenance.model_id,
         size=Size(
             parameters=encoder_parameters(model),
             encoder_bits=encoder_bits(model),

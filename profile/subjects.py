@@ -93,7 +93,7 @@ class ModelSubject(Subject):
             source=model.source,
             weights="trained" if model.random_seed is None else "random",
             seed=model.random_seed,
-            model_id=model.codec.model_id.hex(),
+            model_id=model.digest().hex()[:8],
             encoder=encoder_facts(model),
             calibrated=model.calibration.record.kept if model.calibration else "",
         )
@@ -138,7 +138,7 @@ class BundleSubject(Subject):
             source=manifest.provenance.source,
             weights=manifest.provenance.weights,
             seed=manifest.provenance.seed,
-            model_id=manifest.coding.model_id,
+            model_id=manifest.provenance.model_id,
             # Parameters are the architecture's; its weights do not matter here.
             encoder=encoder_facts(build(self.spec), self._bundle),
             calibrated=calibration.kept if calibration else "",

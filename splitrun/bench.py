@@ -16,7 +16,7 @@ class Bench:
 
     Attributes:
         model: Name of the model.
-        model_id: 8 hexadecimal digits that are in each stream.
+        model_id: 8 hexadecimal digits, of all tensors of the model.
         target: Target of the bundle.
         precision: Precision of the device graph.
         engine: Engine with its version.
@@ -100,7 +100,7 @@ def bench_half(
     latency = measure_steps(steps, value, warmup=warmup, iterations=iterations)
     return Bench(
         model=bundle.name,
-        model_id=bundle.manifest.coding.model_id,
+        model_id=bundle.manifest.provenance.model_id,
         target=bundle.manifest.target,
         precision=bundle.precision,
         engine=engine,

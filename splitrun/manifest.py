@@ -227,6 +227,11 @@ class Provenance:
     versions: dict[str, str]
     command: str
 
+    @property
+    def model_id(self) -> str:
+        """8 hexadecimal digits that tell models apart, in reports."""
+        return self.model_sha256[:8]
+
 
 @dataclass(frozen=True)
 class DeviceInfo:

@@ -66,7 +66,7 @@ def test_the_cards_of_the_carried_models_are_of_today(name) -> None:
     facts = facts_of(name)
     assert facts.manifest is not None
     assert facts.spec == zoo.get_spec(name), AGAIN["family"]
-    assert facts.manifest.coding.model_id == facts.accuracy.model_id, AGAIN["family"]
+    assert facts.manifest.provenance.model_id == facts.accuracy.model_id, AGAIN["family"]
     # The weights that the package carries are those that were measured.
     digest = zoo.load(name).digest().hex()
     assert facts.manifest.provenance.model_sha256 == digest, AGAIN["family"]

@@ -180,7 +180,7 @@ def test_manifest_says_which_model_it_is(model, manifest) -> None:
     assert (tail[0], tail[1].postprocessing) == ("classification", {})
     assert manifest.coding.model_id == model.codec.model_id.hex()
     assert manifest.provenance.model_sha256 == model.digest().hex()
-    assert manifest.provenance.model_sha256.startswith(manifest.coding.model_id)
+    assert manifest.provenance.device_sha256.startswith(manifest.coding.model_id)
     assert (manifest.provenance.weights, manifest.provenance.seed) == ("random", 0)
 
 

@@ -119,13 +119,14 @@ def test_half_of_the_edges_bytes(tiny_model, tmp_path):
     assert zoo.load(zoo.save(ours, tmp_path / "again", half="edge")).digest() == ours.digest()
 
 
-def test_half_of_the_devices_bytes_is_refused(tiny_model, tmp_path):
+def test_half_of_a_densitys_bytes_is_refused(tiny_model, tmp_path):
     folder = zoo.save(tiny_model, tmp_path / "model")
     path = folder / "model.safetensors"
     state = safetensors.torch.load_file(path)
-    state["encoder.0.weight"] = state["encoder.0.weight"].half()
+    name = "bottleneck.entropy_bottleneck.quantiles"
+    state[name] = state[name].half()
     safetensors.torch.save_file(state, path)
     config = read_config(folder).model_copy(update={"weights_sha256": sha256_file(path)})
     (folder / "config.json").write_text(config.model_dump_json())
-    with pytest.raises(ModelFolderError, match=r"of another shape or type: encoder\.0\.weight"):
+    with pytest.raises(ModelFolderError, match=r"of another shape or type: bottleneck\.entropy"):
         zoo.load(folder)

@@ -165,7 +165,7 @@ def test_missing_unexpected_and_reshaped_tensors_are_all_named(folder):
             "decoder.tail.fc.bias": None,
             "decoder.tail.fc.extra": lambda _: torch.zeros(1),
             "encoder.0.weight": lambda weight: weight[:, :2],
-            "encoder.2.weight": lambda weight: weight.half(),
+            "encoder.2.weight": lambda weight: weight.double(),
         },
     )
     with pytest.raises(ModelFolderError) as caught:

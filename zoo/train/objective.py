@@ -137,7 +137,11 @@ class Objective(nn.Module):
             return tail.losses(latent_hat, targets, areas), None
         if isinstance(tail, SegmentationTail):
             return {}, tail.forward_with_aux(latent_hat)
-        return {}, tail(latent_hat)
+        if "decoder.tail" not in self.stage.frozen:
+            return {}, tail(latent_hat)
+        # As in evaluation; depthwise convolutions in bfloat16 would be slower on processors.
+        with torch.autocast(latent_hat.device.type, enabled=False):
+            return {}, tail(latent_hat.float())
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> tuple[dict[str, Tensor], Any]:
@@ -149,7 +153,8 @@ class Objective(nn.Module):
         tail = self._teacher[0].decoder.get_submodule("tail")
         layers = {layer: tail.get_submodule(_path(tail, layer)) for layer in self._layers}
         with _captured(layers) as features:
-            logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
+            with torch.autocast(images.device.type, enabled=False):
+                logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
         return features, logits
 
     def _head(self) -> list[nn.Module]:

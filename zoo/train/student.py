@@ -4,9 +4,9 @@ from pathlib import Path
 
 from splitrun.errors import RecipeError, TrainingError
 
+from ..models import is_name
 from ..parts import build
 from ..pretrained import copy_weights
-from ..models import is_name
 from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
