@@ -12,6 +12,7 @@ from splitrun.image_files import UnreadCount
 from ..documents import read_document
 from ..zoo.metrics import METRICS, NAMES, ClassResult, Result
 from ..zoo.spec import ModelSpec
+from .paired import PairedScores
 from .report import (
     Count,
     Distribution,
@@ -68,6 +69,7 @@ class AccuracyReport(Report):
         scores: Shares in [0, 1] by metric, through the real bitstream.
         bits_per_pixel: Bits of the stream per pixel of the model's input.
         calibrated: Coding that calibration kept; empty for tables as they were trained.
+        paired: Top-1 beside another model's on the same images, where one was named.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -80,6 +82,7 @@ class AccuracyReport(Report):
     model_id: str
     data: DataFacts
     scores: dict[str, Quantity]
+    paired: PairedScores | None = None
     payload_bytes: Distribution
     stream_bytes: Distribution
     bits_per_pixel: Distribution
@@ -117,6 +120,7 @@ class AccuracyReport(Report):
             ("weights", self.weights if self.seed is None else f"random, seed {self.seed}"),
             ("data", f"{self.data.images} images of {self.data.folder}/"),
             *((NAMES[name], f"{score:.2%}") for name, score in self.scores.items()),
+            *([("", f"{self.paired.said()} beside {self.paired.against}")] if self.paired else ()),
             ("stream bytes", self.stream_bytes.said()),
             ("payload bytes", self.payload_bytes.said()),
         ]

@@ -94,6 +94,7 @@ def accuracy(
     threads: int = 1,
     trust: bool = False,
     keep: str | Path | None = None,
+    against: "Model | None" = None,
     command: str = "",
     progress: Progress = SILENT,
 ) -> "AccuracyReport":
@@ -106,6 +107,7 @@ def accuracy(
         workers: Threads that read images.
         threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
         trust: Whether to run a bundle's graphs though their format can hold code.
+        against: Classifier to compare with, image by image, such as the teacher.
         keep: File for results as they come, so that an interrupted evaluation goes on.
         command: Command line that the report names as its origin.
         progress: Progress to report to.
@@ -126,6 +128,8 @@ def accuracy(
         subject = open_subject(source, predictions=folder, threads=threads, trust=trust)
     else:
         subject = PredictionsSubject(folder, model) if folder else ModelSubject(model)
+    if against is not None and not isinstance(against, SplitModel):
+        against = ModelSource.of(against).load()
     report, _ = evaluate(
         subject,
         read_labelled(subject, Path(data)),
@@ -133,6 +137,7 @@ def accuracy(
         workers=workers,
         threads=threads,
         keep=Path(keep) if keep else None,
+        against=ModelSubject(against) if against is not None else None,
         command=command,
         progress=progress,
     )

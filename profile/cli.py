@@ -164,6 +164,15 @@ def accuracy(
             help="Folder of predictions and streams made elsewhere, to score instead.",
         ),
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Classifier to compare with, image by image, such as the teacher.",
+            show_default="none",
+        ),
+    ] = "",
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -203,6 +212,7 @@ def accuracy(
     source = _source(model, random_weights=random_weights, predictions=predictions)
     with console.progress() as progress:
         progress.step("loading")
+        from ..zoo.resolve import ModelSource
         from .evaluate import evaluate
         from .subjects import open_subject, read_labelled
 
@@ -210,6 +220,7 @@ def accuracy(
             source, seed=used_seed, predictions=predictions, threads=threads, trust=trust
         )
         dataset = read_labelled(subject, data)
+        other = open_subject(ModelSource.of(against)) if against else None
         keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
         progress.step("coding and scoring images")
         said = f"Results so far are kept in {keep}: the same command goes on with them."
@@ -221,6 +232,7 @@ def accuracy(
                 workers=workers,
                 threads=threads,
                 keep=keep,
+                against=other,
                 command=command_line(),
                 progress=progress,
             )

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,9 +30,10 @@ from splitrun.text import visible
 from .. import __version__
 from ..progress import SILENT, Progress
 from ..zoo.datasets import Dataset, Sample, digest, labels_of
-from ..zoo.metrics import scores
+from ..zoo.metrics import ClassResult, scores
 from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
+from .paired import PairedScores, pair
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
 from .report import Distribution, skipped_parts
 from .subjects import Subject
@@ -48,6 +50,7 @@ def evaluate(
     workers: int = 1,
     threads: int = 1,
     keep: Path | None = None,
+    against: Subject | None = None,
     command: str = "",
     progress: Progress = SILENT,
 ) -> tuple[AccuracyReport, list[ImageResult]]:
@@ -63,6 +66,7 @@ def evaluate(
             the same number only.
         keep: File for results as they come; an evaluation of the same subject and data that finds
             it goes on from there. The caller removes it once the report is saved.
+        against: Classifier to compare with, image by image.
         command: Command line that the report names as its origin.
         progress: Progress to report to.
 
@@ -71,6 +75,7 @@ def evaluate(
 
     Raises:
         DatasetError: No image could be used, or the data set has a class that the model lacks.
+        ReportError: A model that is no classifier is to be compared.
     """
     spec, facts = subject.spec, subject.facts
     samples = subject.samples(dataset.samples)
@@ -110,6 +115,12 @@ def evaluate(
     images = [done[sample.name] for sample in samples if sample.name in done]
     if not images:
         raise DatasetError(f"None of {len(samples)} images could be used: {unread[-1].reason}.")
+    paired = None
+    if against is not None:
+        used = replace(dataset, samples=[one for one in samples if one.name in done])
+        others = {"workers": workers, "threads": threads, "progress": progress}
+        their_report, theirs = evaluate(against, used, data, **others)
+        paired = _pair(images, theirs, their_report)
     rates = [image.rate for image in images]
     height, width = spec.preprocessing.crop
     left_out = []
@@ -129,6 +140,7 @@ def evaluate(
             empty_classes=tuple(dataset.empty),
         ),
         scores=scores(spec.task, [image.result for image in images], spec.num_classes),
+        paired=paired,
         payload_bytes=Distribution.of([rate.payload_bytes for rate in rates]),
         stream_bytes=Distribution.of([rate.stream_bytes for rate in rates]),
         bits_per_pixel=Distribution.of(
@@ -143,6 +155,16 @@ def evaluate(
         command=command,
     )
     return report, images
+
+
+def _pair(
+    ours: Sequence[ImageResult], theirs: Sequence[ImageResult], report: AccuracyReport
+) -> PairedScores:
+    results = [[image.result for image in images] for images in (ours, theirs)]
+    if not all(isinstance(one, ClassResult) for side in results for one in side):
+        raise ReportError("Only classifiers are compared image by image.")
+    right = [[one.correct for one in side] for side in results]  # pyright: ignore[reportAttributeAccessIssue]
+    return pair(*right, against=report.spec.name, model_id=report.model_id)
 
 
 def _programs(spec: ModelSpec) -> dict[str, str]:

@@ -152,9 +152,9 @@ class Objective(nn.Module):
             return {self._layers[0]: self._teacher_head[0](images)}, None
         tail = self._teacher[0].decoder.get_submodule("tail")
         layers = {layer: tail.get_submodule(_path(tail, layer)) for layer in self._layers}
-        with _captured(layers) as features:
-            with torch.autocast(images.device.type, enabled=False):
-                logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
+        exact = torch.autocast(images.device.type, enabled=False)
+        with _captured(layers) as features, exact:
+            logits = tail.dense(images) if isinstance(tail, DetectionTail) else tail(images)
         return features, logits
 
     def _head(self) -> list[nn.Module]:
