@@ -17,6 +17,7 @@ from .demo import demo
 from .export.cli import app as export_app
 from .profile.cli import app as profile_app
 from .publish import push
+from .sweep import sweep
 from .zoo.cli import app as zoo_app
 
 # The error of click that all of wrong usage are, which typer carries under a private name.
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 # A push also writes a card, so it cannot live in the zoo, below the cards.
 zoo_app.command()(push)
+# A sweep is scored and drawn, by the profile above the zoo.
+zoo_app.command()(sweep)
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(export_app, name="export")
 app.add_typer(profile_app, name="profile")

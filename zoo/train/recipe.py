@@ -416,9 +416,10 @@ class Recipe(Part):
         stages = zip(self.stages, numbers, strict=True)
         return self.model_copy(update={"stages": tuple(s.with_epochs(n) for s, n in stages)})
 
-    def to_yaml(self, name: str) -> str:
-        """Return the recipe as YAML, for one of its models alone."""
+    def to_yaml(self, name: str = "") -> str:
+        """Return the recipe as YAML, for one of its models alone where that is named."""
         # JSON first, so that YAML sees only plain lists and strings.
         data = json.loads(self.model_dump_json(exclude_defaults=True))
-        data["models"] = [data["models"][self.names().index(name)]]
+        if name:
+            data["models"] = [data["models"][self.names().index(name)]]
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
