@@ -18,11 +18,11 @@ ORDER = (
     ("export",),
     ("profile",),
     ("cards",),
-    ("demo", "publish", "cli", "__main__"),
+    ("demo", "publish", "sweep", "cli", "__main__"),
 )
 # Presentation of the command line; only files of commands use it.
 FRONT = "console"
-COMMANDS = ("cli.py", "demo.py", "publish.py")
+COMMANDS = ("cli.py", "demo.py", "publish.py", "sweep.py")
 PACKAGES = ("splitrun", "zoo", "export", "profile", "cards")
 
 
