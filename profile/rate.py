@@ -13,6 +13,7 @@ from splitrun.coding import Codec
 from splitrun.coding.factorized import SymbolCoder
 from splitrun.coding.hyperprior import HierarchicalCoder
 from splitrun.coding.integer_hyperprior import IntegerCoder
+from splitrun.coding.variable_rate import VariableRateCoder
 from splitrun.errors import ImageError
 from splitrun.halves import Device
 from splitrun.image_files import Unread
@@ -22,7 +23,7 @@ from splitrun.text import visible
 from ..zoo.split_model import SplitModel
 from .report import Distribution, ImageRate, Rate, skipped_parts
 
-_WITH_IDEAL_BITS = SymbolCoder | HierarchicalCoder | IntegerCoder
+_WITH_IDEAL_BITS = SymbolCoder | HierarchicalCoder | IntegerCoder | VariableRateCoder
 _PICKLED = ("factorized-prior", "entropy-bottleneck")
 COUNTED_BY_SC2BENCH = (*_PICKLED, "input-codec")
 """Kinds of bottleneck whose bytes sc2bench would count as here."""
@@ -57,9 +58,7 @@ def model_rate(model: SplitModel, name: str, image: NDArray[np.float32]) -> tupl
     coder = model.codec.coder
     payload = coder.encode(*tensors)
     stream = model.codec.frame(payload, coder.shape(*tensors))
-    if model.calibration is not None and isinstance(
-        coder, SymbolCoder | HierarchicalCoder | IntegerCoder
-    ):
+    if model.calibration is not None and isinstance(coder, _WITH_IDEAL_BITS):
         estimated = coder.ideal_bits(*tensors)
     else:
         likelihoods = model.bottleneck.likelihoods(latent)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import sys
 import textwrap
@@ -186,6 +187,11 @@ def _parser(bundle: Path | None) -> _Parser:
     encode.add_argument(
         "--force", action="store_true", help="replace streams that exist; without it, refuse"
     )
+    encode.add_argument(
+        "--beta",
+        type=_beta,
+        help="β of the rate, for models of variable rate: larger is fewer bytes; info lists them",
+    )
     encode.set_defaults(run=_encode)
 
     decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
@@ -253,11 +259,12 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     # What is said does not mix with a stream.
     said = sys.stderr if any(map(is_standard_output, paths)) else sys.stdout
     device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
+    coder = device.codec.at(arguments.beta).coder
     results: list[dict[str, Any]] = []
     errors: dict[int, SplitzooError] = {}
     for number, (image, path) in enumerate(zip(arguments.images, paths, strict=True)):
         try:
-            stream = device.encode_image(image)
+            stream = device.encode_image(image, arguments.beta)
             with new_file(path, force=arguments.force) as temporary:
                 temporary.write_bytes(stream)
         except (ImageError, OutputError) as error:
@@ -270,7 +277,8 @@ def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     if arguments.json and (results or len(paths) > 1):
         failed = _documents("image", arguments.images, errors)
         memory = {"peak_memory_bytes": peak_memory_bytes()}
-        document = {"streams": results, "errors": failed, "engine": device.graph.engine, **memory}
+        chosen = {"engine": device.graph.engine, "beta": coder.beta}
+        document = {"streams": results, "errors": failed, **chosen, **memory}
         _print_json(document, said)
     check_files_used("images", len(paths), list(errors.values()))
 
@@ -434,6 +442,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1,000,000")
+    return value
+
+
+def _beta(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
     return value
 
 

@@ -13,6 +13,7 @@
     ├── BitstreamError            a stream that is damaged, foreign or hostile
     │   ├── ForeignStreamError    a stream of another model
     │   └── DesyncError           device and edge compute other scale indexes
+    ├── RateError                 a β that a model cannot encode with
     ├── HubError                  a repository on the Hub that cannot be had or written
     ├── CheckpointError           a legacy checkpoint that cannot be converted
     ├── SomeFilesError            files of several that could not be used; the others were
@@ -171,6 +172,10 @@ class ForeignStreamError(BitstreamError):
 
 class DesyncError(BitstreamError):
     """The edge's hyper-decoder gave other scale indexes than the device's: nothing can be read."""
+
+
+class RateError(SplitzooError):
+    """A β that a model cannot encode with."""
 
 
 class HubError(SplitzooError):

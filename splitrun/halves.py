@@ -151,21 +151,33 @@ class Device:
         self.graph = Graph(bundle, info.graph, threads, stand_in=stand_in)
         self._preprocessing = bundle.preprocessing
 
-    def encode(self, images: NDArray[np.float32]) -> list[Stream]:
+    def encode(self, images: NDArray[np.float32], beta: float | None = None) -> list[Stream]:
         """Turn preprocessed images (N, 3, H, W), or one (3, H, W), float32 into one stream each.
+
+        Args:
+            images: Images.
+            beta: β that chooses the level of a model of variable rate; None: the bundle's.
 
         Raises:
             ImageError: They are of another type or shape than the device graph takes.
+            RateError: The model's rate is fixed, or β is outside its range.
         """
-        return [self.compress(*tensors) for tensors in zip(*self.wire_tensors(images), strict=True)]
+        self.codec.at(beta)  # before the graph is run
+        wire = zip(*self.wire_tensors(images), strict=True)
+        return [self.compress(*tensors, beta=beta) for tensors in wire]
 
-    def encode_image(self, image: AnyImage) -> Stream:
+    def encode_image(self, image: AnyImage, beta: float | None = None) -> Stream:
         """Preprocess one image, as :meth:`Preprocessing.load` takes it, and turn it into a stream.
+
+        Args:
+            image: Image.
+            beta: β, as :meth:`encode` takes it.
 
         Raises:
             ImageError: The image cannot be read.
+            RateError: The model's rate is fixed, or β is outside its range.
         """
-        return self.encode(self._preprocessing.load(image))[0]
+        return self.encode(self._preprocessing.load(image), beta)[0]
 
     def wire_tensors(self, images: NDArray[np.float32]) -> Tensors:
         """Run the device graph: images (N, 3, H, W) float32 to the wire tensors, each (N, …).
@@ -188,9 +200,9 @@ class Device:
             )
         return self.graph([images])
 
-    def compress(self, *tensors: NDArray[Any]) -> Stream:
-        """Code and frame the wire tensors of one image, each (C, h, w)."""
-        payload = self.codec.coder.encode(*tensors)
+    def compress(self, *tensors: NDArray[Any], beta: float | None = None) -> Stream:
+        """Code and frame the wire tensors of one image, each (C, h, w); β as in :meth:`encode`."""
+        payload = self.codec.at(beta).coder.encode(*tensors)
         stream = Stream(self.codec.frame(payload, self.codec.coder.shape(*tensors)))
         stream.payload_bytes = len(payload)
         return stream

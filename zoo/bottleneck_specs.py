@@ -3,6 +3,7 @@
 ``bottleneck_parts`` in :mod:`splitzoo.zoo.parts` builds each kind's modules.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
@@ -90,6 +91,33 @@ class FactorizedPriorBottleneck(_ConvolutionalBottleneck):
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return the wire tensors of an image of that size, pixels."""
         return (WireTensor("symbols", "int32", self.latent_shape(height, width)),)
+
+
+class VariableRateBottleneck(_ConvolutionalBottleneck):
+    """Encoder and decoder around a factorized prior of several levels of rate."""
+
+    kind: Literal["variable-rate"] = "variable-rate"
+    betas: tuple[Positive, ...] = Field(
+        min_length=2, max_length=256, description="β of each level, rising"
+    )
+    beta: Positive = Field(description="β, of one of the levels, where nobody chooses another")
+
+    @model_validator(mode="after")
+    def _has_levels(self) -> Self:
+        if any(after <= before for before, after in itertools.pairwise(self.betas)):
+            raise ValueError("the levels' β do not rise")
+        if self.beta not in self.betas:
+            raise ValueError(f"β {self.beta:g} is of none of the levels")
+        return self
+
+    @property
+    def level(self) -> int:
+        """Number of the level where nobody chooses another."""
+        return self.betas.index(self.beta)
+
+    def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
+        """Return the wire tensors of an image of that size, pixels."""
+        return (WireTensor("latent", "float32", self.latent_shape(height, width)),)
 
 
 _FLOAT_HYPERPRIOR = "whether device and edge compute the scales in floats, each with its engine"
@@ -331,8 +359,14 @@ class NeuralCodecBottleneck(_InputBottleneck):
         return _hyperprior_wire(y, z, in_floats=self.float_hyperprior)
 
 
+ConvolutionalBottleneck = (
+    FactorizedPriorBottleneck | VariableRateBottleneck | HyperpriorBottleneck
+)
+"""Those with an encoder and a decoder of their own, ``g_a`` and ``g_s``."""
+
 AnyBottleneck = Annotated[
     FactorizedPriorBottleneck
+    | VariableRateBottleneck
     | HyperpriorBottleneck
     | ChannelReductionBottleneck
     | LayerBottleneck

@@ -27,6 +27,7 @@ from .bottlenecks.entropic_hyperprior import entropic_hyperprior
 from .bottlenecks.factorized_prior import FactorizedPrior, analysis, synthesis
 from .bottlenecks.image_codec import FeatureCodec, InputCodec, Normalise
 from .bottlenecks.quantiser import UniformQuantiser
+from .bottlenecks.variable_rate import VariableRate
 from .calibration.record import Calibration
 from .conversion.keys import INTEGERS
 from .measures import Measured, read_measures
@@ -42,6 +43,9 @@ def bottleneck_parts(spec: ModelSpec) -> Parts:
     match spec.bottleneck:
         case specs.FactorizedPriorBottleneck() as sizes:
             return analysis(sizes), FactorizedPrior(sizes.encoder_channels[-1]), synthesis(sizes)
+        case specs.VariableRateBottleneck() as sizes:
+            bottleneck = VariableRate(sizes.encoder_channels[-1], sizes.betas, sizes.level)
+            return analysis(sizes), bottleneck, synthesis(sizes)
         case specs.HyperpriorBottleneck() as sizes:
             return analysis(sizes), entropic_hyperprior(sizes), synthesis(sizes)
         case specs.ChannelReductionBottleneck() as sizes:

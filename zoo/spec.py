@@ -13,6 +13,7 @@ from .bottleneck_specs import (
     Layer,
     NeuralCodecBottleneck,
     Part,
+    VariableRateBottleneck,
     WireTensor,
     shape_text,
 )
@@ -116,6 +117,12 @@ class ModelSpec(Part):
         bottleneck = self.bottleneck.model_copy(update={"float_hyperprior": True})
         return self.model_copy(update={"bottleneck": bottleneck})
 
+    def at(self, level: int) -> Self:
+        """Return the spec of the same model of variable rate at another level."""
+        assert isinstance(self.bottleneck, VariableRateBottleneck)
+        beta = {"beta": self.bottleneck.betas[level]}
+        return self.model_copy(update={"bottleneck": self.bottleneck.model_copy(update=beta)})
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the main wire tensor at the input shape."""
@@ -131,6 +138,9 @@ class ModelSpec(Part):
         """What sets the rate, in words: β, channels or quality."""
         if self.beta is not None:
             return f"β {self.beta:g}"
+        if isinstance(self.bottleneck, VariableRateBottleneck):
+            low, *_, high = self.bottleneck.betas
+            return f"β {self.bottleneck.beta:g} of {low:g} to {high:g}"
         if self.quality is not None:
             return f"quality {self.quality}"
         channels = getattr(self.bottleneck, "channels", None)

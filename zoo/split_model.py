@@ -1,5 +1,6 @@
 """The model that everything else works on: a network cut in two, with an entropy coder between."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitrun.coding import Codec, Coder
+from splitrun.coding.variable_rate import VariableRateCoder
 from splitrun.errors import BitstreamError, SpecError
 
 from .bottleneck_specs import shape_text
 from .bottlenecks.base import Bottleneck
 from .bottlenecks.hyperprior import Hyperprior
 from .bottlenecks.integer_hyperprior import IntegerSynthesis
+from .bottlenecks.variable_rate import VariableRate
 from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
@@ -134,14 +137,40 @@ class SplitModel(nn.Module):
         batch = torch.as_tensor(given, dtype=torch.float32, device=self._device)
         return batch.reshape(-1, 3, height, width)
 
-    def compress(self, image: Images) -> list[bytes]:
+    def compress(self, image: Images, beta: float | None = None) -> list[bytes]:
         """Run the device half on images as :meth:`wire_tensors` takes them; a stream for each.
+
+        Args:
+            image: Images.
+            beta: β that chooses the level of a model of variable rate; None: that of its spec.
 
         Raises:
             SpecError: The image is no such tensor, or so small that it leaves no latent.
+            RateError: The model's rate is fixed, or β is outside its range.
         """
+        codec = self.codec.at(beta)
         images = zip(*self.wire_tensors(image), strict=True)
-        return [self.codec.compress(*tensors) for tensors in images]
+        return [codec.compress(*tensors) for tensors in images]
+
+    def at(self, beta: float | None) -> "SplitModel":
+        """Return a model with the same weights that encodes at another level of rate.
+
+        Args:
+            beta: β; the nearest level is taken. None: the model itself.
+
+        Raises:
+            RateError: The model's rate is fixed, or β is outside its range.
+        """
+        if beta is None:
+            return self
+        codec = self.codec.at(beta)
+        bottleneck = copy.copy(self.bottleneck)
+        assert isinstance(codec.coder, VariableRateCoder) and isinstance(bottleneck, VariableRate)
+        changed = copy.copy(self)
+        changed._modules = {**self._modules, "bottleneck": bottleneck}
+        changed.spec = self.spec.at(codec.coder.level)
+        bottleneck.level, changed._codec = codec.coder.level, codec
+        return changed
 
     @torch.no_grad()
     def decompress(self, streams: bytes | Sequence[bytes]) -> ModelOutput:
@@ -242,7 +271,11 @@ class SplitModel(nn.Module):
         self._codec = None
 
     def _coder(self) -> Coder:
-        return self._calibration.coder() if self._calibration else self.bottleneck.entropy_coder()
+        own = self.bottleneck.entropy_coder()
+        if self._calibration is None:
+            return own
+        fitted = self._calibration.coder()
+        return fitted.at(own.beta) if own.beta else fitted
 
     @property
     def codec(self) -> Codec:

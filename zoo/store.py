@@ -116,8 +116,9 @@ def load_folder(folder: Path) -> SplitModel:
     model.origin = config.origin
     model.training_record = config.training
     if config.calibration is not None:
-        model.calibration = Calibration(calibrated, config.calibration)
-        _check_coder(path, model)
+        calibration = Calibration(calibrated, config.calibration)
+        _check_coder(path, model, calibration)
+        model.calibration = calibration
     # Hostile tables raise now, not at the first image.
     channels = model.eval().codec.coder.channels
     if channels not in {tensor.shape[0] for tensor in config.spec.wire}:
@@ -175,12 +176,12 @@ def _take_calibrated(path: Path, state: dict[str, Tensor]) -> dict[str, Array]:
     return {name.removeprefix(_CALIBRATED): state.pop(name).numpy() for name in names}
 
 
-def _check_coder(path: Path, model: SplitModel) -> None:
+def _check_coder(path: Path, model: SplitModel, calibration: Calibration) -> None:
     """Raise where fitted tables are not for what this model sends."""
-    own, found = model.bottleneck.entropy_coder(), model.codec.coder
+    own, found = model.bottleneck.entropy_coder(), calibration.coder()
     same = all(
         getattr(own, name) == getattr(found, name)
-        for name in ("num_inputs", "num_outputs", "channels")
+        for name in ("num_inputs", "num_outputs", "channels", "betas")
     )
     latent = getattr(getattr(found, "tables", None), "channels", None)
     wanted = model.spec.latent_shape[0]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TablesError
+from ..errors import RateError, TablesError
 
 Array = NDArray[Any]
 Setting = str | int
@@ -55,6 +55,27 @@ class Coder(ABC):
         """Return height and width of the tensor that is decoded first."""
         height, width = tensors[0].shape[-2:]
         return height, width
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """The β of each level of rate, rising; none where the rate is fixed."""
+        return ()
+
+    @property
+    def beta(self) -> float | None:
+        """The β of the level to encode at, where the rate is not fixed."""
+        return None
+
+    def at(self: AnyCoder, beta: float) -> AnyCoder:
+        """Return the coder that encodes at the level whose β is nearest.
+
+        Raises:
+            RateError: The rate is fixed, or β is outside the levels' range.
+        """
+        raise RateError(
+            f"The model's rate is fixed: it cannot encode with β {beta:g}.",
+            next_step="Leave β out, or take a model of variable rate: splitzoo zoo list variable",
+        )
 
     @abstractmethod
     def encode(self, *tensors: Array) -> bytes:

@@ -20,6 +20,7 @@ from .integer_hyperprior import (
 from .pixels import PixelsCoder
 from .quantised import QuantisedCoder
 from .relu_range import ReluQuantisedCoder
+from .variable_rate import VariableRateCoder, VariableRateContextCoder
 
 CODERS: dict[str, type[Coder]] = {
     coder.kind: coder
@@ -30,6 +31,8 @@ CODERS: dict[str, type[Coder]] = {
         IntegerHyperpriorCoder,
         IntegerContextHyperpriorCoder,
         IntegerAutoregressiveCoder,
+        VariableRateCoder,
+        VariableRateContextCoder,
         QuantisedCoder,
         ContextCoder,
         ContextHyperpriorCoder,

@@ -122,6 +122,14 @@ class Codec:
         self.model_id = model_id
         self.shape = shape
 
+    def at(self, beta: float | None) -> "Codec":
+        """Return the codec that encodes at the level whose β is nearest; None changes nothing.
+
+        Raises:
+            RateError: The model's rate is fixed, or β is outside its range.
+        """
+        return self if beta is None else Codec(self.coder.at(beta), self.model_id, self.shape)
+
     def compress(self, *tensors: Array) -> bytes:
         """Code and frame the device graph's outputs for one image, each (C, h, w)."""
         return self.frame(self.coder.encode(*tensors), self.coder.shape(*tensors))

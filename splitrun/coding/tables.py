@@ -133,6 +133,12 @@ class FactorizedTables(IntegerTables):
         """Number of channels, C."""
         return self.cdf.shape[0]
 
+    def part(self, channels: slice) -> "FactorizedTables":
+        """Return the tables of some of the channels."""
+        length = self.length[channels]
+        cdf = self.cdf[channels, : length.max()]
+        return FactorizedTables(cdf, length, self.offset[channels], self.precision)
+
     def digest(self) -> bytes:
         """Return the SHA-256 of what the coder uses; padding does not count."""
         content = hashlib.sha256(b"factorized-1")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from splitrun.coding import FactorizedCoder, FactorizedTables
 
-from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
+from ..bottleneck_specs import ConvolutionalBottleneck
 from ..deprecations import quiet_torchscript
 from . import residual
 from .base import Bottleneck
@@ -29,10 +29,7 @@ with quiet_torchscript():
 TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
 """Names of the integer tables in CompressAI's entropy models."""
 
-Sizes = FactorizedPriorBottleneck | HyperpriorBottleneck
-
-
-def analysis(sizes: Sizes) -> nn.Sequential:
+def analysis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
     """Build g_a: image (N, 3, H, W) to latent y, float32.
 
     y is (N, C, H/4 − 1, W/4 − 1), or (N, C, H/8, W/8) of residual blocks.
@@ -50,7 +47,7 @@ def analysis(sizes: Sizes) -> nn.Sequential:
     return init_unit_variance(layers)
 
 
-def synthesis(sizes: Sizes) -> nn.Sequential:
+def synthesis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
     """Build g_s: y_hat (N, C, h, w) to features of stride 4, (N, D, H/4, W/4) float32."""
     if sizes.network == "residual":
         return residual.synthesis(sizes)

@@ -14,7 +14,7 @@ strided residual blocks; sizes and layers here are others.
 import torch
 from torch import Tensor, nn
 
-from ..bottleneck_specs import FactorizedPriorBottleneck, HyperpriorBottleneck
+from ..bottleneck_specs import ConvolutionalBottleneck, HyperpriorBottleneck
 
 LATENT_GAIN = 4.0
 """Factor of the latent: it begins several quantisation steps wide, so that training sees it."""
@@ -53,10 +53,7 @@ class Gain(nn.Module):
         return x * self.factor
 
 
-Sizes = FactorizedPriorBottleneck | HyperpriorBottleneck
-
-
-def analysis(sizes: Sizes) -> nn.Sequential:
+def analysis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
     """Build g_a: image (N, 3, H, W) to latent y (N, C, H/8, W/8), float32."""
     a, b, c = sizes.encoder_channels
     return nn.Sequential(
@@ -69,7 +66,7 @@ def analysis(sizes: Sizes) -> nn.Sequential:
     )
 
 
-def synthesis(sizes: Sizes) -> nn.Sequential:
+def synthesis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
     """Build g_s: y_hat (N, C, h, w) to features (N, D, 2h, 2w), float32."""
     latent, (a, b, c) = sizes.encoder_channels[-1], sizes.decoder_channels
     return nn.Sequential(

@@ -14,6 +14,7 @@ from splitrun.coding.hyperprior import ContextHyperpriorCoder, HyperpriorCoder
 from splitrun.coding.integer_hyperprior import IntegerHyperpriorCoder
 from splitrun.coding.quantised import QuantisedCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder
+from splitrun.coding.variable_rate import VariableRateCoder, VariableRateContextCoder
 from splitrun.errors import CalibrationError
 
 from ...progress import SILENT, Progress
@@ -61,7 +62,8 @@ def calibrate(
     that the edge's ReLU clips (see ``splitrun.coding.relu_range``). Three quarters of the images
     are fitted to; on the others, codings are compared: the learned tables, tables counted channel
     by channel, and context coding (see ``splitrun.coding.context``). A new one is kept only where
-    it sends less on average, and for no image 2% + 16 bytes more than the learned tables.
+    it sends less on average, and for no image 2% + 16 bytes more than the learned tables; of a
+    model of variable rate, at all its levels.
 
     Args:
         model: Model to calibrate, in place.
@@ -88,6 +90,7 @@ def calibrate(
             next_step="Models with a learned density or 8-bit values can be calibrated.",
         )
     symbols = sum(int(np.prod(tensor.shape)) for tensor in model.spec.wire)
+    symbols *= len(learned.betas) or 1
     at_once = _MOST_VALUES if learned.is_quantised else _MOST_SYMBOLS
     possible = max(LEAST_IMAGES, at_once // symbols)
     drawn = draw_sent(
@@ -103,7 +106,7 @@ def calibrate(
     if model.calibration is not None:
         coders[_PRESENT] = model.calibration.coder()
     sizes = {
-        name: np.array([len(coder.encode(*tensors)) for tensors in held_out])
+        name: np.array([len(at.encode(*tensors)) for tensors in held_out for at in _levels(coder)])
         for name, coder in coders.items()
     }
     fair = {name: size for name, size in sizes.items() if np.all(size <= 1.02 * sizes[first] + 16)}
@@ -194,6 +197,28 @@ def _factorized(images: list[Tensors], _model: SplitModel) -> dict[str, Coder]:
     }
 
 
+def _levels(coder: Coder) -> list[Coder]:
+    """Return the coder at each of its levels, or the only one."""
+    return [coder.at(beta) for beta in coder.betas] or [coder]
+
+
+def _variable_rate(images: list[Tensors], model: SplitModel) -> dict[str, Coder]:
+    learned = model.bottleneck.entropy_coder()
+    assert isinstance(learned, VariableRateCoder)
+    levels, number = learned.levels, range(len(learned.betas))
+    # Each level's symbols are channels of their own, as in the tables.
+    symbols = [
+        (np.concatenate([levels.symbols(latent, level) for level in number]),)
+        for (latent,) in images
+    ]
+    coders = _factorized(symbols, model)
+    kinds = {"counted tables": VariableRateCoder, "context coding": VariableRateContextCoder}
+    return {
+        name: kinds[name](coder.tables, levels, learned.level)  # pyright: ignore
+        for name, coder in coders.items()
+    }
+
+
 def _counted(symbols: Array, indexes: Array | None = None, scales: int = 0) -> FactorizedTables:
     """Count symbols (N, C, h, w) by their scale indexes; without these, channel by channel."""
     channels = symbols.shape[1]
@@ -241,5 +266,6 @@ _MAKERS: dict[type, Callable[[list[Tensors], SplitModel], dict[str, Coder]]] = {
     FactorizedCoder: _factorized,
     HyperpriorCoder: _hyperprior,
     IntegerHyperpriorCoder: _integer_hyperprior,
+    VariableRateCoder: _variable_rate,
     QuantisedCoder: _quantised,
 }

@@ -19,6 +19,8 @@ CALIBRATED = (
     "hyperprior-context",
     "integer-hyperprior",
     "integer-hyperprior-context",
+    "variable-rate",
+    "variable-rate-context",
     "quantised-relu",
 )
 """Kinds of coders that calibration makes."""
@@ -31,7 +33,8 @@ class CalibrationRecord(BaseModel):
         kind: Kind of the coder that was kept.
         fitted: Number of images that it was fitted to.
         held_out: Number of other images, on which the codings were compared.
-        payload_bytes: Mean payload of these by coding, first of the model as it was trained.
+        payload_bytes: Mean payload of these by coding, first of the model as it was trained; of
+            variable rate, over all levels.
         float_payload_bytes: Mean payload of the model as it was trained, with its hyperprior in
             floats; None where none is in integers.
         kept: Coding that was kept, a key of ``payload_bytes``.

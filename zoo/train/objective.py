@@ -20,6 +20,7 @@ from splitrun.errors import RecipeError
 from ..backbones.cut import channels_last, head
 from ..backbones.table import find_backbone
 from ..bottlenecks.integer_hyperprior import IntegerHyperprior
+from ..bottlenecks.variable_rate import VariableRate
 from ..metrics import UNLABELLED
 from ..spec import ModelSpec
 from ..split_model import SplitModel
@@ -92,9 +93,7 @@ class Objective(nn.Module):
         with _captured(self._compared) as features:
             latent = student.encoder(images)
             with torch.autocast(images.device.type, enabled=False):
-                latent_hat, likelihoods = student.bottleneck.forward_with_likelihoods(
-                    latent.float()
-                )
+                latent_hat, likelihoods, betas = self._quantise(latent.float())
             detection, output = self._decode(latent_hat, targets)
         taught, teacher_logits = self._teach(images)
         values = dict(detection)
@@ -109,6 +108,10 @@ class Objective(nn.Module):
             else:
                 value = _bits(likelihoods) * self._scale(loss.reduction, len(images))
             values[loss.kind] = values.get(loss.kind, 0.0) + value
+            if isinstance(loss, RateLoss) and loss.weight is None and betas is not None:
+                weighed = (betas * _bits_of_each(likelihoods)).sum()
+                total = total + weighed * self._scale(loss.reduction, len(images))
+                continue
             total = total + (spec.beta or 0.0 if loss.weight is None else loss.weight) * value
         if likelihoods:
             values["bits"] = _bits(likelihoods).detach() / len(images)
@@ -120,6 +123,18 @@ class Objective(nn.Module):
         if auxiliary is not None:
             values["auxiliary"] = auxiliary
         return values | {"loss": total}
+
+    def _quantise(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """Quantise a latent; return what comes out, its probabilities, and the images' own β.
+
+        With several levels of rate, each image has one at random.
+        """
+        bottleneck = self.student.bottleneck
+        if not isinstance(bottleneck, VariableRate):
+            return *bottleneck.forward_with_likelihoods(latent), None
+        levels = bottleneck.draw_levels(len(latent))
+        latent_hat, likelihoods = bottleneck.forward_with_likelihoods(latent, levels)
+        return latent_hat, likelihoods, bottleneck.betas[levels]
 
     def _decode(self, latent_hat: Tensor, targets: Any) -> tuple[LossValues, Any]:
         """Run the edge's half: a detector gives its losses, other models their logits."""
@@ -235,6 +250,11 @@ def _bits(likelihoods: tuple[Tensor, ...]) -> Tensor:
     return -torch.stack([likelihood.log2().sum() for likelihood in likelihoods]).sum()
 
 
+def _bits_of_each(likelihoods: tuple[Tensor, ...]) -> Tensor:
+    """Return the bits of each image, (N,)."""
+    return -torch.stack([one.log2().flatten(1).sum(1) for one in likelihoods]).sum(0)
+
+
 def _feature_layers(spec: ModelSpec, stage: Stage) -> tuple[str, ...]:
     """Return the layers whose features are compared; by default those that end a stage."""
     found: dict[str, None] = {}
@@ -258,7 +278,8 @@ def _check_rate(student: SplitModel, stage: Stage) -> None:
     spec = student.spec
     if rates and student.bottleneck.aux_loss() is None:
         raise RecipeError(f"A {spec.bottleneck.kind} bottleneck has no density, so no rate loss.")
-    if spec.beta is None and any(loss.weight is None for loss in rates):
+    has_beta = spec.beta is not None or isinstance(student.bottleneck, VariableRate)
+    if not has_beta and any(loss.weight is None for loss in rates):
         raise RecipeError(
             f"{spec.name} has no β to weigh its rate with.",
             next_step="Give the rate loss a weight, or the model a beta.",

@@ -462,6 +462,8 @@ class _StageRun:
         position, stage, run = self.position, self.stage, self.run
         epoch = position.epoch + 1
         validated = stage.validates(epoch)
+        # Of models of variable rate, one level is validated.
+        beta = getattr(run.spec.bottleneck, "beta", None)
         began = time.monotonic()
         found, bits = run.validate() if validated else ({}, None)
         ended = time.monotonic()
@@ -476,6 +478,7 @@ class _StageRun:
                 "validation_seconds": round(ended - began, 3) if validated else 0.0,
                 **{f"val_{name}": value for name, value in found.items()},
                 **({} if bits is None else {"val_bits": bits}),
+                **({"val_beta": beta} if validated and beta else {}),
             }
         )
         score = found.get(METRICS[run.spec.task][0], -1.0)
@@ -588,11 +591,12 @@ def _epoch_summary(line: dict[str, Any]) -> str:
     scores = [
         f"{name.removeprefix('val_')} {value:.2%}"
         for name, value in line.items()
-        if name.startswith("val_") and name != "val_bits"
+        if name.startswith("val_") and name not in ("val_bits", "val_beta")
     ]
     if "val_bits" in line:
         scores.append(f"{line['val_bits'] / 8:,.0f} bytes by the density")
-    validation = f"; validation: {', '.join(scores)}" if scores else ""
+    at = f" at β {line['val_beta']:g}" if "val_beta" in line else ""
+    validation = f"; validation{at}: {', '.join(scores)}" if scores else ""
     return (
         f"stage {line['stage']} epoch {line['epoch']}: {_summary(line)}{validation}; "
         f"{line['seconds']:.0f} s"

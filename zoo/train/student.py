@@ -4,6 +4,7 @@ from pathlib import Path
 
 from splitrun.errors import RecipeError, TrainingError
 
+from ..bottlenecks.factorized_prior import TABLE_BUFFERS
 from ..models import is_name
 from ..parts import build
 from ..pretrained import copy_weights
@@ -82,7 +83,13 @@ def build_student(
                 part, other = student.get_submodule(ours), source.get_submodule(theirs)
             except AttributeError as error:
                 raise RecipeError(f"start.parts: no part {ours} or {theirs}: {error}.") from error
-            copy_weights(part, other.state_dict(), spec.name, name)
+            # Tables are made when the training ends, and may be longer or shorter here.
+            weights = {
+                key: tensor
+                for key, tensor in other.state_dict().items()
+                if not key.endswith(TABLE_BUFFERS)
+            }
+            copy_weights(part, weights, spec.name, name)
     return student
 
 

@@ -1,7 +1,7 @@
 """Context coding of latents: sparse symbols, each predicted from sums over its own neighbours."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -125,6 +125,11 @@ class SparseTables(ContextTables):
     def levels(self) -> int:
         """Number of levels."""
         return (len(self.weights) - 1) // 3
+
+    def part(self, channels: slice) -> "SparseTables":
+        """Return the tables of some of the channels; rows and classes are common to all."""
+        weights, side_weights = self.weights[..., channels], self.side_weights[:, channels]
+        return replace(self, weights=weights, side_weights=side_weights)
 
     def check_side(self, *, expected: bool) -> None:
         """Check whether tables are for symbols that come with scale indexes.
