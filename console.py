@@ -53,6 +53,13 @@ Trust = Annotated[
         "(PyTorch's).",
     ),
 ]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="β to encode at, where the model's rate varies: a larger one sends fewer bytes.",
+        show_default="the model's",
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Seed for random weights. [default: 0]")
 ]

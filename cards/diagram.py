@@ -74,6 +74,7 @@ def draw_split(
 
 _ENTROPY_CODED = (
     "factorized-prior",
+    "variable-rate",
     "scale-hyperprior",
     "mean-scale-hyperprior",
     "entropy-bottleneck",

@@ -29,12 +29,17 @@ _MINNEN = (
     "D. Minnen, J. Ballé, G. Toderici, *Joint Autoregressive and Hierarchical Priors for Learned "
     "Image Compression*, NeurIPS 2018, <https://arxiv.org/abs/1809.02736>"
 )
+_CUI = (
+    "Z. Cui, J. Wang, S. Gao, T. Guo, Y. Feng, B. Bai, *Asymmetric Gained Deep Image Compression "
+    "With Continuous Rate Adaptation*, CVPR 2021, <https://arxiv.org/abs/2003.02012>"
+)
 _COMPRESSAI = (
     "J. Bégaint, F. Racapé, S. Feltman, A. Pushparaja, *CompressAI: a PyTorch library and "
     "evaluation platform for end-to-end compression research*, 2020, <https://arxiv.org/abs/2011.03029>"
 )
 _PRIORS = {
     "factorized-prior": (_BALLE,),
+    "variable-rate": (_BALLE, _CUI),
     "entropy-bottleneck": (_BALLE,),
     "scale-hyperprior": (_BALLE,),
     "mean-scale-hyperprior": (_BALLE, _MINNEN),

@@ -8,7 +8,7 @@ import typer
 
 from splitrun.sizes import format_size
 
-from ..console import Console, Force, Json, RandomWeights, Seed, Trust, seed_of
+from ..console import Beta, Console, Force, Json, RandomWeights, Seed, Trust, seed_of
 from ..zoo.completion import complete_model
 
 if TYPE_CHECKING:
@@ -333,6 +333,7 @@ def run(
     top: Annotated[
         int, typer.Option(min=1, max=1000, help="Number of classes or objects to print.")
     ] = 5,
+    beta: Beta = None,
     trust: Trust = False,
     time_limit: TimeLimit = 300,
     memory_limit: MemoryLimit = 8,
@@ -346,7 +347,7 @@ def run(
 
     console = Console(json)
     limits = RunLimits(time_limit, memory_limit)
-    waiting = run_some(bundle, images, top=top, trust=trust, limits=limits)
+    waiting = run_some(bundle, images, top=top, beta=beta, trust=trust, limits=limits)
     found: list[ImageRun | ImageFault] = []
     while True:
         with console.progress() as progress:

@@ -83,6 +83,7 @@ def run(
     images: Sequence[str | Path],
     *,
     top: int = 5,
+    beta: float | None = None,
     threads: int = 0,
     trust: bool = False,
     limits: RunLimits = LIMITS_OF_RUNS,
@@ -96,6 +97,7 @@ def run(
         folder: Folder of the bundle.
         images: Image files.
         top: Number of classes or objects to return for each.
+        beta: β to encode at, where the model's rate varies.
         threads: Number of threads for the engine; 0 lets it choose.
         trust: Whether to run graphs of any operators and of formats that can hold code, without
             limits.
@@ -108,7 +110,9 @@ def run(
     """
     runs = [
         one
-        for some in run_some(folder, images, top=top, threads=threads, trust=trust, limits=limits)
+        for some in run_some(
+            folder, images, top=top, beta=beta, threads=threads, trust=trust, limits=limits
+        )
         for one in some
     ]
     faults = [one.error for one in runs if isinstance(one, ImageFault)]
@@ -121,6 +125,7 @@ def run_some(
     images: Sequence[str | Path],
     *,
     top: int = 5,
+    beta: float | None = None,
     threads: int = 0,
     trust: bool = False,
     limits: RunLimits = LIMITS_OF_RUNS,
@@ -136,20 +141,32 @@ def run_some(
         opened.check_here(half)
     if not trust:
         check_code(opened)
+    opened.codec().at(beta)  # raises before processes are started
     for first in range(0, len(images), _IMAGES_AT_ONCE):
         yield _run_some(
-            bundle, images[first : first + _IMAGES_AT_ONCE], top, threads, None if trust else limits
+            bundle,
+            images[first : first + _IMAGES_AT_ONCE],
+            top,
+            beta,
+            threads,
+            None if trust else limits,
         )
 
 
 def _run_some(
-    bundle: Path, images: Sequence[str | Path], top: int, threads: int, limits: RunLimits | None
+    bundle: Path,
+    images: Sequence[str | Path],
+    top: int,
+    beta: float | None,
+    threads: int,
+    limits: RunLimits | None,
 ) -> list[ImageRun | ImageFault]:
     options: dict[str, Any] = {"threads": threads, "limits": limits}
     with tempfile.TemporaryDirectory() as link:
-        numbered = ("--numbered", "--stand-in", f"--output={link}")
+        words = ["--numbered", "--stand-in", f"--output={link}"]
+        words += [] if beta is None else [f"--beta={beta!r}"]
         try:
-            encoded = call_runtime(bundle, "encode", *numbered, files=images, **options)
+            encoded = call_runtime(bundle, "encode", *words, files=images, **options)
         except ImageError as error:  # the only image
             return [ImageFault(str(images[0]), error)]
         sent = {int(Path(stream["stream"]).stem): stream for stream in encoded["streams"]}
@@ -193,6 +210,7 @@ def bench_bundle(
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
+    beta: float | None = None,
     trust: bool = False,
 ) -> Bench:
     """Measure one half of a bundle in a process of its own; see :func:`.bench.bench_half`.
@@ -204,7 +222,8 @@ def bench_bundle(
         check_code(open_bundle(Path(folder)))
     # It takes as long as its iterations; operators are looked at, as ever.
     limits = None if trust else RunLimits(seconds=None, memory_gib=1_000_000)
-    options = (f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}")
+    options = [f"--half={half}", f"--warmup={warmup}", f"--iterations={iterations}"]
+    options += [] if beta is None else [f"--beta={beta!r}"]
     (measured,) = call_runtime(Path(folder), "bench", *options, threads=threads, limits=limits)
     latency = {name: Latency(**one) for name, one in measured.pop("latency").items()}
     return Bench(**measured, latency=latency)

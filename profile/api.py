@@ -37,6 +37,7 @@ def encoder(
     threads: int = 0,
     warmup: int = 10,
     iterations: int = 100,
+    beta: float | None = None,
     trust: bool = False,
     command: str = "",
     progress: Progress = SILENT,
@@ -49,6 +50,7 @@ def encoder(
         threads: Number of threads; 0 lets PyTorch or the engine choose.
         warmup: Runs before the timed ones.
         iterations: Timed runs.
+        beta: β to encode at, where the model's rate varies.
         trust: Whether to run a bundle's graphs though their format can hold code.
         command: Command line that the report names as its origin.
         progress: Progress to report to.
@@ -78,11 +80,11 @@ def encoder(
         "progress": progress,
     }
     if isinstance(model, SplitModel):
-        return profile_model(model, **options)
+        return profile_model(model.at(beta), **options)
     source = ModelSource.of(model)
     if source.bundle:
-        return profile_bundle(source.bundle, **options, trust=trust)
-    return profile_model(source.load(), **options)
+        return profile_bundle(source.bundle, **options, beta=beta, trust=trust)
+    return profile_model(source.load().at(beta), **options)
 
 
 def accuracy(
@@ -90,6 +92,7 @@ def accuracy(
     data: str | Path,
     *,
     predictions: str | Path | None = None,
+    beta: float | None = None,
     workers: int = 1,
     threads: int = 1,
     trust: bool = False,
@@ -104,6 +107,7 @@ def accuracy(
         model: Model, name, folder of a model or bundle, or repository.
         data: Folder with one folder per class, COCO 2017 or PASCAL VOC 2012.
         predictions: Folder of predictions and streams that a bundle of ``model`` gave elsewhere.
+        beta: β to encode at, where the model's rate varies.
         workers: Threads that read images.
         threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
         trust: Whether to run a bundle's graphs though their format can hold code.
@@ -125,8 +129,9 @@ def accuracy(
     folder = Path(predictions) if predictions else None
     if not isinstance(model, SplitModel):
         source = ModelSource.of(model)
-        subject = open_subject(source, predictions=folder, threads=threads, trust=trust)
+        subject = open_subject(source, predictions=folder, beta=beta, threads=threads, trust=trust)
     else:
+        model = model.at(beta)
         subject = PredictionsSubject(folder, model) if folder else ModelSubject(model)
     if against is not None and not isinstance(against, SplitModel):
         against = ModelSource.of(against).load()

@@ -12,7 +12,17 @@ from splitrun.registry import Registry
 from splitrun.signals import keeping
 from splitrun.text import visible
 
-from ..console import Console, Force, Json, RandomWeights, Seed, Trust, command_line, seed_of
+from ..console import (
+    Beta,
+    Console,
+    Force,
+    Json,
+    RandomWeights,
+    Seed,
+    Trust,
+    command_line,
+    seed_of,
+)
 from ..zoo.completion import complete_model
 
 if TYPE_CHECKING:
@@ -58,6 +68,7 @@ def encoder(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write the report into, as JSON.")
     ] = None,
+    beta: Beta = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     trust: Trust = False,
@@ -90,6 +101,7 @@ def encoder(
             threads=threads,
             warmup=warmup,
             iterations=iterations,
+            beta=beta,
             trust=trust,
             command=visible(shlex.join(["splitzoo", *sys.argv[1:]]), keep=""),
             progress=progress,
@@ -192,6 +204,7 @@ def accuracy(
             "and so, now and then, a symbol: bytes are reproducible for the same number only.",
         ),
     ] = 1,
+    beta: Beta = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     trust: Trust = False,
@@ -217,7 +230,12 @@ def accuracy(
         from .subjects import open_subject, read_labelled
 
         subject = open_subject(
-            source, seed=used_seed, predictions=predictions, threads=threads, trust=trust
+            source,
+            seed=used_seed,
+            predictions=predictions,
+            beta=beta,
+            threads=threads,
+            trust=trust,
         )
         dataset = read_labelled(subject, data)
         other = open_subject(ModelSource.of(against)) if against else None
@@ -350,6 +368,7 @@ def bits(
         str,
         typer.Option(metavar="MODEL", help="Model to compare with, such as resnet50-jpeg-q50."),
     ] = "",
+    beta: Beta = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
     force: Force = False,
@@ -368,7 +387,7 @@ def bits(
     check_free(output, force=force)
     with console.progress() as progress:
         progress.step("loading")
-        ours = ModelSource.of(model).load(seed=used_seed)
+        ours = ModelSource.of(model).load(seed=used_seed).at(beta)
         theirs = ModelSource.of(against).load(seed=used_seed) if against else None
         from splitrun.image_reading import read_rgb
 

@@ -108,6 +108,7 @@ def profile_bundle(
     iterations: int = 100,
     command: str = "",
     progress: Progress = SILENT,
+    beta: float | None = None,
     trust: bool = False,
 ) -> EncoderProfile:
     """Profile the device half of a bundle in a process of its own.
@@ -121,23 +122,24 @@ def profile_bundle(
         iterations: Timed runs.
         command: Command line that the report names as its origin.
         progress: Progress to report to.
+        beta: β to encode at, where the model's rate varies.
         trust: Whether to run graphs whose format can hold code.
 
     Raises:
         BundleError: The bundle cannot be read.
     """
     bundle = open_bundle(folder, trust=trust)
-    manifest, spec = bundle.manifest, spec_of(bundle.manifest)
-    bench = bench_bundle(
-        folder, "device", threads=threads, warmup=warmup, iterations=iterations, trust=trust
-    )
+    bundle.codec().at(beta)  # raises before a process is started
+    manifest, spec = bundle.manifest, spec_of(bundle.manifest).at(beta)
+    runs = {"threads": threads, "warmup": warmup, "iterations": iterations}
+    bench = bench_bundle(folder, "device", **runs, beta=beta, trust=trust)
     # Parameters and operations are the architecture's; its weights do not matter here.
     model = zoo.build(spec)
     graph_bytes, tables_bytes = deployed_bytes(bundle)
     rate = None
     if images:
         tracked = progress.track(images, "images")
-        rate = bundle_rates(Device(bundle, threads), bundle.preprocessing, tracked, unread)
+        rate = bundle_rates(Device(bundle, threads), bundle.preprocessing, tracked, unread, beta)
     return EncoderProfile(
         spec=spec,
         subject="bundle",

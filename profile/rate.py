@@ -92,6 +92,7 @@ def bundle_rates(
     preprocessing: Preprocessing,
     images: Iterable[Path],
     unread: Sequence[Unread] = (),
+    beta: float | None = None,
 ) -> Rate:
     """Measure the bytes of images that a bundle's device half encodes; see :func:`model_rates`.
 
@@ -100,14 +101,16 @@ def bundle_rates(
     """
 
     def measure(path: Path) -> ImageRate:
-        return bundle_rate(device, visible(path.name, keep=""), preprocessing.load(path))[0]
+        return bundle_rate(device, visible(path.name, keep=""), preprocessing.load(path), beta)[0]
 
     return _rates(images, measure, unread)
 
 
-def bundle_rate(device: Device, name: str, image: NDArray[np.float32]) -> tuple[ImageRate, bytes]:
+def bundle_rate(
+    device: Device, name: str, image: NDArray[np.float32], beta: float | None = None
+) -> tuple[ImageRate, bytes]:
     """Encode one image (1, 3, H, W) float32 by a bundle; return its bytes, and the stream."""
-    stream = device.encode(image)[0]
+    stream = device.encode(image, beta)[0]
     return stream_rate(device.codec, name, stream), stream
 
 

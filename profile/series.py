@@ -13,9 +13,11 @@ _METHODS = {
     "entropic-student": "Entropic Student",
     "end-to-end": "end to end",
     "channel-reduction": "CR + BQ",
+    "shallow-injection": "shallow injection",
 }
 _PRIORS = {
     "factorized-prior": "FP",
+    "variable-rate": "FP of variable rate",
     "scale-hyperprior": "SHP",
     "mean-scale-hyperprior": "MSHP",
 }

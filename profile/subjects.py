@@ -115,18 +115,23 @@ class BundleSubject(Subject):
     Args:
         folder: Folder of the bundle.
         threads: Number of threads for the engines; 0 lets them choose.
+        beta: β to encode at, where the model's rate varies.
         trust: Whether to run graphs whose format can hold code.
 
     Raises:
         BundleError: The bundle cannot be read, or its graphs can hold code and it is not trusted.
     """
 
-    def __init__(self, folder: Path, threads: int = 0, *, trust: bool = False) -> None:
+    def __init__(
+        self, folder: Path, threads: int = 0, *, beta: float | None = None, trust: bool = False
+    ) -> None:
         self._bundle = open_bundle(folder, trust=trust)
         manifest = self._bundle.manifest
         if not trust:
             check_code(self._bundle)
-        self.spec, self.preprocessing = spec_of(manifest), self._bundle.preprocessing
+        self._bundle.codec().at(beta)  # raises where there is no such β
+        self.spec, self.preprocessing = spec_of(manifest).at(beta), self._bundle.preprocessing
+        self._beta = beta
         # The report names the engine that ran; predictions in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
         self._edge = Edge(self._bundle, threads, stand_in=True)
@@ -146,7 +151,7 @@ class BundleSubject(Subject):
 
     def measure(self, sample: Sample, image: NDArray[np.float32]) -> tuple[ImageRate, Result]:
         """Send an image through both halves; return its bytes, and the result to score."""
-        rate, stream = bundle_rate(self._device, sample.name, image)
+        rate, stream = bundle_rate(self._device, sample.name, image, self._beta)
         outputs = self._edge.decode(stream)
         if self.spec.task == "object-detection":
             settings = read_strictly(DetectionSettings, self._bundle.tail().postprocessing)
@@ -307,6 +312,7 @@ def open_subject(
     *,
     seed: int | None = None,
     predictions: Path | None = None,
+    beta: float | None = None,
     threads: int = 0,
     trust: bool = False,
 ) -> Subject:
@@ -316,12 +322,13 @@ def open_subject(
         source: Model or bundle.
         seed: Seed for random weights; None loads trained ones.
         predictions: Folder of predictions that a bundle of the model gave elsewhere.
+        beta: β to encode at, where the model's rate varies.
         threads: Number of threads for a bundle's engines.
         trust: Whether to run a bundle's graphs though their format can hold code.
     """
     if source.bundle:
-        return BundleSubject(source.bundle, threads, trust=trust)
-    model = source.load(seed=seed)
+        return BundleSubject(source.bundle, threads, beta=beta, trust=trust)
+    model = source.load(seed=seed).at(beta)
     return ModelSubject(model) if predictions is None else PredictionsSubject(predictions, model)
 
 

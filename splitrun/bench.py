@@ -54,6 +54,7 @@ def bench_half(
     half: str,
     *,
     image: str | None = None,
+    beta: float | None = None,
     tail: str | None = None,
     threads: int = 0,
     stand_in: bool = False,
@@ -67,13 +68,14 @@ def bench_half(
             decoder.
         image: Path of an image file, preprocessing then being timed too; by default the input
             recorded for the self-test.
+        beta: β that the device encodes at, where the model's rate varies.
         tail: Name of the edge's tail, where the bundle has several.
         stand_in: Let another engine run the graphs of one that is not here, where one can.
     """
     if half == "device":
         record = DeviceRecord.load(bundle)
         device = Device(bundle, threads, stand_in=stand_in)
-        codec, engine = device.codec, device.graph.engine
+        codec, engine = device.codec.at(beta), device.graph.engine
         steps = {
             "encoder": device.wire_tensors,
             "entropy coding": lambda wire: codec.coder.encode(*(tensor[0] for tensor in wire)),
@@ -83,7 +85,7 @@ def bench_half(
         if image:
             steps = {"preprocessing": bundle.preprocessing.load, **steps}
             value = image
-        stream = device.encode_image(image) if image else device.encode(record.image)[0]
+        stream = device.encode_image(image, beta) if image else device.encode(record.image, beta)[0]
     else:
         edge = Edge(bundle, threads, tail=tail, stand_in=stand_in)
         codec, engine = edge.codec, edge.graph.engine

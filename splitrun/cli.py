@@ -174,6 +174,10 @@ def _parser(bundle: Path | None) -> _Parser:
         help="most memory, in GiB, that a graph may take (default: 8)",
     )
     common.add_argument("--json", action="store_true", help="print JSON, errors included")
+    rate: dict[str, Any] = {
+        "type": _beta,
+        "help": "β of the rate, where the model's varies: a larger one sends less; see info",
+    }
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     encode = commands.add_parser("encode", parents=[common], help="turn images into streams")
@@ -187,11 +191,7 @@ def _parser(bundle: Path | None) -> _Parser:
     encode.add_argument(
         "--force", action="store_true", help="replace streams that exist; without it, refuse"
     )
-    encode.add_argument(
-        "--beta",
-        type=_beta,
-        help="β of the rate, for models of variable rate: larger is fewer bytes; info lists them",
-    )
+    encode.add_argument("--beta", **rate)
     encode.set_defaults(run=_encode)
 
     decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
@@ -223,6 +223,7 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     bench.add_argument("--tail", help="tail to measure, where the edge has several")
     bench.add_argument("--image", help="image to measure on, preprocessing included")
+    bench.add_argument("--beta", **rate)
     bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
     bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
     bench.set_defaults(run=_bench)
@@ -351,6 +352,7 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
             bundle,
             half,
             image=arguments.image if half == "device" else None,
+            beta=arguments.beta if half == "device" else None,
             tail=arguments.tail,
             threads=arguments.threads,
             stand_in=arguments.stand_in,
@@ -376,10 +378,12 @@ def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
     manifest = bundle.manifest
     sizes = {half: bundle.size_bytes(half) for half in manifest.halves}
     tails = {name: manifest.task_of(tail) for name, tail in manifest.edge.tails.items()}
+    coder = bundle.codec().coder
     if arguments.json:
         facts = {"model": bundle.name, "model_id": manifest.coding.model_id, "tails": tails}
         made = {"target": manifest.target, "precision": manifest.precision}
-        _print_json(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes})
+        rate = {"betas": coder.betas, "beta": coder.beta}
+        _print_json(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes} | rate)
         return
     print(f"model     {bundle.name}, {manifest.provenance.weights} weights")
     print(f"id        {manifest.coding.model_id}, of both halves and of their streams")
@@ -388,6 +392,9 @@ def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
         here = f"{format_size(sizes[half])} to run" if half in sizes else "not here"
         print(f"{half:9} {here}")
     print(f"tails     {', '.join(tails)}")
+    if coder.betas:
+        betas = ", ".join(f"{beta:g}" for beta in coder.betas)
+        print(f"β         {betas}; {coder.beta:g} where none is chosen")
 
 
 def _part(bundle: Bundle, arguments: argparse.Namespace) -> None:

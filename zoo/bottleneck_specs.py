@@ -359,9 +359,7 @@ class NeuralCodecBottleneck(_InputBottleneck):
         return _hyperprior_wire(y, z, in_floats=self.float_hyperprior)
 
 
-ConvolutionalBottleneck = (
-    FactorizedPriorBottleneck | VariableRateBottleneck | HyperpriorBottleneck
-)
+ConvolutionalBottleneck = FactorizedPriorBottleneck | VariableRateBottleneck | HyperpriorBottleneck
 """Those with an encoder and a decoder of their own, ``g_a`` and ``g_s``."""
 
 AnyBottleneck = Annotated[

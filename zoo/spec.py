@@ -1,5 +1,6 @@
 """What a split model is, as data: the part of a model that is not its weights. Imports no torch."""
 
+import math
 import textwrap
 from typing import Annotated, Self
 
@@ -117,11 +118,14 @@ class ModelSpec(Part):
         bottleneck = self.bottleneck.model_copy(update={"float_hyperprior": True})
         return self.model_copy(update={"bottleneck": bottleneck})
 
-    def at(self, level: int) -> Self:
-        """Return the spec of the same model of variable rate at another level."""
-        assert isinstance(self.bottleneck, VariableRateBottleneck)
-        beta = {"beta": self.bottleneck.betas[level]}
-        return self.model_copy(update={"bottleneck": self.bottleneck.model_copy(update=beta)})
+    def at(self, beta: float | None) -> Self:
+        """Return the spec at the level of rate whose β is nearest, where there are levels."""
+        bottleneck = self.bottleneck
+        if beta is None or not isinstance(bottleneck, VariableRateBottleneck):
+            return self
+        nearest = min(bottleneck.betas, key=lambda one: abs(math.log(one / beta)))
+        changed = bottleneck.model_copy(update={"beta": nearest})
+        return self.model_copy(update={"bottleneck": changed})
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitrun.coding import Codec, Coder
-from splitrun.coding.variable_rate import VariableRateCoder
 from splitrun.errors import BitstreamError, SpecError
 
 from .bottleneck_specs import shape_text
 from .bottlenecks.base import Bottleneck
 from .bottlenecks.hyperprior import Hyperprior
 from .bottlenecks.integer_hyperprior import IntegerSynthesis
-from .bottlenecks.variable_rate import VariableRate
 from .calibration.record import Calibration
 from .spec import ModelSpec
 from .train.record import TrainingRecord
@@ -163,13 +161,11 @@ class SplitModel(nn.Module):
         """
         if beta is None:
             return self
-        codec = self.codec.at(beta)
-        bottleneck = copy.copy(self.bottleneck)
-        assert isinstance(codec.coder, VariableRateCoder) and isinstance(bottleneck, VariableRate)
-        changed = copy.copy(self)
+        codec, changed = self.codec.at(beta), copy.copy(self)
+        bottleneck: Any = copy.copy(self.bottleneck)
         changed._modules = {**self._modules, "bottleneck": bottleneck}
-        changed.spec = self.spec.at(codec.coder.level)
-        bottleneck.level, changed._codec = codec.coder.level, codec
+        changed.spec, changed._codec = self.spec.at(beta), codec
+        bottleneck.level = getattr(changed.spec.bottleneck, "level")  # noqa: B009  # has levels
         return changed
 
     @torch.no_grad()

@@ -19,6 +19,8 @@ SENT = {
     "hyperprior-context": ("sent_0", "sent_1", "sent_2"),
     "integer-autoregressive": ("latent", "hyper_symbols"),
     "integer-hyperprior": ("latent", "hyper_symbols"),
+    "variable-rate": ("latent",),
+    "variable-rate-context": ("latent",),
     "quantised-relu": ("sent_0", "sent_1", "sent_2"),
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from splitzoo.zoo.bottlenecks.variable_rate import VariableRate
 from splitzoo.zoo.tasks.detection import DetectionTail
 from splitzoo.zoo.tasks.segmentation import SegmentationTail
 from splitzoo.zoo.train.objective import Objective
@@ -147,6 +148,30 @@ def test_features_and_rate(reduction, scale):
     # Gradients of processes are averaged: a sum counts in each as often as there are processes.
     shared = losses(features, rate, processes=4)["loss"]
     assert shared == close((4 if reduction == "sum" else 1) * found["loss"])
+
+
+class Levelled(VariableRate):
+    """Draws given levels, and gives given probabilities."""
+
+    def draw_levels(self, number):
+        return torch.tensor([0, 2])
+
+    def forward_with_likelihoods(self, latent, levels=None):
+        assert levels.tolist() == [0, 2]
+        return latent, (torch.tensor([[0.5, 0.125], [0.25, 0.25]]),)
+
+
+@pytest.mark.parametrize(("reduction", "scale"), [("sum", 1), ("mean", 0.5)])
+def test_each_images_bits_are_weighed_by_the_beta_of_its_level(reduction, scale):
+    """By hand: 0.1 · (1 + 3) + 0.4 · (2 + 2)."""
+    student = network((FEATURES, FEATURES), STUDENT)
+    student.bottleneck, student.spec.beta = Levelled(1, (0.1, 0.2, 0.4), 1).eval(), None
+    found = Objective(student, None, stage({"kind": "rate", "reduction": reduction}))(
+        torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
+    )
+    assert found["rate"].item() == pytest.approx(8 * scale)
+    assert found["bits"].item() == pytest.approx(4)
+    assert found["loss"].item() == pytest.approx(2.0 * scale)
 
 
 @pytest.mark.parametrize("beta", [0.25, 3.0])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from splitrun.coding import FactorizedCoder, FactorizedTables
+from splitrun.coding import Coder, FactorizedCoder, FactorizedTables
 
 from ..bottleneck_specs import ConvolutionalBottleneck
 from ..deprecations import quiet_torchscript
@@ -28,6 +28,7 @@ with quiet_torchscript():
 
 TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
 """Names of the integer tables in CompressAI's entropy models."""
+
 
 def analysis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
     """Build g_a: image (N, 3, H, W) to latent y, float32.
@@ -110,7 +111,7 @@ class FactorizedPrior(Bottleneck):
         """Make the integer tables from the learned densities, in place of older ones."""
         self.entropy_bottleneck.update(force=True)
 
-    def entropy_coder(self) -> FactorizedCoder:
+    def entropy_coder(self) -> Coder:
         """Return the coder with the present tables."""
         return FactorizedCoder(read_tables(self.entropy_bottleneck))
 

@@ -90,8 +90,8 @@ class RateLoss(Part):
     """Bits of the latent by its learned density: the second term of Eq. 8 of the SC2 paper.
 
     Attributes:
-        weight: Weight of the bits; None stands for the model's β or, where that varies, for the β of
-            each image's level, which is drawn at random.
+        weight: Weight of the bits; None stands for the model's β, or where that varies, for the β
+            of each image's level, which is drawn at random.
         reduction: ``sum`` over the images of a batch, or their ``mean``.
     """
 
