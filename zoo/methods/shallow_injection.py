@@ -26,8 +26,8 @@ VARIABLE = "variable"
 _ENCODER = (48, 56, 32)
 _DECODER = (80, 40)
 _HYPER_CHANNELS = 12
-_BETAS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-_BETA = 0.2
+_BETAS = (0.1, 0.16, 0.25, 0.4, 0.64, 1.0, 1.6, 2.5)
+_BETA = 0.4
 """The levels' β, and that of the level which is taken where nobody chooses another."""
 
 
