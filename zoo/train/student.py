@@ -5,6 +5,8 @@ from pathlib import Path
 from splitrun.errors import RecipeError, TrainingError
 
 from ..bottlenecks.factorized_prior import TABLE_BUFFERS
+from ..bottlenecks.variable_rate import VariableRate
+from ..fixed_rate import fixed_rate
 from ..models import is_name
 from ..parts import build
 from ..pretrained import copy_weights
@@ -61,7 +63,8 @@ def build_student(
 
     Raises:
         RecipeError: ``start`` is given, and the recipe starts from no model; or a part is missing.
-        SpecError: Teacher and student are not the same network.
+        SpecError: Teacher and student are not the same network; or a model of variable rate, which
+            the recipe starts from, has no level of the student's β.
         TrainingError: Their images are normalised differently, or they have other classes.
     """
     if start and recipe.start is None:
@@ -78,6 +81,8 @@ def build_student(
     if recipe.start is not None:
         name = str(start or recipe.start.source(spec.name))
         source = ModelSource.of(name).load()
+        if isinstance(source.bottleneck, VariableRate) and spec.beta is not None:
+            source = fixed_rate(source, spec.beta)
         for ours, theirs in recipe.start.parts.items():
             try:
                 part, other = student.get_submodule(ours), source.get_submodule(theirs)
