@@ -15,7 +15,7 @@ from splitzoo.zoo.train.recipe_files import find_recipe, read_recipe, recipes, s
 
 ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {
-    name: recipe for name, recipe in recipes().items() if not name.startswith("flowers")
+    name: recipe for name, recipe in recipes().items() if not name.startswith(("flowers", "imagenet"))
 }
 
 
