@@ -15,7 +15,9 @@ from splitzoo.zoo.train.recipe_files import find_recipe, read_recipe, recipes, s
 
 ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {
-    name: recipe for name, recipe in recipes().items() if not name.startswith(("flowers", "imagenet"))
+    name: recipe
+    for name, recipe in recipes().items()
+    if not name.startswith(("flowers", "imagenet"))
 }
 
 

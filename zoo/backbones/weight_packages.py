@@ -116,7 +116,11 @@ def read_package(timm_name: str, network: nn.Module) -> dict[str, Tensor]:
 def _timm_name(name: str, places: list[tuple[int, int]]) -> str:
     found = _NAME.fullmatch(name)
     if found is None:
-        raise WeightsNotFoundError(name, "no tensor of EfficientNet-Lite has that name")
+        raise WeightsNotFoundError(
+            name,
+            "no tensor of EfficientNet-Lite has that name",
+            next_step="Install the package's version 0.1.0.",
+        )
     if found["block"] is None:
         return f"{_OUTER[found['layer']]}.{found['rest']}"
     stage, block = places[int(found["block"])]
