@@ -99,6 +99,15 @@ class JointAutoregressive(Hyperprior):
         (latent_hat,) = tensors
         return latent_hat
 
+    def update(self) -> None:
+        """Make the tables, and the weights that the mask hides 0.
+
+        CompressAI's layer would do so when it first runs: the model's digest would change then.
+        """
+        with torch.no_grad():
+            self.context_prediction.weight *= self.context_prediction.get_buffer("mask")
+        super().update()
+
     def entropy_coder(self) -> Coder:
         """Return the coder with the present tables and context network."""
         scales = self.gaussian_conditional.scale_table.detach().cpu().numpy()
