@@ -12,11 +12,16 @@ FAMILY := $(notdir $(wildcard zoo/weights/*))
 DATA ?= flowers
 RUNS ?= runs
 
-.PHONY: demo test test-all check docs bench cards matrix family family-cards lock clean
+.PHONY: demo demo-link test test-all check docs bench cards matrix family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
 	$(BIN)/splitzoo demo -o demo-out
+
+# A server and a device as two processes, over a link of 37.5 kbit/s, beside JPEG.
+demo-link: .venv/.serve
+	rm -rf demo-out/link
+	$(BIN)/splitzoo demo-link -o demo-out/link
 
 # Two processes of one thread each: the small networks of the tests gain nothing from more threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -87,6 +92,10 @@ clean:
 .venv/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+.venv/.serve: .venv/.base
+	$(PIP) install -q -c constraints.txt -e '.[serve]'
 	touch $@
 
 .venv/.dev: .venv/.base

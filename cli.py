@@ -14,6 +14,7 @@ from . import __version__
 from .cards.cli import app as cards_app
 from .console import Console
 from .demo import demo
+from .demo_link import demo_link
 from .export.cli import app as export_app
 from .profile.cli import app as profile_app
 from .publish import push
@@ -41,6 +42,7 @@ app.add_typer(export_app, name="export")
 app.add_typer(profile_app, name="profile")
 app.add_typer(cards_app, name="cards")
 app.command()(demo)
+app.command()(demo_link)
 
 
 def _version(wanted: bool) -> None:

@@ -53,7 +53,7 @@ def demo(
             copy = Path(shutil.copyfile(source, images / source.name))
             progress.step("looking for the smallest JPEG with the same prediction")
             best = run.top[0]
-            jpeg = _smallest_jpeg(model, copy, best.index)
+            jpeg = smallest_jpeg(model, copy, best.index)
             progress.step("measuring")
             words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
             words += ["--images", f"{output}/images", "-o", f"{output}/profile.json"]
@@ -119,7 +119,7 @@ def demo(
     console.hint(f"Next: splitzoo cards show {output}/card")
 
 
-def _smallest_jpeg(model: "SplitModel", image: Path, prediction: int) -> tuple[int, int] | None:
+def smallest_jpeg(model: "SplitModel", image: Path, prediction: int) -> tuple[int, int] | None:
     """Find the smallest JPEG of an image with which the whole network, the teacher, agrees.
 
     Returns:

@@ -18,11 +18,11 @@ ORDER = (
     ("export",),
     ("profile",),
     ("cards",),
-    ("demo", "publish", "sweep", "cli", "__main__"),
+    ("demo", "demo_link", "publish", "sweep", "cli", "__main__"),
 )
 # Presentation of the command line; only files of commands use it.
 FRONT = "console"
-COMMANDS = ("cli.py", "demo.py", "publish.py", "sweep.py")
+COMMANDS = ("cli.py", "demo.py", "demo_link.py", "publish.py", "sweep.py")
 PACKAGES = ("splitrun", "zoo", "export", "profile", "cards")
 
 
