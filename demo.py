@@ -1,7 +1,8 @@
-"""``splitzoo demo``: load, split, run on an image, compare with JPEG, profile, write a card."""
+"""``splitzoo demo``: load, split, run on photographs, compare with JPEG, profile, write a card."""
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,8 @@ from .console import Console, Force, Json, RandomWeights, Seed, seed_of
 if TYPE_CHECKING:
     from .zoo.split_model import SplitModel
 
-IMAGE = Path(__file__).parent / "zoo" / "images" / "dandelion.jpg"
+IMAGES = Path(__file__).parent / "zoo" / "images"
+PHOTOGRAPHS = (IMAGES / "dandelion.jpg",)
 
 
 def demo(
@@ -20,8 +22,11 @@ def demo(
         "demo-out"
     ),
     image: Annotated[
-        Path | None,
-        typer.Option(help="Image to send.", show_default="a dandelion, by Clemens Engelhardt, CC0"),
+        list[Path] | None,
+        typer.Option(
+            help="Image to send; repeatable.",
+            show_default="a dandelion, by Clemens Engelhardt, CC0",
+        ),
     ] = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
@@ -46,18 +51,17 @@ def demo(
         with new_folder(output, force=force) as folder:
             bundle, report, images = folder / "bundle", folder / "profile.json", folder / "images"
             manifest = export.split(model, bundle, progress=progress)
-            progress.step("running the image through both halves")
-            source = image or IMAGE
-            (run,) = export.run(bundle, [source])
+            progress.step("running the images through both halves")
+            sources = image or PHOTOGRAPHS
+            runs = export.run(bundle, sources)
             images.mkdir()
-            copy = Path(shutil.copyfile(source, images / source.name))
-            progress.step("looking for the smallest JPEG with the same prediction")
-            best = run.top[0]
-            jpeg = smallest_jpeg(model, copy, best.index)
+            copies = [Path(shutil.copyfile(one, images / one.name)) for one in sources]
+            progress.step("looking for the smallest JPEGs with the same predictions")
+            jpegs = smallest_jpegs(model, copies, [run.top[0].index for run in runs])
             progress.step("measuring")
             words = ["splitzoo", "profile", "encoder", f"{output}/bundle"]
             words += ["--images", f"{output}/images", "-o", f"{output}/profile.json"]
-            measured = profile.encoder(bundle, images=[copy], command=shlex.join(words))
+            measured = profile.encoder(bundle, images=copies, command=shlex.join(words))
             measured.save(report)
             edge = bench_bundle(bundle, "edge", iterations=30)
             progress.step("writing the card")
@@ -68,8 +72,6 @@ def demo(
     rows = [
         ("model", manifest.spec["name"]),
         ("weights", manifest.provenance.weights),
-        ("prediction", f"{best.label} ({best.probability:.1%})"),
-        ("stream bytes", f"{run.stream_bytes:,}"),
         ("device ms", f"{device_ms:.1f} (image tensor to stream)"),
         ("edge ms", f"{edge.latency['total'].p50_ms:.1f} (stream to logits)"),
         ("encoder bits", f"{size.encoder_bits:,} ({size.parameters:,} parameters)"),
@@ -83,28 +85,40 @@ def demo(
             f"outputs within {parity.output_max_relative_error:.1e}",
         ),
     ]
-    if jpeg:
-        size_bytes, quality = jpeg
-        same = (
-            f"{size_bytes:,}: the smallest JPEG (quality {quality}) with which the whole network "
-            f"says {best.label} too; {size_bytes / run.stream_bytes:.1f}×"
+    sent = [
+        (
+            Path(run.image).name,
+            run.top[0].label.partition(",")[0],
+            f"{run.top[0].probability:.1%}",
+            f"{run.stream_bytes:,}",
+            f"{jpeg[0]:,} ({jpeg[0] / run.stream_bytes:.1f}×, quality {jpeg[1]})" if jpeg else "",
         )
-        rows.insert(4, ("JPEG bytes", same))
+        for run, jpeg in zip(runs, jpegs, strict=True)
+    ]
     written = {
-        "image": output / "images" / copy.name,
+        "images": output / "images",
         "bundle": output / "bundle",
         "profile": output / "profile.json",
         "card": output / "card" / "README.md",
     }
 
     def show() -> None:
-        console.table("one image, from pixels to bytes to a prediction", ("", ""), rows)
+        console.table(
+            "from pixels to bytes to predictions",
+            ("image", "prediction", "probability>", "stream bytes>", "smallest JPEG*>"),
+            sent,
+        )
+        console.table("", ("", ""), rows)
+        if any(jpegs):
+            console.print("* with which the whole network says the same, in bytes")
         for name, path in written.items():
             console.print(f"{name:<7}  {path}")
 
     result = {
-        "run": run,
-        "jpeg": dict(zip(("bytes", "quality"), jpeg, strict=True)) if jpeg else None,
+        "runs": runs,
+        "jpegs": [
+            dict(zip(("bytes", "quality"), one, strict=True)) if one else None for one in jpegs
+        ],
         "device_ms": device_ms,
         "edge_ms": edge.latency["total"].p50_ms,
         "parity": parity,
@@ -114,38 +128,44 @@ def demo(
     if used_seed is not None:
         console.hint(
             f"The weights are random (seed {used_seed}): sizes and times are those of the real "
-            "architecture; the prediction and the bytes are not those of a trained model."
+            "architecture; the predictions and the bytes are not those of a trained model."
         )
     console.hint(f"Next: splitzoo cards show {output}/card")
 
 
-def smallest_jpeg(model: "SplitModel", image: Path, prediction: int) -> tuple[int, int] | None:
-    """Find the smallest JPEG of an image with which the whole network, the teacher, agrees.
+def smallest_jpegs(
+    model: "SplitModel", images: Sequence[Path], predictions: Sequence[int]
+) -> list[tuple[int, int] | None]:
+    """Find the smallest JPEG of each image with which the whole network, the teacher, agrees.
 
     Returns:
-        Bytes and quality; None where the teacher is not carried, or never gives this prediction.
+        Bytes and quality; None where the teacher is not at hand, or never gives this prediction.
     """
     import torch
 
     from splitrun.coding.pixels import PixelsCoder
 
-    from .zoo.catalog import load
-    from .zoo.packaged import packaged_folder
+    from .zoo.catalog import has_weights, load
+    from .zoo.models import is_name
 
     record = model.training_record
     teacher = record.teacher.partition(" ")[0] if record else ""
-    if not teacher or packaged_folder(teacher) is None:
-        return None
+    if not is_name(teacher) or not has_weights(teacher):
+        return [None] * len(images)
     network = load(teacher)
-    tensor = torch.from_numpy(network.spec.preprocessing.load(image))
-    (pixels,) = (wire[0] for wire in network.wire_tensors(tensor))
-    sizes = []
-    for quality in range(101):
-        coder = PixelsCoder("jpeg", quality)
-        file = coder.encode(pixels)
-        (decoded,) = coder.decode(file, *pixels.shape[1:])
-        with torch.no_grad():
-            logits = network.decoder(torch.from_numpy(decoded)[None].float() / 255)
-        if int(logits.argmax()) == prediction:
-            sizes.append((len(file), quality))
-    return min(sizes, default=None)
+
+    def smallest(image: Path, prediction: int) -> tuple[int, int] | None:
+        (pixels,) = network.wire_tensors(network.spec.preprocessing.load(image))
+        height, width = pixels.shape[2:]
+        sizes = []
+        for quality in range(101):
+            coder = PixelsCoder("jpeg", quality)
+            file = coder.encode(pixels[0])
+            (decoded,) = coder.decode(file, height, width)
+            with torch.no_grad():
+                logits = network.decoder(torch.from_numpy(decoded)[None].float() / 255)
+            if int(logits.argmax()) == prediction:
+                sizes.append((len(file), quality))
+        return min(sizes, default=None)
+
+    return [smallest(*one) for one in zip(images, predictions, strict=True)]

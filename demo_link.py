@@ -19,7 +19,7 @@ import typer
 from splitrun.errors import SplitzooError
 
 from .console import Console, Force, Json
-from .demo import IMAGE, smallest_jpeg
+from .demo import IMAGES, smallest_jpegs
 
 _READY_WITHIN_S = 60.0
 
@@ -77,7 +77,7 @@ def demo_link(
 
     console = Console(json)
     slow = read_link(link)
-    photographs = list_images(images or IMAGE.parent)
+    photographs = list_images(images or IMAGES)
     check_free(output, force=force)
     with console.progress() as progress:
         progress.step(f"exporting {DEFAULT_MODEL}")
@@ -101,7 +101,7 @@ def demo_link(
         sent = []
         for line in said:
             best = line["answer"]["top"][0]
-            jpeg = smallest_jpeg(model, Path(line["image"]), best["index"])
+            (jpeg,) = smallest_jpegs(model, [Path(line["image"])], [best["index"]])
             overhead = line["sent_bytes"] - line["stream_bytes"]
             sent.append(
                 Sent(

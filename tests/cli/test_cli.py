@@ -342,11 +342,13 @@ def test_demo_goes_from_model_to_card(tmp_path) -> None:
     folder = tmp_path / "out"
     code, out, err = finish("demo", "--random-weights", "--image", image, "-o", folder)
     assert code == 0, err
-    for row in ("model", "stream bytes", "device ms", "edge ms", "encoder bits", "MACs", "parity"):
+    for row in ("model", "device ms", "edge ms", "encoder bits", "MACs", "parity"):
         assert re.search(rf"^ *{row} +\S", out, re.MULTILINE)
-    for name in ("bundle", "profile.json", "card/README.md", "images/noise.png"):
+    assert re.search(r"^ *noise\.png +\S.* [\d.]+% +[\d,]+", out, re.MULTILINE)
+    for name in ("bundle", "profile.json", "card/README.md", "images"):
         assert (folder / name).exists()
         assert f"{folder}/{name}" in out
+    assert (folder / "images" / "noise.png").exists()
     assert "The weights are random" in err
 
     profile = EncoderProfile.model_validate_json((folder / "profile.json").read_text())

@@ -14,7 +14,7 @@ from commands import SPLITZOO, finish, refused, start
 from names_of_models import RESNET
 
 from splitzoo import __version__, cli, zoo
-from splitzoo.demo import IMAGE
+from splitzoo.demo import IMAGES
 
 GROUPS = {
     "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
@@ -42,6 +42,9 @@ print("LOADED", sorted(set({heavy!r}) & set(sys.modules)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED []"
     return done.stdout, done.stderr
+
+
+IMAGE = IMAGES / "dandelion.jpg"
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:

@@ -9,11 +9,13 @@ import torch
 from splitrun.errors import ModelFolderError, SpecError, SplitzooError, UnknownNameError
 from splitrun.files import sha256_file
 from splitzoo import zoo
-from splitzoo.demo import IMAGE
+from splitzoo.demo import IMAGES
 from splitzoo.zoo.config import read_config
 from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
 from splitzoo.zoo.pretrained import recode
 from splitzoo.zoo.train.recipe_files import find_recipe
+
+IMAGE = IMAGES / "dandelion.jpg"
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
@@ -44,9 +46,8 @@ def test_a_packaged_model_loads_without_a_request(name, hub):
     assert not [word for word in record.command.split() if word.startswith("/")]
 
 
-def test_the_default_model_names_the_flower():
-    assert zoo.DEFAULT_MODEL in packaged()
-    model = zoo.load(zoo.DEFAULT_MODEL)
+def test_a_carried_model_names_the_flower():
+    model = zoo.load(STUDENTS[1])
     image = torch.from_numpy(model.spec.preprocessing.load(IMAGE))
     (stream,) = model.compress(image)
     assert FLOWERS[int(model.decompress([stream]).argmax())] == "dandelion"
