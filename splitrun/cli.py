@@ -174,13 +174,15 @@ def _parser(bundle: Path | None) -> _Parser:
         help="most memory, in GiB, that a graph may take (default: 8)",
     )
     common.add_argument("--json", action="store_true", help="print JSON, errors included")
-    rate: dict[str, Any] = {
-        "type": _beta,
-        "help": "β of the rate, where the model's varies: a larger one sends less; see info",
-    }
+    encoding = _Parser(add_help=False, parents=[common])
+    encoding.add_argument(
+        "--beta",
+        type=_beta,
+        help="β of the rate, where the model's varies: a larger one sends less; see info",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", parents=[common], help="turn images into streams")
+    encode = commands.add_parser("encode", parents=[encoding], help="turn images into streams")
     encode.add_argument("images", nargs="+", metavar="IMAGE")
     encode.add_argument(
         "-o", "--output", type=Path, help="file, or folder for several images; default: IMAGE.sz"
@@ -191,7 +193,6 @@ def _parser(bundle: Path | None) -> _Parser:
     encode.add_argument(
         "--force", action="store_true", help="replace streams that exist; without it, refuse"
     )
-    encode.add_argument("--beta", **rate)
     encode.set_defaults(run=_encode)
 
     decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
@@ -209,7 +210,7 @@ def _parser(bundle: Path | None) -> _Parser:
     decode.add_argument("--tail", help="tail to run, where the edge has several")
     decode.set_defaults(run=_decode)
 
-    add_send(commands, common)
+    add_send(commands, encoding)
     add_receive(commands)
 
     selftest = commands.add_parser(
@@ -217,13 +218,12 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     selftest.set_defaults(run=_selftest)
 
-    bench = commands.add_parser("bench", parents=[common], help="measure latency and memory")
+    bench = commands.add_parser("bench", parents=[encoding], help="measure latency and memory")
     bench.add_argument(
         "--half", choices=(*HALVES, "both"), help="half to measure (default: what is here)"
     )
     bench.add_argument("--tail", help="tail to measure, where the edge has several")
     bench.add_argument("--image", help="image to measure on, preprocessing included")
-    bench.add_argument("--beta", **rate)
     bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
     bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
     bench.set_defaults(run=_bench)

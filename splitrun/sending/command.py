@@ -198,6 +198,7 @@ def _encode_all(
     from .items import Item, key_of
 
     device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
+    device.codec.at(arguments.beta)  # raises before an image is taken
     watched, shots = _shots(arguments, spool)
     sized = bundle.manifest.spec["task"] != "image-classification"
     left_out = 0
@@ -208,7 +209,7 @@ def _encode_all(
         taken.count += 1
         try:
             size = _image_size(shot.image) if sized else None
-            stream = bytes(device.encode_image(shot.image))
+            stream = bytes(device.encode_image(shot.image, arguments.beta))
         except ImageError as error:
             if watched and time.time() - shot.taken < _MOST_WRITTEN_S:
                 continue  # and look again

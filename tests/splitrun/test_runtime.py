@@ -183,7 +183,7 @@ def test_encode_writes_beside_the_image_or_to_a_folder(splitrun, photo, photos, 
     code, out, _ = splitrun("encode", *images, "-o", tmp_path / "streams", "--json")
     assert code == 0
     sent = json.loads(out)
-    assert sent.keys() == {"streams", "errors", "engine", "peak_memory_bytes"}
+    assert sent.keys() == {"streams", "errors", "engine", "beta", "peak_memory_bytes"}
     expected = [tmp_path / "streams" / f"{image.stem}.sz" for image in images]
     assert [stream["stream"] for stream in sent["streams"]] == [str(path) for path in expected]
     assert sorted((tmp_path / "streams").iterdir()) == sorted(expected)
