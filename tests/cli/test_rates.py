@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import refused
-from made_data import make_folders
+from made_data import CLASSES, make_folders
 
 from splitrun import Device, open_bundle
 from splitrun.cli import main
@@ -21,7 +21,8 @@ BETAS = (0.1, 0.2, 0.4)
 def build():
     spec = zoo.get_spec("svbi_test_resnet-fp-variable")
     levels = VariableRateBottleneck(**SIZES, betas=BETAS, beta=0.2)
-    changes = {"name": "tiny-variable", "bottleneck": levels, "num_classes": 10, "dataset": "made"}
+    classes = {"dataset": "custom", "num_classes": len(CLASSES), "labels": CLASSES}
+    changes = {"name": "tiny-variable", "bottleneck": levels, **classes}
     return zoo.build(spec.model_copy(update=changes))
 
 
@@ -158,7 +159,11 @@ def test_calibration_fits_every_level(saved, images, tmp_path, capsys, photo):
 
 @pytest.mark.parametrize(
     "options",
-    [{"target": "openvino"}, {"target": "jetson", "edge": "tensorrt"}, {"precision": "fp16"}],
+    [
+        {"target": "openvino"},
+        {"target": "jetson", "edge": "tensorrt"},
+        {"target": "jetson", "precision": "fp16"},
+    ],
     ids=str,
 )
 def test_other_targets_and_precisions(saved, options, tmp_path, photo, capsys):
