@@ -7,30 +7,23 @@ import io
 import math
 import os
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from .bundle import Bundle, new_bundle, open_bundle
 from .errors import (
-    BitstreamError,
     BundleError,
-    ImageError,
-    OutputError,
     SomeFilesError,
     SplitzooError,
-    check_files_used,
     error_document,
 )
-from .files import check_file, is_standard_output, new_file
+from .file_commands import decode, encode
 from .manifest import HALVES, MANIFEST_NAME
 from .sending.command import add_receive, add_send
 from .serving.command import add_serve_parser
 from .sizes import format_size
 from .text import json_text, visible
-
-MAX_STREAM_BYTES = 1 << 28
 
 _DESCRIPTION = "Encode on the device, decode on the edge, test and measure both."
 
@@ -174,43 +167,50 @@ def _parser(bundle: Path | None) -> _Parser:
         help="most memory, in GiB, that a graph may take (default: 8)",
     )
     common.add_argument("--json", action="store_true", help="print JSON, errors included")
-    encoding = _Parser(add_help=False, parents=[common])
-    encoding.add_argument(
+    rated = _Parser(add_help=False, parents=[common])
+    rated.add_argument(
         "--beta",
         type=_beta,
         help="β of the rate, where the model's varies: a larger one sends less; see info",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", parents=[encoding], help="turn images into streams")
-    encode.add_argument("images", nargs="+", metavar="IMAGE")
-    encode.add_argument(
-        "-o", "--output", type=Path, help="file, or folder for several images; default: IMAGE.sz"
+    encoding = commands.add_parser("encode", parents=[rated], help="turn images into streams")
+    encoding.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="file, folder of images, or - for standard input"
     )
-    encode.add_argument(
+    encoding.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="file, folder for several images, or - for standard output; default: IMAGE.sz",
+    )
+    encoding.add_argument(
         "--numbered", action="store_true", help="name the streams 0.sz, 1.sz, … in the folder -o"
     )
-    encode.add_argument(
+    encoding.add_argument(
         "--force", action="store_true", help="replace streams that exist; without it, refuse"
     )
-    encode.set_defaults(run=_encode)
+    encoding.set_defaults(run=encode)
 
-    decode = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
-    decode.add_argument("streams", nargs="+", metavar="STREAM")
-    decode.add_argument(
+    decoding = commands.add_parser("decode", parents=[common], help="turn streams into predictions")
+    decoding.add_argument(
+        "streams", nargs="+", metavar="STREAM", help="file, folder of .sz, or - for standard input"
+    )
+    decoding.add_argument(
         "--top", type=_positive, default=5, help="number of classes or objects to print"
     )
-    decode.add_argument(
+    decoding.add_argument(
         "--image-size",
         type=_size,
         action="append",
         metavar="WIDTHxHEIGHT",
         help="size of a stream's image, for boxes in its pixels; once for each stream",
     )
-    decode.add_argument("--tail", help="tail to run, where the edge has several")
-    decode.set_defaults(run=_decode)
+    decoding.add_argument("--tail", help="tail to run, where the edge has several")
+    decoding.set_defaults(run=decode)
 
-    add_send(commands, encoding)
+    add_send(commands, rated)
     add_receive(commands)
 
     selftest = commands.add_parser(
@@ -248,80 +248,6 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     part.set_defaults(run=_part)
     return parser
-
-
-def _encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
-    from .halves import Device
-    from .measure import peak_memory_bytes
-
-    paths = _stream_paths(arguments)
-    for path in paths:
-        check_file(path, force=arguments.force)
-    # What is said does not mix with a stream.
-    said = sys.stderr if any(map(is_standard_output, paths)) else sys.stdout
-    device = Device(bundle, arguments.threads, stand_in=arguments.stand_in)
-    coder = device.codec.at(arguments.beta).coder
-    results: list[dict[str, Any]] = []
-    errors: dict[int, SplitzooError] = {}
-    for number, (image, path) in enumerate(zip(arguments.images, paths, strict=True)):
-        try:
-            stream = device.encode_image(image, arguments.beta)
-            with new_file(path, force=arguments.force) as temporary:
-                temporary.write_bytes(stream)
-        except (ImageError, OutputError) as error:
-            errors[number] = error
-            continue
-        sizes = {"payload_bytes": stream.payload_bytes, "stream_bytes": len(stream)}
-        results.append({"image": image, "stream": str(path), **sizes})
-        if not arguments.json:
-            print(visible(f"{path}: {len(stream):,} bytes", ""), file=said, flush=True)
-    if arguments.json and (results or len(paths) > 1):
-        failed = _documents("image", arguments.images, errors)
-        memory = {"peak_memory_bytes": peak_memory_bytes()}
-        chosen = {"engine": device.graph.engine, "beta": coder.beta}
-        document = {"streams": results, "errors": failed, **chosen, **memory}
-        _print_json(document, said)
-    check_files_used("images", len(paths), list(errors.values()))
-
-
-def _decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
-    from .halves import Edge
-
-    edge = Edge(bundle, arguments.threads, tail=arguments.tail, stand_in=arguments.stand_in)
-    results: list[dict[str, Any]] = []
-    errors: dict[int, SplitzooError] = {}
-    sizes = arguments.image_size or [None] * len(arguments.streams)
-    if len(sizes) != len(arguments.streams):
-        raise BitstreamError(
-            f"{len(sizes)} image sizes for {len(arguments.streams)} streams.",
-            next_step="Give --image-size once for each stream, in their order.",
-        )
-    for number, (name, size) in enumerate(zip(arguments.streams, sizes, strict=True)):
-        try:
-            prediction = edge.predict(_read_stream_file(Path(name)), arguments.top, size)
-        except BitstreamError as error:
-            told = BitstreamError(f"{name}: {error.message}", next_step=error.next_step)
-            told.__cause__ = error
-            errors[number] = told
-            continue
-        results.append({"stream": name, **dataclasses.asdict(prediction)})
-        if not arguments.json:
-            said = textwrap.indent(visible(str(prediction)), "  ")
-            print(visible(name, ""), said, sep="\n", flush=True)
-    weights = (bundle.tail(arguments.tail).provenance or bundle.manifest.provenance).weights
-    if arguments.json and (results or len(sizes) > 1):
-        failed = _documents("stream", arguments.streams, errors)
-        _print_json({"outputs": results, "errors": failed, "weights": weights})
-    elif weights == "random" and results:
-        print("The weights are random: these predictions mean nothing.", file=sys.stderr)
-    check_files_used("streams", len(sizes), list(errors.values()))
-
-
-def _documents(
-    kind: str, names: Sequence[str], errors: Mapping[int, SplitzooError]
-) -> list[dict[str, Any]]:
-    """Return what ``--json`` says of files that could not be used."""
-    return [{kind: names[number], **error.document()} for number, error in errors.items()]
 
 
 def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
@@ -403,42 +329,6 @@ def _part(bundle: Bundle, arguments: argparse.Namespace) -> None:
     with new_bundle(arguments.output, force=arguments.force) as temporary:
         write_half(bundle, arguments.half, temporary)
     _info(open_bundle(arguments.output), arguments)
-
-
-def _stream_paths(arguments: argparse.Namespace) -> list[Path]:
-    images, output = [Path(image) for image in arguments.images], arguments.output
-    if arguments.numbered:
-        return [(output or Path()) / f"{number}.sz" for number in range(len(images))]
-    if output is None:
-        paths = [image.with_suffix(".sz") for image in images]
-    elif len(images) > 1 or output.is_dir():
-        paths = [output / f"{image.stem}.sz" for image in images]
-    else:
-        paths = [output]
-    for path in paths:
-        if any(path.resolve() == image.resolve() for image in images):
-            raise OutputError(path, "it is one of the images", next_step="Name the stream with -o.")
-    if len(set(paths)) < len(paths):
-        raise OutputError(
-            output or images[0].parent,
-            "two images would have the same stream file",
-            next_step="Number the streams with --numbered.",
-        )
-    return paths
-
-
-def _read_stream_file(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise BitstreamError("It is not a file.")
-        with path.open("rb") as file:
-            stream = file.read(MAX_STREAM_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BitstreamError(f"It cannot be read: {reason}.") from error
-    if len(stream) > MAX_STREAM_BYTES:
-        raise BitstreamError(f"It has over {MAX_STREAM_BYTES:,} bytes: too many for a stream.")
-    return stream
 
 
 def _print_json(value: Any, file: TextIO | None = None) -> None:

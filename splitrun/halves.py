@@ -1,9 +1,10 @@
 """The two machines: the device makes a stream of an image, the edge a prediction of a stream."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -179,6 +180,15 @@ class Device:
         """
         return self.encode(self._preprocessing.load(image), beta)[0]
 
+    def encode_images(
+        self, images: Iterable[AnyImage], beta: float | None = None
+    ) -> Iterator[Stream]:
+        """Turn images into streams one by one, as they come, such as the frames of a camera.
+
+        See :meth:`encode_image` for the arguments and errors.
+        """
+        return (self.encode_image(image, beta) for image in images)
+
     def wire_tensors(self, images: NDArray[np.float32]) -> Tensors:
         """Run the device graph: images (N, 3, H, W) float32 to the wire tensors, each (N, …).
 
@@ -287,6 +297,22 @@ class Edge(StreamReader):
         """
         return self.prediction(self.decode(stream), top, image_size)
 
+    def predict_many(
+        self,
+        streams: Iterable[bytes],
+        top: int = 5,
+        image_size: tuple[int, int] | None = None,
+        *,
+        batch: int = 8,
+    ) -> Iterator[Prediction]:
+        """Turn streams into predictions as they come; see :meth:`predict` and :meth:`decode_many`.
+
+        Args:
+            image_size: Width and height of all images.
+        """
+        for outputs in self.decode_many(streams, batch=batch):
+            yield self.prediction(outputs, top, image_size)
+
     def prediction(
         self,
         outputs: Sequence[NDArray[Any]],
@@ -311,6 +337,31 @@ class Edge(StreamReader):
         """
         names = [info.name for info in self.graph.info.outputs]
         return Outputs(names, self.graph(self.decompress(stream)))
+
+    def decode_many(self, streams: Iterable[bytes], *, batch: int = 8) -> Iterator[Outputs]:
+        """Turn streams into the outputs for each image, in their order.
+
+        Args:
+            streams: Streams from devices; so many as make a batch are read ahead.
+            batch: Streams that the graph runs at once, where it takes several.
+
+        Raises:
+            BitstreamError: A stream is damaged, hostile, or of another model; says which.
+        """
+        names = [info.name for info in self.graph.info.outputs]
+        size = batch if self.graph.info.inputs[0].shape[0] == -1 else 1
+        numbered = enumerate(streams)
+        while group := [self._numbered(*pair) for pair in islice(numbered, size)]:
+            found = self.graph(tuple(map(np.concatenate, zip(*group, strict=True))))
+            for place in range(len(group)):
+                yield Outputs(names, [tensor[place : place + 1] for tensor in found])
+
+    def _numbered(self, number: int, stream: bytes) -> Tensors:
+        try:
+            return self.decompress(stream)
+        except BitstreamError as error:
+            error.message = f"Stream {number}: {error.message}"
+            raise
 
     def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
         """Run a detector's second stage: levels and proposals to class logits and box deltas."""

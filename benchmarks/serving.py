@@ -1,0 +1,275 @@
+"""The edge server under 64 clients, beside a loop of `Edge.predict` and the engine alone.
+
+    python benchmarks/serving.py --photos photos --model NAME --model NAME
+
+Each model is exported for ONNX Runtime with graphs that take several images at once. In each round
+the sides take turns, for some seconds each: a loop of batch-1 `Edge.predict`; the edge graph by
+itself on decoded tensors, at several batch sizes; and the server, a process of its own, asked over
+loopback by 64 clients in this process, each of which sends its next stream when it has an answer.
+Every answer is held against `Edge.predict`. Then the server decodes in threads and in processes.
+Models without weights at hand get random ones. Server and clients share the cores.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+from speed_sides import busy_seconds
+
+from splitrun.bundle import open_bundle
+from splitrun.errors import WeightsNotFoundError
+from splitrun.files import new_file
+from splitrun.halves import Device, Edge
+from splitrun.image_files import list_images
+from splitrun.machine import machine, versions
+from splitrun.measure import Latency
+from splitzoo import export, zoo
+
+RESULTS = Path(__file__).parent / "results"
+CLIENTS = 64
+BATCHES = (1, 2, 4, 8, 16)
+
+
+@dataclass
+class Served:
+    """The server in one round.
+
+    Attributes:
+        options: Options of ``splitrun serve``.
+        rate: Answers per second.
+        latency: Latency of a request, as a client sees it.
+        peak_memory_bytes: Largest memory of the server's process.
+        mean_batch: Mean number of streams that the graph ran at once.
+    """
+
+    options: list[str]
+    rate: float
+    latency: Latency
+    peak_memory_bytes: int
+    mean_batch: float
+
+
+@dataclass
+class Measured:
+    """One model.
+
+    Attributes:
+        model: Name of the model.
+        weights: ``"trained"`` or ``"random"``.
+        stream_bytes: Mean size of a stream.
+        loop: Predictions per second of the loop, in each round.
+        engine: Images per second of the graph by itself, by batch, in each round.
+        served: The server, in each round.
+        decoders: The server by its options for decoding.
+        busy_cores: Cores that other processes kept busy in each round of the loop.
+    """
+
+    model: str
+    weights: str
+    stream_bytes: float
+    loop: list[float] = field(default_factory=list)
+    engine: dict[int, list[float]] = field(default_factory=dict)
+    served: list[Served] = field(default_factory=list)
+    decoders: list[Served] = field(default_factory=list)
+    busy_cores: list[float] = field(default_factory=list)
+
+
+def rate_of(run: Callable[[int], int], seconds: float) -> float:
+    """Return what is done per second by a function that takes its turn's number."""
+    run(0)
+    done, turn, began = 0, 0, time.perf_counter()
+    while (now := time.perf_counter()) - began < seconds:
+        done += run(turn)
+        turn += 1
+    return done / (now - began)
+
+
+async def ask(
+    port: int, requests: list[bytes], expected: list[int], until: float, seconds: list[float]
+) -> list[str]:
+    """Be one client: send the next stream when there is an answer; return the wrong answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    wrong, turn = [], len(seconds)
+    while time.perf_counter() < until:
+        place = turn % len(requests)
+        turn += 1
+        began = time.perf_counter()
+        writer.write(requests[place])
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        assert length
+        body = await reader.readexactly(int(length[1]))
+        seconds.append(time.perf_counter() - began)
+        found = re.search(rb'"index": (\d+)', body)
+        if not head.startswith(b"HTTP/1.1 200") or not found or int(found[1]) != expected[place]:
+            wrong.append(f"stream {place}, {expected[place]}: {head[:20]!r} {body[:300]!r}")
+    writer.close()
+    return wrong
+
+
+def serve(
+    folder: Path, streams: list[bytes], expected: list[int], seconds: float, options: list[str]
+) -> Served:
+    command = [sys.executable, "-m", "splitrun", "serve", str(folder), "--port", "0"]
+    command += ["--log-level", "warning", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        said = next(line for line in process.stdout if line.startswith("Serving on"))
+        port = int(said.rpartition(":")[2])
+        requests = [
+            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(stream), stream)
+            for stream in streams
+        ]
+
+        async def all_clients(length: float) -> tuple[float, list[float]]:
+            spent: list[float] = []
+            began = time.perf_counter()
+            clients = [ask(port, requests, expected, began + length, spent) for _ in range(CLIENTS)]
+            wrong = [text for texts in await asyncio.gather(*clients) for text in texts]
+            if wrong:
+                raise SystemExit("Not the answers of Edge.predict:\n" + "\n".join(wrong[:8]))
+            return len(spent) / (time.perf_counter() - began), spent
+
+        asyncio.run(all_clients(1))  # warm
+        rate, spent = asyncio.run(all_clients(seconds))
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+)", status)
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            metrics = answer.read().decode()
+        totals = {
+            name: float(value)
+            for name, value in re.findall(r"splitrun_batch_size_(sum|count){.*} (\S+)", metrics)
+        }
+        memory = int(peak[1]) * 1024 if peak else 0
+        batch = totals["sum"] / totals["count"]
+        return Served(options, rate, Latency.of(spent), memory, batch)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: float) -> Measured:
+    trained = True
+    try:
+        model = zoo.load(name)
+    except WeightsNotFoundError:
+        model, trained = zoo.load(name, pretrained=False, seed=0), False
+    export.split(model, folder, target="cpu", dynamic_batch=True)
+    del model
+    bundle = open_bundle(folder)
+    device, edge = Device(bundle), Edge(bundle)
+    streams = [bytes(device.encode_image(photo)) for photo in photos]
+    expected = [edge.predict(stream, 1).top[0].index for stream in streams]
+    mean = statistics.fmean(map(len, streams))
+    found = Measured(name, "trained" if trained else "random", mean)
+    tensors = [edge.decompress(stream) for stream in streams]
+    for _ in range(rounds):
+        busy, own, began = busy_seconds(), time.process_time(), time.perf_counter()
+
+        def predict(turn: int) -> int:
+            edge.predict(streams[turn % len(streams)])
+            return 1
+
+        found.loop.append(rate_of(predict, seconds))
+        after, took = busy_seconds(), time.perf_counter() - began
+        if busy is not None and after is not None:
+            others = (after - busy - (time.process_time() - own)) / took
+            found.busy_cores.append(max(others, 0.0))
+        for batch in BATCHES:
+            group = tuple(
+                map(
+                    np.concatenate,
+                    zip(*(tensors[i % len(tensors)] for i in range(batch)), strict=True),
+                )
+            )
+
+            def run(_turn: int, group=group, batch=batch) -> int:
+                edge.graph(group)
+                return batch
+
+            found.engine.setdefault(batch, []).append(rate_of(run, seconds / 2))
+        found.served.append(serve(folder, streams, expected, seconds, []))
+    for options in (["--decoders", "1"], ["--decoders", "2"], ["--instances", "1"]):
+        found.decoders.append(serve(folder, streams, expected, seconds, options))
+    return found
+
+
+def page(found: list[Measured], seconds: float, rounds: int) -> str:
+    environment = machine()
+    others = max((busy for one in found for busy in one.busy_cores), default=0)
+    packages = ", ".join(f"{name} {of}" for name, of in versions("onnxruntime", "uvicorn").items())
+    lines = [
+        "# The edge server under load",
+        "",
+        f"`python benchmarks/serving.py --rounds {rounds} --seconds {seconds:g}`: "
+        f"{CLIENTS} clients over loopback on the same {environment['cores']} cores of "
+        f"{environment['cpu']} ({environment['instructions']}), {packages}. Medians of the rounds. Beside the loop, "
+        f"other processes kept up to {others:.2f} cores busy.",
+        "",
+        "| model | bytes | loop of `Edge.predict` | engine, best batch | server | server : loop | "
+        "server : engine | p50 | p99 | memory |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in found:
+        loop = statistics.median(one.loop)
+        batch, best = max(
+            ((size, statistics.median(rates)) for size, rates in one.engine.items()),
+            key=lambda pair: pair[1],
+        )
+        served = sorted(one.served, key=lambda side: side.rate)[len(one.served) // 2]
+        lines.append(
+            f"| {one.model}, {one.weights} weights | {one.stream_bytes:,.0f} | {loop:.0f}/s | "
+            f"{best:.0f}/s at {batch} | {served.rate:.0f}/s | {served.rate / loop:.2f} | "
+            f"{served.rate / best:.2f} | {served.latency.p50_ms:.0f} ms | "
+            f"{served.latency.p99_ms:.0f} ms | {served.peak_memory_bytes / 1e6:.0f} MB |"
+        )
+    lines += ["", "| model | server | streams/s | p50 | p99 | mean batch |"]
+    lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
+    for one in found:
+        for side in [*one.served[-1:], *one.decoders]:
+            options = f"`{' '.join(side.options)}`" if side.options else "decodes in two threads"
+            lines.append(
+                f"| {one.model} | {options} | {side.rate:.0f} | {side.latency.p50_ms:.0f} ms | "
+                f"{side.latency.p99_ms:.0f} ms | {side.mean_batch:.1f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--model", action="append", dest="models")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    photos = list_images(arguments.photos)[:32]
+    models = arguments.models or [zoo.DEFAULT_MODEL, "splittable_resnet50-fp-beta0.08"]
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, name in enumerate(models):
+            folder = Path(scratch, str(number))
+            found.append(measure(name, photos, folder, arguments.rounds, arguments.seconds))
+    document = {"machine": machine(), "models": [asdict(one) for one in found]}
+    text = page(found, arguments.seconds, arguments.rounds)
+    for path, content in (("serving.json", json.dumps(document, indent=1)), ("serving.md", text)):
+        with new_file(arguments.output / path, force=True) as temporary:
+            temporary.write_text(content)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
