@@ -214,10 +214,10 @@ def page(found: list[Measured], seconds: float, rounds: int) -> str:
     lines = [
         "# The edge server under load",
         "",
-        f"`python benchmarks/serving.py --rounds {rounds} --seconds {seconds:g}`: "
-        f"{CLIENTS} clients over loopback on the same {environment['cores']} cores of "
-        f"{environment['cpu']} ({environment['instructions']}), {packages}. Medians of the rounds. Beside the loop, "
-        f"other processes kept up to {others:.2f} cores busy.",
+        f"`python benchmarks/serving.py --rounds {rounds} --seconds {seconds:g}`: {CLIENTS} clients"
+        f" over loopback on the same {environment['cores']} cores of {environment['cpu']}"
+        f" ({environment['instructions']}), {packages}. Medians of the rounds.",
+        f"Beside the loop, other processes kept up to {others:.2f} cores busy.",
         "",
         "| model | bytes | loop of `Edge.predict` | engine, best batch | server | server : loop | "
         "server : engine | p50 | p99 | memory |",

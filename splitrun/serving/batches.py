@@ -125,6 +125,9 @@ class TailRunner:
             self._ready.put(None)
 
     def _decoded(self, job: _Job, decoding: "Future[tuple[Tensors, float]]") -> None:
+        if decoding.cancelled():  # the model was closed before its turn came
+            self._deliver([(job, BusyError("The server ends.", 503))])
+            return
         error = decoding.exception()
         if error is not None:
             self._deliver([(job, error)])
