@@ -122,7 +122,7 @@ def serve(
     folder: Path, streams: list[bytes], expected: list[int], seconds: float, options: list[str]
 ) -> Served:
     command = [sys.executable, "-m", "splitrun", "serve", str(folder), "--port", "0"]
-    command += ["--log-level", "warning", *options]
+    command += ["--log-level", "warning", "--answer-timeout", "600", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout

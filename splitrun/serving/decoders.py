@@ -11,10 +11,13 @@ import signal
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import connection, parent_process
 from typing import Protocol
 
 from ..bundle import Bundle
+from ..errors import BundleError
 from ..halves import StreamReader, Tensors
 
 Payload = tuple[bytes, int, int]
@@ -55,18 +58,28 @@ class DecodingProcesses:
     """Decoders that are processes, each with the tables of the bundle."""
 
     def __init__(self, bundle: Bundle, count: int, *, stand_in: bool = False) -> None:
-        self._pool = ProcessPoolExecutor(
+        self._start = partial(
+            ProcessPoolExecutor,
             count,
             # Forked, a process would hold locks of threads that it has not.
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_open_reader,
             initargs=(bundle, stand_in),
         )
-        self._pool.submit(os.getpid).result()  # an error of the start belongs here
+        self._pool = self._start()
+        try:
+            self._pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            raise BundleError("The processes that decode do not start.") from error
 
     def submit(self, payload: Payload) -> "Future[tuple[Tensors, float]]":
         """Decode a payload; see :class:`Decoders`."""
-        return self._pool.submit(_decode_here, payload)
+        try:
+            return self._pool.submit(_decode_here, payload)
+        except BrokenProcessPool:
+            # One was killed, perhaps for its memory: what it was at is lost, and others begin.
+            self._pool = self._start()
+            return self._pool.submit(_decode_here, payload)
 
     def close(self) -> None:
         """End the processes."""
