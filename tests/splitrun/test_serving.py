@@ -37,7 +37,7 @@ def batched_bundle(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter") / "bundle"
-    export.split(zoo.build(small_spec("semantic-segmentation", "fp")), folder)
+    export.split(zoo.build(small_spec("semantic-segmentation", "shp")), folder)
     return folder
 
 
