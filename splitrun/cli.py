@@ -218,7 +218,7 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     selftest.set_defaults(run=_selftest)
 
-    bench = commands.add_parser("bench", parents=[encoding], help="measure latency and memory")
+    bench = commands.add_parser("bench", parents=[rated], help="measure latency and memory")
     bench.add_argument(
         "--half", choices=(*HALVES, "both"), help="half to measure (default: what is here)"
     )
