@@ -17,11 +17,12 @@ from splitzoo import __version__, cli, zoo
 from splitzoo.demo import IMAGES
 
 GROUPS = {
-    "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train"),
+    "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train", "sweep"),
     "export": ("split", "targets", "verify", "run"),
-    "profile": ("encoder", "accuracy", "tradeoff", "bits"),
+    "profile": ("encoder", "accuracy", "tradeoff", "bits", "link"),
     "cards": ("build", "show"),
     "demo": (),
+    "demo-link": (),
 }
 LISTINGS = [(), ("--json",), ("--backbone", "vit", "--beta", "0.16"), ("resnet50-*-q90",)]
 COMMANDS = [(), *((g,) for g in GROUPS), *((g, c) for g, names in GROUPS.items() for c in names)]
@@ -90,9 +91,10 @@ def test_every_command_that_writes_replaces_by_force_alone() -> None:
     }
     writing = {name for name, options in commands.items() if "--output" in options}
     assert {"split", "encoder", "demo", "convert", "build"} < writing
-    # A training run is continued with --resume.
+    # A training run is continued with --resume, a sweep by starting it again.
     assert {name for name, options in commands.items() if "--force" in options} == writing - {
-        "train"
+        "train",
+        "sweep",
     }
 
 

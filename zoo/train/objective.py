@@ -179,7 +179,8 @@ class Objective(nn.Module):
         if not self._teacher or not needed or self._layers != (spec.cut,):
             return []
         tail = self._teacher[0].decoder.get_submodule("tail")
-        return [] if hasattr(tail, "body") else [head(tail, self._layers[0])]
+        plain = not hasattr(tail, "body") and not channels_last(tail)
+        return [head(tail, self._layers[0])] if plain else []
 
     def _student_layers(self) -> dict[str, nn.Module]:
         """Return the modules of the student that give the features, by the teacher's layers."""
