@@ -28,7 +28,7 @@ import numpy as np
 from speed_sides import busy_seconds
 
 from splitrun.bundle import open_bundle
-from splitrun.errors import WeightsNotFoundError
+from splitrun.errors import HubError, WeightsNotFoundError
 from splitrun.files import new_file
 from splitrun.halves import Device, Edge
 from splitrun.image_files import list_images
@@ -165,7 +165,7 @@ def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: f
     trained = True
     try:
         model = zoo.load(name)
-    except WeightsNotFoundError:
+    except (HubError, WeightsNotFoundError):
         model, trained = zoo.load(name, pretrained=False, seed=0), False
     export.split(model, folder, target="cpu", dynamic_batch=True)
     del model

@@ -83,7 +83,8 @@ class DecodingProcesses:
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Waited for: the end of Python would close their pipes under the thread that ends them.
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 _readers: list[StreamReader] = []
