@@ -2,12 +2,10 @@
 
 import json as json_text
 import shutil
-import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,9 +65,9 @@ def demo_link(
 ) -> None:
     """Send photographs from a device to a server over a slow link, beside JPEG."""
     from splitrun.bundle import open_bundle
+    from splitrun.bundle_layout import HALVES
     from splitrun.files import check_free, new_folder
     from splitrun.image_files import list_images
-    from splitrun.manifest import HALVES
     from splitrun.parting import write_half
     from splitrun.sending.links import read_link
 
@@ -126,15 +124,15 @@ def demo_link(
             ),
             [
                 (
-                    Path(one.image).name,
-                    f"{one.stream_bytes:,}",
-                    f"{one.sent_bytes:,}",
-                    f"{one.air_ms:,.0f}",
-                    f"{one.answer} ({one.probability:.1%})",
-                    f"{one.jpeg_bytes:,}" if one.jpeg_bytes else "—",
-                    f"{one.jpeg_air_ms:,.0f}" if one.jpeg_air_ms else "—",
+                    Path(photo.image).name,
+                    f"{photo.stream_bytes:,}",
+                    f"{photo.sent_bytes:,}",
+                    f"{photo.air_ms:,.0f}",
+                    f"{photo.answer} ({photo.probability:.1%})",
+                    f"{photo.jpeg_bytes:,}" if photo.jpeg_bytes else "—",
+                    f"{photo.jpeg_air_ms:,.0f}" if photo.jpeg_air_ms else "—",
                 )
-                for one in sent
+                for photo in sent
             ],
         )
 
@@ -149,24 +147,18 @@ def demo_link(
 @contextmanager
 def _server(bundle: Path) -> Iterator[str]:
     """Serve a bundle in a process of its own, and give its address when it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", str(bundle), "--port", str(port), "--log-level", "error"]
-    process = _splitrun(*words)
-    url = f"http://127.0.0.1:{port}"
+    process = _splitrun("serve", str(bundle), "--port", "0", "--log-level", "error")
+    assert process.stdout
+    deadline = threading.Timer(_READY_WITHIN_S, process.kill)
+    deadline.start()
     try:
-        deadline = time.monotonic() + _READY_WITHIN_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                    break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise _failure(process) from None
-                time.sleep(0.05)
-        yield url
+        said = next((line for line in process.stdout if line.startswith("Serving on ")), "")
+        if not said:
+            raise _failure(process)
+        deadline.cancel()
+        yield said.split()[-1]
     finally:
+        deadline.cancel()
         process.terminate()
         process.communicate()
 

@@ -33,7 +33,7 @@ from splitrun.files import new_file
 from splitrun.halves import Device, Edge
 from splitrun.image_files import list_images
 from splitrun.machine import machine, versions
-from splitrun.sending.carriers import open_carrier, read_address
+from splitrun.sending.carriers import CarrierSettings, open_carrier, read_address
 from splitrun.sending.items import Item, new_id
 from splitrun.sending.links import Pace
 from splitrun.sending.sender import Sender
@@ -97,7 +97,7 @@ class FaultyCarrier:
 
     def __init__(self, url: str, device: int) -> None:
         self._address, self._device = urlsplit(url), device
-        self._made = open_carrier(read_address(url), pace=Pace(None), device="", timeout_s=60)
+        self._made = open_carrier(CarrierSettings(read_address(url), Pace(None), timeout_s=60))
         self._vanished: set[str] = set()
 
     def deliver(self, item: Item):

@@ -209,7 +209,7 @@ def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: f
 
 def page(found: list[Measured], seconds: float, rounds: int) -> str:
     environment = machine()
-    others = max((busy for one in found for busy in one.busy_cores), default=0)
+    others = max((busy for model in found for busy in model.busy_cores), default=0)
     packages = ", ".join(f"{name} {of}" for name, of in versions("onnxruntime", "uvicorn").items())
     lines = [
         "# The edge server under load",
@@ -223,26 +223,27 @@ def page(found: list[Measured], seconds: float, rounds: int) -> str:
         "server : engine | p50 | p99 | memory |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for one in found:
-        loop = statistics.median(one.loop)
+    for model in found:
+        loop = statistics.median(model.loop)
         batch, best = max(
-            ((size, statistics.median(rates)) for size, rates in one.engine.items()),
+            ((size, statistics.median(rates)) for size, rates in model.engine.items()),
             key=lambda pair: pair[1],
         )
-        served = sorted(one.served, key=lambda side: side.rate)[len(one.served) // 2]
+        served = sorted(model.served, key=lambda side: side.rate)[len(model.served) // 2]
         lines.append(
-            f"| {one.model}, {one.weights} weights | {one.stream_bytes:,.0f} | {loop:.0f}/s | "
+            f"| {model.model}, {model.weights} weights | "
+            f"{model.stream_bytes:,.0f} | {loop:.0f}/s | "
             f"{best:.0f}/s at {batch} | {served.rate:.0f}/s | {served.rate / loop:.2f} | "
             f"{served.rate / best:.2f} | {served.latency.p50_ms:.0f} ms | "
             f"{served.latency.p99_ms:.0f} ms | {served.peak_memory_bytes / 1e6:.0f} MB |"
         )
     lines += ["", "| model | server | streams/s | p50 | p99 | mean batch |"]
     lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
-    for one in found:
-        for side in [*one.served[-1:], *one.decoders]:
+    for model in found:
+        for side in [*model.served[-1:], *model.decoders]:
             options = f"`{' '.join(side.options)}`" if side.options else "decodes in two threads"
             lines.append(
-                f"| {one.model} | {options} | {side.rate:.0f} | {side.latency.p50_ms:.0f} ms | "
+                f"| {model.model} | {options} | {side.rate:.0f} | {side.latency.p50_ms:.0f} ms | "
                 f"{side.latency.p99_ms:.0f} ms | {side.mean_batch:.1f} |"
             )
     return "\n".join(lines) + "\n"
@@ -263,7 +264,7 @@ def main() -> None:
         for number, name in enumerate(models):
             folder = Path(scratch, str(number))
             found.append(measure(name, photos, folder, arguments.rounds, arguments.seconds))
-    document = {"machine": machine(), "models": [asdict(one) for one in found]}
+    document = {"machine": machine(), "models": [asdict(model) for model in found]}
     text = page(found, arguments.seconds, arguments.rounds)
     for path, content in (("serving.json", json.dumps(document, indent=1)), ("serving.md", text)):
         with new_file(arguments.output / path, force=True) as temporary:

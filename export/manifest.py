@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from splitrun.bundle_layout import MANIFEST_NAME
 from splitrun.errors import BundleError
-from splitrun.manifest import MANIFEST_NAME, Manifest
+from splitrun.manifest import Manifest
 
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.spec import ModelSpec

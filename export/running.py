@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from splitrun.bench import Bench
 from splitrun.bundle import open_bundle
+from splitrun.bundle_layout import HALVES
 from splitrun.errors import BundleError, ImageError, SplitzooError, check_files_used
 from splitrun.halves import check_code
 from splitrun.image_reading import upright_size
-from splitrun.manifest import HALVES
 from splitrun.measure import Latency
 from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection

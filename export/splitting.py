@@ -14,20 +14,17 @@ from torch import nn
 
 import splitrun
 from splitrun.bundle import new_bundle, open_bundle
+from splitrun.bundle_layout import HALVES, MANIFEST_NAME, REQUIREMENTS_NAME, Half
 from splitrun.coding import CODERS, save_coder
 from splitrun.files import check_free, sha256_file
 from splitrun.limits import limits_of
 from splitrun.machine import versions
 from splitrun.manifest import (
-    HALVES,
-    MANIFEST_NAME,
-    REQUIREMENTS_NAME,
     SCHEMA_VERSION,
     Coding,
     DeviceInfo,
     EdgeInfo,
     GraphInfo,
-    Half,
     Manifest,
     Parity,
     Provenance,

@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from splitrun.bundle import open_bundle
+from splitrun.bundle_layout import MANIFEST_NAME
 from splitrun.coding import CODERS
 from splitrun.errors import BundleError
 from splitrun.halves import check_code, checked_graph
 from splitrun.limits import limits_of
-from splitrun.manifest import MANIFEST_NAME, Manifest
+from splitrun.manifest import Manifest
 from splitrun.selftest import SelfTest, run_selftest
 from splitrun.strict_json import read_strictly
 

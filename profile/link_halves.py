@@ -150,8 +150,8 @@ def _edge(setup: Setup) -> None:
             arrived.put(None)
 
         threading.Thread(target=read, daemon=True).start()
-        while (one := arrived.get()) is not None:
-            came, number, content = one
+        while (message := arrived.get()) is not None:
+            came, number, content = message
             began = time.perf_counter()
             way = setup.ways[number]
             if way.name == WHOLE:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
@@ -146,7 +146,7 @@ def measure_link(
         pixels = [network.pixels(path) for path in images]
         labels = set(bundle.labels(bundle.tail(next(iter(bundle.edge.tails)))))
         is_labelled = all(path.parent.name in labels for path in images)
-        wholes = [network.answer(one) for one in pixels]
+        wholes = [network.answer(image) for image in pixels]
         truth = [path.parent.name for path in images] if is_labelled else wholes
         said = [first_word(edge, edge.decode(device.encode_image(path))) for path in images]
         least = _score(said, truth)
@@ -214,7 +214,7 @@ def _whole(name: str, given: Path | None, progress: Progress) -> Iterator[Path |
 
 
 def _score(said: Sequence[str], truth: Sequence[str]) -> float:
-    return statistics.fmean(one == other for one, other in zip(said, truth, strict=True))
+    return statistics.fmean(word == right for word, right in zip(said, truth, strict=True))
 
 
 def _quality(
@@ -225,8 +225,8 @@ def _quality(
     def does(quality: int) -> bool:
         coder = PixelsCoder(codec, quality)
         said = []
-        for one in pixels:
-            (decoded,) = coder.decode(coder.encode(one), *one.shape[1:])
+        for image in pixels:
+            (decoded,) = coder.decode(coder.encode(image), *image.shape[1:])
             said.append(network.answer(decoded))
         return _score(said, truth) >= least
 
@@ -236,51 +236,59 @@ def _quality(
 
 
 def _run(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Start both processes, and give what the device says of each image."""
-    program = [sys.executable, "-m", "splitzoo.profile.link_halves"]
+    """Start both processes, and give what the device says of each image.
+
+    Raises:
+        SplitzooError: One of them ended with an error.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(half: str, told: Setup) -> subprocess.Popen[str]:
+            # Into a file: nobody reads a pipe meanwhile, and a full one would hold the process up.
+            errors[half] = stack.enter_context(tempfile.TemporaryFile("w+"))
             process = subprocess.Popen(
-                [*program, half, told.to_json()],
+                [sys.executable, "-m", "splitzoo.profile.link_halves", half, told.to_json()],
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=errors[half],
                 text=True,
             )
             stack.callback(process.communicate)
             stack.callback(process.kill)
             return process
 
+        errors: dict[str, IO[str]] = {}
         edge = start("edge", setup)
         assert edge.stdout
         port = edge.stdout.readline().strip()
         if not port:
-            raise _failure("edge", edge)
+            raise _failure("edge", errors["edge"])
         device = start("device", replace(setup, port=int(port)))
         assert device.stdout
         for line in device.stdout:
             yield json.loads(line)
         if device.wait():
-            raise _failure("device", device)
+            # Where the edge ended, the device only misses its answer.
+            half = "edge" if edge.poll() else "device"
+            raise _failure(half, errors[half])
 
 
-def _failure(half: str, process: "subprocess.Popen[str]") -> SplitzooError:
-    assert process.stderr
-    last = process.stderr.read().strip().splitlines()[-1:]
+def _failure(half: str, errors: IO[str]) -> SplitzooError:
+    errors.seek(0)
+    last = errors.read().strip().splitlines()[-1:]
     return SplitzooError(f"The process of the {half} ended: {' '.join(last) or 'without a word'}.")
 
 
 def _report(
     way: Way, number: int, told: Sequence[dict[str, Any]], truth: Sequence[str], link: Link
 ) -> WayReport:
-    own = [one for one in told if one["way"] == number]
-    stages = {name: Latency.of([one["stages"][name] for one in own]) for name in STAGES}
-    stages["total"] = Latency.of([one["total"] for one in own])
+    own = [line for line in told if line["way"] == number]
+    stages = {name: Latency.of([line["stages"][name] for line in own]) for name in STAGES}
+    stages["total"] = Latency.of([line["total"] for line in own])
     return WayReport(
         name=way.name,
         quality=None if way.name in (SPLIT, WHOLE) else way.quality,
-        score=_score([one["word"] for one in own], truth),
-        bytes_mean=statistics.fmean(one["bytes"] for one in own),
-        air_bytes_mean=statistics.fmean(link.bytes_on_air(one["bytes"]) for one in own),
+        score=_score([line["word"] for line in own], truth),
+        bytes_mean=statistics.fmean(line["bytes"] for line in own),
+        air_bytes_mean=statistics.fmean(link.bytes_on_air(line["bytes"]) for line in own),
         stages=stages,
     )

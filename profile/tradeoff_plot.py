@@ -3,55 +3,22 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from splitrun.files import new_folder
 
+from .figures import Theme, dress_axes, save_figure
 from .ticks import set_exponent_ticks, set_log_ticks
 from .tradeoffs import Point, Tradeoff, save_points
 
-FORMATS = (".svg", ".png")
 WIDTH = 15.0
 """Width of the figure, inches; its height is what the legend and the note need."""
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure; series have colours that the colour-blind tell apart (Okabe and Ito)."""
-
-    page: str
-    ink: str
-    faint: str
-    grid: str
-    series: tuple[str, ...]
-
-
-LIGHT = Theme(
-    page="#ffffff",
-    ink="#1c2733",
-    faint="#5b6b7a",
-    grid="#dde3e8",
-    series=(
-        *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6b4c9a", "#8c6d1f", "#1c2733", "#56b4e9"),
-        *("#e69f00", "#7f7f7f", "#a5391f", "#3b7d3b"),
-    ),
-)
-DARK = Theme(
-    page="#12181f",
-    ink="#e6edf3",
-    faint="#9aa9b8",
-    grid="#2b3642",
-    series=(
-        *("#56b4e9", "#ff8b4d", "#2fd0a0", "#f0a3cd", "#b79df0", "#e0c060", "#e6edf3", "#3f8fd0"),
-        *("#ffc14d", "#b0b0b0", "#ff7a66", "#86d386"),
-    ),
-)
 _MARKERS = "osD^vPX<>hp*"
 _LINES = ("-", "--", "-.", ":")
 # In print without colour, markers and dashes still tell the series apart.
@@ -80,24 +47,7 @@ def draw_tradeoff(tradeoff: Tradeoff, folder: Path, *, title: str = "") -> None:
         folder: Folder for ``tradeoff.svg``, ``tradeoff-dark.svg``, and the same as PNG.
         title: Note below the panels; by default the data set.
     """
-    for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
-        # Equal points give equal files: no date, and names that do not depend on the process.
-        with matplotlib.rc_context({"svg.hashsalt": "splitzoo", "svg.fonttype": "none"}):
-            figure = draw_figure(tradeoff, theme, title)
-            _show_as_written(figure)
-            for form in FORMATS:
-                path = folder / f"tradeoff{suffix}{form}"
-                metadata: dict[str, Any] = {"Date": None} if form == ".svg" else {"Software": None}
-                figure.savefig(path, facecolor=theme.page, metadata=metadata)
-
-
-def _show_as_written(figure: Figure) -> None:
-    """Show names and notes as they are: a dollar sign would make formulas of them."""
-    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
-    for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes)):
-        texts += legend.get_texts() if legend else []
-    for text in texts:
-        text.set_parse_math(False)
+    save_figure(lambda theme: draw_figure(tradeoff, theme, title), folder, "tradeoff")
 
 
 def draw_figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
@@ -221,11 +171,7 @@ def _dress(axes: Any, title: str, x: str, y: str, theme: Theme) -> None:
     axes.set_title(title, fontsize=12, color=theme.ink, loc="left")
     axes.set_xlabel(x, fontsize=10.5, color=theme.ink)
     axes.set_ylabel(y, fontsize=10.5, color=theme.ink)
-    axes.set_facecolor(theme.page)
-    axes.grid(True, which="major", color=theme.grid, linewidth=0.8)
-    axes.tick_params(colors=theme.ink, which="both", labelsize=9.5)
-    for spine in axes.spines.values():
-        spine.set_color(theme.grid)
+    dress_axes(axes, theme, which="major")
     if axes.lines:
         set_log_ticks(axes)
 

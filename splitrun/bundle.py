@@ -6,26 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .bundle_layout import ENGINES_FOLDER, HALVES, MANIFEST_NAME, Half
 from .coding import Codec, load_coder
 from .errors import BundleError, SplitzooError, TablesError
 from .files import new_folder, sha256_file
 from .limits import Limits
-from .manifest import (
-    HALVES,
-    MANIFEST_NAME,
-    DeviceInfo,
-    EdgeInfo,
-    GraphInfo,
-    Half,
-    Manifest,
-    TailInfo,
-    read_manifest,
-)
+from .manifest import DeviceInfo, EdgeInfo, GraphInfo, Manifest, TailInfo, read_manifest
 from .preprocessing import Preprocessing
 from .text import is_plain
-
-ENGINES_FOLDER = "engines"
-"""Holds what was built on the machine that the bundle lies on; no manifest can name it."""
 
 _AGAIN = "Copy or export the bundle again."
 

@@ -1,31 +1,28 @@
 """``python -m splitrun`` and ``splitrun``: the commands of a board and of an edge server."""
 
 import argparse
-import contextlib
 import dataclasses
 import io
-import math
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
-from .bundle import Bundle, new_bundle, open_bundle
-from .errors import (
-    BundleError,
-    SomeFilesError,
-    SplitzooError,
-    error_document,
-)
+from .arguments import bundle_folder, image_size, number, whole_number
+from .bundle_layout import HALVES, MANIFEST_NAME
+from .errors import SomeFilesError, SplitzooError, error_document
 from .file_commands import decode, encode
-from .manifest import HALVES, MANIFEST_NAME
+from .memory_limit import can_be_limited, memory_limit
 from .sending.command import add_receive, add_send
-from .serving.command import add_serve_parser
+from .serving.command import add_serve
 from .sizes import format_size
 from .text import json_text, visible
 
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
 _DESCRIPTION = "Encode on the device, decode on the edge, test and measure both."
+_MOST = 1_000_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,19 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     # The encoding of standard output may lack characters of labels.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    parser = _parser(_default_bundle())
-    arguments = parser.parse_args(argv)
-    arguments.bundle = getattr(arguments, "named", None) or arguments.bundle
-    has_some = getattr(arguments, "bundles", None) or not arguments.needs_bundle
-    if arguments.bundle is None and not has_some:
-        error = SplitzooError("There is no bundle here: name its folder with --bundle.")
-        error.exit_code = 2
-        return _fail(error, arguments.json)
+    arguments = _parser(_default_bundle()).parse_args(argv)
     try:
-        if hasattr(arguments, "start"):
-            arguments.start(arguments, _limit(arguments, free=arguments.trust))
-        else:
-            _run(arguments)
+        arguments.start(arguments)
         sys.stdout.flush()
         return 0
     except SplitzooError as caught:
@@ -56,64 +43,27 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as refusal:
         error = SplitzooError(f"The system refused: {refusal.strerror or refusal}.")
     except MemoryError:
-        error = SplitzooError(
-            f"More than {arguments.memory_limit} GiB of memory were asked for.",
-            next_step="If the bundle is that large: --memory-limit GIB",
-        )
-    return _fail(error, arguments.json)
-
-
-def _fail(error: SplitzooError, as_json: bool) -> int:
+        error = SplitzooError("There is too little memory here.")
     print(f"error: {visible(str(error))}", file=sys.stderr)
     # Of several files, what came of each was printed.
-    if as_json and not isinstance(error, SomeFilesError):
-        _print_json(error.document())
+    if arguments.json and not isinstance(error, SomeFilesError):
+        print(json_text(error.document()))
     return error.exit_code
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    from .halves import can_hold_code, check_code
+def _run_on_bundle(arguments: argparse.Namespace) -> None:
+    """Start a command that takes a bundle: open it, and limit what it can do."""
+    from .bundle import open_bundle
+    from .halves import check_code
 
-    if not arguments.needs_bundle:
-        arguments.run(None, arguments)
-        return
-    bundle = open_bundle(arguments.bundle, trust=arguments.trust)
+    bundle = open_bundle(bundle_folder(arguments), trust=arguments.trust)
     # Who runs what lies in the bundle trusts it.
     is_own = bundle.folder.resolve() == Path(__file__).resolve().parents[1]
     if not (arguments.trust or is_own):
         check_code(bundle)
-    engines = {graph.engine for graph in bundle.graphs.values()}
-    # CUDA asks for more memory than it takes.
-    free = arguments.trust or any(
-        engine == "tensorrt" or can_hold_code(bundle.folder, engine) for engine in engines
-    )
-    with _limit(arguments, free=free):
+    limited = not arguments.trust and can_be_limited(bundle)
+    with memory_limit(arguments.memory_limit if limited else None):
         arguments.run(bundle, arguments)
-
-
-def _limit(arguments: argparse.Namespace, *, free: bool) -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext() if free else _memory_limit(arguments.memory_limit << 30)
-
-
-@contextlib.contextmanager
-def _memory_limit(size_bytes: int) -> Iterator[None]:
-    """Let this process have so much memory, where the system can limit it."""
-    try:
-        import resource
-    except ImportError:
-        yield
-        return
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    limits = [size_bytes, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
-    try:
-        yield
-    except BundleError as error:
-        if "alloc" in error.message and not error.next_step:
-            error.next_step = "If the bundle needs more memory: --memory-limit GIB"
-        raise
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = visible(message)
         if "--json" in sys.argv:
-            _print_json(error_document("UsageError", message, "", 2))
+            print(json_text(error_document("UsageError", message, "", 2)))
         super().error(message)
 
 
@@ -134,7 +84,7 @@ def _default_bundle() -> Path | None:
 
 def _parser(bundle: Path | None) -> _Parser:
     parser = _Parser(prog="python -m splitrun", description=_DESCRIPTION)
-    parser.set_defaults(needs_bundle=True)
+    parser.set_defaults(start=_run_on_bundle)
     parser.add_argument(
         "--bundle",
         type=Path,
@@ -147,7 +97,10 @@ def _parser(bundle: Path | None) -> _Parser:
         "--bundle", type=Path, default=argparse.SUPPRESS, help="folder of the bundle"
     )
     common.add_argument(
-        "--threads", type=_count, default=0, help="threads for the engine; 0: it chooses"
+        "--threads",
+        type=whole_number(0, _MOST),
+        default=0,
+        help="threads for the engine; 0: it chooses",
     )
     common.add_argument(
         "--stand-in",
@@ -161,7 +114,7 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     common.add_argument(
         "--memory-limit",
-        type=_positive,
+        type=whole_number(1, _MOST),
         default=8,
         metavar="GIB",
         help="most memory, in GiB, that a graph may take (default: 8)",
@@ -170,7 +123,7 @@ def _parser(bundle: Path | None) -> _Parser:
     rated = _Parser(add_help=False, parents=[common])
     rated.add_argument(
         "--beta",
-        type=_beta,
+        type=number(),
         help="β of the rate, where the model's varies: a larger one sends less; see info",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -198,11 +151,14 @@ def _parser(bundle: Path | None) -> _Parser:
         "streams", nargs="+", metavar="STREAM", help="file, folder of .sz, or - for standard input"
     )
     decoding.add_argument(
-        "--top", type=_positive, default=5, help="number of classes or objects to print"
+        "--top",
+        type=whole_number(1, _MOST),
+        default=5,
+        help="number of classes or objects to print",
     )
     decoding.add_argument(
         "--image-size",
-        type=_size,
+        type=image_size(_MOST),
         action="append",
         metavar="WIDTHxHEIGHT",
         help="size of a stream's image, for boxes in its pixels; once for each stream",
@@ -224,11 +180,15 @@ def _parser(bundle: Path | None) -> _Parser:
     )
     bench.add_argument("--tail", help="tail to measure, where the edge has several")
     bench.add_argument("--image", help="image to measure on, preprocessing included")
-    bench.add_argument("--warmup", type=_count, default=10, help="runs that are not counted")
-    bench.add_argument("--iterations", type=_positive, default=100, help="counted runs")
+    bench.add_argument(
+        "--warmup", type=whole_number(0, _MOST), default=10, help="runs that are not counted"
+    )
+    bench.add_argument(
+        "--iterations", type=whole_number(1, _MOST), default=100, help="counted runs"
+    )
     bench.set_defaults(run=_bench)
 
-    add_serve_parser(commands, common)
+    add_serve(commands, common)
 
     # Both take the bundle after their name too, which reads best.
     named = _Parser(add_help=False)
@@ -250,13 +210,13 @@ def _parser(bundle: Path | None) -> _Parser:
     return parser
 
 
-def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def _selftest(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     from .selftest import run_selftest
 
     bundle.check_files()
     result = run_selftest(bundle, arguments.threads, stand_in=arguments.stand_in)
     if arguments.json:
-        _print_json(dataclasses.asdict(result) | {"passed": True})
+        print(json_text(dataclasses.asdict(result) | {"passed": True}))
         return
     rows = [("files", f"{len(bundle.manifest.files)} as the manifest says"), *result.rows()]
     rows += [(f"{half} half", "not here, not tested") for half in bundle.manifest.absent]
@@ -265,7 +225,7 @@ def _selftest(bundle: Bundle, arguments: argparse.Namespace) -> None:
     print("self-test passed")
 
 
-def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def _bench(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     from .bench import bench_half
 
     halves = {None: bundle.manifest.halves, "both": HALVES}.get(arguments.half, (arguments.half,))
@@ -288,7 +248,7 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
         for half in halves
     ]
     if arguments.json:
-        _print_json([dataclasses.asdict(result) for result in results])
+        print(json_text([dataclasses.asdict(result) for result in results]))
         return
     for result in results:
         print(f"{result.half}, {result.engine}, {result.environment['cpu']}")
@@ -300,7 +260,7 @@ def _bench(bundle: Bundle, arguments: argparse.Namespace) -> None:
     print(f"peak memory {format_size(results[-1].peak_memory_bytes)}, {what}")
 
 
-def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def _info(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     manifest = bundle.manifest
     sizes = {half: bundle.size_bytes(half) for half in manifest.halves}
     tails = {name: manifest.task_of(tail) for name, tail in manifest.edge.tails.items()}
@@ -309,7 +269,9 @@ def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
         facts = {"model": bundle.name, "model_id": manifest.coding.model_id, "tails": tails}
         made = {"target": manifest.target, "precision": manifest.precision}
         rate = {"betas": coder.betas, "beta": coder.beta}
-        _print_json(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes} | rate)
+        print(
+            json_text(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes} | rate)
+        )
         return
     print(f"model     {bundle.name}, {manifest.provenance.weights} weights")
     print(f"id        {manifest.coding.model_id}, of both halves and of their streams")
@@ -323,42 +285,10 @@ def _info(bundle: Bundle, arguments: argparse.Namespace) -> None:
         print(f"β         {betas}; {coder.beta:g} where none is chosen")
 
 
-def _part(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def _part(bundle: "Bundle", arguments: argparse.Namespace) -> None:
+    from .bundle import new_bundle, open_bundle
     from .parting import write_half
 
     with new_bundle(arguments.output, force=arguments.force) as temporary:
         write_half(bundle, arguments.half, temporary)
     _info(open_bundle(arguments.output), arguments)
-
-
-def _print_json(value: Any, file: TextIO | None = None) -> None:
-    print(json_text(value), file=file)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1,000,000")
-    return value
-
-
-def _beta(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
-    return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    try:
-        return _positive(width), _positive(height)
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 640x480") from error
-
-
-def _positive(text: str) -> int:
-    value = _count(text)
-    if not value:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value

@@ -3,6 +3,7 @@
 ::
 
     SplitzooError                 exit code 1 on the command line
+    ├── UsageError                exit code 2: arguments that do not go together
     ├── UnknownNameError          a model or target name that is not registered
     ├── DuplicateNameError        a name registered twice
     ├── SpecError                 a model description from which nothing can be built
@@ -81,6 +82,12 @@ def _kinds(kind: type[SplitzooError]) -> Iterator[type[SplitzooError]]:
     yield kind
     for inner in kind.__subclasses__():
         yield from _kinds(inner)
+
+
+class UsageError(SplitzooError):
+    """Arguments of a command that do not go together, or that lack one."""
+
+    exit_code = 2
 
 
 class UnknownNameError(SplitzooError):

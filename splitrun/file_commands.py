@@ -7,9 +7,8 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .bundle import Bundle
 from .errors import (
     BitstreamError,
     ImageError,
@@ -18,8 +17,10 @@ from .errors import (
     check_files_used,
 )
 from .files import check_file, is_standard_output, new_file
-from .image_files import list_images
 from .text import json_text, visible
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 MAX_STREAM_BYTES = 1 << 28
 PIPE = "-"
@@ -29,7 +30,7 @@ _SECONDS_BETWEEN_LINES = 30
 T = TypeVar("T")
 
 
-def encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def encode(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     """Turn images into streams."""
     from .halves import Device
     from .measure import peak_memory_bytes
@@ -67,7 +68,7 @@ def encode(bundle: Bundle, arguments: argparse.Namespace) -> None:
     check_files_used("images", len(paths), list(errors.values()))
 
 
-def decode(bundle: Bundle, arguments: argparse.Namespace) -> None:
+def decode(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     """Turn streams into predictions."""
     from .halves import Edge
 
@@ -119,6 +120,8 @@ class _File:
 
 def _found(given: Sequence[str], *, streams: bool = False) -> list[_File]:
     """Return files as they are named, and those of folders."""
+    from .image_files import list_images
+
     if given.count(PIPE) > 1:
         raise OutputError(PIPE, "standard input was named twice", next_step="Name it once.")
     found = []

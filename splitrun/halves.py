@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import ENGINES_FOLDER, Bundle
+from .bundle import Bundle
+from .bundle_layout import ENGINES_FOLDER
 from .engines import ENGINES, check_graph, open_session
 from .errors import BitstreamError, BundleError, ImageError
 from .image_reading import AnyImage

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .bundle_layout import HALVES, MANIFEST_NAME, Half
 from .errors import BundleError
 from .image_files import UnreadCount
 from .limits import LIMITS, Limits
@@ -18,12 +19,7 @@ from .preprocessing import Preprocessing
 from .strict_json import read_strictly
 
 SCHEMA_VERSION = 5
-MANIFEST_NAME = "manifest.json"
-REQUIREMENTS_NAME = "requirements.txt"
 DTYPES = ("float32", "int32", "uint8")
-
-Half = Literal["device", "edge"]
-HALVES: tuple[Half, ...] = ("device", "edge")
 
 TAIL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """What a tail may be called: also the name of its folder."""

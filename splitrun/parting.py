@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .bundle import Bundle
+from .bundle_layout import REQUIREMENTS_NAME, Half
 from .files import sha256_file
-from .manifest import REQUIREMENTS_NAME, Half, Manifest
+from .manifest import Manifest
 
 
 def write_half(bundle: Bundle, half: Half, folder: Path) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from splitrun.bundle import MANIFEST_NAME
+from splitrun.bundle_layout import MANIFEST_NAME
 from splitrun.errors import ModelFolderError
 
 from .. import __version__

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splitrun.bundle import MANIFEST_NAME
+from splitrun.bundle_layout import MANIFEST_NAME
 from splitrun.errors import SpecError, UnknownNameError, WeightsNotFoundError
 from splitrun.text import visible
 

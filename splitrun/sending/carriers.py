@@ -1,5 +1,6 @@
 """What carries a stream to whoever decodes it, and how that can fail."""
 
+import ssl
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -98,59 +99,71 @@ def read_address(text: str, schemes: tuple[str, ...] = _SCHEMES) -> SplitResult:
     return address
 
 
-def open_carrier(
-    address: SplitResult,
-    *,
-    pace: Pace,
-    device: str,
-    model: str = "",
-    token: str = "",
-    timeout_s: float = 30.0,
-    top: int = 5,
-    tail: str = "",
-    certificates: str | None = None,
-    frame_bytes: int = 0,
-) -> Carrier:
-    """Return what carries streams to an address.
+@dataclass(frozen=True)
+class CarrierSettings:
+    """What carriers are told; each takes what its kind of link has.
 
-    Args:
+    Attributes:
         address: Address from :func:`read_address`.
         pace: Pace to send at.
-        device: Name of this device.
+        device: Name of this device, for MQTT.
         model: Name of the model at the server; empty lets the id in the stream choose.
         token: Bearer token, or for MQTT the password.
-        timeout_s: Longest time to wait for an answer.
+        timeout_s: Longest time to wait for an answer, s.
         top: Number of classes or objects to ask for.
         tail: Tail to ask for, where the model has several.
-        certificates: File of certificates to trust, beside the system's.
+        certificates: File of certificates to trust in place of the system's, PEM.
         frame_bytes: Most bytes of a frame, for UDP and serial lines; 0 takes what suits the link.
     """
-    if address.scheme in ("http", "https"):
+
+    address: SplitResult
+    pace: Pace
+    device: str = ""
+    model: str = ""
+    token: str = ""
+    timeout_s: float = 30.0
+    top: int = 5
+    tail: str = ""
+    certificates: str | None = None
+    frame_bytes: int = 0
+
+
+def open_carrier(settings: CarrierSettings) -> Carrier:
+    """Return what carries streams to an address; most connect when the first one is sent.
+
+    Raises:
+        SpecError: A setting cannot be used.
+        DependencyError: A package that this kind of link needs is not installed.
+    """
+    if settings.address.scheme in ("http", "https"):
         from .http_carrier import HttpCarrier
 
-        return HttpCarrier(
-            address,
-            pace=pace,
-            model=model,
-            token=token,
-            timeout_s=timeout_s,
-            top=top,
-            tail=tail,
-            certificates=certificates,
-        )
-    if address.scheme in ("mqtt", "mqtts"):
+        return HttpCarrier(settings)
+    if settings.address.scheme in ("mqtt", "mqtts"):
         from .mqtt import MqttCarrier
 
-        return MqttCarrier(
-            address,
-            pace=pace,
-            device=device,
-            token=token,
-            timeout_s=timeout_s,
-            certificates=certificates,
-        )
+        return MqttCarrier(settings)
     from .frame_carrier import FrameCarrier
     from .frame_lines import open_line
 
-    line = open_line(address, frame_bytes or (pace.link.frame_bytes if pace.link else 0))
-    return FrameCarrier(line, pace=pace, timeout_s=timeout_s)
+    line = open_line(settings.address, settings.frame_bytes, link=settings.pace.link)
+    return FrameCarrier(line, pace=settings.pace, timeout_s=settings.timeout_s)
+
+
+def tls_context(certificates: str | None) -> ssl.SSLContext:
+    """Return what checks the other side of a TLS connection.
+
+    Args:
+        certificates: File of certificates to trust in place of the system's, PEM.
+
+    Raises:
+        SpecError: The file cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=certificates)
+    except OSError as error:  # of which ssl's is a kind
+        reason = (getattr(error, "reason", None) or error.strerror or str(error)).lower()
+        raise SpecError(
+            f"The certificates in {certificates} cannot be read: {reason.replace('_', ' ')}.",
+            next_step="Name a file of certificates in PEM: --certificates FILE",
+        ) from error

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qs
 from ..errors import DependencyError, LinkError, SpecError
 from .carriers import LinkDownError
 from .frames import LEAST_FRAME_BYTES
+from .links import Link
 
 _UDP_FRAME_BYTES = 1400
 _SERIAL_FRAME_BYTES = 222
@@ -47,12 +48,15 @@ class Line(Protocol):
         ...
 
 
-def open_line(address: SplitResult, frame_bytes: int = 0, *, listen: bool = False) -> Line:
+def open_line(
+    address: SplitResult, frame_bytes: int = 0, *, link: Link | None = None, listen: bool = False
+) -> Line:
     """Open the line of an address such as ``udp://HOST:PORT``.
 
     Args:
         address: Address from :func:`.carriers.read_address`.
-        frame_bytes: Size of the largest frame; 0 takes what is usual.
+        frame_bytes: Size of the largest frame; 0 takes the link's, or else what is usual.
+        link: Link to be as slow as.
         listen: Whether to wait for senders.
 
     Raises:
@@ -60,7 +64,7 @@ def open_line(address: SplitResult, frame_bytes: int = 0, *, listen: bool = Fals
         SpecError: Frames of that size carry no answers.
     """
     usual = _UDP_FRAME_BYTES if address.scheme == "udp" else _SERIAL_FRAME_BYTES
-    frame_bytes = frame_bytes or usual
+    frame_bytes = frame_bytes or (link.frame_bytes if link else 0) or usual
     if frame_bytes < LEAST_FRAME_BYTES:
         raise SpecError(
             f"Frames of {frame_bytes} bytes are too small; {LEAST_FRAME_BYTES} are the least.",

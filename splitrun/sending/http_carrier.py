@@ -8,14 +8,13 @@ import socket
 import ssl
 import time
 from typing import Any
-from urllib.parse import SplitResult, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from .. import __version__
 from ..errors import LinkError
 from ..text import visible
-from .carriers import Delivery, LinkDownError, RefusedError
+from .carriers import CarrierSettings, Delivery, LinkDownError, RefusedError, tls_context
 from .items import Item
-from .links import Pace
 
 _MOST_ANSWER_BYTES = 1 << 24
 _LATER = (408, 425, 429, 500, 502, 503, 504)
@@ -24,34 +23,24 @@ _LONGEST_WAIT_S = 3600.0
 
 
 class HttpCarrier:
-    """Posts each stream to an edge server; see :func:`.carriers.open_carrier`."""
+    """Posts each stream to an edge server; see :class:`.carriers.CarrierSettings`."""
 
-    def __init__(
-        self,
-        address: SplitResult,
-        *,
-        pace: Pace,
-        model: str = "",
-        token: str = "",
-        timeout_s: float = 30.0,
-        top: int = 5,
-        tail: str = "",
-        certificates: str | None = None,
-    ) -> None:
+    def __init__(self, settings: CarrierSettings) -> None:
+        address, model, tail = settings.address, settings.model, settings.tail
         self.url = address.geturl().rstrip("/")
         self._models = f"{self.url}/v1/models"
-        self._pace, self._timeout_s = pace, timeout_s
+        self._timeout_s = settings.timeout_s
         named = f"/v1/models/{quote(model, safe='')}/predict" if model else "/v1/predict"
         self._path = address.path.rstrip("/") + named
-        self._query: dict[str, Any] = {"top": top} | ({"tail": tail} if tail else {})
+        self._query: dict[str, Any] = {"top": settings.top} | ({"tail": tail} if tail else {})
         self._headers = {
             "Content-Type": "application/octet-stream",
             "Accept": "application/json",
             "User-Agent": f"splitrun/{__version__}",
         }
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._connection = _Connection(address, pace, timeout_s, certificates)
+        if settings.token:
+            self._headers["Authorization"] = f"Bearer {settings.token}"
+        self._connection = _Connection(settings)
 
     def deliver(self, item: Item) -> Delivery:
         """Post a stream, and return the fields of the answer; see :class:`.carriers.Carrier`."""
@@ -162,13 +151,12 @@ def _seconds(retry_after: str | None) -> float:
 class _Connection:
     """A connection that sends at a pace, and counts what it sends."""
 
-    def __init__(
-        self, address: SplitResult, pace: Pace, timeout_s: float, certificates: str | None
-    ) -> None:
+    def __init__(self, settings: CarrierSettings) -> None:
         self.sent_bytes = 0
+        address, pace, timeout_s = settings.address, settings.pace, settings.timeout_s
         host, port = address.hostname or "", address.port
         if address.scheme == "https":
-            context = ssl.create_default_context(cafile=certificates)
+            context = tls_context(settings.certificates)
             made = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
         else:
             made = http.client.HTTPConnection(host, port, timeout=timeout_s)

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 from ..errors import BitstreamError
+from ..protocol import KEY
 from ..text import is_plain
 
 MOST_HEAD_BYTES = 1 << 16
-_KEY = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Item:
             said = json.loads(head)
             size = said["image_size"]
             image, key = str(said["image"]), str(said["key"])
-            if not (is_plain(image) and _KEY.fullmatch(key)):
+            if not (is_plain(image) and KEY.fullmatch(key)):
                 raise ValueError
             return cls(
                 id=name,

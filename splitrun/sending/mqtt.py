@@ -21,9 +21,8 @@ from urllib.parse import SplitResult
 
 from ..errors import DependencyError, LinkError
 from ..text import visible
-from .carriers import Delivery, LinkDownError, RefusedError
+from .carriers import CarrierSettings, Delivery, LinkDownError, RefusedError, tls_context
 from .items import Item
-from .links import Pace
 
 _PREFIX = "splitrun"
 _CONNECT_S = 10.0
@@ -53,7 +52,7 @@ class _Client:
             CallbackAPIVersion.VERSION2, client_id=name, clean_session=False, manual_ack=True
         )
         if self._secure:
-            made.tls_set(ca_certs=certificates)
+            made.tls_set_context(tls_context(certificates))
         if address.username:
             made.username_pw_set(address.username, password or None)
         made.on_connect, made.on_subscribe = self._connected, self._subscribed
@@ -126,21 +125,14 @@ class _Client:
 
 
 class MqttCarrier:
-    """Publishes streams and waits for their answers; see :func:`.carriers.open_carrier`."""
+    """Publishes streams and waits for their answers; see :class:`.carriers.CarrierSettings`."""
 
-    def __init__(
-        self,
-        address: SplitResult,
-        *,
-        pace: Pace,
-        device: str,
-        token: str = "",
-        timeout_s: float = 30.0,
-        certificates: str | None = None,
-    ) -> None:
-        self._device = _word(device)
-        self._client = _Client(address, f"splitrun-{self._device}", token, certificates)
-        self._pace, self._timeout_s = pace, timeout_s
+    def __init__(self, settings: CarrierSettings) -> None:
+        self._device = _topic_word(settings.device)
+        self._client = _Client(
+            settings.address, f"splitrun-{self._device}", settings.token, settings.certificates
+        )
+        self._pace, self._timeout_s = settings.pace, settings.timeout_s
         self._answers: queue.Queue[tuple[str, bytes]] = queue.Queue()
 
     def deliver(self, item: Item) -> Delivery:
@@ -180,7 +172,9 @@ class MqttSource:
     def __init__(self, address: SplitResult, token: str, certificates: str | None) -> None:
         prefix = address.path.strip("/") or _PREFIX
         # Of one name, so that the broker keeps what comes while nobody is here.
-        self._client = _Client(address, f"splitrun-receive-{_word(prefix)}", token, certificates)
+        self._client = _Client(
+            address, f"splitrun-receive-{_topic_word(prefix)}", token, certificates
+        )
 
     def listen(self, take: Callable[[str, str, bytes], bool], check: Callable[[], None]) -> None:
         """Take streams for ever."""
@@ -228,6 +222,6 @@ def _answer(content: bytes) -> dict[str, Any]:
         raise RefusedError("The answer that came over MQTT is damaged.") from error
 
 
-def _word(name: str) -> str:
+def _topic_word(name: str) -> str:
     """Return a name that is one level of a topic."""
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in name)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult
 
-from ..errors import OutputError, SpecError
+from ..errors import OutputError, UsageError
 from ..files import new_file
 from .carriers import read_address
-from .command import read_token, tell
 from .frame_lines import Line, open_line
 from .frames import Assembler, digest_of
 from .items import Ids, Item, key_of
 from .links import read_link
+from .outbox import open_outbox, read_token, tell
 from .spool import Spool, SpoolFullError
 
 _LOOK_EVERY_S = 0.25
@@ -40,16 +40,16 @@ class Source(Protocol):
         ...
 
 
-def receive(arguments: argparse.Namespace, sending: Callable[..., Any]) -> None:
+def receive(arguments: argparse.Namespace) -> None:
     """Receive streams until the program is stopped.
 
-    Args:
-        arguments: Options of the command.
-        sending: Context manager that opens a spool and empties it; from the command.
+    Raises:
+        SpecError: An option cannot be used.
+        UsageError: Streams are to go to two places, or none.
     """
     address = read_address(arguments.source, ("udp", "serial", "mqtt", "mqtts"))
     if (arguments.to is None) == (arguments.output is None):
-        raise SpecError("Streams go to one place.", next_step="Name --to ADDRESS or -o DIR.")
+        raise UsageError("Streams go to one place.", next_step="Name --to ADDRESS or -o DIR.")
     source = _open_source(address, arguments)
     print(f"Listening on {arguments.source}.", file=sys.stderr, flush=True)
     if arguments.output is not None:
@@ -60,13 +60,13 @@ def receive(arguments: argparse.Namespace, sending: Callable[..., Any]) -> None:
         tell(fields)
         source.answer(fields["image"], fields)
 
-    with sending(arguments, True, tell=told) as (spool, sender):
+    with open_outbox(arguments, live=True, tell=told) as outbox:
 
         def check() -> None:
-            if sender.failure:
-                raise sender.failure
+            if outbox.sender.failure:
+                raise outbox.sender.failure
 
-        source.listen(_into_spool(spool), check)
+        source.listen(_into_spool(outbox.spool), check)
 
 
 def _open_source(address: SplitResult, arguments: argparse.Namespace) -> Source:
@@ -75,8 +75,7 @@ def _open_source(address: SplitResult, arguments: argparse.Namespace) -> Source:
 
         return MqttSource(address, read_token(arguments.token_file), arguments.certificates)
     link = read_link(arguments.link) if arguments.link else None
-    frame_bytes = arguments.frame or (link.frame_bytes if link else 0)
-    return FrameSource(open_line(address, frame_bytes, listen=True))
+    return FrameSource(open_line(address, arguments.frame, link=link, listen=True))
 
 
 class FrameSource:
@@ -112,20 +111,21 @@ class FrameSource:
 
 
 def _into_spool(spool: Spool) -> Take:
-    full = [False]
+    is_full = False
     ids = Ids()
 
     def take(sender: str, name: str, stream: bytes) -> bool:
+        nonlocal is_full
         key = key_of(sender, name)
         try:
             spool.put(Item(ids.next(), key, stream, time.time(), key))
         except SpoolFullError as error:
-            if not full[0]:
+            if not is_full:
                 then = "Nothing is acknowledged until there is room."
                 print(f"{error.message} {then}", file=sys.stderr, flush=True)
-            full[0] = True
+            is_full = True
             return False
-        full[0] = False
+        is_full = False
         return True
 
     return take

@@ -72,7 +72,7 @@ class WatchedFolder:
         """Give each image once, for ever."""
         before: set[str] = set()
         while True:
-            now = [one for one in self._look() if one[1] not in self._given]
+            now = [found for found in self._look() if found[1] not in self._given]
             for path, shot_id, mtime_ns in now:
                 if shot_id in before:  # as large and as old as at the last look
                     name = visible(str(path), keep="")
@@ -96,7 +96,7 @@ class WatchedFolder:
             name = path.relative_to(self._folder).as_posix()
             mark = hashlib.sha256(f"{state.st_size} {name}".encode()).digest()[:4]
             found.append((path, new_id(state.st_mtime_ns, mark), state.st_mtime_ns))
-        return sorted(found, key=lambda one: one[1])
+        return sorted(found, key=lambda image: image[1])
 
     def _write(self) -> None:
         unfinished = self._memory.with_suffix(".unfinished")

@@ -4,16 +4,23 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.responses import Response
 
 from ..bundle import Bundle
-from ..errors import RequestError, SplitzooError
+from ..errors import (
+    BitstreamError,
+    ForeignStreamError,
+    RequestError,
+    SplitzooError,
+    UnknownNameError,
+)
 from ..halves import Edge
 from ..predictions.segmentation import class_map
 
@@ -67,9 +74,24 @@ def to_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def error_answer(error: SplitzooError, status: int) -> Answer:
+def json_response(
+    document: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return JSON as Starlette sends it."""
+    return Response(to_json(document), status, headers, JSON)
+
+
+def status_of(error: SplitzooError) -> int:
+    """Return the status of HTTP that tells of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    kinds = ((ForeignStreamError, 409), (BitstreamError, 400), (UnknownNameError, 404))
+    return next((status for kind, status in kinds if isinstance(error, kind)), 500)
+
+
+def error_answer(error: SplitzooError) -> Answer:
     """Return an error as ``--json`` prints it."""
-    return Answer(status, to_json(error.document()))
+    return Answer(status_of(error), to_json(error.document()))
 
 
 def answer(

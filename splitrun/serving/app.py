@@ -21,14 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import (
     BitstreamError,
     BusyError,
-    ForeignStreamError,
     RequestError,
     SplitzooError,
     TokenError,
     UnknownNameError,
 )
 from . import kserve
-from .answers import JSON, Answer, error_answer, to_json
+from .answers import JSON, Answer, error_answer, json_response, status_of
 from .bodies import Item, read_sending
 from .metrics import CONTENT_TYPE, Metrics
 from .models import Models, ServedModel
@@ -37,14 +36,6 @@ from .settings import Settings
 
 _LOG = logging.getLogger("splitrun.requests")
 _OPEN = ("/healthz", "/readyz")
-
-
-def status_of(error: SplitzooError) -> int:
-    """Return the status of HTTP that tells of an error."""
-    if isinstance(error, RequestError):
-        return error.status
-    kinds = ((ForeignStreamError, 409), (BitstreamError, 400), (UnknownNameError, 404))
-    return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
 
 class Service:
@@ -90,7 +81,7 @@ class Service:
             return ""
         scheme, _, token = header.partition(" ")
         digest = hashlib.sha256(token.strip().encode()).digest()
-        known = [hmac.compare_digest(digest, one) for one in self.tokens]
+        known = [hmac.compare_digest(digest, token_digest) for token_digest in self.tokens]
         if scheme.lower() != "bearer" or not any(known):
             raise TokenError(
                 "The token is unknown." if token else "A token is missing.",
@@ -135,7 +126,7 @@ class Service:
         except BitstreamError as error:
             outcome = "refused"
             self.metrics.errors.labels(type(error).__name__).inc()
-            return error_answer(error, status_of(error))
+            return error_answer(error)
         finally:
             self._count(model, tail, outcome)
 
@@ -156,30 +147,30 @@ class Service:
             headers = {"Idempotent-Replayed": "true"} if found.replayed else None
             return Response(found.body, found.status, headers, found.media_type)
 
-        async def one(item: Item) -> bytes:
+        async def as_item(item: Item) -> bytes:
             try:
                 return (await self.answer_item(item, sending.tail, named, scope)).as_item()
             except SplitzooError as error:
                 self.metrics.errors.labels(type(error).__name__).inc()
-                return error_answer(error, status_of(error)).as_item()
+                return error_answer(error).as_item()
 
-        outputs = await asyncio.gather(*map(one, sending.items))
+        outputs = await asyncio.gather(*map(as_item, sending.items))
         return Response(b'{"outputs": [' + b", ".join(outputs) + b"]}", media_type=JSON)
 
     async def _list(self, _request: Request) -> Response:
-        return _document({"models": [self._description(model) for model in self.models]})
+        return json_response({"models": [self._description(model) for model in self.models]})
 
     async def _describe(self, request: Request) -> Response:
-        return _document(self._description(self.models.named(request.path_params["name"])))
+        return json_response(self._description(self.models.named(request.path_params["name"])))
 
     def _description(self, model: ServedModel) -> dict[str, Any]:
-        return self.models.describe(model) | {"max_stream_bytes": self.settings.max_body}
+        return model.description | {"max_stream_bytes": self.settings.max_body}
 
     async def _healthz(self, _request: Request) -> Response:
-        return _document({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> Response:
-        return _document({"ready": not self.ending}, 503 if self.ending else 200)
+        return json_response({"ready": not self.ending}, 503 if self.ending else 200)
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
@@ -212,11 +203,7 @@ def error_response(error: SplitzooError, path: str) -> Response:
     if isinstance(error, RequestError) and status in (408, 413):
         headers["Connection"] = "close"  # what is left of the body is not read
     document = {"error": str(error)} if path.startswith("/v2") else error.document()
-    return _document(document, status, headers)
-
-
-def _document(document: object, status: int = 200, headers: dict[str, str] | None = None):
-    return Response(to_json(document), status, headers, JSON)
+    return json_response(document, status, headers)
 
 
 @contextlib.asynccontextmanager

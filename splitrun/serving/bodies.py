@@ -12,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from ..errors import RequestError
+from ..protocol import KEY, MOST_TOP
 from .answers import PNG, Question
 from .settings import Settings
 
@@ -19,7 +20,6 @@ BATCH_TYPE = "application/x-splitrun-batch"
 STREAM_TYPE = "application/octet-stream"
 FORM_TYPE = "multipart/form-data"
 
-_KEY = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
 _SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 _QUERY = ("top", "tail", "image_size", "mask")
 _LENGTH = struct.Struct("<I")
@@ -83,7 +83,7 @@ async def read_sending(request: Request, settings: Settings) -> Sending:
         own_keys = [*_one_each([key.strip() for key in named.split(",")], streams, "keys")]
     keys = own_keys or [None] * len(streams)
     for key in keys:
-        if key is not None and not _KEY.fullmatch(key):
+        if key is not None and not KEY.fullmatch(key):
             raise RequestError(
                 "The Idempotency-Key is not 1 to 200 characters of A-Z a-z 0-9 . _ : / + = -"
             )
@@ -152,8 +152,8 @@ def read_top(text: str) -> int:
     Raises:
         RequestError: It is none.
     """
-    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:5]) <= 1000):
-        raise RequestError(f"top is {text[:40]!r}, not a whole number from 1 to 1000.")
+    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:5]) <= MOST_TOP):
+        raise RequestError(f"top is {text[:40]!r}, not a whole number from 1 to {MOST_TOP}.")
     return int(text)
 
 

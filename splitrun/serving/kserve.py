@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute, Route
 
 from .. import __version__
 from ..errors import BusyError, RequestError, SplitzooError
-from .answers import JSON, Answer, Question, to_json
-from .bodies import Item, read_body, read_sizes, read_top
+from .answers import JSON, Answer, Question, json_response, status_of, to_json
+from .bodies import Item, read_body, read_sizes, read_top, split_batch
 from .models import ServedModel
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LENGTH = struct.Struct("<I")
 def routes(service: "Service") -> list[BaseRoute]:
     """Return the paths of the protocol."""
     protocol = _Protocol(service)
-    one = "/v2/models/{name:path}"
+    base = "/v2/models/{name:path}"
     get, post = ["GET"], ["POST"]
     found: list[BaseRoute] = [
         Route("/v2", protocol.server, methods=get),
@@ -43,7 +43,7 @@ def routes(service: "Service") -> list[BaseRoute]:
         Route("/v2/health/ready", protocol.ready, methods=get),
         Route("/v2/repository/index", protocol.index, methods=post),
     ]
-    for path in (f"{one}/versions/1", one):
+    for path in (f"{base}/versions/1", base):
         found += [
             Route(f"{path}/infer", protocol.infer, methods=post),
             Route(f"{path}/ready", protocol.model_ready, methods=get),
@@ -51,7 +51,7 @@ def routes(service: "Service") -> list[BaseRoute]:
         ]
     return [
         *found,
-        *(Route(path, protocol.model, methods=get) for path in (one + "/versions/1", one)),
+        *(Route(path, protocol.model, methods=get) for path in (f"{base}/versions/1", base)),
     ]
 
 
@@ -61,21 +61,21 @@ class _Protocol:
 
     async def server(self, _request: Request) -> Response:
         extensions = ["binary_tensor_data", "model_repository"]
-        return _document({"name": "splitrun", "version": __version__, "extensions": extensions})
+        return json_response({"name": "splitrun", "version": __version__, "extensions": extensions})
 
     async def live(self, _request: Request) -> Response:
-        return _document({"live": True})
+        return json_response({"live": True})
 
     async def ready(self, _request: Request) -> Response:
         ready = not self._service.ending
-        return _document({"ready": ready}, 200 if ready else 503)
+        return json_response({"ready": ready}, 200 if ready else 503)
 
     async def index(self, _request: Request) -> Response:
         models = [{"name": model.name, "version": "1", "state": "READY"} for model in self._models]
-        return _document(models)
+        return json_response(models)
 
     async def model_ready(self, request: Request) -> Response:
-        return _document({"name": self._model(request).name, "ready": True})
+        return json_response({"name": self._model(request).name, "ready": True})
 
     async def model(self, request: Request) -> Response:
         model = self._model(request)
@@ -86,7 +86,7 @@ class _Protocol:
                 tensor = {"name": info.name, "datatype": _DATATYPES[info.dtype], "shape": shape}
                 if tensor not in tensors:
                     tensors.append(tensor)
-        return _document(
+        return json_response(
             {
                 "name": model.name,
                 "versions": ["1"],
@@ -98,7 +98,7 @@ class _Protocol:
 
     async def config(self, request: Request) -> Response:
         model, settings = self._model(request), self._service.settings
-        return _document({"name": model.name, "max_batch_size": settings.max_streams})
+        return json_response({"name": model.name, "max_batch_size": settings.max_streams})
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
@@ -145,8 +145,6 @@ def _answered(place: int, result: "Answer | BaseException", count: int) -> Answe
     if isinstance(result, BusyError):
         raise result
     if isinstance(result, SplitzooError):
-        from .app import status_of
-
         raise RequestError(where + str(result), status_of(result)) from result
     if isinstance(result, BaseException):
         raise result
@@ -156,7 +154,7 @@ def _answered(place: int, result: "Answer | BaseException", count: int) -> Answe
     return result
 
 
-def _split(body: bytes, length: str | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     size = len(body)
     if length is not None:
         if not (length.isdecimal() and length.isascii() and int(length[:12]) <= len(body)):
@@ -168,10 +166,10 @@ def _split(body: bytes, length: str | None) -> tuple[dict[str, Any], memoryview]
         raise RequestError("The request does not begin with JSON.") from error
     if not isinstance(head, dict):
         raise RequestError("The request is not a JSON object.")
-    return head, memoryview(body)[size:]
+    return head, body[size:]
 
 
-def _streams(head: dict[str, Any], data: memoryview, limit: int) -> list[bytes]:
+def _streams(head: dict[str, Any], data: bytes, limit: int) -> list[bytes]:
     inputs = head.get("inputs")
     if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
         raise RequestError(f"The request has not one input, {STREAM}.")
@@ -191,14 +189,7 @@ def _streams(head: dict[str, Any], data: memoryview, limit: int) -> list[bytes]:
     else:
         if type(size) is not int or size != len(data):
             raise RequestError(f"binary_data_size is {size}; {len(data)} bytes follow the JSON.")
-        streams, place = [], 0
-        while place < len(data):
-            start = place + _LENGTH.size
-            end = start + (_LENGTH.unpack_from(data, place)[0] if start <= len(data) else 1)
-            if end > len(data) or len(streams) == limit:
-                raise RequestError(f"The data end within stream {len(streams)}.")
-            streams.append(bytes(data[start:end]))
-            place = end
+        streams = split_batch(data, limit)
     if len(streams) != count or not streams:
         raise RequestError(f"{STREAM} has the shape {shape} and {len(streams)} streams.")
     return streams
@@ -230,7 +221,7 @@ def _wanted(head: dict[str, Any], known: list[str]) -> dict[str, bool]:
     outputs = head.get("outputs")
     if outputs is None or outputs == []:
         return {PREDICTION: as_binary}
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise RequestError("outputs is not a list of JSON objects.")
     wanted = {}
     for output in outputs:
@@ -275,7 +266,3 @@ def _response(
         return Response(text, media_type=JSON)
     headers = {HEADER_LENGTH: str(len(text))}
     return Response(text + bytes(binary), 200, headers, "application/octet-stream")
-
-
-def _document(document: object, status: int = 200) -> Response:
-    return Response(to_json(document), status, media_type=JSON)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle, open_bundle
+from ..bundle_layout import MANIFEST_NAME
 from ..coding.stream import read_stream
 from ..errors import ForeignStreamError, RequestError, SplitzooError, UnknownNameError
 from ..halves import Edge, check_code
 from ..machine import cores
-from ..manifest import MANIFEST_NAME
 from ..record import EdgeRecord
 from .answers import Answer, Question
 from .batches import TailRunner, Waiting
@@ -53,6 +53,7 @@ class ServedModel:
         name: Name that it is served under.
         bundle: The bundle.
         runners: What answers, by tail.
+        description: What ``/v1/models`` says of it.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class ServedModel:
             )
             for name, opened in edges.items()
         }
+        self.description = self._describe()
         self._working = 0
         self._retired = False
 
@@ -134,8 +136,7 @@ class ServedModel:
             if self._retired and not self._working:
                 self.close()
 
-    def describe(self) -> dict[str, Any]:
-        """Return what ``/v1/models`` says of it."""
+    def _describe(self) -> dict[str, Any]:
         manifest = self.bundle.manifest
         height, width = manifest.preprocessing.crop
         return {
@@ -193,7 +194,6 @@ class Models:
                     f"Two bundles have the name {name}.",
                     next_step="Give one another: splitrun serve NAME=BUNDLE …",
                 )
-        self._described = {model: model.describe() for model in self._served}
 
     def __iter__(self):
         return iter(self._served)
@@ -229,10 +229,6 @@ class Models:
             next_step="Send it to the server of the bundle that wrote it.",
         )
 
-    def describe(self, model: ServedModel) -> dict[str, Any]:
-        """Return what ``/v1/models`` says of a model."""
-        return self._described[model]
-
     async def watch(self) -> None:
         """Look at the folders now and then, and read those again that were replaced."""
         while self._settings.watch_s:
@@ -251,8 +247,8 @@ class Models:
                 continue
             try:
                 model = await asyncio.to_thread(self._open, source)
-                described = await asyncio.to_thread(model.describe)
-                if model.name in {one.name for one in self._served} - {self._served[place].name}:
+                others = [*self._served[:place], *self._served[place + 1 :]]
+                if model.name in {other.name for other in others}:
                     model.close()
                     raise RequestError(f"Another bundle has the name {model.name} already.")
             except (SplitzooError, OSError) as error:
@@ -264,8 +260,6 @@ class Models:
                     _LOG.error("%s stays as it was: %s", self._served[place].name, said)
                 continue
             old, self._served[place] = self._served[place], model
-            self._described[model] = described
-            del self._described[old]
             self._marks[place] = mark
             self._failed.clear()
             old.retire()

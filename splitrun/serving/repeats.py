@@ -71,7 +71,9 @@ class Repeats:
 
     def _forget(self) -> None:
         while len(self._entries) > self._limit or self._bytes > MAX_BYTES:
-            oldest = next((key for key, one in self._entries.items() if one.future.done()), None)
+            oldest = next(
+                (key for key, entry in self._entries.items() if entry.future.done()), None
+            )
             if oldest is None:
                 return
             self._bytes -= self._entries.pop(oldest).size

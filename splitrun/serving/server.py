@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import signal
@@ -188,7 +189,9 @@ def _listen(settings: Settings) -> socket.socket:
         reason = (error.strerror or str(error)).partition(" (")[0].lower()
         raise SplitzooError(
             f"Cannot listen on {where}: {reason}.",
-            next_step="Name another with --port, or 0 for a free one.",
+            next_step="Name an address of this machine with --host."
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            else "Name another with --port, or 0 for a free one.",
         ) from error
 
 

@@ -30,7 +30,6 @@ class Settings:
         grace_s: Longest time to answer what is in work when the server is to end.
         remember: Number of answers that are kept for repeats.
         watch_s: Time between looks at the bundles' folders; 0: never.
-        log_format: ``"text"`` or ``"json"``.
     """
 
     host: str = "127.0.0.1"
@@ -54,4 +53,3 @@ class Settings:
     grace_s: float = 30
     remember: int = 10_000
     watch_s: float = 2
-    log_format: str = "text"

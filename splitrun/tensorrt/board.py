@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINES_FOLDER, Bundle, open_bundle
+from ..bundle import Bundle, open_bundle
+from ..bundle_layout import ENGINES_FOLDER
 from ..comparison import check_outputs
 from ..errors import BundleError, SplitzooError
 from ..files import new_file, sha256_file

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import ENGINES_FOLDER
+from ..bundle_layout import ENGINES_FOLDER
 from ..errors import BundleError
 from ..files import sha256_file
 from ..strict_json import read_strictly

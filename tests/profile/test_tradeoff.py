@@ -16,10 +16,11 @@ from splitrun.errors import ReportError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.profile.accuracy_report import AccuracyReport, DataFacts, EncoderFacts
 from splitzoo.profile.costs import read_latencies
+from splitzoo.profile.figures import LIGHT
 from splitzoo.profile.report import Distribution
 from splitzoo.profile.series import series_of
 from splitzoo.profile.ticks import labels, round_values
-from splitzoo.profile.tradeoff_plot import LIGHT, draw_figure, figure_styles
+from splitzoo.profile.tradeoff_plot import draw_figure, figure_styles
 from splitzoo.profile.tradeoffs import Point, bd_rate, collect
 
 

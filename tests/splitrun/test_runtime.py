@@ -376,6 +376,18 @@ def test_wrong_usage_exits_with_2_and_help_with_0(splitrun) -> None:
     assert all(command in out for command in ("encode", "decode", "selftest", "bench"))
 
 
+@pytest.mark.parametrize("command", ["encode", "send", "receive", "serve"])
+def test_help_loads_nothing_heavy(command) -> None:
+    code = (
+        "import sys, contextlib; from splitrun.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main(['{command}', '--help'])\n"
+        "print(*{'numpy', 'PIL', 'ssl', 'onnxruntime', 'starlette'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[0].startswith("usage: ")
+    assert done.stdout.splitlines()[-1] == ""
+
+
 def test_without_a_bundle_one_line_says_so(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["selftest"]) == 2

@@ -22,7 +22,7 @@ from splitrun.coding.stream import write_stream
 from splitrun.errors import BitstreamError, ImageError, LinkError, OutputError, SpecError
 from splitrun.sending import sender as sender_module
 from splitrun.sending import spool as spool_module
-from splitrun.sending.carriers import LinkDownError, open_carrier, read_address
+from splitrun.sending.carriers import CarrierSettings, LinkDownError, open_carrier, read_address
 from splitrun.sending.items import Ids, Item, key_of
 from splitrun.sending.jpeg_frames import JpegFrames
 from splitrun.sending.links import LINKS, Pace, read_link
@@ -47,7 +47,8 @@ def spool(tmp_path):
 def send_all(spool, url, **options):
     """Empty a spool; return the sender and the lines that it told."""
     told, notes = [], []
-    carrier = open_carrier(read_address(url), pace=Pace(None), device="board", timeout_s=5)
+    settings = CarrierSettings(read_address(url), Pace(None), device="board", timeout_s=5)
+    carrier = open_carrier(settings)
     sender = Sender(spool, carrier, told.append, note=notes.append, **options)
     spool.close()
     sender.start()
@@ -395,6 +396,15 @@ def test_a_stop_keeps_the_spool_and_says_so(tiny_bundle, tmp_path, photos, sent,
         (["--to", "http://127.0.0.1:1", "--camera", "77"], 1, "camera"),
         (["--to", "http://127.0.0.1:1", "--link", "fast", "PHOTO"], 1, "neither a link nor a rate"),
         (["--to", "http://127.0.0.1:1", "--token-file", "none", "PHOTO"], 1, "token in none"),
+        (
+            ["--to", "https://127.0.0.1:1", "--certificates", "none", "PHOTO"],
+            1,
+            "cannot be read",
+        ),
+        (["--to", "http://127.0.0.1:1", "--retry-for", "soon"], 2, "'soon' is not a number"),
+        (["--to", "http://127.0.0.1:1", "--spool-limit", "nan"], 2, "nan is not a number above 0"),
+        (["--to", "http://127.0.0.1:1", "--top", "1001"], 2, "1001 is not between 1 and 1,000"),
+        (["--to", "http://127.0.0.1:1", "--size", "640"], 2, "'640' is not of the form 640x480"),
         (["--to", "http://127.0.0.1:1", "--watch", "none"], 1, "none: it is not a folder"),
         (["--to", "http://127.0.0.1:1", "--watch", ".", "PHOTO"], 2, "Images come from one place"),
         (["--to", "http://127.0.0.1:1"], 0, "nothing waits in the spool"),

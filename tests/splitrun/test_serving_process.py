@@ -60,15 +60,21 @@ def test_what_it_cannot_serve_is_named(tiny_bundle, damaged, tmp_path) -> None:
     (tmp_path / "none.txt").write_text("# no token\n")
     (tmp_path / "no.pem").write_text("no certificate")
     no_pem = ["--cert", tmp_path / "no.pem", "--key", tmp_path / "no.pem"]
+    code, said = refused("--port", 0, tiny_bundle, "--cert", tmp_path / "no.pem")
+    assert (code, said) == (2, "error: TLS needs both --cert and --key.\n")
+    code, said = refused(tiny_bundle, "--port", "http")
+    assert (code, said.splitlines()[-1].partition("error: ")[2]) == (
+        *(2, "argument --port: 'http' is not a whole number"),
+    )
     for words, saying in (
         ([tmp_path / "nothing"], "is not a bundle: it has no manifest.json"),
         ([damaged], "edge/decoder.onnx was changed"),
         ([tiny_bundle, tiny_bundle], "Two bundles have the name tiny."),
         ([tiny_bundle, "--token-file", tmp_path / "x"], "Cannot read the tokens in"),
         ([tiny_bundle, "--token-file", tmp_path / "none.txt"], "none.txt holds no token"),
-        ([tiny_bundle, "--cert", tmp_path / "no.pem"], "TLS needs both --cert and --key."),
         ([tiny_bundle, *no_pem], "Cannot use the certificate"),
         ([tiny_bundle, "--host", "256.1.1.1"], "Cannot listen on 256.1.1.1 port 0"),
+        ([tiny_bundle, "--host", "256.1.1.1"], "Name an address of this machine with --host."),
     ):
         code, said = refused("--port", 0, *words)
         assert code == 1

@@ -27,6 +27,7 @@ from splitrun.errors import BundleError, DependencyError
 from splitrun.files import sha256_file
 from splitrun.halves import Device
 from splitrun.manifest import GraphInfo, TensorInfo
+from splitrun.memory_limit import can_be_limited
 from splitrun.tensorrt.builder import build
 from splitrun.tensorrt.key import EngineKey, jetpack_version, l4t_version
 from splitrun.tensorrt.session import find_plan
@@ -67,6 +68,11 @@ def test_a_bundle_for_a_jetson_is_checked_with_onnx_runtime(jetson_bundle) -> No
         opsets = onnx.load(jetson_bundle / graph).opset_import
         assert [opset.version <= 20 for opset in opsets if not opset.domain] == [True]
         assert unsupported(jetson_bundle / graph) == []
+
+
+def test_memory_is_not_limited_where_cuda_runs(jetson_bundle, tiny_bundle) -> None:
+    assert not can_be_limited(open_bundle(jetson_bundle))
+    assert can_be_limited(open_bundle(tiny_bundle))
 
 
 def build_script(bundle: Path, *absent: str) -> subprocess.CompletedProcess:
