@@ -255,3 +255,9 @@ def _augment_mask(spec: ModelSpec, augmentation: Augmentation) -> Any:
         return torch.from_numpy(preprocessing.padded(values)[0]), canvas
 
     return augment
+
+
+def check_read(images: Any) -> None:
+    """Raise the error that a loader gave in place of a batch, if it is one: ``ImageError``."""
+    if isinstance(images, ImageError):
+        raise images
