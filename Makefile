@@ -73,7 +73,7 @@ matrix: .venv/.dev
 
 # DATA holds train/ and val/; RUNS what `splitzoo zoo train NAME -o RUNS/NAME` wrote.
 family: .venv/.dev
-	$(BIN)/python benchmarks/flowers_family.py --data $(DATA) --runs $(RUNS)
+	$(BIN)/python -m benchmarks.flowers_family --data $(DATA) --runs $(RUNS)
 	rm -rf $(RESULTS)/figure
 	$(BIN)/splitzoo profile tradeoff $(RESULTS) -o $(RESULTS)/figure --against "JPEG input"
 	$(BIN)/python benchmarks/flowers_findings.py

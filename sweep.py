@@ -4,8 +4,9 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,15 @@ import typer
 
 from .console import Console, Json
 from .progress import Progress
-from .zoo.completion import complete_recipe
+from .zoo.train.cli import (
+    Epochs,
+    MixedPrecision,
+    RecipeArgument,
+    Start,
+    Teacher,
+    TrainingSeed,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from .zoo.train.recipe import Recipe
@@ -22,14 +31,7 @@ _BETA = re.compile(r"(?<=-beta)[0-9.]+(e-?[0-9]+)?")
 
 
 def sweep(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            autocompletion=complete_recipe,
-            help="Name of a recipe, or of a model that one trains; or a YAML file.",
-        ),
-    ],
+    recipe: RecipeArgument,
     beta: Annotated[
         str, typer.Option(metavar="β,β,…", help="Weights of the rate, one model for each.")
     ],
@@ -50,24 +52,15 @@ def sweep(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Model to vary, if the recipe has several.")] = "",
-    start: Annotated[
-        str, typer.Option(metavar="MODEL", help="Model to start from in place of the recipe's.")
-    ] = "",
-    teacher: Annotated[
-        str, typer.Option(metavar="MODEL", help="Teacher to use in place of the recipe's.")
-    ] = "",
-    epochs: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Number of epochs of each stage; repeat for one number per stage.",
-            show_default="recipe",
-        ),
-    ] = None,
+    start: Start = "",
+    teacher: Teacher = "",
+    epochs: Epochs = None,
     parallel: Annotated[
         int, typer.Option(min=1, max=256, help="Number of models that are trained at once.")
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, max=1 << 31, help="Seed of every run.")] = 0,
+    seed: TrainingSeed = 0,
+    workers: Workers = None,
+    mixed_precision: MixedPrecision = "no",
     json: Json = False,
 ) -> None:
     """Train one recipe at several β, score each model, and draw rate against accuracy.
@@ -88,10 +81,11 @@ def sweep(
     path = output / f"{name}.yaml"
     with new_file(path, force=True) as temporary:
         temporary.write_text(varied.to_yaml(), encoding="utf-8")
-    common = ["--data", str(data), "--seed", str(seed)]
+    common = ["--data", str(data), "--seed", str(seed), "--mixed-precision", mixed_precision]
     common += [word for count in epochs or () for word in ("--epochs", str(count))]
     common += ["--start", start] if start else []
     common += ["--teacher", teacher] if teacher else []
+    common += [] if workers is None else ["--workers", str(workers)]
     runs = {one: output / "runs" / one for one in varied.names()}
     with console.progress() as progress:
         commands = {
@@ -156,27 +150,46 @@ def _run_all(
 ) -> list[str]:
     """Run the commands, some at a time, each with a log beside its run; return those that failed.
 
-    Each continues a run that is there. A Ctrl-C in the terminal reaches all of them, and each
-    keeps its run.
+    Each continues a run that is there. Where this is stopped, all are, and each keeps its run.
     """
-    from splitrun.signals import check_stopped, keeping
+    from splitrun.signals import keeping
 
-    def start(name: str) -> int:
-        run, words = runs[name], commands[name]
-        run.parent.mkdir(parents=True, exist_ok=True)
-        words = words + ["--resume"] * (run / "checkpoint.pt").is_file()
-        with Path(f"{run}.log").open("a", encoding="utf-8") as log:
+    from .zoo.train.checkpoint import NAME as CHECKPOINT_NAME
+
+    started: list[subprocess.Popen] = []
+    stopped = threading.Event()
+
+    def run(name: str) -> int:
+        folder, words = runs[name], commands[name]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        words = words + ["--resume"] * (folder / CHECKPOINT_NAME).is_file()
+        with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(['splitzoo', *words])}\n")
             log.flush()
             words = [sys.executable, "-m", "splitzoo", *words]
-            return subprocess.run(words, stdout=log, stderr=log, check=False).returncode
+            process = subprocess.Popen(words, stdout=log, stderr=log)
+            started.append(process)
+            if stopped.is_set():
+                process.terminate()
+            return process.wait()
 
-    said = "Runs are kept: the same command goes on with them."
-    with keeping(said), ThreadPoolExecutor(parallel) as pool:
-        codes = dict(zip(commands, pool.map(start, commands), strict=True))
-        check_stopped()
-    progress.step("")
-    return [name for name, code in codes.items() if code]
+    failed = []
+    with (
+        keeping("Runs are kept: the same command goes on with them."),
+        ThreadPoolExecutor(parallel) as pool,
+    ):
+        waiting = {pool.submit(run, name): name for name in commands}
+        try:
+            for done in progress.track(as_completed(waiting), "models", total=len(waiting)):
+                if done.result():
+                    failed.append(waiting[done])
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                process.terminate()
+            raise
+    return [name for name in commands if name in failed]
 
 
 def _score_all(runs: dict[str, Path], data: Path, folder: Path, progress: Progress) -> list[Path]:

@@ -4,7 +4,7 @@ Every model goes through its real bitstream, image by image. Reports go to
 ``benchmarks/results/flowers/``, one per model; the figure and its points beside them. Finished
 reports are kept, so an interrupted run goes on.
 
-    python benchmarks/flowers_family.py --data flowers --runs runs
+    python -m benchmarks.flowers_family --data flowers --runs runs
 
 ``--runs`` holds the folders that ``splitzoo zoo train NAME -o runs/NAME`` wrote. Models with a
 density or 8-bit values are evaluated as they were trained and once more, calibrated to ``train/``
@@ -14,14 +14,11 @@ package carries is calibrated and needs no run.
 
 import argparse
 import shlex
-import time
 from pathlib import Path
 
+from benchmarks.family import measure
 from splitrun.errors import SplitzooError
 from splitzoo import zoo
-from splitzoo.profile.evaluate import evaluate
-from splitzoo.profile.subjects import ModelSubject
-from splitzoo.zoo.datasets import labels_of, read_dataset
 from splitzoo.zoo.packaged import packaged
 from splitzoo.zoo.train.recipe_files import recipes
 
@@ -92,25 +89,7 @@ def main() -> None:
         except SplitzooError as error:
             print(f"{name}: {error}")
             continue
-        began = time.monotonic()
-        dataset = read_dataset(model.spec.task, folder, "val", labels_of(model.spec))
-        words = ["splitzoo", "profile", "accuracy", source, "--data", str(folder)]
-        keep = path.with_suffix(".partial")
-        report, _ = evaluate(
-            ModelSubject(model),
-            dataset,
-            folder,
-            threads=arguments.threads,
-            keep=keep,
-            command=shlex.join([*words, "-o", path.name]),
-        )
-        report.save(path, force=True)
-        keep.unlink()
-        print(
-            f"{name:56} {report.score:7.2%} {report.stream_bytes.mean:9,.0f} bytes "
-            f"{report.encoder.encoder_bits:12,} bits {time.monotonic() - began:5.0f} s",
-            flush=True,
-        )
+        measure(model, source, folder, path, threads=arguments.threads)
 
 
 if __name__ == "__main__":

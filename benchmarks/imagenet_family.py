@@ -4,7 +4,7 @@ Every model goes through its real bitstream, image by image, and is compared wit
 on the same images. Reports go to ``benchmarks/results/imagenet/``, one per model. Finished reports
 are kept, so an interrupted run goes on.
 
-    python benchmarks/imagenet_family.py --data val --photographs photographs --runs runs
+    python -m benchmarks.imagenet_family --data val --photographs photographs --runs runs
 
 ``--data`` holds labelled photographs, a folder per class, named by WordNet id; ``--photographs``
 those that the entropy coding of the students is calibrated to, none of which is scored; ``--runs``
@@ -15,15 +15,11 @@ Students are evaluated as they were trained, stored in float16, and once more ca
 
 import argparse
 import shlex
-import time
 from pathlib import Path
 
+from benchmarks.family import measure
 from splitrun.errors import SplitzooError
 from splitzoo import zoo
-from splitzoo.profile.evaluate import evaluate
-from splitzoo.profile.subjects import ModelSubject
-from splitzoo.zoo.datasets import labels_of, read_dataset
-from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.train.recipe_files import recipes
 
 RESULTS = Path(__file__).parent / "results" / "imagenet"
@@ -66,31 +62,6 @@ def stored(run: Path, photographs: Path) -> dict[str, Path]:
     return {"": half, "-calibrated": fitted}
 
 
-def measure(model: SplitModel, folder: Path, path: Path, threads: int) -> None:
-    """Evaluate a model beside the teacher, and write its report."""
-    began = time.monotonic()
-    dataset = read_dataset(model.spec.task, folder, "val", labels_of(model.spec))
-    words = ["splitzoo", "profile", "accuracy", model.spec.name, "--data", folder.name]
-    words += ["--against", f"{TEACHER}-png", "-o", path.name]
-    keep = path.with_suffix(".partial")
-    report, _ = evaluate(
-        ModelSubject(model),
-        dataset,
-        folder,
-        threads=threads,
-        keep=keep,
-        against=ModelSubject(zoo.load(f"{TEACHER}-png")),
-        command=shlex.join(words),
-    )
-    report.save(path, force=True)
-    keep.unlink()
-    print(
-        f"{path.stem:56} {report.score:7.2%} {report.stream_bytes.mean:9,.0f} bytes "
-        f"{time.monotonic() - began:5.0f} s",
-        flush=True,
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -112,7 +83,14 @@ def main() -> None:
             for suffix, source in folders.items():
                 path = RESULTS / f"{name}{suffix}.json"
                 if not path.exists():
-                    measure(zoo.load(source), arguments.data, path, arguments.threads)
+                    measure(
+                        zoo.load(source),
+                        name,
+                        arguments.data,
+                        path,
+                        threads=arguments.threads,
+                        against=f"{TEACHER}-png",
+                    )
         except SplitzooError as error:
             print(f"{name}: {error}")
 

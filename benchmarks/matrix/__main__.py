@@ -30,6 +30,14 @@ RESULTS = Path(__file__).parents[1] / "results"
 PageOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="FILE", help="Markdown file to write.")
 ]
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="JSON file of all rows: those measured are put into it, and the page tells all.",
+        show_default="in benchmarks/results",
+    ),
+]
 ImagesOption = Annotated[
     Path | None,
     typer.Option(
@@ -59,13 +67,7 @@ def targets(
     target: Annotated[
         list[str] | None, typer.Option(help="Target to measure; repeatable.", show_default="all")
     ] = None,
-    results: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="JSON file of all rows: those measured are put into it, and the page tells all.",
-        ),
-    ] = RESULTS / "targets.json",
+    results: ResultsOption = RESULTS / "targets.json",
     images: ImagesOption = None,
     aot: Annotated[
         bool,
@@ -109,13 +111,7 @@ def runtimes(
         ),
     ] = None,
     images: ImagesOption = None,
-    results: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="JSON file of all models: those compared are put into it, and the page tells all.",
-        ),
-    ] = RESULTS / "runtimes.json",
+    results: ResultsOption = RESULTS / "runtimes.json",
     most: Annotated[int, typer.Option(min=8, help="Most images to compare on.")] = 2016,
     side: Annotated[
         int, typer.Option(min=0, help="Height and width of the images; 0: the model's.")

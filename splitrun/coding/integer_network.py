@@ -261,8 +261,8 @@ class IntegerLayer(IntegerTables):
         Args:
             x: Input.
             rows: Kernel, as ``_products`` holds it.
-            spans: Of rows and of columns, how many zeros the output begins before x (below 0: how
-                much of x it leaves out), and its size.
+            spans: Zeros that the output begins before x, in rows and in columns (below 0: how much
+                of x it leaves out), each with the output's size.
         """
         (above, height), (left, width) = spans
         across = rows[0].shape[1] // len(x)

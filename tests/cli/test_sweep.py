@@ -1,10 +1,13 @@
 """A sweep over β: runs, reports and the figure, and what continues it."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from commands import finish, refused
+from commands import finish, refused, start
 from made_data import make_folders
 from recipes_of_tests import FEATURES, RATE, SIZES, save, stage, variant, write_recipe
 
@@ -92,3 +95,24 @@ def test_the_recipe_of_a_sweep_is_one_file_for_all_its_models(tmp_path) -> None:
     path = tmp_path / "varied.yaml"
     path.write_text(varied.to_yaml())
     assert read_recipe(path) == varied
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM between processes")
+def test_a_sweep_that_is_stopped_stops_its_runs_and_begins_no_other(recipe, tmp_path) -> None:
+    """Only the sweep is told, as by ``kill``: a terminal would tell all processes."""
+    path, data = recipe
+    words = ("zoo", "sweep", path, "--beta", "1,2", "--data", data, "-o", tmp_path / "out")
+    process = start(*words, "--epochs", 2000, "--workers", 0)
+    first = tmp_path / "out" / "runs" / "made-splittable-fp-beta1"
+    deadline = time.monotonic() + 200
+    while not (first / "checkpoint.pt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Runs are kept: the same command goes on with them." in err
+    assert "--resume continues it" in Path(f"{first}.log").read_text()
+    assert [one.name for one in (tmp_path / "out" / "runs").iterdir() if one.is_dir()] == [
+        first.name
+    ]

@@ -26,6 +26,47 @@ class Tracker(StrEnum):
     WANDB = "wandb"
 
 
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+        help="Name of a model or experiment that a recipe trains, of a recipe, or a YAML file.",
+    ),
+]
+Epochs = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1,
+        help="Number of epochs of each stage; repeat for one number per stage.",
+        show_default="recipe",
+    ),
+]
+Teacher = Annotated[
+    str, typer.Option(metavar="MODEL", help="Teacher to use in place of the recipe's.")
+]
+Start = Annotated[
+    str, typer.Option(metavar="MODEL", help="Model to start from in place of the recipe's.")
+]
+TrainingSeed = Annotated[
+    int,
+    typer.Option(min=0, max=1 << 31, help="Seed for weights, order, augmentation and noise."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=256,
+        help="Number of processes that read images.",
+        show_default="one per core but one, up to 8",
+    ),
+]
+MixedPrecision = Annotated[
+    Literal["no", "fp16", "bf16"],
+    typer.Option(help="Mixed precision, on hardware that has it."),
+]
+
+
 def recipe(
     name: Annotated[
         str | None,
@@ -74,14 +115,7 @@ def recipe(
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            autocompletion=complete_recipe,
-            help="Name of a model or experiment that a recipe trains, of a recipe, or a YAML file.",
-        ),
-    ],
+    recipe: RecipeArgument,
     data: Annotated[
         Path,
         typer.Option(
@@ -101,14 +135,7 @@ def train(
         ),
     ],
     model: Annotated[str, typer.Option(help="Model to train, if the recipe has several.")] = "",
-    epochs: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Number of epochs of each stage; repeat for one number per stage.",
-            show_default="recipe",
-        ),
-    ] = None,
+    epochs: Epochs = None,
     source: Annotated[
         Literal["paper", "repository"] | None,
         typer.Option(
@@ -116,29 +143,12 @@ def train(
             show_default="recipe",
         ),
     ] = None,
-    teacher: Annotated[
-        str, typer.Option(metavar="MODEL", help="Teacher to use in place of the recipe's.")
-    ] = "",
-    start: Annotated[
-        str, typer.Option(metavar="MODEL", help="Model to start from in place of the recipe's.")
-    ] = "",
+    teacher: Teacher = "",
+    start: Start = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, max=1 << 31, help="Seed for weights, order, augmentation and noise."),
-    ] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Number of processes that read images.",
-            show_default="one per core but one, up to 8",
-        ),
-    ] = None,
-    mixed_precision: Annotated[
-        Literal["no", "fp16", "bf16"], typer.Option(help="Mixed precision, on a GPU that has it.")
-    ] = "no",
+    seed: TrainingSeed = 0,
+    workers: Workers = None,
+    mixed_precision: MixedPrecision = "no",
     skip_unreadable: Annotated[
         bool,
         typer.Option(
