@@ -40,6 +40,7 @@ from ..zoo.calibration.calibrate import calibrate, can_be_calibrated
 from ..zoo.datasets import labels_of
 from ..zoo.parts import in_floats
 from ..zoo.resolve import ModelSource
+from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
 from ..zoo.tasks.detection import DetectionTail
 from .formats.base import Source
@@ -177,6 +178,11 @@ def split(
     return manifest
 
 
+def task_name(spec: ModelSpec) -> str:
+    """Return the name of a model's tail where nobody gives another: ``classification``."""
+    return spec.task.rpartition("-")[2]
+
+
 def bundle_page(manifest: Manifest) -> str:
     """Return the ``README.md`` of a bundle: how to run it on a board, and what was checked."""
     return render(
@@ -267,7 +273,7 @@ def _describe(
         edge=EdgeInfo(
             hyper=graphs.get("hyper"),
             tails={
-                model.spec.task.rpartition("-")[2]: TailInfo(
+                task_name(model.spec): TailInfo(
                     graph=graphs["edge"],
                     boxes=graphs.get("boxes"),
                     postprocessing=tail.settings() if isinstance(tail, DetectionTail) else {},

@@ -15,7 +15,7 @@ from ..progress import SILENT, Progress
 from ..zoo.resolve import ModelSource
 from ..zoo.spec import ModelSpec
 from ..zoo.split_model import SplitModel
-from .splitting import bundle_page, split
+from .splitting import bundle_page, split, task_name
 
 Model = SplitModel | str | Path
 
@@ -143,9 +143,9 @@ def _load(model: Model) -> SplitModel:
 
 
 def _tail_names(first: ModelSpec, given: Sequence[str], specs: Sequence[ModelSpec]) -> list[str]:
-    taken = [_task_name(first)]
+    taken = [task_name(first)]
     for name, spec in zip(given, specs, strict=True):
-        own = _task_name(spec)
+        own = task_name(spec)
         chosen = name or (spec.backbone.lower().replace("_", "-") if own in taken else own)
         if not TAIL_NAME.fullmatch(chosen):
             raise SpecError(
@@ -158,10 +158,6 @@ def _tail_names(first: ModelSpec, given: Sequence[str], specs: Sequence[ModelSpe
             )
         taken.append(chosen)
     return taken[1:]
-
-
-def _task_name(spec: ModelSpec) -> str:
-    return spec.task.rpartition("-")[2]
 
 
 def _moved(graph: GraphInfo, places: Mapping[str, str]) -> GraphInfo:

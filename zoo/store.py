@@ -20,6 +20,7 @@ from .bottlenecks.factorized_prior import TABLE_BUFFERS
 from .calibration.record import Calibration
 from .config import CONFIG_NAME, WEIGHTS_NAME, ModelConfig, SharedTail, read_config
 from .conversion.keys import list_differences
+from .models import find_spec, is_name
 from .parts import build
 from .pretrained import copy_weights
 from .split_model import SplitModel, hash_tensors
@@ -146,9 +147,14 @@ def _load_tail(path: Path, tail: SharedTail, model: SplitModel) -> dict[str, Ten
         ModelFolderError: That model is no such network, or its weights are others now.
         SplitzooError: It cannot be loaded; the error says what to do.
     """
-    from .resolve import ModelSource  # which loads folders
+    from .resolve import ModelSource, is_assembled  # which load folders
 
-    whole = ModelSource.of(tail.model).load()
+    # A config may be hostile: no folder, no repository, and no model whose tail is another's.
+    if not is_name(tail.model) or not is_assembled(find_spec(tail.model)):
+        raise ModelFolderError(
+            f"{path.parent} leaves its tail to {tail.model}, which is no published network."
+        )
+    whole = ModelSource(name=tail.model).load()
     try:
         copy_weights(
             model.decoder.get_submodule("tail"),

@@ -74,7 +74,7 @@ class Coder(ABC):
         """
         raise RateError(
             f"The model's rate is fixed: it cannot encode with β {beta:g}.",
-            next_step="Leave β out, or take a model of variable rate: splitzoo zoo list variable",
+            next_step="Leave β out, or take a model of variable rate: its name ends in -variable.",
         )
 
     @abstractmethod

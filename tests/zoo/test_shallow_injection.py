@@ -145,6 +145,16 @@ def test_a_shared_tail_that_is_another(student, tmp_path):
         zoo.load(config.parent)
 
 
+@pytest.mark.parametrize("named", ["itself", "org/model", "/etc", NAME, "..", "a\x1b[2J"])
+def test_a_config_cannot_name_just_anything_as_its_tail(student, named, tmp_path):
+    config = zoo.save(student, tmp_path / "student") / "config.json"
+    document = json.loads(config.read_text())
+    document["tail"]["model"] = str(config.parent) if named == "itself" else named
+    config.write_text(json.dumps(document))
+    with pytest.raises(ModelFolderError, match=r"no published network|holds control characters"):
+        zoo.load(config.parent)
+
+
 def test_new_weights_are_no_published_tail(student):
     import copy
 

@@ -153,7 +153,7 @@ def test_a_model_of_fixed_rate_says_so(tiny_model):
     for choose in (tiny_model.at, lambda beta: tiny_model.compress(images(1), beta=beta)):
         with pytest.raises(RateError, match="rate is fixed") as caught:
             choose(0.4)
-        assert "splitzoo zoo list variable" in caught.value.next_step
+        assert "its name ends in -variable" in caught.value.next_step
 
 
 def test_a_saved_model_has_its_levels_and_its_id(model, tmp_path):
