@@ -77,6 +77,7 @@ def sweep(
     console = Console(json)
     name, found, _ = find_recipe(recipe, model)
     varied = with_betas(found, model or found.names()[0], beta.split(","))
+    _check_score(varied, score, data)
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.yaml"
     with new_file(path, force=True) as temporary:
@@ -96,8 +97,9 @@ def sweep(
         failed = _run_all(commands, runs, parallel, progress)
         if failed:
             raise TrainingError(
-                f"{len(failed)} of {len(runs)} models were not trained: {', '.join(failed)}.",
-                next_step=f"Read {runs[failed[0]]}.log, then start the sweep again.",
+                f"{len(failed)} of {len(runs)} models were not trained: {', '.join(failed)}.\n"
+                f"{_last_error(log_of(runs[failed[0]]))}",
+                next_step=f"All of it: {log_of(runs[failed[0]])}. Then start the sweep again.",
             )
         reports = _score_all(runs, score or data, output / "results", progress)
         tradeoff = profile.tradeoff(reports, output / "figure", force=True)
@@ -145,6 +147,34 @@ def with_betas(recipe: "Recipe", name: str, betas: Sequence[str]) -> "Recipe":
     return recipe.model_copy(update={"models": tuple(models)})
 
 
+def _check_score(recipe: "Recipe", score: Path | None, data: Path) -> None:
+    """Raise ``DatasetError`` where nothing can be scored: before hours of training, not after."""
+    from splitrun.errors import DatasetError
+
+    from .zoo.datasets import labels_of, read_dataset
+
+    if score is None and recipe.dataset == "unlabelled":
+        raise DatasetError(
+            "Images without classes score nothing.",
+            next_step="Name labelled ones, a folder per class: --score DIR",
+        )
+    spec = recipe.spec(recipe.names()[0])
+    known = labels_of(spec) if spec.dataset else ()
+    read_dataset(spec.task, score or data, "val", known)
+
+
+def log_of(run: Path) -> Path:
+    """Return the file that what a run says goes to."""
+    return Path(f"{run}.log")
+
+
+def _last_error(log: Path) -> str:
+    """Return the last error that a log tells, or else its last lines."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    begins = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[begins[-1] if begins else -3 :]).removeprefix("error: ")
+
+
 def _run_all(
     commands: dict[str, list[str]], runs: dict[str, Path], parallel: int, progress: Progress
 ) -> list[str]:
@@ -163,7 +193,7 @@ def _run_all(
         folder, words = runs[name], commands[name]
         folder.parent.mkdir(parents=True, exist_ok=True)
         words = words + ["--resume"] * (folder / CHECKPOINT_NAME).is_file()
-        with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
+        with log_of(folder).open("a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(['splitzoo', *words])}\n")
             log.flush()
             words = [sys.executable, "-m", "splitzoo", *words]

@@ -69,7 +69,12 @@ def test_a_run_that_fails_is_named_with_its_log(recipe, tmp_path) -> None:
     broken = json.loads(Path(path).read_text())
     broken["stages"][0]["optimizer"]["learning_rate"] = 1e30
     words = ("zoo", "sweep", save(broken, tmp_path / "broken.yaml"), "--beta", "1", "--data", data)
-    refused(finish(*words, "-o", tmp_path / "out"), "1 of 1 models were not trained", "beta1.log")
+    refused(
+        finish(*words, "-o", tmp_path / "out"),
+        "1 of 1 models were not trained",
+        "no longer a number",
+        "beta1.log",
+    )
 
 
 def test_what_cannot_be_varied_is_refused() -> None:
@@ -86,6 +91,16 @@ def test_what_cannot_be_varied_is_refused() -> None:
     reduced = "splittable_resnet50-bq3ch"
     with pytest.raises(SpecError, match="has no β to vary"):
         with_betas(find_recipe(reduced)[1], reduced, ["1"])
+
+
+def test_what_cannot_be_scored_is_said_before_anything_is_trained(recipe, tmp_path) -> None:
+    path, data = recipe
+    words = ("zoo", "sweep", path, "--beta", "1", "--data", data, "-o", tmp_path / "out")
+    refused(finish(*words, "--score", tmp_path / "none"), "is not a folder")
+    document = json.loads(Path(path).read_text()) | {"dataset": "unlabelled", "held_out": 0.25}
+    unlabelled = save(document, tmp_path / "unlabelled.yaml")
+    refused(finish("zoo", "sweep", unlabelled, *words[3:]), "score nothing", "--score DIR")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_recipe_of_a_sweep_is_one_file_for_all_its_models(tmp_path) -> None:
