@@ -123,12 +123,13 @@ def runtimes(
     from benchmarks.matrix.comparison import COMPARED, compare_models, put_into
     from benchmarks.matrix.runtimes_table import conclude, render_runtimes
 
-    console = Console(json)
+    console, comparisons = Console(json), []
     with console.progress() as progress:
-        comparisons = compare_models(
+        comparing = compare_models(
             models or COMPARED, images=images, most=most, side=side, jobs=jobs, progress=progress
         )
-    comparisons = put_into(results, comparisons)
+        for comparison in comparing:  # what is done is kept, whatever becomes of the next
+            comparisons = put_into(results, [comparison])
     # Without models, the same command makes the whole page.
     command = " ".join(word for word in _command().split() if word not in (models or ()))
     _write(output, render_runtimes(comparisons, synthetic=images is None, command=command))

@@ -6,7 +6,7 @@ indexes of y again; where an index differs from the device's, the image cannot b
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -331,8 +331,13 @@ def spread(count: int, most: int) -> list[int]:
 def smaller(model: SplitModel, side: int) -> SplitModel:
     """Give a model smaller images: what is compared is the same, and takes less time."""
     if side:
-        preprocessing = replace(model.spec.preprocessing, resize=side, crop=(side, side))
-        model.spec = model.spec.model_copy(update={"preprocessing": preprocessing})
+        crop, spec = (side, side), model.spec
+        changed: dict[str, Any] = {
+            "preprocessing": replace(spec.preprocessing, resize=side, crop=crop)
+        }
+        if getattr(spec.bottleneck, "crop", None):  # the edge's, out of what the codec gives
+            changed["bottleneck"] = spec.bottleneck.model_copy(update={"crop": crop})
+        model.spec = spec.model_copy(update=changed)
     return model
 
 
@@ -344,8 +349,8 @@ def compare_models(
     side: int = 0,
     jobs: int = 1,
     progress: Progress = SILENT,
-) -> list[RuntimeComparison]:
-    """Compare the runtimes on several models, with the same images.
+) -> Iterator[RuntimeComparison]:
+    """Compare the runtimes on several models, with the same images; each comes when it is done.
 
     Args:
         names: Names or folders of models; those that are not carried get random weights.
@@ -359,7 +364,6 @@ def compare_models(
         UnknownNameError: No model has that name.
         ImageError: The folder does not exist, or an image of it cannot be read.
     """
-    comparisons = []
     for name in names:
         trained = Path(name).is_dir() or packaged_folder(name) is not None
         model = smaller(catalog.load(name, pretrained=trained), side)
@@ -370,12 +374,9 @@ def compare_models(
                 write_images(model.spec.preprocessing, used, min(most, _SYNTHETIC))
             found = list_images(used)
             chosen = [found[place] for place in spread(len(found), most)]
-            comparisons.append(
-                compare_runtimes(
-                    model, chosen, Path(temporary), calibration=used, jobs=jobs, progress=progress
-                )
+            yield compare_runtimes(
+                model, chosen, Path(temporary), calibration=used, jobs=jobs, progress=progress
             )
-    return comparisons
 
 
 def put_into(path: Path, comparisons: Sequence[RuntimeComparison]) -> list[RuntimeComparison]:

@@ -128,11 +128,12 @@ class AutoregressiveCoder(HierarchicalCoder[FactorizedTables]):
         latent = np.moveaxis(latent, 0, -1).astype(np.float64)
 
         def quantise(places: Positions, scales: Float64, means: Float64) -> Float64:
-            symbols = np.rint(latent[places] - means)
-            if not np.all(np.abs(symbols) <= np.iinfo(np.int32).max):
+            rounded = np.rint(latent[places] - means)
+            if not np.all(np.abs(rounded) <= np.iinfo(np.int32).max):
                 raise TablesError("y, relative to its means, is not finite or beyond 32 bits.")
-            steps.append((symbols.astype(np.int32), self._indexes(scales)))
-            return symbols + means
+            symbols = rounded.astype(np.int32)
+            steps.append((symbols, self._indexes(scales)))
+            return symbols + means  # of integers, as the edge has them: there is no -0
 
         return self.network.walk(params, quantise)
 

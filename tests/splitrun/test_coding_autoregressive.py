@@ -317,3 +317,17 @@ def test_golden_streams_are_written_and_read_as_ever(request, coder, name, sprea
     np.testing.assert_array_equal(z, hyper_symbols, strict=True)
     expected = raster_y_hat(coder.network.weights, latent, params)
     np.testing.assert_allclose(y_hat, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_what_rounds_to_0_from_below_is_0_on_both_sides():
+    """Where a mean is 0, rounding in floats would give -0, which other programs may print."""
+    rng = np.random.default_rng(0)
+    weights = {name: np.zeros_like(array) for name, array in random_weights(rng, 2).items()}
+    tables = peaked_tables(3, 2, 10), peaked_tables(len(SCALES), 2, 10)
+    still = AutoregressiveCoder(*tables, SCALES, ContextNetwork(weights))
+    latent, hyper_symbols, params = random_tensors(rng, 2, 4, 8, spread=0.1)
+    rounded = still.rounded(latent, 0 * params)
+    payload = still.encode(latent, hyper_symbols, 0 * params)
+    received, *_ = decode(still, payload, hyper_symbols, 0 * params)
+    assert not np.signbit(rounded[rounded == 0]).any()
+    assert rounded.tobytes() == received.tobytes()
