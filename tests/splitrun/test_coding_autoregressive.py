@@ -12,7 +12,8 @@ from strategies import damaged, peaked_tables
 
 from splitrun.coding import Codec, FactorizedTables
 from splitrun.coding.autoregressive import AutoregressiveCoder
-from splitrun.coding.context_network import ContextNetwork
+from splitrun.coding.context_network import ContextNetwork, FixedPointContextNetwork
+from splitrun.coding.integer_hyperprior import IntegerAutoregressiveCoder
 from splitrun.errors import BitstreamError, DesyncError, TablesError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "autoregressive"
@@ -320,11 +321,14 @@ def test_golden_streams_are_written_and_read_as_ever(request, coder, name, sprea
 
 
 def test_what_rounds_to_0_from_below_is_0_on_both_sides():
-    """Where a mean is 0, rounding in floats would give -0, which other programs may print."""
+    """A mean in fixed point may be -0; -0 and a symbol of -0, rounded in floats, would be -0."""
     rng = np.random.default_rng(0)
     weights = {name: np.zeros_like(array) for name, array in random_weights(rng, 2).items()}
+    weights["bias_2"] += np.float32(2.0**-10)
+    weights["weight_3"] -= np.float32(2.0**-20)  # the mean: -2^-29, which is -0 in units of 2^-10
     tables = peaked_tables(3, 2, 10), peaked_tables(len(SCALES), 2, 10)
-    still = AutoregressiveCoder(*tables, SCALES, ContextNetwork(weights))
+    kind = IntegerAutoregressiveCoder.inner_type
+    still = kind(*tables, SCALES, FixedPointContextNetwork(weights))
     latent, hyper_symbols, params = random_tensors(rng, 2, 4, 8, spread=0.1)
     rounded = still.rounded(latent, 0 * params)
     payload = still.encode(latent, hyper_symbols, 0 * params)
