@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from splitrun import Device, open_bundle
-from splitzoo.profile.link_halves import STAGES
+from splitzoo.profile.link.halves import STAGES
 
 
 @pytest.fixture(scope="module")
 def report(tiny_bundle, photos, tmp_path_factory):
     """The report and folder of two photographs over 200 kbit/s, round trip 40 ms."""
     from splitrun.sending.links import read_link
-    from splitzoo.profile.link_plot import draw_link
-    from splitzoo.profile.link_run import measure_link
+    from splitzoo.profile.link.plot import draw_link
+    from splitzoo.profile.link.run import measure_link
 
     link = read_link("200kbps")
     found = measure_link(tiny_bundle, photos[:2], link, rtt_ms=40, codecs=("jpeg",), threads=1)

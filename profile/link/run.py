@@ -25,9 +25,9 @@ from splitrun.measure import Latency
 from splitrun.sending.links import Link
 from splitrun.text import json_text
 
-from .. import __version__
-from ..progress import SILENT, Progress
-from .link_halves import SPLIT, STAGES, WHOLE, Setup, Way, WholeNetwork, first_word
+from ... import __version__
+from ...progress import SILENT, Progress
+from .halves import SPLIT, STAGES, WHOLE, Setup, Way, WholeNetwork, first_word
 
 QUALITIES = {
     "jpeg": (1, 5, 10, 20, 30, 40, 60, 80, 95),
@@ -190,9 +190,9 @@ def measure_link(
 @contextlib.contextmanager
 def _whole(name: str, given: Path | None, progress: Progress) -> Iterator[Path | None]:
     """Give the bundle of the whole network: that given, or the teacher's where it is carried."""
-    from ..export import split
-    from ..zoo.catalog import load
-    from ..zoo.packaged import packaged_folder
+    from ...export import split
+    from ...zoo.catalog import load
+    from ...zoo.packaged import packaged_folder
 
     if given is not None:
         if open_bundle(given).manifest.coding.kind != "pixels":
@@ -247,7 +247,7 @@ def _run(setup: Setup) -> Iterator[dict[str, Any]]:
             # Into a file: nobody reads a pipe meanwhile, and a full one would hold the process up.
             errors[half] = stack.enter_context(tempfile.TemporaryFile("w+"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "splitzoo.profile.link_halves", half, told.to_json()],
+                [sys.executable, "-m", "splitzoo.profile.link.halves", half, told.to_json()],
                 stdout=subprocess.PIPE,
                 stderr=errors[half],
                 text=True,

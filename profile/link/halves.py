@@ -1,7 +1,7 @@
 """The two processes of ``profile link``, joined by a socket; they import splitrun alone.
 
-    python -m splitzoo.profile.link_halves edge SETUP     prints its port
-    python -m splitzoo.profile.link_halves device SETUP   prints a line of JSON for each image
+    python -m splitzoo.profile.link.halves edge SETUP     prints its port
+    python -m splitzoo.profile.link.halves device SETUP   prints a line of JSON for each image
 
 Before each image goes its way's number and its size, 4 bytes each; a line of JSON comes back.
 """

@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .figures import Theme, dress_axes, save_figure
-from .link_halves import STAGES
-from .link_run import LinkReport
+from ..figures import Theme, dress_axes, save_figure
+from .halves import STAGES
+from .run import LinkReport
 
 _WIDTH = 11.0
 _ROW, _BELOW, _ABOVE = 0.62, 0.95, 0.45
