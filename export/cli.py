@@ -202,7 +202,7 @@ def split(
         rows = [
             ("model", manifest.spec["name"]),
             ("weights", manifest.provenance.weights),
-            ("id", f"{manifest.coding.model_id}, of both halves and of their streams"),
+            ("id", f"{manifest.coding.stream_id}, of both halves and of their streams"),
             *((f"{one} half", format_size(opened.size_bytes(one))) for one in manifest.halves),
             *(
                 (f"{name} graph", f"{graph.file} ({_size(folder, graph)})")

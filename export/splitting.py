@@ -261,7 +261,7 @@ def _describe(
             kind=codec.coder.kind,
             settings=settings,
             tables=_TABLES,
-            model_id=codec.model_id.hex(),
+            stream_id=codec.stream_id.hex(),
             shape=codec.shape,
             calibration=calibration.record.model_dump(mode="json") if calibration else None,
         ),

@@ -128,7 +128,7 @@ def check_same_device(first: SplitModel, other: SplitModel) -> None:
                 f"{other.spec.name} cannot be a tail of {first.spec.name}: it {what} {theirs}, "
                 f"and {first.spec.name} {ours}."
             )
-    ids = [one.codec.model_id.hex() for one in (first, other)]
+    ids = [one.codec.stream_id.hex() for one in (first, other)]
     if ids[0] != ids[1]:
         raise SpecError(
             f"{other.spec.name} cannot be a tail of {first.spec.name}: its encoder or coder "

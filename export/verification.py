@@ -100,5 +100,5 @@ def _check_limits(manifest: Manifest) -> None:
                 f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {found:g}; "
                 f"the exporter allows {limit:g} in {manifest.precision}."
             )
-    if not manifest.provenance.device_sha256.startswith(manifest.coding.model_id):
+    if not manifest.provenance.device_sha256.startswith(manifest.coding.stream_id):
         raise BundleError(f"{MANIFEST_NAME} is damaged: the stream id is not of the model.")

@@ -116,7 +116,7 @@ class Bundle:
         if half not in self.manifest.halves:
             raise BundleError(
                 f"{self.folder} holds the {self.manifest.halves[0]} half alone, and this needs the "
-                f"{half} half of model {self.manifest.coding.model_id}.",
+                f"{half} half of model {self.manifest.coding.stream_id}.",
                 next_step="Name the bundle that holds it, or make one: splitrun part WHOLE --half "
                 f"{half} -o DIR, or splitzoo export split MODEL --half {half}",
             )
@@ -153,7 +153,7 @@ class Bundle:
         if coder.channels not in channels:
             differ = f"The tables have {coder.channels} channels, the latent {channels[0]}."
             raise BundleError(differ, next_step="Export the bundle again.")
-        return Codec(coder, bytes.fromhex(coding.model_id), coding.shape)
+        return Codec(coder, bytes.fromhex(coding.stream_id), coding.shape)
 
     def labels(self, tail: TailInfo) -> list[str]:
         """Load the class labels of a tail, one for each output."""

@@ -266,7 +266,7 @@ def _info(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     tails = {name: manifest.task_of(tail) for name, tail in manifest.edge.tails.items()}
     coder = bundle.codec().coder
     if arguments.json:
-        facts = {"model": bundle.name, "model_id": manifest.coding.model_id, "tails": tails}
+        facts = {"model": bundle.name, "stream_id": manifest.coding.stream_id, "tails": tails}
         made = {"target": manifest.target, "precision": manifest.precision}
         rate = {"betas": coder.betas, "beta": coder.beta}
         print(
@@ -274,7 +274,7 @@ def _info(bundle: "Bundle", arguments: argparse.Namespace) -> None:
         )
         return
     print(f"model     {bundle.name}, {manifest.provenance.weights} weights")
-    print(f"id        {manifest.coding.model_id}, of both halves and of their streams")
+    print(f"id        {manifest.coding.stream_id}, of both halves and of their streams")
     print(f"target    {manifest.target}, {manifest.precision}")
     for half in HALVES:
         here = f"{format_size(sizes[half])} to run" if half in sizes else "not here"

@@ -96,7 +96,7 @@ class Coding:
         kind: Kind of the coder.
         settings: Settings of the coder.
         tables: Path of the file of tables.
-        model_id: 8 hexadecimal digits: the 4 bytes in each stream.
+        stream_id: 8 hexadecimal digits: the 4 bytes in each stream.
         shape: Height and width, of the tensor that is decoded first, that are not sent.
         calibration: How the tables were fitted to images, if they were, as splitzoo's
             ``CalibrationRecord``.
@@ -105,13 +105,13 @@ class Coding:
     kind: str
     settings: dict[str, str | int]
     tables: str
-    model_id: str
+    stream_id: str
     shape: tuple[int, int]
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.model_id) != 8 or not set(self.model_id) <= set("0123456789abcdef"):
-            raise ValueError(f"model_id is {self.model_id!r}, not 8 hexadecimal digits")
+        if len(self.stream_id) != 8 or not set(self.stream_id) <= set("0123456789abcdef"):
+            raise ValueError(f"stream_id is {self.stream_id!r}, not 8 hexadecimal digits")
         _check_sizes(self.shape)
 
 

@@ -42,25 +42,25 @@ class Frame(NamedTuple):
     """A stream taken apart.
 
     Attributes:
-        model_id: Id of the model, 4 bytes.
+        stream_id: Id of the streams of a model, 4 bytes.
         shape: Height and width of the latent, or None where the model fixes them.
         payload: Bytes from the entropy coder.
     """
 
-    model_id: bytes
+    stream_id: bytes
     shape: tuple[int, int] | None
     payload: bytes
 
 
-def write_stream(payload: bytes, model_id: bytes, shape: tuple[int, int] | None = None) -> bytes:
+def write_stream(payload: bytes, stream_id: bytes, shape: tuple[int, int] | None = None) -> bytes:
     """Frame a payload.
 
     Args:
         payload: Bytes from the entropy coder.
-        model_id: Id of the model, 4 bytes.
+        stream_id: Id of the streams of a model, 4 bytes.
         shape: Height and width of the latent, each below 65,536, if the model does not fix them.
     """
-    header = _HEADER.pack(_MAGIC, _VERSION, _HAS_SHAPE if shape else 0, model_id)
+    header = _HEADER.pack(_MAGIC, _VERSION, _HAS_SHAPE if shape else 0, stream_id)
     body = header + (_SHAPE.pack(*shape) if shape else b"") + payload
     return body + _CRC.pack(zlib.crc32(body))
 
@@ -82,7 +82,7 @@ def read_stream(stream: bytes) -> Frame:
         raise BitstreamError(
             f"The stream has {len(stream)} bytes; the shortest has {STREAM_OVERHEAD_BYTES}."
         )
-    magic, version, flags, model_id = _HEADER.unpack_from(stream)
+    magic, version, flags, stream_id = _HEADER.unpack_from(stream)
     if magic != _MAGIC:
         raise BitstreamError("This is not a splitzoo stream: it does not begin with 'SZ'.")
     body = stream[: -_CRC.size]
@@ -96,30 +96,30 @@ def read_stream(stream: bytes) -> Frame:
     if flags & ~_HAS_SHAPE:
         raise BitstreamError(f"The stream sets flags that version {_VERSION} lacks: {flags:#04x}.")
     if not flags & _HAS_SHAPE:
-        return Frame(model_id, None, body[_HEADER.size :])
+        return Frame(stream_id, None, body[_HEADER.size :])
     if len(body) < _HEADER.size + _SHAPE.size:
         raise BitstreamError("The stream ends within its shape.")
     return Frame(
-        model_id,
+        stream_id,
         _SHAPE.unpack_from(body, _HEADER.size),
         body[_HEADER.size + _SHAPE.size :],
     )
 
 
 class Codec:
-    """Turns the wire tensors of one image into a stream and back: coder, frame and model id.
+    """Turns the wire tensors of one image into a stream and back: coder, frame and stream id.
 
     Several threads may use one at a time.
 
     Args:
         coder: Entropy coder of the model.
-        model_id: 4 bytes that tell streams of different models apart.
+        stream_id: 4 bytes that tell streams of different models apart.
         shape: Height and width of the tensor that is decoded first, where they need not be sent.
     """
 
-    def __init__(self, coder: Coder, model_id: bytes, shape: tuple[int, int]) -> None:
+    def __init__(self, coder: Coder, stream_id: bytes, shape: tuple[int, int]) -> None:
         self.coder = coder
-        self.model_id = model_id
+        self.stream_id = stream_id
         self.shape = shape
 
     def at(self, beta: float | None) -> "Codec":
@@ -128,7 +128,7 @@ class Codec:
         Raises:
             RateError: The model's rate is fixed, or β is outside its range.
         """
-        return self if beta is None else Codec(self.coder.at(beta), self.model_id, self.shape)
+        return self if beta is None else Codec(self.coder.at(beta), self.stream_id, self.shape)
 
     def compress(self, *tensors: Array) -> bytes:
         """Code and frame the device graph's outputs for one image, each (C, h, w)."""
@@ -150,7 +150,7 @@ class Codec:
     def frame(self, payload: bytes, shape: tuple[int, int]) -> bytes:
         """Frame a payload; another shape than the model's is sent along."""
         self._check_size(*shape)
-        return write_stream(payload, self.model_id, None if shape == self.shape else shape)
+        return write_stream(payload, self.stream_id, None if shape == self.shape else shape)
 
     def unframe(self, stream: bytes) -> tuple[bytes, int, int]:
         """Check a stream's frame, and return its payload, height and width.
@@ -159,9 +159,9 @@ class Codec:
             BitstreamError: The stream is damaged, hostile, or from another model.
         """
         frame = read_stream(stream)
-        if frame.model_id != self.model_id:
+        if frame.stream_id != self.stream_id:
             raise ForeignStreamError(
-                f"The stream is of model {frame.model_id.hex()}; this is {self.model_id.hex()}.",
+                f"The stream is of model {frame.stream_id.hex()}; this is {self.stream_id.hex()}.",
                 next_step="Decode it with the bundle or model that wrote it.",
             )
         height, width = frame.shape or self.shape

@@ -72,7 +72,7 @@ def open_outbox(
     arguments: argparse.Namespace,
     *,
     live: bool,
-    model_id: str = "",
+    stream_id: str = "",
     tell: Callable[[dict[str, Any]], None] = tell,
 ) -> Iterator[Outbox]:
     """Open spool and link, and send from the one over the other.
@@ -80,7 +80,7 @@ def open_outbox(
     Args:
         arguments: Options of ``send`` and ``receive``.
         live: Whether streams go on coming, so that there is no end to trying by default.
-        model_id: Id of the model that they are of, as :class:`.Sender` takes it.
+        stream_id: Id of the model that they are of, as :class:`.Sender` takes it.
         tell: Function that takes the fields of each answer, or of the error in its place.
 
     Raises:
@@ -109,7 +109,7 @@ def open_outbox(
     retry_for = arguments.retry_for
     if retry_for is None and not live:
         retry_for = _RETRY_FOR_S
-    sender = Sender(spool, carrier, tell, retry_for_s=retry_for, own_model=model_id)
+    sender = Sender(spool, carrier, tell, retry_for_s=retry_for, own_model=stream_id)
     kept = f"Streams without an answer are kept in {spool.folder}; the same command sends them."
     with keeping(kept):
         sender.start()

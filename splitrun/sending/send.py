@@ -35,8 +35,8 @@ def send(bundle: Bundle, arguments: argparse.Namespace) -> None:
     if sum(kinds) > 1 or ("-" in arguments.images and len(arguments.images) > 1):
         raise UsageError("Images come from one place: files, -, --watch or --camera.")
     live = bool(arguments.watch or arguments.camera or "-" in arguments.images)
-    model_id = bundle.manifest.coding.model_id
-    with open_outbox(arguments, live=live, model_id=model_id) as outbox:
+    stream_id = bundle.manifest.coding.stream_id
+    with open_outbox(arguments, live=live, stream_id=stream_id) as outbox:
         encoding = _Encoding(bundle, arguments, outbox, live=live)
         if any(kinds):
             encoding.run()

@@ -74,7 +74,7 @@ class Sender(threading.Thread):
     def _send(self, name: str) -> None:
         try:
             item = self._spool.read(name)
-            model = read_stream(item.stream).model_id.hex()
+            model = read_stream(item.stream).stream_id.hex()
         except BitstreamError as error:
             # The device lost power while it wrote, or its card is failing: there is no stream.
             self._answer(Item(name, "", b"", 0.0, ""), {"error": error.document()["error"]})

@@ -116,7 +116,7 @@ def answer(
     manifest = bundle.manifest
     document: dict[str, Any] = {
         "model": name,
-        "model_id": manifest.coding.model_id,
+        "stream_id": manifest.coding.stream_id,
         "tail": tail,
         **dataclasses.asdict(prediction),
         "weights": (manifest.edge.tails[tail].provenance or manifest.provenance).weights,

@@ -106,7 +106,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             return
         for model in models:
             tails = ", ".join(model.runners)
-            print(visible(f"{model.name}, model {model.model_id}, tails {tails}"))
+            print(visible(f"{model.name}, model {model.stream_id}, tails {tails}"))
         print(f"Serving on {address}", flush=True)
 
     limited = not arguments.trust and all(

@@ -90,9 +90,9 @@ class ServedModel:
         self._retired = False
 
     @property
-    def model_id(self) -> str:
+    def stream_id(self) -> str:
         """Id in the streams, 8 hexadecimal digits."""
-        return self.bundle.manifest.coding.model_id
+        return self.bundle.manifest.coding.stream_id
 
     def runner(self, tail: str | None) -> TailRunner:
         """Return what answers for a tail.
@@ -141,7 +141,7 @@ class ServedModel:
         height, width = manifest.preprocessing.crop
         return {
             "name": self.name,
-            "model_id": self.model_id,
+            "stream_id": self.stream_id,
             "target": manifest.target,
             "precision": manifest.precision,
             "weights": manifest.provenance.weights,
@@ -208,7 +208,7 @@ class Models:
             if name == model.name:
                 return model
         for model in self._served:
-            if name == model.model_id:
+            if name == model.stream_id:
                 return model
         names = ", ".join(model.name for model in self._served)
         raise UnknownNameError("model", name[:200], next_step=f"Here are: {names}.")
@@ -219,13 +219,13 @@ class Models:
         Raises:
             BitstreamError: The stream is damaged, or of none.
         """
-        model_id = read_stream(stream).model_id.hex()
+        stream_id = read_stream(stream).stream_id.hex()
         for model in self._served:
-            if model.model_id == model_id:
+            if model.stream_id == stream_id:
                 return model
-        served = ", ".join(f"{model.model_id} ({model.name})" for model in self._served)
+        served = ", ".join(f"{model.stream_id} ({model.name})" for model in self._served)
         raise ForeignStreamError(
-            f"The stream is of model {model_id}; here are {served}.",
+            f"The stream is of model {stream_id}; here are {served}.",
             next_step="Send it to the server of the bundle that wrote it.",
         )
 
@@ -264,7 +264,7 @@ class Models:
             self._failed.clear()
             old.retire()
             self._metrics.reloads.labels("read").inc()
-            _LOG.info("%s was read again: model %s", model.name, model.model_id)
+            _LOG.info("%s was read again: model %s", model.name, model.stream_id)
 
     def close(self) -> None:
         """End all of them."""

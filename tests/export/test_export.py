@@ -178,9 +178,9 @@ def test_manifest_says_which_model_it_is(model, manifest) -> None:
     assert manifest.halves == ("device", "edge")
     (tail,) = manifest.edge.tails.items()
     assert (tail[0], tail[1].postprocessing) == ("classification", {})
-    assert manifest.coding.model_id == model.codec.model_id.hex()
+    assert manifest.coding.stream_id == model.codec.stream_id.hex()
     assert manifest.provenance.model_sha256 == model.digest().hex()
-    assert manifest.provenance.device_sha256.startswith(manifest.coding.model_id)
+    assert manifest.provenance.device_sha256.startswith(manifest.coding.stream_id)
     assert (manifest.provenance.weights, manifest.provenance.seed) == ("random", 0)
 
 
@@ -223,7 +223,7 @@ def test_readme_of_the_bundle_is_rendered_from_the_manifest(bundle, manifest) ->
     assert text == bundle_page(manifest)
     assert "The weights are random (seed 0)" in text
     assert manifest.provenance.command in text
-    assert manifest.coding.model_id in text
+    assert manifest.coding.stream_id in text
     for leftover in ("{{", "{%", "None", "Undefined"):
         assert leftover not in text
 

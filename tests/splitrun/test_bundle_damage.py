@@ -169,7 +169,7 @@ BAD_VALUES = {
         {"quality": [1]},
         {"codec": "\x1b[2J"},
     ],
-    "coding/model_id": ["zz", "00", 5],
+    "coding/stream_id": ["zz", "00", 5],
     "coding/shape": [[55], [4, 55, 55], [55, 54], [55.0, 55], [0, 55], [-1, 55], [55, 1 << 40]],
     f"{TAIL}/postprocessing": [5, "boxes"],
     "parity/limits/output_tolerance": ["none", None, 10**400],
@@ -213,7 +213,7 @@ def test_a_value_of_another_type_or_range_is_damage(manifest, keys) -> None:
         ("parity/limits/tie_margin", 0.5, "allows tie margin of 0.5"),
         ("parity/limits/changed", 0.1, "allows changed of 0.1; the exporter allows 0 in fp32"),
         ("parity/limits/difference", 2, "allows difference of 2"),
-        ("coding/model_id", "deadbeef", "the stream id is not of the model"),
+        ("coding/stream_id", "deadbeef", "the stream id is not of the model"),
     ],
 )
 def test_verify_holds_a_bundle_to_the_exporters_rules(manifest, keys, value, saying) -> None:

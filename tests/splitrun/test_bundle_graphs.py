@@ -296,7 +296,7 @@ def test_readme_says_what_was_checked(tiny_bundle, kind, symbols, said, unsaid) 
     text = bundle_page(manifest)
     assert said in text
     assert unsaid not in text
-    assert f"Both halves carry the id `{manifest.coding.model_id}`" in text
+    assert f"Both halves carry the id `{manifest.coding.stream_id}`" in text
     assert "\n\n\n" not in text
 
 

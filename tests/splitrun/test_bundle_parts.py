@@ -106,7 +106,9 @@ def test_an_absurd_latent_is_refused_without_its_memory(damaged, photo, tmp_path
     with pytest.raises(BundleError, match="The graph gave symbols as int32"):
         Device(bundle).encode(bundle.preprocessing.load(photo))
     stream = tmp_path / "x.sz"
-    stream.write_bytes(b"SZ\x01\x00" + bytes.fromhex(bundle.manifest.coding.model_id) + b"\x00" * 4)
+    stream.write_bytes(
+        b"SZ\x01\x00" + bytes.fromhex(bundle.manifest.coding.stream_id) + b"\x00" * 4
+    )
     with pytest.raises(BitstreamError):
         Edge(bundle).decode(stream.read_bytes())
     with pytest.raises(SplitzooError):

@@ -17,7 +17,7 @@ from splitrun.coding.integer_hyperprior import IntegerAutoregressiveCoder
 from splitrun.errors import BitstreamError, DesyncError, TablesError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "autoregressive"
-MODEL_ID = b"\1\2\3\4"
+STREAM_ID = b"\1\2\3\4"
 SENT = ("latent", "hyper_symbols", "params")
 SCALES = np.array([0.5, 1, 2, 4], np.float32)
 
@@ -305,14 +305,14 @@ def test_golden_streams_are_written_and_read_as_ever(request, coder, name, sprea
         GOLDEN.mkdir(exist_ok=True)
         tensors = random_tensors(np.random.default_rng(2), 2, 4, 5, spread)
         sent = dict(zip(SENT, tensors, strict=True))
-        stream = Codec(coder, MODEL_ID, (1, 2)).compress(*sent.values())
+        stream = Codec(coder, STREAM_ID, (1, 2)).compress(*sent.values())
         sent["stream"] = np.frombuffer(stream, np.uint8)
         np.savez_compressed(GOLDEN / f"{name}.npz", **coder.arrays(), **sent)
     with np.load(GOLDEN / f"{name}.npz") as golden:
         coder = AutoregressiveCoder.from_parts({}, golden)
         latent, hyper_symbols, params = (golden[key] for key in SENT)
         stream = golden["stream"].tobytes()
-    codec = Codec(coder, MODEL_ID, (1, 2))
+    codec = Codec(coder, STREAM_ID, (1, 2))
     assert codec.compress(latent, hyper_symbols, params) == stream
     y_hat, z = codec.decompress(stream, lambda z: (params, z))
     np.testing.assert_array_equal(z, hyper_symbols, strict=True)

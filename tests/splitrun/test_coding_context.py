@@ -23,7 +23,7 @@ from splitzoo.zoo.calibration.dense import fit_dense
 from splitzoo.zoo.calibration.sparse import fit_sparse
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "context"
-MODEL_ID = b"test"
+STREAM_ID = b"test"
 KINDS = ("context", "hyperprior-context", "quantised-relu")
 ENDS = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
 """Ends of the ranges of two channels, which are clipped below −2 and above 3."""
@@ -197,7 +197,7 @@ def test_golden_streams_are_written_and_read_as_ever(request, kind):
     path = GOLDEN / f"{kind}.npz"
     if request.config.getoption("rewrite_golden"):
         coder, tensors = coders()[kind], sent(kind)
-        stream = Codec(coder, MODEL_ID, coder.shape(*tensors)).compress(*tensors)
+        stream = Codec(coder, STREAM_ID, coder.shape(*tensors)).compress(*tensors)
         GOLDEN.mkdir(exist_ok=True)
         named = {f"sent_{number}": tensor for number, tensor in enumerate(tensors)}
         np.savez_compressed(path, stream=np.frombuffer(stream, np.uint8), **named, **coder.arrays())
@@ -205,7 +205,7 @@ def test_golden_streams_are_written_and_read_as_ever(request, kind):
         coder = CODERS[kind].from_parts({}, golden)
         tensors = tuple(golden[f"sent_{number}"] for number in range(coder.num_inputs))
         stream = golden["stream"].tobytes()
-    codec = Codec(coder, MODEL_ID, coder.shape(*tensors))
+    codec = Codec(coder, STREAM_ID, coder.shape(*tensors))
     assert codec.compress(*tensors) == stream
     decoded = codec.decompress(stream, hyper_of(tensors))
     for one, other in zip(decoded, coder.decoded(*tensors), strict=False):

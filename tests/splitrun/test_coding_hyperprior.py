@@ -18,7 +18,7 @@ from splitrun.coding.hyperprior import HyperpriorCoder
 from splitrun.errors import BitstreamError, DesyncError, TablesError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hyperprior"
-MODEL_ID = b"\1\2\3\4"
+STREAM_ID = b"\1\2\3\4"
 SENT = ("symbols", "hyper_symbols", "indexes")
 SHAPES = arrays_of.array_shapes(min_dims=3, max_dims=3, max_side=4)
 SYMBOLS = st.integers(-60, 60) | INT32_RANGE | st.sampled_from([INT32.min, 0, INT32.max])
@@ -222,11 +222,11 @@ def test_golden_streams_are_written_and_read_as_ever(request, coder, name, sprea
     if request.config.getoption("rewrite_golden"):
         GOLDEN.mkdir(exist_ok=True)
         sent = dict(zip(SENT, tensors(spread=spread), strict=True))
-        stream = Codec(coder, MODEL_ID, (2, 3)).compress(*sent.values())
+        stream = Codec(coder, STREAM_ID, (2, 3)).compress(*sent.values())
         sent["stream"] = np.frombuffer(stream, np.uint8)
         np.savez_compressed(GOLDEN / f"{name}.npz", **coder.arrays(), **sent)
     with np.load(GOLDEN / f"{name}.npz") as golden:
-        codec = Codec(HyperpriorCoder.from_parts({}, golden), MODEL_ID, (2, 3))
+        codec = Codec(HyperpriorCoder.from_parts({}, golden), STREAM_ID, (2, 3))
         symbols, hyper_symbols, indexes = (golden[key] for key in SENT)
         stream = golden["stream"].tobytes()
     assert codec.compress(symbols, hyper_symbols, indexes) == stream

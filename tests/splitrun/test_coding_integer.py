@@ -36,7 +36,7 @@ FILES = {
     "without-means": "integer-hyperprior/scales.npz",
     "integer-autoregressive": "integer-autoregressive/ordinary.npz",
 }
-MODEL_ID = b"\1\2\3\4"
+STREAM_ID = b"\1\2\3\4"
 SCALES = np.array([0.5, 1, 2, 4], np.float32)
 LEAKS = (0, 655, NO_LEAK)
 
@@ -415,7 +415,7 @@ def test_golden_streams_are_written_and_read_as_ever(request, kind):
     if request.config.getoption("rewrite_golden"):
         path.parent.mkdir(exist_ok=True)
         coder, tensors = made_coder(kind), made_tensors()
-        stream = Codec(coder, MODEL_ID, (2, 3)).compress(*tensors)
+        stream = Codec(coder, STREAM_ID, (2, 3)).compress(*tensors)
         sent = dict(zip(("latent", "hyper_symbols"), tensors, strict=True))
         sent |= {"latent_hat": coder.decoded(*tensors)[0]}
         np.savez_compressed(path, **coder.arrays(), **sent, stream=np.frombuffer(stream, np.uint8))
@@ -425,7 +425,7 @@ def test_golden_streams_are_written_and_read_as_ever(request, kind):
             golden[name] for name in ("latent", "hyper_symbols", "latent_hat")
         )
         stream = golden["stream"].tobytes()
-    codec = Codec(coder, MODEL_ID, (2, 3))
+    codec = Codec(coder, STREAM_ID, (2, 3))
     assert codec.compress(latent, hyper_symbols) == stream
     np.testing.assert_array_equal(codec.decompress(stream)[0], expected, strict=True)
 

@@ -25,7 +25,7 @@ FILES = {
 STREAMS = ("stream", "stream_1", "stream_2")
 BETAS = (0.1, 0.2, 0.4)
 CHANNELS = 4
-MODEL_ID = b"\1\2\3\4"
+STREAM_ID = b"\1\2\3\4"
 
 
 def made_levels(seed=0, **changed):
@@ -118,7 +118,7 @@ def test_any_latent_comes_back_within_half_a_step(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
     scale = 10.0 ** data.draw(st.integers(-3, 5))
     latent = (rng.normal(size=size) * scale).astype(np.float32)
-    codec = Codec(coder, MODEL_ID, (size[1], size[2]))
+    codec = Codec(coder, STREAM_ID, (size[1], size[2]))
     (found,) = codec.decompress(codec.compress(latent))
     np.testing.assert_array_equal(found, coder.decoded(latent)[0])
     assert found.dtype == np.float32
@@ -149,7 +149,7 @@ def test_another_beta_is_refused_and_the_levels_are_named(beta):
 def test_a_fixed_rate_is_not_chosen():
     coder = FactorizedCoder(peaked_tables(2, 3, 12))
     assert (coder.betas, coder.beta) == ((), None)
-    codec = Codec(coder, MODEL_ID, (2, 2))
+    codec = Codec(coder, STREAM_ID, (2, 2))
     assert codec.at(None) is codec
     with pytest.raises(RateError, match=r"rate is fixed: it cannot encode with β 0\.4"):
         codec.at(0.4)
@@ -260,7 +260,7 @@ def test_golden_streams_are_read_by_numpy_alone(kind, request):
     path = GOLDEN / FILES[kind]
     if request.config.getoption("--rewrite-golden"):
         coder, latent = made_coder(kind), made_latent(5, 6, 7)
-        codec = Codec(coder, MODEL_ID, (6, 7))
+        codec = Codec(coder, STREAM_ID, (6, 7))
         streams = [codec.at(beta).compress(latent) for beta in BETAS]
         arrays = (np.frombuffer(one, np.uint8) for one in streams)
         named = dict(zip(STREAMS, arrays, strict=True))
@@ -274,7 +274,7 @@ from splitrun.coding import CODERS, Codec
 golden = np.load({str(path)!r})
 names = CODERS[{kind!r}].array_names()
 coder = CODERS[{kind!r}].from_parts({{}}, {{name: golden[name] for name in names}})
-codec = Codec(coder, {MODEL_ID!r}, (6, 7))
+codec = Codec(coder, {STREAM_ID!r}, (6, 7))
 for level, (beta, name) in enumerate(zip(coder.betas, {STREAMS!r}, strict=True)):
     stream = golden[name].tobytes()
     (found,) = codec.decompress(stream)

@@ -134,7 +134,7 @@ def test_info_says_which_half_is_here_and_how_large(halves, capsys) -> None:
             "edge": ("edge/decoder.onnx", "edge/labels.json", "tables.npz"),
         }[half]
         assert facts["size_bytes"] == {half: sum((halves[half] / n).stat().st_size for n in loaded)}
-        assert facts["model_id"] in lines["id"]
+        assert facts["stream_id"] in lines["id"]
 
 
 def test_a_half_behind_a_hyperprior_tests_itself(tmp_path) -> None:

@@ -93,7 +93,7 @@ def test_one_stream_is_answered_with_what_decode_prints(
     command = [sys.executable, "-m", "splitrun", "--bundle", batched_bundle, "decode", "--json"]
     done = subprocess.run([*command, tmp_path / "a.sz"], capture_output=True, check=True)
     (printed,) = json.loads(done.stdout)["outputs"]
-    fields = {"model", "model_id", "tail", "weights", "timing_ms"}
+    fields = {"model", "stream_id", "tail", "weights", "timing_ms"}
     assert answer.json().keys() - fields == printed.keys() - {"stream"}
     spent = answer.json()["timing_ms"]
     assert spent["decode"] + spent["graph"] + spent["queue"] <= spent["total"] + 0.01
@@ -239,13 +239,13 @@ def test_models_are_described(client, batched_bundle) -> None:
     tiny, shapes = client.get("/v1/models").json()["models"]
     bundle = open_bundle(batched_bundle)
     assert (tiny["name"], shapes["name"]) == ("tiny", "shapes")
-    assert tiny["model_id"] == bundle.manifest.coding.model_id
+    assert tiny["stream_id"] == bundle.manifest.coding.stream_id
     assert tiny["input"] == {"height": 224, "width": 224, "latent": list(bundle.codec().shape)}
     assert tiny["tails"]["classification"]["classes"] == 10
     assert tiny["tails"]["classification"]["batch"] == 8
     assert [tail["batch"] for tail in shapes["tails"].values()] == [1]
     assert client.get("/v1/models/tiny").json() == tiny
-    assert client.get(f"/v1/models/{tiny['model_id']}").json() == tiny
+    assert client.get(f"/v1/models/{tiny['stream_id']}").json() == tiny
     assert client.get("/v1/models/rose").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"ready": True}

@@ -19,7 +19,7 @@ from splitrun.coding.stream import MAX_SYMBOLS
 from splitrun.errors import BitstreamError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "factorized"
-MODEL_ID = b"\x01\x02\xfe\xff"
+STREAM_ID = b"\x01\x02\xfe\xff"
 SHAPE = (6, 7)
 
 
@@ -58,7 +58,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def codec():
-    return Codec(small_coder(), MODEL_ID, SHAPE)
+    return Codec(small_coder(), STREAM_ID, SHAPE)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -71,8 +71,8 @@ def signed(body):
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def framed(payload, *, magic=b"SZ", version=1, flags=0, model_id=MODEL_ID, shape=b""):
-    return signed(magic + bytes([version, flags]) + model_id + shape + payload)
+def framed(payload, *, magic=b"SZ", version=1, flags=0, stream_id=STREAM_ID, shape=b""):
+    return signed(magic + bytes([version, flags]) + stream_id + shape + payload)
 
 
 def sent(height, width):
@@ -95,8 +95,8 @@ def test_a_stream_of_another_shape_has_16_bytes_beyond_its_payload(codec):
 
 
 def test_a_frame_is_taken_apart_as_it_was_put_together():
-    assert read_stream(write_stream(b"payload", MODEL_ID)) == (MODEL_ID, None, b"payload")
-    assert read_stream(write_stream(b"", MODEL_ID, (1, 65535))) == (MODEL_ID, (1, 65535), b"")
+    assert read_stream(write_stream(b"payload", STREAM_ID)) == (STREAM_ID, None, b"payload")
+    assert read_stream(write_stream(b"", STREAM_ID, (1, 65535))) == (STREAM_ID, (1, 65535), b"")
 
 
 def test_every_truncation_is_refused(codec, stream):
@@ -138,7 +138,7 @@ def test_bytes_after_the_end_are_refused(codec, stream):
         pytest.param(framed(b"", flags=0x81), "lacks: 0x81", id="known and unknown flags"),
         pytest.param(framed(b"\1\0\1", flags=1), "ends within its shape", id="shape cut short"),
         pytest.param(
-            framed(b"", model_id=b"\1\2\3\4"),
+            framed(b"", stream_id=b"\1\2\3\4"),
             "model 01020304; this is 0102feff",
             id="another model",
         ),
@@ -162,7 +162,7 @@ def test_a_stream_may_claim_max_symbols_and_not_one_more():
     assert MAX_SYMBOLS == 1 << 24
     cdf, one = np.array([[0, 1, 2]], np.int32), np.ones(1, np.int32)
     coder = FactorizedCoder(FactorizedTables(cdf, 3 * one, 0 * one, 1))
-    codec = Codec(coder, MODEL_ID, SHAPE)
+    codec = Codec(coder, STREAM_ID, SHAPE)
     allowed = framed(b"", flags=1, shape=sent(4096, 4096))
     assert codec.unframe(allowed) == (b"", 4096, 4096)
     with pytest.raises(BitstreamError, match="claims 1×257×65281"):
@@ -192,7 +192,7 @@ def test_symbols_that_no_stream_may_claim_are_refused_when_written(codec, shape)
 @given(stream=st.binary(max_size=80))
 def test_random_bytes_are_refused(stream):
     with pytest.raises(BitstreamError):
-        Codec(small_coder(), MODEL_ID, SHAPE).decompress(stream)
+        Codec(small_coder(), STREAM_ID, SHAPE).decompress(stream)
 
 
 @settings(max_examples=150, deadline=None)
@@ -208,7 +208,7 @@ def test_a_payload_is_refused_or_is_the_one_way_to_write_its_symbols(payload, sh
 @given(data=st.data(), name=st.sampled_from(sorted(CASES)))
 def test_a_changed_payload_is_refused_or_is_the_one_way_to_write_its_symbols(data, name):
     symbols = CASES[name][1]
-    payload = bytearray(Codec(small_coder(), MODEL_ID, SHAPE).coder.encode(symbols))
+    payload = bytearray(Codec(small_coder(), STREAM_ID, SHAPE).coder.encode(symbols))
     places = st.integers(0, len(payload) - 1)
     for place, byte in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1)):
         payload[place] = byte
@@ -216,7 +216,7 @@ def test_a_changed_payload_is_refused_or_is_the_one_way_to_write_its_symbols(dat
 
 
 def check_payload(payload, shape):
-    codec = Codec(small_coder(), MODEL_ID, SHAPE)
+    codec = Codec(small_coder(), STREAM_ID, SHAPE)
     stream = framed(payload, flags=1, shape=sent(*shape)) if shape else framed(payload)
     try:
         (symbols,) = codec.decompress(stream)
@@ -230,7 +230,7 @@ def check_payload(payload, shape):
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), name=st.sampled_from(sorted(CASES)))
 def test_a_changed_header_with_the_right_crc_is_refused_or_gives_symbols_of_its_shape(data, name):
-    codec = Codec(small_coder(), MODEL_ID, SHAPE)
+    codec = Codec(small_coder(), STREAM_ID, SHAPE)
     body = bytearray(codec.compress(CASES[name][1])[:-4])
     # Heights below 2**8 keep the claimed shapes, and so the test, small.
     places = st.sampled_from([0, 1, 2, 3, 4, 7, 8, 10])
@@ -281,15 +281,15 @@ def _rewrite_golden(name):
         length=tables.length,
         offset=tables.offset,
         precision=tables.precision,
-        model_id=np.frombuffer(MODEL_ID, np.uint8),
+        model_id=np.frombuffer(STREAM_ID, np.uint8),
         shape=shape,
         symbols=symbols,
     )
-    (GOLDEN / f"{name}.sz").write_bytes(Codec(coder, MODEL_ID, shape).compress(symbols))
+    (GOLDEN / f"{name}.sz").write_bytes(Codec(coder, STREAM_ID, shape).compress(symbols))
 
 
 def test_a_stream_is_bytes_of_any_kind_and_nothing_else():
-    stream = write_stream(b"payload", MODEL_ID)
+    stream = write_stream(b"payload", STREAM_ID)
     for form in (bytearray(stream), memoryview(stream)):
         assert read_stream(form) == read_stream(stream)
     for form in ("photo.sz", Path("photo.sz"), np.zeros(40, np.uint8), None):

@@ -162,10 +162,10 @@ def test_what_integers_cost_is_counted(images):
 def test_a_calibrated_model_keeps_what_is_better(calibrated, images):
     """Tables fitted to few photos are worse than those fitted to these among many."""
     model = zoo.load(calibrated)
-    before = model.codec.model_id
+    before = model.codec.stream_id
     done = zoo.calibrate(model, images, most=8)
     if done is None:
-        assert model.codec.model_id == before
+        assert model.codec.stream_id == before
     else:
         assert done.record.after < done.record.payload_bytes["present tables"]
 

@@ -165,11 +165,11 @@ def test_new_weights_are_no_published_tail(student):
 
 def test_models_with_one_encoder_write_one_stream():
     first, second = zoo.build(NAME), zoo.build(NAME, seed=1)
-    assert first.codec.model_id != second.codec.model_id
+    assert first.codec.stream_id != second.codec.stream_id
     for part in ("encoder", "bottleneck"):
         second.get_submodule(part).load_state_dict(first.get_submodule(part).state_dict())
     second.update()
-    assert first.codec.model_id == second.codec.model_id == first.device_digest()[:4]
+    assert first.codec.stream_id == second.codec.stream_id == first.device_digest()[:4]
     assert first.digest() != second.digest()
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
     assert first.compress(image) == second.compress(image)

@@ -135,7 +135,7 @@ def test_a_model_at_a_level_is_the_same_model(model):
     for beta in BETAS:
         at = model.at(beta)
         assert (at.spec.bottleneck.beta, at.codec.coder.beta) == (beta, beta)
-        assert at.codec.model_id == model.codec.model_id
+        assert at.codec.stream_id == model.codec.stream_id
         streams = at.compress(whole)
         assert streams == model.compress(whole, beta=beta)
         with torch.no_grad():
@@ -158,7 +158,7 @@ def test_a_model_of_fixed_rate_says_so(tiny_model):
 
 def test_a_saved_model_has_its_levels_and_its_id(model, tmp_path):
     again = zoo.load(zoo.save(model, tmp_path / "saved"))
-    assert again.codec.model_id == model.codec.model_id
+    assert again.codec.stream_id == model.codec.stream_id
     assert again.spec == model.spec
     whole = images()
     assert again.compress(whole, beta=0.4) == model.compress(whole, beta=0.4)

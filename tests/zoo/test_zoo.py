@@ -43,7 +43,7 @@ def test_equal_seeds_give_equal_models_and_other_seeds_others(tiny_model):
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(module.training for module in first.modules())
     assert first.digest() == again.digest()
-    assert first.codec.model_id != other.codec.model_id
+    assert first.codec.stream_id != other.codec.stream_id
     state = other.encoder.state_dict()
     weights = [name for name in state if name.endswith("weight")]
     assert not any(torch.equal(first.encoder.state_dict()[name], state[name]) for name in weights)
@@ -58,7 +58,7 @@ def test_forward_equals_what_goes_through_the_bytes(model, photo):
     (stream,) = model.compress(image)
     # The shape that a model expects is not sent.
     frame = read_stream(stream)
-    assert (frame.model_id, frame.shape) == (model.device_digest()[:4], None)
+    assert (frame.stream_id, frame.shape) == (model.device_digest()[:4], None)
     assert len(stream) == len(frame.payload) + 12
     output = model.decompress([stream])
     assert output.shape == (1, 1000)
@@ -103,24 +103,24 @@ def test_streams_that_are_refused(tiny_model):
     other = zoo.build(tiny_model.spec, seed=1)
     with pytest.raises(BitstreamError) as caught:
         other.decompress([stream])
-    assert other.codec.model_id.hex() in caught.value.message
-    assert tiny_model.codec.model_id.hex() in caught.value.message
+    assert other.codec.stream_id.hex() in caught.value.message
+    assert tiny_model.codec.stream_id.hex() in caught.value.message
 
 
 def test_changed_and_loaded_weights_change_the_id_of_streams(tiny_model):
     changed = zoo.build(tiny_model.spec)
-    before = changed.codec.model_id
-    assert before == tiny_model.codec.model_id == copy.deepcopy(tiny_model).codec.model_id
+    before = changed.codec.stream_id
+    assert before == tiny_model.codec.stream_id == copy.deepcopy(tiny_model).codec.stream_id
     changed.train()
     with torch.no_grad():
         changed.encoder[0].weight += 1
     changed.eval()
-    trained = changed.codec.model_id
+    trained = changed.codec.stream_id
     with torch.no_grad():
         changed.decoder.tail.fc.bias += 1  # what is made of a stream is not the stream
-    assert changed.codec.model_id == trained
+    assert changed.codec.stream_id == trained
     changed.load_state_dict(zoo.build(tiny_model.spec, seed=1).state_dict())
-    assert len({before, trained, changed.codec.model_id}) == 3
+    assert len({before, trained, changed.codec.stream_id}) == 3
 
 
 @torch.no_grad()
@@ -139,16 +139,16 @@ def test_training_makes_tables_anew_and_weights_no_longer_random(tiny_model, tmp
     loaded = zoo.load(tmp_path / "model")
     assert (model.random_seed, loaded.random_seed) == (3, 3)
     assert (model.source, loaded.source) == (model.spec.name, str(tmp_path / "model"))
-    before = loaded.codec.coder.digest(), loaded.codec.model_id
+    before = loaded.codec.coder.digest(), loaded.codec.stream_id
     loaded.train()
     with torch.no_grad():
         loaded.bottleneck.entropy_bottleneck.quantiles[:, 0, 2] += 5
     assert loaded.eval().random_seed is None
     zoo.save(loaded, tmp_path / "trained")
-    after = loaded.codec.coder.digest(), loaded.codec.model_id
+    after = loaded.codec.coder.digest(), loaded.codec.stream_id
     assert before[0] != after[0]
     assert before[1] != after[1]
     again = zoo.load(tmp_path / "trained").codec
-    assert (again.coder.digest(), again.model_id) == after
+    assert (again.coder.digest(), again.stream_id) == after
     model.load_state_dict(loaded.state_dict())
     assert model.random_seed is None
