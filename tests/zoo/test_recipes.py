@@ -11,6 +11,7 @@ import yaml
 from splitrun.errors import RecipeError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.zoo.models import MODELS
+from splitzoo.zoo.train.recipe import Schedule
 from splitzoo.zoo.train.recipe_files import find_recipe, read_recipe, recipes, stages_of
 
 ROOT = Path(__file__).parents[2]
@@ -317,3 +318,19 @@ def test_recipes_are_listed_and_printed(splitzoo, tmp_path):
     code, out, err = splitzoo("zoo", "recipe", "entropic_student-resnet5")
     assert (code, out) == (1, "")
     assert "entropic_student-resnet50" in err
+
+
+def test_schedules():
+    steps = Schedule(kind="steps", milestones=(5, 8))
+    assert [steps.at(epoch, 10) for epoch in (0, 4.9, 5, 8)] == pytest.approx([1, 1, 0.1, 0.01])
+    cosine = Schedule(kind="cosine", warmup=2)
+    assert cosine.at(1, 10) == pytest.approx(0.5, abs=1e-3)
+    assert [cosine.at(epoch, 10) for epoch in (2, 6, 10)] == pytest.approx([1, 0.5, 0])
+    # Eq. 7 of the SC2 paper.
+    assert Schedule(kind="polynomial").at(5, 10) == pytest.approx(0.5**0.9)
+    # Other epochs scale a recipe's schedule.
+    recipe = find_recipe("splittable_resnet50-fp-beta0.16")[1]
+    first, second = recipe.with_epochs([20, 4]).stages
+    assert (first.epochs, first.schedule.milestones) == (20, (10, 16))
+    assert (second.epochs, second.schedule.milestones) == (4, (2,))
+    assert recipe.with_epochs([]) is recipe

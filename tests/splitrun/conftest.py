@@ -1,0 +1,22 @@
+"""What tests of the runtime share."""
+
+import tempfile
+
+import pytest
+from stand_in_programs import SOURCES, write_program
+
+
+@pytest.fixture
+def programs(monkeypatch, tmp_path):
+    """A folder on PATH, a configuration for VTM, and a temporary folder that must stay empty."""
+    folder, temporary = tmp_path / "bin", tmp_path / "with spaces; $(touch x) 'and' quotes"
+    folder.mkdir()
+    temporary.mkdir()
+    (tmp_path / "intra.cfg").write_text("")
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("SPLITZOO_VTM_CONFIG", str(tmp_path / "intra.cfg"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name, source in SOURCES.items():
+        write_program(folder, name, source)
+    yield folder
+    assert list(temporary.iterdir()) == []
