@@ -1,10 +1,13 @@
 """Commands that encode choose a level of rate: of a model or bundle, calibrated, on any target."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from commands import refused
+from edge_servers import EdgeServer
 from made_data import CLASSES, make_folders
 
 from splitrun import Device, open_bundle
@@ -92,6 +95,27 @@ def test_a_level_that_there_is_not_is_refused_before_anything_is_written(
             splitrun(capsys, variable, "encode", photo, "--beta", text, *to)
         assert caught.value.code == 2
     assert not (tmp_path / "x.sz").exists()
+
+
+def test_a_board_sends_at_a_level(variable, tiny_bundle, photo, tmp_path):
+    """As programs of their own, as a spool is of the process that sends."""
+    device = Device(open_bundle(variable))
+    with EdgeServer() as server:
+
+        def send(bundle: Path, beta: float) -> tuple[int, str, str]:
+            words = ("--bundle", bundle, "send", "--to", server.url, "--spool", tmp_path / "spool")
+            command = [sys.executable, "-m", "splitrun", *words, "--beta", beta, photo]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            return done.returncode, done.stdout, done.stderr
+
+        for beta in (0.1, 0.4):
+            code, out, err = send(variable, beta)
+            assert (code, "answer" in json.loads(out)) == (0, True), err
+        refused(send(variable, 0.5), "β 0.5 is outside the model's range, 0.1 to 0.4")
+        refused(send(tiny_bundle, 0.4), "rate is fixed")
+    sent = [request.body for request in server.requests]
+    assert sent == [device.encode_image(photo, beta=beta) for beta in (0.1, 0.4)]
+    assert not list((tmp_path / "spool").glob("*.item"))
 
 
 def test_a_hostile_level_in_a_stream_is_an_error_of_ours(variable, photo):

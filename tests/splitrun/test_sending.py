@@ -19,7 +19,14 @@ from PIL import Image
 
 from splitrun import Device, open_bundle
 from splitrun.coding.stream import write_stream
-from splitrun.errors import BitstreamError, ImageError, LinkError, OutputError, SpecError
+from splitrun.errors import (
+    BitstreamError,
+    DependencyError,
+    ImageError,
+    LinkError,
+    OutputError,
+    SpecError,
+)
 from splitrun.sending import sender as sender_module
 from splitrun.sending import spool as spool_module
 from splitrun.sending.carriers import CarrierSettings, LinkDownError, open_carrier, read_address
@@ -27,7 +34,7 @@ from splitrun.sending.items import Ids, Item, key_of
 from splitrun.sending.jpeg_frames import JpegFrames
 from splitrun.sending.links import LINKS, Pace, read_link
 from splitrun.sending.sender import Sender
-from splitrun.sending.sources import WatchedFolder, at_most, piped
+from splitrun.sending.sources import WatchedFolder, at_most, camera, piped
 from splitrun.sending.spool import Spool, SpoolFullError
 
 STREAM = write_stream(b"payload", b"abcd")
@@ -292,6 +299,21 @@ def test_raw_frames_in_a_pipe() -> None:
     assert shots[0].image.shape == (2, 4, 3)
     with pytest.raises(ImageError, match=r"frame 2: standard input ends after 10 of its 24 bytes"):
         list(piped(Trickle(frames[:34], 5), (4, 2)))
+
+
+def test_a_camera_gives_what_opencv_sees(tmp_path, monkeypatch) -> None:
+    """OpenCV opens numbered files as it does a camera; it gives blue first, ``camera`` red."""
+    pytest.importorskip("cv2", reason="needs opencv-python-headless")
+    frames = [os.urandom(12 * 16 * 3) for _ in range(3)]
+    for number, frame in enumerate(frames):
+        Image.frombytes("RGB", (16, 12), frame).save(tmp_path / f"{number}.png")
+    shots = camera(str(tmp_path / "%d.png"))
+    assert [next(shots).image.tobytes() for _ in frames] == frames
+    with pytest.raises(ImageError, match="nothing more after 3 frames"):
+        next(shots)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(DependencyError, match="needs OpenCV"):
+        next(camera("0"))
 
 
 def test_at_most_so_many_a_second() -> None:
