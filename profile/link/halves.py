@@ -111,7 +111,7 @@ class WholeNetwork:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def answer(self, pixels: NDArray[np.uint8]) -> str:
-        """Run the network on pixels, and return its first word."""
+        """Run the network on pixels, (3, H, W) uint8, and return its first word."""
         tensor = self._preprocessing.normalise(pixels.transpose(1, 2, 0))
         if self._preprocessing.fit == "pad":
             tensor = self._preprocessing.padded(tensor)
@@ -204,7 +204,7 @@ def _device(setup: Setup) -> None:
 def _encode(
     way: Way, image: str, bundle: Any, device: Device, network: WholeNetwork
 ) -> tuple[bytes, list[float]]:
-    """Return what is sent, and the times after preprocessing, device graph and coding."""
+    """Return what is sent, and when preprocessing, device graph and coding ended, s."""
     if way.name == SPLIT:
         tensor = bundle.preprocessing.load(image)
         loaded = time.perf_counter()

@@ -1,1 +1,9 @@
-"""From a camera to whoever decodes: images in, a spool on disk, links that are slow or down."""
+"""``splitrun send`` and ``receive``: streams lie on disk until a server has answered them.
+
+::
+
+    files, folder, pipe, camera ─► sources ─► send ──────┐
+                                                         ├► outbox: spool ─► sender ─► carrier
+    UDP, serial line ─► frame_lines, frames ─► receiver ─┤                              │
+    MQTT broker ─────► mqtt ──────────────────► receiver ┘        HTTP, MQTT, frames ◄──┘
+"""

@@ -90,31 +90,40 @@ def open_outbox(
     address = read_address(arguments.to)
     pace = Pace(read_link(arguments.link) if arguments.link else None)
     token = read_token(arguments.token_file)
-    spool = Spool(arguments.spool or _default_spool(), int(arguments.spool_limit * 1e6))
-    device = arguments.device or spool.device
-    carrier = open_carrier(
-        CarrierSettings(
-            address=address,
-            pace=pace,
-            device=device,
-            model=arguments.model,
-            token=token,
-            timeout_s=arguments.timeout,
-            top=arguments.top,
-            tail=arguments.tail,
-            certificates=arguments.certificates,
-            frame_bytes=arguments.frame,
+    with contextlib.ExitStack() as at_end:
+        spool = Spool(arguments.spool or _default_spool(), int(arguments.spool_limit * 1e6))
+        at_end.callback(spool.release)
+        device = arguments.device or spool.device
+        carrier = open_carrier(
+            CarrierSettings(
+                address=address,
+                pace=pace,
+                device=device,
+                model=arguments.model,
+                token=token,
+                timeout_s=arguments.timeout,
+                top=arguments.top,
+                tail=arguments.tail,
+                certificates=arguments.certificates,
+                frame_bytes=arguments.frame,
+            )
         )
-    )
-    retry_for = arguments.retry_for
-    if retry_for is None and not live:
-        retry_for = _RETRY_FOR_S
-    sender = Sender(spool, carrier, tell, retry_for_s=retry_for, own_model=stream_id)
-    kept = f"Streams without an answer are kept in {spool.folder}; the same command sends them."
-    with keeping(kept):
+        retry_for = arguments.retry_for
+        if retry_for is None and not live:
+            retry_for = _RETRY_FOR_S
+        sender = Sender(spool, carrier, tell, retry_for_s=retry_for, own_model=stream_id)
+        kept = f"Streams without an answer are kept in {spool.folder}; the same command sends them."
+        at_end.enter_context(keeping(kept))
         sender.start()
+        at_end.callback(_stop, sender, spool)
         yield Outbox(spool, sender, device)
-    spool.release()
+
+
+def _stop(sender: Sender, spool: Spool) -> None:
+    """End the sender, after an error too; an attempt under way is waited for a moment alone."""
+    sender.halt()
+    spool.close()
+    sender.join(_LOOK_EVERY_S)
 
 
 def read_token(path: Path | None) -> str:

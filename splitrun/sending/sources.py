@@ -16,6 +16,9 @@ from ..text import visible
 from .items import Ids, new_id
 from .jpeg_frames import JpegFrames
 
+_PAUSE_PER_LOOK = 10
+"""Least pause after a look at a folder, in multiples of the time that it took."""
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -57,7 +60,7 @@ class WatchedFolder:
     Args:
         folder: Folder to watch, and those below it.
         memory: File that remembers.
-        interval_s: Time between two looks.
+        interval_s: Least time between two looks, s.
     """
 
     def __init__(self, folder: Path, memory: Path, interval_s: float = 0.5) -> None:
@@ -72,13 +75,17 @@ class WatchedFolder:
         """Give each image once, for ever."""
         before: set[str] = set()
         while True:
-            now = [found for found in self._look() if found[1] not in self._given]
+            began = time.monotonic()
+            look = self._look()
+            took = time.monotonic() - began
+            now = [found for found in look if found[1] not in self._given]
             for path, shot_id, mtime_ns in now:
                 if shot_id in before:  # as large and as old as at the last look
                     name = visible(str(path), keep="")
                     yield Shot(shot_id, name, path, mtime_ns / 1e9, file=True)
             before = {shot_id for _, shot_id, _ in now}
-            time.sleep(self._interval_s)
+            # In a folder of many thousands, looking must not take the time to encode.
+            time.sleep(max(self._interval_s, _PAUSE_PER_LOOK * took))
 
     def remember(self, shot: Shot) -> None:
         """Never give this image again; it is in the spool, or cannot be used."""
@@ -155,7 +162,7 @@ def camera(name: str) -> Iterator[Shot]:
         ImageError: The camera cannot be opened, or was unplugged.
     """
     try:
-        import cv2  # pyright: ignore[reportMissingImports]
+        import cv2
     except ImportError as error:
         raise DependencyError(
             "A camera needs OpenCV, which is not installed.",
@@ -179,7 +186,8 @@ def camera(name: str) -> Iterator[Shot]:
             if not there:
                 raise ImageError(
                     f"of camera {name}",
-                    f"it gives nothing more after {number:,} frames; was it unplugged?",
+                    f"it gives nothing more after {number:,} frames",
+                    next_step="Was it unplugged?",
                 )
             number += 1
             pixels = np.ascontiguousarray(frame[:, :, ::-1])

@@ -1,5 +1,6 @@
 """splitrun send: what is kept, what is sent again, what people are told."""
 
+import argparse
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,11 +30,14 @@ from splitrun.errors import (
     SpecError,
 )
 from splitrun.sending import sender as sender_module
+from splitrun.sending import sources as sources_module
 from splitrun.sending import spool as spool_module
 from splitrun.sending.carriers import CarrierSettings, LinkDownError, open_carrier, read_address
+from splitrun.sending.command import add_receive
 from splitrun.sending.items import Ids, Item, key_of
 from splitrun.sending.jpeg_frames import JpegFrames
 from splitrun.sending.links import LINKS, Pace, read_link
+from splitrun.sending.outbox import open_outbox
 from splitrun.sending.sender import Sender
 from splitrun.sending.sources import WatchedFolder, at_most, camera, piped
 from splitrun.sending.spool import Spool, SpoolFullError
@@ -228,6 +233,24 @@ def test_another_program_behind_the_address(spool) -> None:
     assert "answers, but not as an edge server does" in str(sender.failure)
 
 
+@pytest.mark.parametrize(
+    ("words", "error"), [([], ZeroDivisionError), (["--certificates", "none"], SpecError)]
+)
+def test_an_error_ends_the_sender_and_frees_the_spool(tmp_path, words, error) -> None:
+    parser = argparse.ArgumentParser()
+    add_receive(parser.add_subparsers())
+    there = ["--to", f"https://127.0.0.1:{free_port()}", "--spool", str(tmp_path)]
+    arguments = parser.parse_args(["receive", "--from", "udp://127.0.0.1:1", *there, *words])
+    threads = threading.enumerate()
+    with pytest.raises(error), open_outbox(arguments, live=True) as outbox:
+        outbox.spool.put(item(1))
+        raise ZeroDivisionError
+    assert threading.enumerate() == threads
+    again = Spool(tmp_path, 10_000)
+    assert len(again) == (error is ZeroDivisionError)
+    again.release()
+
+
 # Links
 
 
@@ -309,7 +332,7 @@ def test_a_camera_gives_what_opencv_sees(tmp_path, monkeypatch) -> None:
         Image.frombytes("RGB", (16, 12), frame).save(tmp_path / f"{number}.png")
     shots = camera(str(tmp_path / "%d.png"))
     assert [next(shots).image.tobytes() for _ in frames] == frames
-    with pytest.raises(ImageError, match="nothing more after 3 frames"):
+    with pytest.raises(ImageError, match=r"nothing more after 3 frames\.\nWas it unplugged\?$"):
         next(shots)
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(DependencyError, match="needs OpenCV"):
@@ -341,6 +364,31 @@ def test_a_folder_is_watched_and_remembered(tmp_path) -> None:
     assert [first.image.name, second.image.name] == ["a.jpg", "b.jpg"]
     # Not remembered: a later run gives it again, under the same id.
     assert next(iter(WatchedFolder(folder, memory, 0.01))).id == second.id
+
+
+def test_looks_at_a_large_folder_leave_time_for_other_work(tmp_path, monkeypatch) -> None:
+    class Clock:
+        """A clock after which each look takes a second."""
+
+        now, pauses = 0.0, []
+
+        def monotonic(self):
+            self.now += 1
+            return self.now
+
+        def time(self):
+            return self.now
+
+        def sleep(self, seconds):
+            self.pauses.append(seconds)
+            if len(self.pauses) == 1:
+                (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+
+    (tmp_path / "photos").mkdir()
+    watched = WatchedFolder(tmp_path / "photos", tmp_path / "watched", 0.5)
+    monkeypatch.setattr(sources_module, "time", clock := Clock())
+    next(iter(watched))
+    assert clock.pauses == [10.0, 10.0]
 
 
 # The command
