@@ -52,6 +52,7 @@ bench: .venv/.dev
 # The cards of the packaged models, from the results in benchmarks/, what lists show, and the table
 # of the zoo. `python -m benchmarks.matrix cards` writes the cards again without measuring.
 cards: family-cards
+	$(BIN)/python -m benchmarks.matrix results
 	$(BIN)/python -m benchmarks.matrix measures -o zoo/measures.json
 	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from splitrun.errors import SplitzooError
+from splitrun.sending.links import LINK_NAMES
 
 from .console import Console, Force, Json
 from .demo import IMAGES, smallest_jpegs
@@ -58,7 +59,7 @@ def demo_link(
     ] = None,
     link: Annotated[
         str,
-        typer.Option(help="Link to be as slow as: lora, ble, lte-m, wifi, or a rate."),
+        typer.Option(help=f"Link to be as slow as: {LINK_NAMES}."),
     ] = "37.5kbps",
     force: Force = False,
     json: Json = False,

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from ..zoo.split_model import SplitModel
     from .accuracy_report import AccuracyReport
     from .bit_maps import BitMap
+    from .choosing.choose import Choice
     from .report import EncoderProfile
     from .tradeoffs import Tradeoff
 
     Model: TypeAlias = SplitModel | str | Path
 
-__all__ = ["accuracy", "bits", "encoder", "tradeoff"]
+__all__ = ["accuracy", "bits", "choose", "encoder", "tradeoff"]
 
 
 def encoder(
@@ -214,3 +215,44 @@ def bits(model: "SplitModel | str | Path", image: "str | Path | NDArray[np.float
     if isinstance(image, str | Path):
         image = loaded.spec.preprocessing.load(Path(image))
     return map_bits(loaded, image)
+
+
+def choose(
+    *,
+    link: str | None = None,
+    device: str | None = None,
+    max_bytes: float | None = None,
+    deadline_ms: float | None = None,
+    min_accuracy: float | None = None,
+    reports: "Iterable[str | Path]" = (),
+) -> "Choice":
+    """Rank the models at hand by accuracy, those first that fit a link, a deadline, so many bytes.
+
+    Args:
+        link: Name of a link, or a rate such as ``"37.5kbps"``.
+        device: Name of a board, or file of latencies that were measured on the device; None for the
+            machine that the models were timed on.
+        max_bytes: Most bytes per image.
+        deadline_ms: Longest time from image to answer.
+        min_accuracy: Least share in [0, 1] of the main metric.
+        reports: Reports of accuracy and latency to rank too, or folders of them.
+
+    Raises:
+        SpecError: There is no such link.
+        UnknownNameError: There is no such device.
+        ReportError: A report cannot be read, or there is no model to rank.
+    """
+    from splitrun.sending.links import read_link
+
+    from .choosing import choose as choosing
+    from .rows import make_rows, read_reports
+
+    paths = [Path(path) for path in reports]
+    return choosing.choose(
+        link=read_link(link) if link else None,
+        device=device,
+        max_bytes=max_bytes,
+        deadline_ms=deadline_ms,
+        min_accuracy=min_accuracy,
+        local=make_rows(*read_reports(paths)) if paths else (),
+    )

@@ -24,6 +24,7 @@ from ..console import (
     seed_of,
 )
 from ..zoo.completion import complete_model
+from .choosing.cli import choose
 from .link.cli import link
 
 if TYPE_CHECKING:
@@ -426,4 +427,5 @@ def bits(
     console.data(rows, table)
 
 
+app.command()(choose)
 app.command()(link)

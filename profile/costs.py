@@ -42,12 +42,29 @@ COSTS.register("latency", Cost("device_ms", "device latency, ms"))
 
 @dataclass(frozen=True)
 class Latency:
-    """Median latency of a device half, image tensor to stream, and what ran it."""
+    """Median latency of a half, and what ran it.
 
+    Attributes:
+        model: Name of the model.
+        model_id: 8 hexadecimal digits, of all tensors of the model.
+        half: ``"device"`` or ``"edge"``.
+        precision: Precision of the device graph.
+        machine: Engine and processor.
+        median_ms: Median of all steps, without preprocessing.
+        graph_ms: Median of the graph alone.
+    """
+
+    model: str
     model_id: str
+    half: Literal["device", "edge"]
     precision: str
     machine: str
     median_ms: float
+    graph_ms: float
+
+    def is_of(self, report: AccuracyReport) -> bool:
+        """Say whether it is of a report's model."""
+        return self.model_id == report.model_id
 
 
 def measure_costs(
@@ -79,7 +96,7 @@ def measure_costs(
     counted: dict[str, Any] = {}
     values: list[float | None] = []
     for report in reports:
-        key = _architecture(report.spec)
+        key = architecture_of(report.spec)
         if report.encoder.encoder_bits and key not in counted:
             from .flops import count_flops
 
@@ -90,7 +107,8 @@ def measure_costs(
     return Cost(cost.field, cost.words, what if left_out else ""), values
 
 
-def _architecture(spec: ModelSpec) -> str:
+def architecture_of(spec: ModelSpec) -> str:
+    """Return what models that compute the same have in common."""
     shared = {"name": "any", "beta": None, "reference": "", "base_model": "", "dataset": ""}
     return spec.model_copy(update=shared).model_dump_json()
 
@@ -119,13 +137,13 @@ def _latencies(
 
 def _latency_of(report: AccuracyReport, latencies: Sequence[Latency]) -> Latency | None:
     """Return the latency of a report's model: in its precision, if it is there in several."""
-    same = [latency for latency in latencies if latency.model_id == report.model_id]
+    same = [one for one in latencies if one.half == "device" and one.is_of(report)]
     _, precision = parts_of(report.runtime)
     return min(same, key=lambda latency: latency.precision != precision, default=None)
 
 
 def read_latencies(paths: Iterable[Path]) -> list[Latency]:
-    """Read latencies of device halves, from files or folders of them.
+    """Read latencies of halves, from files or folders of them.
 
     Raises:
         ReportError: A file holds none.
@@ -134,13 +152,14 @@ def read_latencies(paths: Iterable[Path]) -> list[Latency]:
     for path in paths:
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
         for file in files:
-            found += _read_benches(file) if _starts_a_list(file) else [_of_profile(file)]
+            found += _read_benches(file) if _begins(file, b"[") else [_of_profile(file)]
     return found
 
 
 class _Bench(BaseModel):
     """What of a bench is needed."""
 
+    model: Annotated[str, Field(max_length=400)]
     half: Literal["device", "edge"]
     engine: Annotated[str, Field(max_length=200)]
     model_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
@@ -149,10 +168,15 @@ class _Bench(BaseModel):
     environment: dict[str, str]
 
 
-def _starts_a_list(path: Path) -> bool:
+def is_accuracy(path: Path) -> bool:
+    """Say whether a file is rather a report of accuracy than one of latency."""
+    return _begins(path, b"{") and b'"bits_per_pixel"' in path.read_bytes()[: 1 << 20]
+
+
+def _begins(path: Path, mark: bytes) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"[")
+            return file.read(64).lstrip().startswith(mark)
     except OSError:
         return False  # the reader of profiles says why
 
@@ -164,13 +188,14 @@ def _read_benches(path: Path) -> list[Latency]:
         benches = TypeAdapter(list[_Bench]).validate_json(path.read_bytes())
         return [
             Latency(
+                one.model,
                 one.model_id,
+                one.half,
                 one.precision,
                 f"{one.engine} on {one.environment['cpu']}",
-                _median(one.latency),
+                *_medians(one.latency),
             )
             for one in benches
-            if one.half == "device"
         ]
     except (OSError, ValidationError, KeyError) as error:
         raise ReportError(
@@ -183,11 +208,14 @@ def _of_profile(path: Path) -> Latency:
     profile = read_report(path)
     engine, precision = parts_of(profile.runtime)
     machine = f"{engine} on {profile.environment['cpu']}"
-    return Latency(profile.model_id, precision, machine, _median(profile.latency.steps))
+    medians = _medians(profile.latency.steps)
+    return Latency(profile.spec.name, profile.model_id, "device", precision, machine, *medians)
 
 
-def _median(steps: dict[str, StepLatency]) -> float:
-    """Return the median of all steps; without preprocessing, which only some measurements have."""
+def _medians(steps: dict[str, StepLatency]) -> tuple[float, float]:
+    """Return the medians of all steps but preprocessing, which only some have, and of the graph."""
+    graph = steps["encoder" if "encoder" in steps else "decoder"].p50_ms
     if "preprocessing" not in steps:
-        return steps["total"].p50_ms
-    return sum(steps[name].p50_ms for name in steps if name not in ("preprocessing", "total"))
+        return steps["total"].p50_ms, graph
+    others = (name for name in steps if name not in ("preprocessing", "total"))
+    return sum(steps[name].p50_ms for name in others), graph

@@ -11,12 +11,15 @@ import pytest
 
 from benchmarks.matrix.carried_cards import FIGURE, FOLDER, facts_of
 from benchmarks.matrix.measures import RESULTS, read_models, report_of
+from benchmarks.matrix.results_tables import families
 from benchmarks.matrix.zoo_table import named_cells
 from splitzoo import zoo
 from splitzoo.cards.card import render
 from splitzoo.profile.accuracy_report import AccuracyReport, read_accuracy
+from splitzoo.profile.report import read_report
 from splitzoo.zoo.hub_push import FIGURES
 from splitzoo.zoo.measures import encoder_of, listed, read_measures
+from splitzoo.zoo.model_rows import package_rows
 from splitzoo.zoo.packaged import packaged
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +27,7 @@ AGAIN = {
     "cards": "python -m benchmarks.matrix cards",
     "family": "make family-cards",
     "measures": "python -m benchmarks.matrix measures -o zoo/measures.json",
+    "results": "python -m benchmarks.matrix results",
     "zoo": "python -m benchmarks.matrix zoo -o cards/generated/zoo.md",
 }
 
@@ -59,6 +63,23 @@ def test_what_lists_show_is_what_the_reports_say() -> None:
     for spec in map(zoo.get_spec, zoo.list_models()):
         firsts.setdefault(encoder_of(spec), spec.name)
     assert list(found.encoder_bits) == list(firsts.values()), AGAIN["measures"]
+
+
+def test_the_tables_of_results_are_of_the_reports_of_today() -> None:
+    rows = {(row.model, row.coding, row.data_sha256): row for row in package_rows()}
+    reports = [read_accuracy(path) for paths in families().values() for path in paths]
+    assert len(reports) == len(rows) > 30, AGAIN["results"]
+    for report in reports:
+        row = rows[report.spec.name, report.calibrated, report.data.sha256]
+        said = row.score, row.model_id, row.images, row.encoder_bits, row.stream_bytes
+        expected = report.score, report.model_id, report.data.images, report.encoder.encoder_bits
+        assert said == (*expected, round(report.stream_bytes.mean, 1)), AGAIN["results"]
+    for path in FOLDER.glob("*/profile.json"):
+        profile = read_report(path)
+        carried = [row for row in rows.values() if row.model_id == profile.model_id]
+        for row in carried:
+            assert row.device_macs == profile.compute.macs, AGAIN["results"]
+            assert row.edge_macs == profile.edge_compute.macs, AGAIN["results"]
 
 
 @pytest.mark.parametrize("name", packaged())

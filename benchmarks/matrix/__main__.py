@@ -176,6 +176,24 @@ def measures(
 
 
 @app.command()
+def results(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Folder to write.", show_default="zoo/results"
+        ),
+    ] = None,
+) -> None:
+    """Write the tables that come with the package: one for each family, of its reports."""
+    from benchmarks.matrix.results_tables import FOLDER, write_tables
+
+    console = Console()
+    with console.progress() as progress:
+        written = write_tables(output or FOLDER, progress)
+    console.print("\n".join(map(str, written)))
+
+
+@app.command()
 def cards() -> None:
     """Write the carried models' cards again, of the manifests and profiles beside them."""
     from benchmarks.matrix.carried_cards import FOLDER, write_cards

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitrun.sending.links import LINK_NAMES
+
 from ...console import Console, Force, Json, Trust, command_line
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def link(
     ],
     link: Annotated[
         str,
-        typer.Option(help="Link to be as slow as: lora, ble, lte-m, wifi, or a rate: 37.5kbps."),
+        typer.Option(help=f"Link to be as slow as: {LINK_NAMES}."),
     ],
     rtt: Annotated[
         float,

@@ -228,7 +228,7 @@ def _send(connection: socket.socket, number: int, content: bytes, pace: Pace) ->
     connection.sendall(_HEAD.pack(number, len(content)))
     link = pace.link
     assert link
-    pace.keep(link.bytes_on_air(len(content)) - len(content))
+    pace.keep(link.bytes_on_air(len(content)) - len(content), link.frames(len(content)))
     for piece in pace.pieces(content):
         pace.keep(len(piece))  # it arrives when the link has carried it
         connection.sendall(piece)

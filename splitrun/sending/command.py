@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import image_size, number, whole_number
 from ..protocol import MOST_TOP
+from .links import LINK_NAMES
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -136,7 +137,7 @@ def _add_sending(parser: argparse.ArgumentParser, *, required: bool = True) -> N
     parser.add_argument(
         "--link",
         metavar="RATE",
-        help="link to be as slow as: lora, ble, lte-m, wifi, or a rate such as 37.5kbps",
+        help=f"link to be as slow as: {LINK_NAMES}",
     )
     parser.add_argument(
         "--frame",

@@ -107,7 +107,7 @@ class FrameCarrier:
         self._sent_frames += 1
         link = self._pace.link
         overhead = link.overhead_bytes if link and link.frame_bytes else self._line.overhead_bytes
-        self._pace.keep(len(content) + overhead)
+        self._pace.keep(len(content) + overhead, frames=1)
 
     def _answer(self, tag: bytes, last: int, wait_s: float) -> Frame | None:
         """Wait for an answer; with no time, return the latest of those that are here."""

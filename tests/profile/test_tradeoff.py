@@ -256,7 +256,9 @@ def test_latencies_come_from_profiles_and_benches_alike(splitzoo, tiny_bundle, t
     assert splitzoo("profile", "encoder", tiny_bundle, *words)[0] == 0
     ran = on_board(tiny_bundle, "bench", "--json", "--iterations=2", "--warmup=0")
     bench.write_text(ran.stdout)
-    by_profile, by_bench = read_latencies([profile, bench])
+    by_profile, by_bench, edge = read_latencies([profile, bench])
+    assert (by_profile.half, by_bench.half, edge.half) == ("device", "device", "edge")
+    assert edge.graph_ms == json.loads(ran.stdout)[1]["latency"]["decoder"]["p50_ms"]
     steps = json.loads(profile.read_text())["latency"]["steps"]
     assert by_profile.median_ms == steps["total"]["p50_ms"]
     assert by_bench.median_ms == json.loads(ran.stdout)[0]["latency"]["total"]["p50_ms"]

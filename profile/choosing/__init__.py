@@ -1,0 +1,1 @@
+"""Which model suits a link, a device and a deadline, by what was measured."""
