@@ -386,7 +386,7 @@ def _write_manifest(manifest: Manifest, folder: Path) -> Manifest:
 def write_runtime(folder: Path) -> None:
     """Copy the runtime's package: what runs on the board is what was tested here."""
     source = Path(splitrun.__file__).parent
-    for path in sorted(source.rglob("*.py")):
+    for path in sorted((*source.rglob("*.py"), *source.rglob("*.[ch]"))):
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .bundle_layout import ENGINES_FOLDER, HALVES, MANIFEST_NAME, Half
+from .bundle_layout import ENGINES_FOLDER, HALVES, LIBRARIES, MANIFEST_NAME, Half
 from .coding import Codec, load_coder
 from .errors import BundleError, SplitzooError, TablesError
 from .files import new_folder, sha256_file
@@ -227,13 +227,13 @@ def open_bundle(folder: str | Path, *, trust: bool = False) -> Bundle:
 def new_bundle(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary folder as :func:`.files.new_folder` does.
 
-    Of a bundle that it replaces by force, no file stays, engines built there included.
+    Of a bundle that it replaces by force, no file stays, what was built there included.
     """
     earlier: set[str] = set()
     with contextlib.suppress(SplitzooError):
         earlier.update(open_bundle(folder).manifest.files)
-        engines = (folder / ENGINES_FOLDER).glob("*")
-        earlier.update(path.relative_to(folder).as_posix() for path in engines)
+        built = (*folder.glob(f"{ENGINES_FOLDER}/*"), *folder.glob(LIBRARIES))
+        earlier.update(path.relative_to(folder).as_posix() for path in built)
     with new_folder(folder, force=force) as temporary:
         yield temporary
         left = [name for name in sorted(earlier) if not (temporary / name).exists()]
@@ -244,10 +244,12 @@ def new_bundle(folder: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def _is_made_here(path: Path, folder: Path, builds: bool) -> bool:
-    """Say whether Python or, where it ``builds``, TensorRT left this file there at a run."""
-    parts = path.relative_to(folder).parts
+    """Say whether Python, a compiler or, where it ``builds``, TensorRT left this file there."""
+    relative = path.relative_to(folder)
+    parts = relative.parts
     bytecode = parts[0] == "splitrun" and parts[-2] == "__pycache__" and path.suffix == ".pyc"
-    return bytecode or (builds and parts[0] == ENGINES_FOLDER and len(parts) > 1)
+    library = len(parts) == LIBRARIES.count("/") + 1 and relative.match(LIBRARIES)
+    return bytecode or library or (builds and parts[0] == ENGINES_FOLDER and len(parts) > 1)
 
 
 def _check_inside(folder: Path, name: str) -> None:

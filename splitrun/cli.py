@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .arguments import bundle_folder, image_size, number, whole_number
 from .bundle_layout import HALVES, MANIFEST_NAME
+from .coder_commands import add_coder_commands
 from .errors import SomeFilesError, SplitzooError, error_document
 from .file_commands import decode, encode
 from .memory_limit import can_be_limited, memory_limit
@@ -207,6 +208,8 @@ def _parser(bundle: Path | None) -> _Parser:
         "--force", action="store_true", help="replace the bundle in that folder; without it, refuse"
     )
     part.set_defaults(run=_part)
+
+    add_coder_commands(commands, named)
     return parser
 
 

@@ -146,8 +146,9 @@ CARRIED = sorted((ROOT / "splitrun").rglob("*.py"))
 
 def test_bundles_carry_the_runtime_whole(tiny_bundle) -> None:
     folder = tiny_bundle / "splitrun"
-    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
-    assert found == {path.relative_to(ROOT / "splitrun"): path.read_bytes() for path in CARRIED}
+    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+    sources = (*CARRIED, *(ROOT / "splitrun").rglob("*.[ch]"))
+    assert found == {path.relative_to(ROOT / "splitrun"): path.read_bytes() for path in sources}
 
 
 def test_the_runtime_has_a_small_public_face() -> None:

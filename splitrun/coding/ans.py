@@ -2,10 +2,10 @@
 
 A payload is the state of a stack-like ANS coder (Duda, https://arxiv.org/abs/1311.2540) with
 64-bit state, 32-bit words and 24-bit models, as the `constriction` library keeps it. For the ARM
-boards that run Linux constriction has no wheels; there ``plain_ans`` writes and reads the same
-bytes. A block of symbols, read from the top of the stack, is their
-slots in order, escape slots among them; below these, for the escaped symbols in the same order,
-their magnitude classes, then their low bits, then their high bits.
+boards that run Linux constriction has no wheels; there ``c_ans``, once ``splitrun compile`` has
+compiled it, or else ``plain_ans`` writes and reads the same bytes. A block of symbols, read from
+the top of the stack, is their slots in order, escape slots among them; below these, for the escaped
+symbols in the same order, their magnitude classes, then their low bits, then their high bits.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ BACKEND: ModuleType
 try:
     from . import constriction_ans as BACKEND
 except ImportError:
-    from . import plain_ans as BACKEND
+    from . import c_ans, c_library, plain_ans
+
+    BACKEND = c_ans if c_library.library() else plain_ans
 
 _CODER_PRECISION = 24
 _LOW_BITS = 16

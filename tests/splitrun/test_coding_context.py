@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from rows_picked import rows_picked
-from strategies import INT32, row_tables
+from strategies import INT32, SPARSE_SYMBOLS, sparse_tables
 
 from splitrun.coding import CODERS, Codec, load_coder, save_coder
-from splitrun.coding.context.skeleton import number_of_passes
-from splitrun.coding.context.sparse import SparseModels, SparsePlanes, SparseTables
+from splitrun.coding.context.sparse import SparseModels, SparsePlanes
 from splitrun.coding.factorized import ContextCoder
 from splitrun.coding.hyperprior import ContextHyperpriorCoder
 from splitrun.coding.relu_range import ReluQuantisedCoder, ReluRange
@@ -28,7 +27,6 @@ KINDS = ("context", "hyperprior-context", "quantised-relu")
 ENDS = np.array([[-2, -np.inf], [np.inf, 3]], np.float32)
 """Ends of the ranges of two channels, which are clipped below −2 and above 3."""
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 19), st.integers(1, 19))
-WEIGHTS = st.integers(-600, 600) | st.integers(-(1 << 16), 1 << 16)
 
 
 def clustered(seed, *shape, scale=0.8):
@@ -41,32 +39,12 @@ def clustered(seed, *shape, scale=0.8):
 
 
 @st.composite
-def tables(draw, channels, sides=0):
-    levels = draw(st.integers(0, 3))
-    spreads = sorted(draw(st.sets(st.integers(1, 900), max_size=4)))
-    fractions = sorted(draw(st.sets(st.integers(1, 255), max_size=3)))
-    passes = number_of_passes(levels)
-    draws = st.lists(WEIGHTS, min_size=8 * passes, max_size=8 * passes)
-    weights = np.array(draw(draws), np.int32).reshape(passes, 4, 2, 1)
-    return SparseTables(
-        weights=weights.repeat(channels, 3),
-        side=np.array(draw(st.lists(st.integers(0, 999), min_size=sides, max_size=sides)), "i4"),
-        side_weights=np.full((passes, channels), draw(st.integers(-300, 300)), np.int32),
-        spreads=np.array(spreads, np.int32),
-        fractions=np.array(fractions, np.int32),
-        limit=draw(st.integers(1, 255)),
-        rows=row_tables(draw, (len(spreads) + 1) * (len(fractions) + 1)),
-    )
-
-
-SYMBOLS = st.integers(-4, 4) | st.integers(-300, 300) | st.integers(INT32.min, INT32.max)
-
-
-@st.composite
 def tables_and_symbols(draw):
     shape = draw(SHAPES)
-    symbols = draw(numpy_strategies.arrays(np.int32, shape, elements=SYMBOLS, fill=st.just(0)))
-    return draw(tables(shape[0])), symbols
+    symbols = draw(
+        numpy_strategies.arrays(np.int32, shape, elements=SPARSE_SYMBOLS, fill=st.just(0))
+    )
+    return draw(sparse_tables(shape[0])), symbols
 
 
 @settings(max_examples=100, deadline=None)
@@ -81,11 +59,13 @@ def test_any_symbols_come_back_under_any_tables(case):
 @settings(max_examples=60, deadline=None)
 @given(st.data(), SHAPES)
 def test_any_symbols_come_back_with_a_hyperprior(data, shape):
-    elements = {"elements": SYMBOLS, "fill": st.just(0)}
+    elements = {"elements": SPARSE_SYMBOLS, "fill": st.just(0)}
     y = data.draw(numpy_strategies.arrays(np.int32, shape, **elements))
     z = data.draw(numpy_strategies.arrays(np.int32, (2, 2, 3), **elements))
     indexes = data.draw(numpy_strategies.arrays(np.int32, shape, elements=st.integers(0, 4)))
-    coder = ContextHyperpriorCoder(data.draw(tables(2)), data.draw(tables(shape[0], 5)))
+    coder = ContextHyperpriorCoder(
+        data.draw(sparse_tables(2)), data.draw(sparse_tables(shape[0], 5))
+    )
     seen = []
 
     def hyper(symbols):

@@ -1,4 +1,4 @@
-"""The coder of our own, which boards without constriction run: byte for byte the same."""
+"""What boards without constriction code with, plain Python or C: byte for byte the same."""
 
 import json
 import os
@@ -9,13 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from board import BLOCKED, RUN
+from c_compiler import COMPILER, library, needs_compiler
 from golden_streams import FOLDERS, GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from strategies import tables_and_symbols
 
-from splitrun.coding import CODERS, FactorizedCoder, ans, constriction_ans, plain_ans
+from splitrun.coding import (
+    CODERS,
+    FactorizedCoder,
+    ans,
+    c_ans,
+    c_library,
+    constriction_ans,
+    plain_ans,
+)
 from splitrun.coding.ans import Stack
 from splitrun.coding.factorized import ContextCoder
 from splitrun.errors import BitstreamError
@@ -28,22 +37,51 @@ WORDS = st.lists(st.integers(0, 2**32 - 1), max_size=8).map(
 )
 
 
-def both(act):
-    """Do the same under each engine, and return what it gives: arrays, bytes or the error."""
+ENGINES = (constriction_ans, plain_ans, *((c_ans,) if COMPILER else ()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Let the coder in C be there, wherever it can be."""
+    with pytest.MonkeyPatch.context() as patch:
+        if COMPILER:
+            loaded = c_library.load(library())
+            patch.setattr(c_library, "library", lambda: loaded)
+        yield
+
+
+def assert_all_alike(found):
+    first, *others = found
+    assert len(others) == len(ENGINES) - 1
+    for other in others:
+        np.testing.assert_array_equal(first, other, strict=True)
+
+
+def under_each(act):
+    """Do the same under each engine, and return what all give: bytes, the error or several."""
     outcomes = []
-    for engine in (constriction_ans, plain_ans):
+    for engine in ENGINES:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ans, "BACKEND", engine)
             try:
                 outcomes.append(act())
             except BitstreamError as error:
                 outcomes.append(repr(error))
-    return outcomes
+    assert len(outcomes) == len(ENGINES)
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    return outcomes[0]
 
 
-def test_here_the_engines_are_two():
+def test_here_the_engines_are_three():
     assert ans.BACKEND is constriction_ans
-    assert (constriction_ans.NAME, plain_ans.NAME) == ("constriction", "plain Python coder")
+    names = [engine.NAME for engine in (constriction_ans, plain_ans, c_ans)]
+    assert names == ["constriction", "plain Python coder", "C coder"]
+
+
+@needs_compiler
+def test_one_of_the_engines_is_in_c():
+    assert ENGINES[-1] is c_ans
+    assert c_library.library()._name == str(library())
 
 
 # The engines alone
@@ -71,13 +109,13 @@ def test_any_slots_on_any_stack(data, frequencies, words):
         ]
     )
     left = []
-    for engine in (constriction_ans, plain_ans):
+    for engine in ENGINES:
         models, coder = engine.AnsModels(frequencies), engine.AnsCoder(words)
         coder.encode(slots, models, counts)
         left.append(coder.words())
         np.testing.assert_array_equal(coder.decode(models, counts), slots, strict=True)
         np.testing.assert_array_equal(coder.words(), words, strict=True)
-    np.testing.assert_array_equal(*left, strict=True)
+    assert_all_alike(left)
 
 
 @settings(max_examples=100, deadline=None)
@@ -87,13 +125,13 @@ def test_any_words_are_read_to_their_end_and_beyond(data, frequencies, words):
     counts = np.array([data.draw(most) for _ in frequencies])
     counts[-1] += 1
     read, left = [], []
-    for engine in (constriction_ans, plain_ans):
+    for engine in ENGINES:
         coder = engine.AnsCoder(words)
         read.append(coder.decode(engine.AnsModels(frequencies), counts))
         left.append(coder.words())
         assert coder.is_empty() is (left[-1].size == 0)
-    np.testing.assert_array_equal(*read, strict=True)
-    np.testing.assert_array_equal(*left, strict=True)
+    assert_all_alike(read)
+    assert_all_alike(left)
 
 
 @settings(max_examples=100, deadline=None)
@@ -110,15 +148,15 @@ def test_any_words_are_read_to_their_end_and_beyond(data, frequencies, words):
 def test_any_bits_on_any_stack(words, pairs):
     values, widths = np.array(pairs, np.int32).T
     left = []
-    for engine in (constriction_ans, plain_ans):
+    for engine in ENGINES:
         coder = engine.AnsCoder(words)
         left.append(coder.decode_bits(widths))
         left.append(coder.words())
         coder.encode_bits(values, widths)
         left.append(coder.words())
         np.testing.assert_array_equal(coder.decode_bits(widths), values, strict=True)
-    for one, other in zip(left[:3], left[3:], strict=True):
-        np.testing.assert_array_equal(one, other, strict=True)
+    for same in (left[0::3], left[1::3], left[2::3]):
+        assert_all_alike(same)
 
 
 # Payloads
@@ -137,9 +175,7 @@ def test_any_symbols_under_any_tables(case):
         )
         return payload
 
-    one, other = both(act)
-    assert type(one) is bytes
-    assert one == other
+    assert type(under_each(act)) is bytes
 
 
 @settings(max_examples=80, deadline=None)
@@ -156,8 +192,7 @@ def test_damaged_payloads(case, data):
     def act():
         return FactorizedCoder(tables).decode(cut, *symbols.shape[1:])[0].tobytes()
 
-    one, other = both(act)
-    assert one == other
+    under_each(act)
 
 
 @settings(max_examples=80, deadline=None)
@@ -171,8 +206,7 @@ def test_payloads_of_nothing_in_particular(case, payload):
         popped = FactorizedCoder(tables)._models.pop(stack, symbols.shape)
         return popped.tobytes(), stack.payload()
 
-    one, other = both(act)
-    assert one == other
+    under_each(act)
 
 
 def context_case():
@@ -199,8 +233,7 @@ def test_damaged_payloads_of_a_context_coder():
                 outcomes.append(repr(error))
         return outcomes
 
-    one, other = both(act)
-    assert one == other
+    under_each(act)
 
 
 def test_more_symbols_than_are_lists_at_a_time():
@@ -208,13 +241,13 @@ def test_more_symbols_than_are_lists_at_a_time():
     counts = np.array([plain_ans._BLOCK + 7, plain_ans._BLOCK - 7])
     slots = np.random.default_rng(0).integers(0, 2, counts.sum()).astype(np.int32)
     words = []
-    for engine in (constriction_ans, plain_ans):
+    for engine in ENGINES:
         models, coder = engine.AnsModels(frequencies), engine.AnsCoder(np.zeros(0, np.uint32))
         coder.encode(slots, models, counts)
         words.append(coder.words())
         np.testing.assert_array_equal(coder.decode(models, counts), slots, strict=True)
         assert coder.is_empty()
-    np.testing.assert_array_equal(*words, strict=True)
+    assert_all_alike(words)
 
 
 # Where constriction cannot be imported

@@ -30,7 +30,9 @@ def test_the_wheel_of_splitrun_runs_a_bundle(tiny_bundle, photo, tmp_path) -> No
     (wheel,) = tmp_path.glob("splitrun-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py")}
-    assert modules | {"py.typed"} == {
+    sources = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.[ch]")}
+    assert len(sources) == 3
+    assert modules | sources | {"py.typed"} == {
         name.removeprefix("splitrun/") for name in names if name.startswith("splitrun/")
     }
     installed = tmp_path / "installed"

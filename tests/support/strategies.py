@@ -4,6 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from splitrun.coding import FactorizedTables
+from splitrun.coding.context.skeleton import number_of_passes
+from splitrun.coding.context.sparse import SparseTables
 
 INT32 = np.iinfo(np.int32)
 INT32_RANGE = st.integers(INT32.min, INT32.max)
@@ -48,6 +50,29 @@ def row_tables(draw, number):
         np.array([len(row) for row in rows]),
         np.array([draw(st.integers(-9, 3)) for _ in rows]),
         16,
+    )
+
+
+WEIGHTS = st.integers(-600, 600) | st.integers(-(1 << 16), 1 << 16)
+SPARSE_SYMBOLS = st.integers(-4, 4) | st.integers(-300, 300) | INT32_RANGE
+
+
+@st.composite
+def sparse_tables(draw, channels, sides=0):
+    levels = draw(st.integers(0, 3))
+    spreads = sorted(draw(st.sets(st.integers(1, 900), max_size=4)))
+    fractions = sorted(draw(st.sets(st.integers(1, 255), max_size=3)))
+    passes = number_of_passes(levels)
+    draws = st.lists(WEIGHTS, min_size=8 * passes, max_size=8 * passes)
+    weights = np.array(draw(draws), np.int32).reshape(passes, 4, 2, 1)
+    return SparseTables(
+        weights=weights.repeat(channels, 3),
+        side=np.array(draw(st.lists(st.integers(0, 999), min_size=sides, max_size=sides)), "i4"),
+        side_weights=np.full((passes, channels), draw(st.integers(-300, 300)), np.int32),
+        spreads=np.array(spreads, np.int32),
+        fractions=np.array(fractions, np.int32),
+        limit=draw(st.integers(1, 255)),
+        rows=row_tables(draw, (len(spreads) + 1) * (len(fractions) + 1)),
     )
 
 
