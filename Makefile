@@ -50,11 +50,15 @@ bench: .venv/.dev
 	$(if $(FLOWERS),$(BIN)/python benchmarks/int8_accuracy.py --flowers $(FLOWERS))
 
 # The cards of the packaged models, from the results in benchmarks/, what lists show, and the table
-# of the zoo. `python -m benchmarks.matrix cards` writes the cards again without measuring.
+# of the zoo; then what the cards say is computed again, accuracy and bytes where DATA is there.
+# `python -m benchmarks.matrix cards` writes the cards again without measuring.
 cards: family-cards
 	$(BIN)/python -m benchmarks.matrix results
 	$(BIN)/python -m benchmarks.matrix measures -o zoo/measures.json
 	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
+	$(BIN)/splitzoo cards verify cards/generated/*/
+	$(if $(wildcard $(DATA)/val),$(BIN)/splitzoo cards verify --no-bundle --data $(DATA)/val \
+	  $(wildcard cards/generated/$(notdir $(DATA))-*/))
 
 family-cards: .venv/.dev
 	rm -rf build/cards && mkdir -p build/cards

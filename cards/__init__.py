@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING
 from splitrun.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .card import CardFacts, build, gather, read, render
+    from .card import CardFacts, gather, read, render
+    from .verification import verify
+    from .writing import add_measurement, build
 
-__all__ = ["CardFacts", "build", "gather", "read", "render"]
+_HOME = {
+    "CardFacts": ".card",
+    "add_measurement": ".writing",
+    "build": ".writing",
+    "gather": ".card",
+    "read": ".card",
+    "render": ".card",
+    "verify": ".verification",
+}
 
-_HOME = dict.fromkeys(__all__, ".card")
+__all__ = ["CardFacts", "add_measurement", "build", "gather", "read", "render", "verify"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,7 +1,7 @@
 """A Hugging Face model card, rendered from a bundle's manifest and reports of measurements."""
 
 import shlex
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from yaml import YAMLError
 from splitrun.bundle import open_bundle
 from splitrun.coding import CODERS
 from splitrun.errors import ReportError
-from splitrun.files import check_free, new_folder
 from splitrun.manifest import Manifest
 from splitrun.sizes import format_size
 
@@ -23,13 +22,13 @@ from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.config import ModelConfig, read_config
-from ..zoo.hub_push import CARD_NAME, FIGURES, IMAGE_NAME
+from ..zoo.hub_push import FIGURES, IMAGE_NAME
 from ..zoo.metrics import NAMES
 from ..zoo.packaged import packaged_folder
 from ..zoo.resolve import ModelSource, is_assembled
 from ..zoo.spec import ModelSpec
 from ..zoo.train.recipe_files import stages_of
-from .diagram import draw_split
+from .measurements import Measurement
 from .sources import list_sources
 
 _OUTPUTS = {
@@ -53,6 +52,7 @@ class CardFacts:
         figure: Figure of tradeoffs that shows it, if there is one.
         dark_figure: The same figure for a dark page.
         repository: Repository on the Hub that it is published in; empty where it is not.
+        measurements: What was measured of it on machines.
     """
 
     spec: ModelSpec
@@ -63,6 +63,15 @@ class CardFacts:
     figure: Path | None = None
     dark_figure: Path | None = None
     repository: str = ""
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def model_id(self) -> str:
+        """8 hexadecimal digits, of all tensors of the model; empty where no source says."""
+        report = self.profile or self.accuracy
+        if report or self.manifest is None:
+            return report.model_id if report else ""
+        return self.manifest.provenance.model_id
 
     @property
     def weights(self) -> str:
@@ -145,21 +154,8 @@ def gather(
         "the accuracy report": evaluated.spec if evaluated else None,
     }
     named = {source: spec for source, spec in specs.items() if spec}
-    if any(spec != next(iter(named.values())) for spec in named.values()):
-        said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
-        raise ReportError(f"A card describes one model, but {said}: their specs differ.")
-    for other, command in ((report, "encoder"), (evaluated, "accuracy")):
-        if manifest and other and manifest.provenance.model_id != other.model_id:
-            raise ReportError(
-                f"The bundle holds other weights ({manifest.provenance.model_id}) than profile "
-                f"{command} measured ({other.model_id}).",
-                next_step=f"Measure the bundle: splitzoo profile {command} {bundle} -o report.json",
-            )
-    if report and evaluated and report.model_id != evaluated.model_id:
-        raise ReportError(
-            f"The profile measured other weights ({report.model_id}) than the accuracy report "
-            f"({evaluated.model_id})."
-        )
+    check_one_spec(named)
+    check_one_id(manifest, report, evaluated, bundle)
     spec = next(iter(named.values()), None) or ModelSource.of().spec()
     config = source.config() if source and source.folder else _packaged_config(spec)
     figures = [Path(tradeoff) / f"{name}.png" for name in FIGURES] if tradeoff else []
@@ -169,6 +165,35 @@ def gather(
         )
     light, dark = figures or (None, None)
     return CardFacts(spec, manifest, report, config, evaluated, light, dark, repository)
+
+
+def check_one_spec(named: Mapping[str, ModelSpec]) -> None:
+    """Raise ``ReportError`` where the specs of a card's sources differ."""
+    if any(spec != next(iter(named.values())) for spec in named.values()):
+        said = ", ".join(f"{source} is {spec.name}" for source, spec in named.items())
+        raise ReportError(f"A card describes one model, but {said}: their specs differ.")
+
+
+def check_one_id(
+    manifest: Manifest | None,
+    report: EncoderProfile | None,
+    evaluated: AccuracyReport | None,
+    bundle: str | Path | None = None,
+) -> None:
+    """Raise ``ReportError`` where a card's sources are of other weights."""
+    for other, command in ((report, "encoder"), (evaluated, "accuracy")):
+        if manifest and other and manifest.provenance.model_id != other.model_id:
+            raise ReportError(
+                f"The bundle holds other weights ({manifest.provenance.model_id}) than profile "
+                f"{command} measured ({other.model_id}).",
+                next_step=f"Measure the bundle: splitzoo profile {command} {bundle or 'BUNDLE'} -o "
+                "report.json",
+            )
+    if report and evaluated and report.model_id != evaluated.model_id:
+        raise ReportError(
+            f"The profile measured other weights ({report.model_id}) than the accuracy report "
+            f"({evaluated.model_id})."
+        )
 
 
 def _packaged_config(spec: ModelSpec) -> ModelConfig | None:
@@ -258,53 +283,3 @@ def read(path: str | Path) -> ModelCard:
         return ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=False)
     except (OSError, ValueError, YAMLError) as error:
         raise ReportError(f"Cannot read the card {path}: {error}") from error
-
-
-def build(
-    folder: str | Path | None = None,
-    model: str | Path | None = None,
-    *,
-    bundle: str | Path | None = None,
-    profile: str | Path | None = None,
-    accuracy: str | Path | None = None,
-    tradeoff: str | Path | None = None,
-    repository: str = "",
-    force: bool = False,
-) -> Path:
-    """Write a card and its images into a folder, whole or not at all.
-
-    Args:
-        folder: Folder to write, without force empty or new; by default ``MODEL-card``.
-        model: Registered name or folder of a saved model; by default the model of the others.
-        bundle: Folder of a bundle.
-        profile: Report of ``splitzoo profile encoder -o``.
-        accuracy: Report of ``splitzoo profile accuracy -o``.
-        tradeoff: Folder of ``splitzoo profile tradeoff -o``.
-        repository: Repository on the Hub that the card is for.
-        force: Replace the card that the folder holds.
-
-    Returns:
-        The path of the card.
-
-    Raises:
-        OutputError: The folder is taken or cannot be written.
-        ReportError: The sources belong to different models.
-    """
-    if folder is not None:
-        check_free(Path(folder), force=force)
-    facts = gather(
-        model,
-        bundle=bundle,
-        profile=profile,
-        accuracy=accuracy,
-        tradeoff=tradeoff,
-        repository=repository,
-    )
-    folder = Path(folder or f"{facts.spec.name}-card")
-    with new_folder(folder, force=force) as temporary:
-        for figure in (facts.figure, facts.dark_figure):
-            if figure is not None:
-                shutil.copyfile(figure, temporary / figure.name)
-        draw_split(facts.spec, facts.profile, temporary / IMAGE_NAME, accuracy=facts.accuracy)
-        (temporary / CARD_NAME).write_text(str(render(facts)), encoding="utf-8")
-    return folder / CARD_NAME

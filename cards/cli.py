@@ -1,5 +1,6 @@
 """``splitzoo cards``: write and read model cards."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -44,9 +45,9 @@ def build(
     console = Console(json)
     with console.progress() as progress:
         progress.step("writing the card")
-        from . import card
+        from .writing import build as write
 
-        path = card.build(
+        path = write(
             output,
             model,
             bundle=bundle,
@@ -96,6 +97,86 @@ def show(
         console.markdown(shown.text)
 
     console.data({"metadata": data, "text": shown.text}, terminal)
+
+
+@app.command()
+def verify(
+    card: Annotated[
+        list[str],
+        typer.Argument(metavar="CARD...", help="Cards, their folders, or repositories on the Hub."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Images that accuracy and bytes were measured on."),
+    ] = None,
+    bundle: Annotated[
+        bool,
+        typer.Option(
+            "--bundle/--no-bundle", help="Export a bundle again, to compare its files and time it."
+        ),
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Compute again what cards say. Exit code 3 where a number differs; each is listed.
+
+    Bits, operations and digests are always computed; accuracy and bytes with --data. Latency is
+    shown beside what it is here.
+    """
+    console = Console(json)
+    found = []
+    for one in card:
+        with console.progress() as progress:
+            from .verification import verify as check
+
+            found.append(check(one, data=data, bundle=bundle, progress=progress))
+
+    def show() -> None:
+        for done in found:
+            console.table(
+                f"{done.model}, {done.card}",
+                ("number", "card>", "here>", ""),
+                [
+                    (check.name, _short(check.card), _short(check.here), check.verdict)
+                    for check in done.checks
+                    if check.verdict != "not checked"
+                ],
+            )
+            for note, count in Counter(one.note for one in done.checks if one.here is None).items():
+                console.print(f"{count} not checked: {note}.")
+
+    console.data(found, show)
+    for done in found:
+        for check in done.differences:
+            console.hint(f"{done.card}: {check.name} is {check.card}, here {check.here}.")
+    if differing := sum(len(done.differences) for done in found):
+        console.hint(f"{differing} numbers or lines differ.")
+        raise typer.Exit(3)
+    console.hint("Nothing differs.")
+
+
+@app.command("add-measurement")
+def add_measurement(
+    card: Annotated[Path, typer.Argument(metavar="CARD", help="A card, or its folder.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Output of python -m splitrun bench --json, or a bundle's engines/engine.json.",
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Add what a machine measured to a card's table of machines."""
+    from .writing import add_measurement as add
+
+    console = Console(json)
+    path = add(card, file)
+    console.data({"card": path}, lambda: console.print(str(path)))
+
+
+def _short(value: object) -> str:
+    text = "" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _line(value: object) -> str:

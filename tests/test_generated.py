@@ -15,6 +15,7 @@ from benchmarks.matrix.results_tables import families
 from benchmarks.matrix.zoo_table import named_cells
 from splitzoo import zoo
 from splitzoo.cards.card import render
+from splitzoo.cards.record import CardRecord, read_record
 from splitzoo.profile.accuracy_report import AccuracyReport, read_accuracy
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.hub_push import FIGURES
@@ -95,6 +96,10 @@ def test_the_cards_of_the_carried_models_are_of_today(name) -> None:
     if facts.profile is None:  # what was measured on the device is then not held against anything
         written = COST.sub("", written)
     assert written.split() == str(render(facts)).split(), AGAIN["cards"]
+    if facts.profile is not None:
+        record = read_record(FOLDER / name)
+        assert record == CardRecord.of(facts), AGAIN["cards"]
+        assert record.facts().measurements == facts.measurements
     for figure in FIGURES:
         same = filecmp.cmp(FIGURE / f"{figure}.png", FOLDER / name / f"{figure}.png", shallow=False)
         assert same, AGAIN["cards"]

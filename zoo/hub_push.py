@@ -9,6 +9,7 @@ from .hub_errors import hub_calls
 from .hub_names import checked_token, parse_repo
 
 CARD_NAME = "README.md"
+RECORD_NAME = "card.json"
 IMAGE_NAME = "split.png"
 FIGURES = ("tradeoff", "tradeoff-dark")
 """Images of ``splitzoo profile tradeoff``, for a light page and for a dark one, without .png."""
@@ -25,7 +26,7 @@ def push_model(
 ) -> str:
     """Publish a saved model in one commit; the repository is made if it does not exist.
 
-    Config, weights, card and its images are sent, and nothing else that lies in the folder.
+    Config, weights, card, its record and its images are sent, and nothing else of the folder.
 
     Args:
         folder: Folder of the model.
@@ -81,5 +82,6 @@ def _card_files(place: Path, *, wanted: bool) -> dict[str, Path]:
         if wanted:
             raise HubError(f"There is no card at {card}.", next_step="splitzoo cards build")
         return {}
-    images = [card.with_name(IMAGE_NAME), *(card.with_name(f"{name}.png") for name in FIGURES)]
-    return {CARD_NAME: card} | {image.name: image for image in images if image.is_file()}
+    others = [card.with_name(name) for name in (RECORD_NAME, IMAGE_NAME)]
+    others += [card.with_name(f"{name}.png") for name in FIGURES]
+    return {CARD_NAME: card} | {other.name: other for other in others if other.is_file()}

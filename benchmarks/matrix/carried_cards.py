@@ -4,20 +4,19 @@
 made of these again in seconds, and a test holds it against them.
 """
 
-import shutil
 from pathlib import Path
 
 from benchmarks.matrix.measures import RESULTS, report_of
 from splitrun.errors import ReportError
-from splitrun.files import new_file
 from splitrun.manifest import read_manifest
-from splitzoo.cards.card import CardFacts, render
-from splitzoo.cards.diagram import draw_split
+from splitzoo.cards.card import CardFacts
+from splitzoo.cards.record import RECORD_NAME, read_record
+from splitzoo.cards.writing import write_card
 from splitzoo.export.manifest import spec_of
 from splitzoo.profile.accuracy_report import read_accuracy
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.config import read_config
-from splitzoo.zoo.hub_push import CARD_NAME, FIGURES, IMAGE_NAME
+from splitzoo.zoo.hub_push import FIGURES
 from splitzoo.zoo.packaged import packaged, packaged_folder
 
 FOLDER = Path(__file__).parents[2] / "cards" / "generated"
@@ -29,6 +28,9 @@ def facts_of(name: str, folder: Path = FOLDER) -> CardFacts:
     """Return what a carried model's card is rendered from; no profile, where none lies there."""
     manifest, model = read_manifest(folder / name), packaged_folder(name)
     profile = folder / name / PROFILE_NAME
+    # What machines measured is on the card alone.
+    known = (folder / name / RECORD_NAME).is_file()
+    measured = read_record(folder / name).measurements if known else ()
     light, dark = (FIGURE / f"{figure}.png" for figure in FIGURES)
     return CardFacts(
         spec=spec_of(manifest),
@@ -38,6 +40,7 @@ def facts_of(name: str, folder: Path = FOLDER) -> CardFacts:
         accuracy=read_accuracy(report_of(name)),
         figure=light,
         dark_figure=dark,
+        measurements=tuple(one for one in measured),
     )
 
 
@@ -53,9 +56,4 @@ def write_cards(folder: Path = FOLDER) -> None:
         if facts.profile is None:
             missing = folder / name / PROFILE_NAME
             raise ReportError(f"{missing} is missing.", next_step="make family-cards")
-        for figure in (facts.figure, facts.dark_figure):
-            if figure is not None:
-                shutil.copyfile(figure, folder / name / figure.name)
-        draw_split(facts.spec, facts.profile, folder / name / IMAGE_NAME, accuracy=facts.accuracy)
-        with new_file(folder / name / CARD_NAME, force=True) as temporary:
-            temporary.write_text(str(render(facts)), encoding="utf-8")
+        write_card(facts, folder / name)
