@@ -37,7 +37,7 @@ def students() -> list[str]:
     found = [
         name
         for stem, recipe in recipes().items()
-        if stem.startswith("imagenet") and not stem.endswith("-begin")
+        if stem.startswith("imagenet")
         for name in recipe.names()
     ]
     return list(dict.fromkeys(found))

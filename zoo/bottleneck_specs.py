@@ -21,6 +21,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Layer = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,80}$")]
 Shape = tuple[int, int, int]
 
+HEAD_STRIDE = 8
+"""Pixels per feature where the backbone's layers in an encoder of residual blocks end."""
+
 
 @dataclass(frozen=True)
 class WireTensor:
@@ -52,8 +55,16 @@ def _half(size: int) -> int:
 class _ConvolutionalBottleneck(Part):
     network: Literal["gdn", "residual"] = Field(
         default="gdn",
-        description="layers: Entropic Student's, with GDN and features of stride 4; or residual "
-        "blocks with a latent of stride 8",
+        description="layers: Entropic Student's, with GDN; or residual blocks behind the first "
+        "layers of the backbone, with a latent of stride 16",
+    )
+    layer: Layer | Literal[""] = Field(
+        default="",
+        description="layer of stride 8 that the encoder's part of the backbone ends after; of "
+        "residual blocks alone",
+    )
+    stride: Literal[4, 8] = Field(
+        default=4, description="pixels per feature of what g_s gives; 8 of residual blocks alone"
     )
     encoder_channels: tuple[Width, Width, Width] = Field(
         description="channels of g_a's convolutions that change them"
@@ -62,11 +73,21 @@ class _ConvolutionalBottleneck(Part):
         description="channels of g_s's convolutions that change them"
     )
 
+    @model_validator(mode="after")
+    def _has_its_layer(self) -> Self:
+        if (self.network == "residual") != bool(self.layer):
+            raise ValueError("residual blocks, and no others, stand behind a layer of the backbone")
+        if self.network == "gdn" and self.stride != 4:
+            raise ValueError("Entropic Student's g_s gives features of stride 4")
+        return self
+
     @property
     def device(self) -> str:
         """The device's layers, in words."""
-        layers = "convolutions and GDN" if self.network == "gdn" else "residual blocks"
-        return f"{layers}, channels {_arrows((3, *self.encoder_channels))}"
+        if self.network == "residual":
+            channels = _arrows(self.encoder_channels)
+            return f"backbone to {self.layer}, residual block, channels {channels}"
+        return f"convolutions and GDN, channels {_arrows((3, *self.encoder_channels))}"
 
     @property
     def edge(self) -> str:
@@ -77,8 +98,9 @@ class _ConvolutionalBottleneck(Part):
 
     def latent_shape(self, height: int, width: int) -> Shape:
         """Return the shape of y for an image of that size, pixels."""
-        if self.network == "residual":  # 8×8 stride 4 padding 2, then 3×3 stride 2 padding 1
-            return self.encoder_channels[-1], _half(height // 4), _half(width // 4)
+        if self.network == "residual":  # features of stride 8, then 2×2 stride 2
+            rows, columns = (_half(_half(_half(side))) // 2 for side in (height, width))
+            return self.encoder_channels[-1], rows, columns
         # 5×5 stride 2 padding 2, twice, then 2×2 without padding.
         return self.encoder_channels[-1], _half(_half(height)) - 1, _half(_half(width)) - 1
 
@@ -140,8 +162,8 @@ class HyperpriorBottleneck(_ConvolutionalBottleneck):
     def wire(self, height: int, width: int) -> tuple[WireTensor, ...]:
         """Return the wire tensors of an image of that size, pixels."""
         latent = self.latent_shape(height, width)
-        if self.network == "residual":  # h_a: 3×3 stride 2 padding 1, twice
-            rows, columns = (_half(_half(side)) for side in latent[1:])
+        if self.network == "residual":  # h_a: 3×3 padding 1, then 2×2 stride 2
+            rows, columns = (side // 2 for side in latent[1:])
         else:  # h_a: 5×5 stride 2 padding 1, then 5×5 stride 2 padding 2.
             rows, columns = (_half((side - 1) // 2) for side in latent[1:])
         z = (self.hyper_channels, rows, columns)

@@ -49,8 +49,10 @@ def fixed_rate(model: SplitModel, beta: float) -> SplitModel:
             if not name.startswith(("bottleneck.gain", "bottleneck.inverse"))
         }
         _scale_encoder(model.encoder, state, gain)
-        first = _path_of("decoder.", model.decoder, first=True)
-        state[f"{first}.weight"] *= inverse[:, None, None]  # its inputs are the second dimension
+        path, first = _convolutions("decoder.", model.decoder)[0]
+        # Inputs are the first dimension of a transposed convolution's weights, else the second.
+        shape = (-1, 1, 1, 1) if isinstance(first, nn.ConvTranspose2d) else (-1, 1, 1)
+        state[f"{path}.weight"] *= inverse.reshape(shape)
         density = "bottleneck.entropy_bottleneck."
         state[f"{density}quantiles"] *= gain[:, None, None]
         slopes = nn.functional.softplus(state[f"{density}matrices.0"]) / gain[:, None, None]
@@ -65,16 +67,17 @@ def fixed_rate(model: SplitModel, beta: float) -> SplitModel:
 
 
 def _scale_encoder(encoder: nn.Module, state: dict[str, Tensor], gain: Tensor) -> None:
-    last = _path_of("encoder.", encoder, first=False)
+    last, _ = _convolutions("encoder.", encoder)[-1]
     state[f"{last}.weight"] *= gain[:, None, None, None]
     if f"{last}.bias" in state:
         state[f"{last}.bias"] *= gain
 
 
-def _path_of(prefix: str, layers: nn.Module, *, first: bool) -> str:
-    """Return the path of the first or the last convolution."""
-    paths = [name for name, layer in layers.named_modules() if isinstance(layer, nn.Conv2d)]
-    return prefix + paths[0 if first else -1]
+def _convolutions(prefix: str, layers: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the convolutions, transposed ones too, and their paths."""
+    kinds = nn.Conv2d | nn.ConvTranspose2d
+    named = layers.named_modules()
+    return [(prefix + name, layer) for name, layer in named if isinstance(layer, kinds)]
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:

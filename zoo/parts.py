@@ -8,6 +8,7 @@
 
 import contextlib
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +43,13 @@ def bottleneck_parts(spec: ModelSpec) -> Parts:
     """Build the part of a model that its kind of bottleneck decides."""
     match spec.bottleneck:
         case specs.FactorizedPriorBottleneck() as sizes:
-            return analysis(sizes), FactorizedPrior(sizes.encoder_channels[-1]), synthesis(sizes)
+            bottleneck = FactorizedPrior(sizes.encoder_channels[-1])
+            return _encoder(spec, sizes), bottleneck, synthesis(sizes)
         case specs.VariableRateBottleneck() as sizes:
             bottleneck = VariableRate(sizes.encoder_channels[-1], sizes.betas, sizes.level)
-            return analysis(sizes), bottleneck, synthesis(sizes)
+            return _encoder(spec, sizes), bottleneck, synthesis(sizes)
         case specs.HyperpriorBottleneck() as sizes:
-            return analysis(sizes), entropic_hyperprior(sizes), synthesis(sizes)
+            return _encoder(spec, sizes), entropic_hyperprior(sizes), synthesis(sizes)
         case specs.ChannelReductionBottleneck() as sizes:
             settings = {"width": sizes.width, "features": sizes.features}
             encoder, decoder = channel_reduction.layers(sizes.network, sizes.channels, **settings)
@@ -63,6 +65,13 @@ def bottleneck_parts(spec: ModelSpec) -> Parts:
 
             encoder, bottleneck, decoder = build(sizes, spec.preprocessing.crop)
             return encoder, bottleneck, nn.Sequential(decoder, Normalise(sizes))
+
+
+def _encoder(spec: ModelSpec, sizes: specs.ConvolutionalBottleneck) -> nn.Module:
+    if sizes.network == "gdn":
+        return analysis(sizes)
+    head = build_head(spec.backbone, sizes.layer, spec.preprocessing.crop)
+    return nn.Sequential(OrderedDict(head=head, g_a=analysis(sizes)))
 
 
 def _head(spec: ModelSpec) -> nn.Module:

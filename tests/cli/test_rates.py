@@ -17,7 +17,13 @@ from splitrun.halves import Edge
 from splitzoo import export, zoo
 from splitzoo.zoo.bottleneck_specs import VariableRateBottleneck
 
-SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, 32), "network": "residual"}
+SIZES = {
+    "network": "residual",
+    "layer": "layer2",
+    "stride": 8,
+    "encoder_channels": (48, 8, 4),
+    "decoder_channels": (16, 16, 48),
+}
 BETAS = (0.1, 0.2, 0.4)
 
 

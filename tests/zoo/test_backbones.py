@@ -96,7 +96,7 @@ def test_a_modern_network_that_the_paper_lacks():
     assert entry.preprocessing.mean == (0.485, 0.456, 0.406)
     # And one for microcontrollers.
     entry = table.find_backbone("tinynet_e")
-    assert entry.stage == Stage("blocks.1", 16, 4)
+    assert entry.stage_of(4) == Stage("blocks.1", 16, 4)
     assert entry.preprocessing.crop == (106, 106)
     assert entry.base_model == "timm/tinynet_e.in1k"
     # A tag picks the weights.

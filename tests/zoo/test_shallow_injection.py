@@ -29,14 +29,26 @@ def student():
 
 
 def test_the_encoder_has_the_parameters_that_are_counted_by_hand(student):
-    convolutions = 3 * 48 * 64 + 2 * 48 * 24 * 9 + 48 * 56 * 9 + 2 * 56 * 28 * 9 + 56 * 32 * 9 + 32
-    norms = 2 * (48 + 24 + 48 + 56 + 28 + 56)
+    # EfficientNet-Lite0 up to stride 8 (Tan and Le 2019, table 1, without squeeze and excitation):
+    # positions, channels before and after each block's expansion, and after it; kernel, stride.
+    blocks = [
+        (112, 32, 32, 16, 3, 1),
+        (112, 16, 96, 24, 3, 2),
+        (56, 24, 144, 24, 3, 1),
+        (56, 24, 144, 40, 5, 2),
+        (28, 40, 240, 40, 5, 1),
+    ]
+    parameters, macs = 3 * 32 * 9 + 2 * 32, 112**2 * 3 * 32 * 9
+    for side, before, inner, after, kernel, stride in blocks:
+        expansion = before * inner if inner != before else 0
+        parameters += expansion + inner * kernel**2 + inner * after + 2 * (inner + after)
+        parameters += 2 * inner if expansion else 0
+        macs += side**2 * expansion + (side // stride) ** 2 * inner * (kernel**2 + after)
+    convolutions = 40 * 48 * 9 + 2 * 48 * 24 * 9, 48 * 96 * 4
+    parameters += sum(convolutions) + 48 + 2 * (24 + 48) + 96
+    macs += 28**2 * convolutions[0] + 14**2 * convolutions[1]
     found = sum(parameter.numel() for parameter in student.device_parameters())
-    assert found == convolutions + norms == 99_048
-    # Positions: 56 × 56 after the first stride of 4, 28 × 28 after the second of 2.
-    macs = 56**2 * (3 * 48 * 64 + 2 * 48 * 24 * 9) + 28**2 * (
-        48 * 56 * 9 + 2 * 56 * 28 * 9 + 56 * 32 * 9
-    )
+    assert found == parameters == 112_240
     with counting() as counter, torch.no_grad():
         student.encoder(torch.zeros(1, 3, 224, 224))
     assert counter.macs == {"convolution": macs}
@@ -47,14 +59,14 @@ def test_the_specs_shapes_are_those_that_the_layers_give(prior):
     model = zoo.build(f"svbi_tf_efficientnet_lite0-{prior}-beta1")
     wire = model.wire_tensors(np.zeros((1, 3, 224, 224), np.float32))
     assert [tensor.shape[1:] for tensor in wire] == [one.shape for one in model.spec.wire]
-    assert model.spec.latent_shape == (32, 28, 28)
+    assert model.spec.latent_shape == (96, 14, 14)
     image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.decompress(model.compress(image)), model(image), atol=1e-4)
 
 
 def test_names():
     spec = zoo.get_spec("svbi_resnet50-mshp-beta0.5")
-    assert (spec.method, spec.cut, spec.beta) == ("shallow-injection", "layer1", 0.5)
+    assert (spec.method, spec.cut, spec.beta) == ("shallow-injection", "layer2", 0.5)
     with pytest.raises(UnknownNameError, match="No prior is named 'xp'"):
         zoo.get_spec("svbi_resnet50-xp-beta0.5")
 
@@ -175,6 +187,6 @@ def test_models_with_one_encoder_write_one_stream():
     assert first.compress(image) == second.compress(image)
 
 
-def test_a_backbone_without_features_of_stride_4_is_refused():
-    with pytest.raises(SpecError, match="cannot be cut at features of stride 4"):
+def test_a_backbone_without_features_of_stride_8_is_refused():
+    with pytest.raises(SpecError, match="cannot be cut at features of stride 8"):
         zoo.get_spec("svbi_inception_v3-fp-beta1")

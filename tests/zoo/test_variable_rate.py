@@ -11,10 +11,16 @@ from splitrun.errors import RateError, SpecError, TablesError, UnknownNameError
 from splitzoo import zoo
 from splitzoo.zoo.bottleneck_specs import VariableRateBottleneck
 from splitzoo.zoo.bottlenecks.variable_rate import VariableRate
+from splitzoo.zoo.fixed_rate import fixed_rate
 from splitzoo.zoo.train.recipe_files import find_recipe
 
 BETAS = (0.1, 0.2, 0.4)
-SIZES = {"encoder_channels": (8, 8, 4), "decoder_channels": (16, 16, 32), "network": "residual"}
+SIZES = {
+    "network": "residual",
+    "layer": "layer2",  # whose features have 48 channels; those of the cut, of stride 4, have 32
+    "encoder_channels": (48, 8, 4),
+    "decoder_channels": (16, 16, 32),
+}
 
 
 def made_bottleneck(channels=3, seed=0):
@@ -208,14 +214,16 @@ def test_names_and_levels():
             VariableRateBottleneck(**SIZES, betas=betas, beta=beta)
 
 
-def test_the_recipe_starts_from_the_model_of_one_rate():
-    _, recipe, spec = find_recipe("svbi_tf_efficientnet_lite0-fp-variable")
-    source = zoo.get_spec(recipe.start.source(spec.name))
-    ours, theirs = zoo.build(spec), zoo.build(source)
+@pytest.mark.parametrize("name", ["fp-beta0.4", "mshp-beta0.64"])
+def test_students_of_one_rate_start_from_a_level(name):
+    _, recipe, spec = find_recipe(f"svbi_tf_efficientnet_lite0-{name}")
+    source = fixed_rate(zoo.build(recipe.start.source(spec.name)), spec.beta)
+    ours = zoo.build(spec)
     for mine, other in recipe.start.parts.items():
         part = {name: t.shape for name, t in ours.get_submodule(mine).named_parameters()}
-        assert part == {name: t.shape for name, t in theirs.get_submodule(other).named_parameters()}
-    assert recipe.start.parts.keys() == set(recipe.start.parts.values())
+        theirs = source.get_submodule(other).named_parameters()
+        assert part == {name: t.shape for name, t in theirs}
+    assert {"encoder", "decoder.g_s"} <= recipe.start.parts.keys()
 
 
 def test_tables_of_other_levels_are_refused(model):

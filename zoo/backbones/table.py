@@ -54,18 +54,17 @@ class Backbone:
     num_classes: int = 1000
     reduction: str = ""
 
-    @property
-    def stage(self) -> Stage:
-        """The last stage of stride 4, whose features a bottleneck gives in its place.
+    def stage_of(self, stride: int) -> Stage:
+        """Return the last stage of a stride, whose features a bottleneck gives in its place.
 
         Raises:
             SpecError: There is none.
         """
-        found = [stage for stage in self.stages if stage.stride == BOTTLENECK_STRIDE]
+        found = [stage for stage in self.stages if stage.stride == stride]
         if not found:
             raise SpecError(
-                f"{self.name} cannot be cut at features of stride {BOTTLENECK_STRIDE}, which a "
-                "bottleneck of Entropic Student gives.",
+                f"{self.name} cannot be cut at features of stride {stride}, which such a "
+                "bottleneck gives.",
                 next_step="Take another backbone, or compress its input: "
                 f"{self.name}-jpeg-q90 is such a model.",
             )
@@ -73,13 +72,13 @@ class Backbone:
 
     @property
     def layer(self) -> str:
-        """The layer that a bottleneck of stride 4 ends after; SpecError where there is none."""
-        return self.stage.layer
+        """The last layer of stride 4; SpecError where there is none."""
+        return self.stage_of(BOTTLENECK_STRIDE).layer
 
     @property
     def channels(self) -> int:
         """Channels of the features after ``layer``; SpecError where there is none."""
-        return self.stage.channels
+        return self.stage_of(BOTTLENECK_STRIDE).channels
 
     @property
     def dense_stages(self) -> tuple[Stage, ...]:

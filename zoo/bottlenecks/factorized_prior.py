@@ -31,9 +31,9 @@ TABLE_BUFFERS = ("_quantized_cdf", "_cdf_length", "_offset")
 
 
 def analysis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
-    """Build g_a: image (N, 3, H, W) to latent y, float32.
+    """Build g_a: image (N, 3, H, W) to latent y (N, C, H/4 − 1, W/4 − 1), float32.
 
-    y is (N, C, H/4 − 1, W/4 − 1), or (N, C, H/8, W/8) of residual blocks.
+    Of residual blocks see :func:`.residual.analysis`: their g_a takes features.
     """
     if sizes.network == "residual":
         return residual.analysis(sizes)
@@ -49,7 +49,7 @@ def analysis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
 
 
 def synthesis(sizes: ConvolutionalBottleneck) -> nn.Sequential:
-    """Build g_s: y_hat (N, C, h, w) to features of stride 4, (N, D, H/4, W/4) float32."""
+    """Build g_s: y_hat (N, C, h, w) to features of ``sizes.stride``, float32."""
     if sizes.network == "residual":
         return residual.synthesis(sizes)
     a, b, c = sizes.decoder_channels

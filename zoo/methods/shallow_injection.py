@@ -1,15 +1,18 @@
-"""Bottlenecks injected into a network that stays as it was: only encoder and g_s are trained.
+"""Bottlenecks injected into a network that stays as it was: only g_a and g_s are trained.
 
 Furutanpey et al. 2024, "FrankenSplit: Efficient Neural Feature Compression with Shallow Variational
 Bottleneck Injection for Mobile Edge Computing" (https://arxiv.org/abs/2302.10681). The tail is the
-published network's, stored once for all models on it. Layers and sizes here are
-:mod:`splitzoo.zoo.bottlenecks.residual`'s.
+published network's, stored once for all models on it. There the encoder takes the place of the
+first layers; here it has them, up to stride 8, and g_a behind them:
+:mod:`splitzoo.zoo.bottlenecks.residual`. A mobile network's first layers cost a board little, and
+features that are the network's own need not be learned again.
 """
 
 import re
 
 from ..backbones.table import Backbone, find_backbone
 from ..bottleneck_specs import (
+    HEAD_STRIDE,
     FactorizedPriorBottleneck,
     HyperpriorBottleneck,
     VariableRateBottleneck,
@@ -23,9 +26,9 @@ from .tasks import CLASSIFICATION, TaskFacts, task_of
 VARIABLE = "variable"
 """Stands in the place of β in names of models whose rate is chosen when they encode."""
 
-_ENCODER = (48, 56, 32)
-_DECODER = (80, 40)
-_HYPER_CHANNELS = 12
+_WIDTH, _LATENT = 48, 96
+_DECODER = (80, 56)
+_HYPER_CHANNELS = 16
 _BETAS = (0.1, 0.16, 0.25, 0.4, 0.64, 1.0, 1.6, 2.5)
 _BETA = 0.4
 """The levels' β, and that of the level which is taken where nobody chooses another."""
@@ -42,10 +45,13 @@ def make_spec(
         beta: β as in the name, which may be left out; or ``variable``.
         task: Task of the model.
     """
+    stage = backbone.stage_of(HEAD_STRIDE)
     sizes = {
         "network": "residual",
-        "encoder_channels": _ENCODER,
-        "decoder_channels": (*_DECODER, backbone.channels),
+        "layer": stage.layer,
+        "stride": stage.stride,
+        "encoder_channels": (stage.channels, _WIDTH, _LATENT),
+        "decoder_channels": (*_DECODER, stage.channels),
     }
     if prior == "fp" and beta == VARIABLE:
         levels = {"betas": _BETAS, "beta": _BETA}
@@ -59,7 +65,7 @@ def make_spec(
         backbone,
         name=f"{task.prefix}svbi_{backbone.name}-{prior}{_strength(beta)}",
         method="shallow-injection",
-        cut=backbone.layer,
+        cut=stage.layer,
         bottleneck=bottleneck,
         beta=float(beta) if beta not in ("", VARIABLE) else None,
     )

@@ -91,7 +91,7 @@ class Objective(nn.Module):
         student, spec = self.student, self.student.spec
         images = images.contiguous(memory_format=torch.channels_last)
         with _captured(self._compared) as features:
-            latent = student.encoder(images)
+            latent = self._encode(images)
             with torch.autocast(images.device.type, enabled=False):
                 latent_hat, likelihoods, betas = self._quantise(latent.float())
             detection, output = self._decode(latent_hat, targets)
@@ -123,6 +123,15 @@ class Objective(nn.Module):
         if auxiliary is not None:
             values["auxiliary"] = auxiliary
         return values | {"loss": total}
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Encode images; layers that stay as they are compute as in evaluation."""
+        encoder = self.student.encoder
+        if "encoder.head" not in self.stage.frozen:
+            return encoder(images)
+        with torch.autocast(images.device.type, enabled=False), torch.no_grad():
+            features = encoder.get_submodule("head")(images)
+        return encoder.get_submodule("g_a")(features)
 
     def _quantise(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
         """Quantise a latent; return what comes out, its probabilities, and the images' own β.

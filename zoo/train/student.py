@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from splitrun.errors import RecipeError, TrainingError
 
 from ..bottlenecks.factorized_prior import TABLE_BUFFERS
@@ -74,8 +76,7 @@ def build_student(
         _check_input(spec, teacher.spec)
         weights = teacher.decoder.get_submodule("tail").state_dict()
         parts = [student.decoder.get_submodule("tail")]
-        if spec.bottleneck.kind in ("entropy-bottleneck", "feature-codec"):
-            parts.append(student.encoder)  # layers of the backbone before the cut
+        parts += layers_of_backbone(student)
         for part in parts:
             copy_weights(part, weights, spec.name, teacher.spec.name)
     if recipe.start is not None:
@@ -96,6 +97,13 @@ def build_student(
             }
             copy_weights(part, weights, spec.name, name)
     return student
+
+
+def layers_of_backbone(student: SplitModel) -> list[nn.Module]:
+    """Return the encoder's part that is the backbone's own, if it has one."""
+    if student.spec.bottleneck.kind in ("entropy-bottleneck", "feature-codec"):
+        return [student.encoder]
+    return [part for name, part in student.encoder.named_children() if name == "head"]
 
 
 def kept_tail(recipe: Recipe, teacher: SplitModel | None) -> str:
