@@ -28,6 +28,8 @@ def measure(
     dataset = read_dataset(model.spec.task, folder, "val", labels_of(model.spec))
     data = folder.name if folder.is_absolute() else str(folder)
     words = ["splitzoo", "profile", "accuracy", source, "--data", data]
+    beta = getattr(model.spec.bottleneck, "beta", None)
+    words += [] if beta is None else ["--beta", f"{beta:g}"]
     words += ["--against", against] if against else []
     keep = path.with_suffix(".partial")
     report, _ = evaluate(

@@ -10,7 +10,9 @@ are kept, so an interrupted run goes on.
 those that the entropy coding of the students is calibrated to, none of which is scored; ``--runs``
 the folders that ``splitzoo zoo train imagenet-shallow_injection --model NAME -o runs/NAME`` wrote.
 Students are evaluated as they were trained, stored in float16, and once more calibrated
-(``runs/NAME/calibrated``, made here where it is missing): ``NAME-calibrated.json``.
+(``runs/NAME/calibrated``, made here where it is missing): ``NAME-calibrated.json``. Those of
+variable rate are evaluated at every level: ``NAME-calibrated.json`` is that of the level which is
+taken where nobody chooses, ``NAME-at-β-calibrated.json`` that of another.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from pathlib import Path
 from benchmarks.family import measure
 from splitrun.errors import SplitzooError
 from splitzoo import zoo
+from splitzoo.zoo.bottleneck_specs import VariableRateBottleneck
+from splitzoo.zoo.split_model import SplitModel
 from splitzoo.zoo.train.recipe_files import recipes
 
 RESULTS = Path(__file__).parent / "results" / "imagenet"
@@ -62,6 +66,15 @@ def stored(run: Path, photographs: Path) -> dict[str, Path]:
     return {"": half, "-calibrated": fitted}
 
 
+def levels(model: SplitModel) -> dict[str, SplitModel]:
+    """Return a model at each of its levels of rate, by the words that its reports' names gain."""
+    sizes = model.spec.bottleneck
+    if not isinstance(sizes, VariableRateBottleneck):
+        return {"": model}
+    others = [beta for beta in sizes.betas if beta != sizes.beta]
+    return {"": model, **{f"-at-{beta:g}": model.at(beta) for beta in others}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -81,16 +94,17 @@ def main() -> None:
         try:
             folders = stored(run, arguments.photographs) if name in students() else {"": name}
             for suffix, source in folders.items():
-                path = RESULTS / f"{name}{suffix}.json"
-                if not path.exists():
-                    measure(
-                        zoo.load(source),
-                        name,
-                        arguments.data,
-                        path,
-                        threads=arguments.threads,
-                        against=f"{TEACHER}-png",
-                    )
+                for at, model in levels(zoo.load(source)).items():
+                    path = RESULTS / f"{name}{at}{suffix}.json"
+                    if not path.exists():
+                        measure(
+                            model,
+                            name,
+                            arguments.data,
+                            path,
+                            threads=arguments.threads,
+                            against=f"{TEACHER}-png",
+                        )
         except SplitzooError as error:
             print(f"{name}: {error}")
 

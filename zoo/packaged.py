@@ -68,8 +68,8 @@ def read_name(name: str) -> ModelSpec | None:
     """
     read = _read(name)
     if read is None:
-        begin = {f"{known.partition('-')[0]}-" for known in packaged()}
-        if name.startswith(tuple(begin)):
+        wholes = [known for known in packaged() if known.endswith(WHOLE)]
+        if name.startswith(tuple(f"{whole.partition('-')[0]}-" for whole in wholes)):
             raise UnknownNameError(
                 "model",
                 name,

@@ -6,7 +6,7 @@ made of these again in seconds, and a test holds it against them.
 
 from pathlib import Path
 
-from benchmarks.matrix.measures import RESULTS, report_of
+from benchmarks.matrix.measures import report_of
 from splitrun.errors import ReportError
 from splitrun.manifest import read_manifest
 from splitzoo.cards.card import CardFacts
@@ -21,7 +21,6 @@ from splitzoo.zoo.packaged import packaged, packaged_folder
 
 FOLDER = Path(__file__).parents[2] / "cards" / "generated"
 PROFILE_NAME = "profile.json"
-FIGURE = RESULTS / "figure"
 
 
 def facts_of(name: str, folder: Path = FOLDER) -> CardFacts:
@@ -31,13 +30,14 @@ def facts_of(name: str, folder: Path = FOLDER) -> CardFacts:
     # What machines measured is on the card alone.
     known = (folder / name / RECORD_NAME).is_file()
     measured = read_record(folder / name).measurements if known else ()
-    light, dark = (FIGURE / f"{figure}.png" for figure in FIGURES)
+    report = report_of(name)
+    light, dark = (report.parent / "figure" / f"{figure}.png" for figure in FIGURES)
     return CardFacts(
         spec=spec_of(manifest),
         manifest=manifest,
         profile=read_report(profile) if profile.is_file() else None,
         config=read_config(model) if model else None,
-        accuracy=read_accuracy(report_of(name)),
+        accuracy=read_accuracy(report),
         figure=light,
         dark_figure=dark,
         measurements=tuple(one for one in measured),

@@ -13,7 +13,9 @@ from splitzoo.zoo.parts import bottleneck_parts, building, encoder_bits
 from splitzoo.zoo.spec import ModelSpec
 from splitzoo.zoo.split_model import SplitModel
 
-RESULTS = Path(__file__).parents[1] / "results" / "flowers"
+RESULTS = Path(__file__).parents[1] / "results"
+FAMILIES = ("flowers", "imagenet")
+"""Folders of the reports of the trained families."""
 
 
 def count_measures(progress: Progress = SILENT) -> Measures:
@@ -32,8 +34,9 @@ def read_models() -> dict[str, Measured]:
 
 def report_of(name: str) -> Path:
     """Return the report of a carried model, as it is carried: with calibrated tables, if any."""
-    calibrated = RESULTS / f"{name}-calibrated.json"
-    return calibrated if calibrated.is_file() else RESULTS / f"{name}.json"
+    names = f"{name}-calibrated.json", f"{name}.json"
+    places = [RESULTS / family / one for one in names for family in FAMILIES]
+    return next((place for place in places if place.is_file()), places[-1])
 
 
 def _measured(path: Path) -> Measured:
