@@ -43,8 +43,8 @@ def bottleneck_parts(spec: ModelSpec) -> Parts:
     """Build the part of a model that its kind of bottleneck decides."""
     match spec.bottleneck:
         case specs.FactorizedPriorBottleneck() as sizes:
-            bottleneck = FactorizedPrior(sizes.encoder_channels[-1])
-            return _encoder(spec, sizes), bottleneck, synthesis(sizes)
+            encoder = _encoder(spec, sizes)
+            return encoder, FactorizedPrior(sizes.encoder_channels[-1]), synthesis(sizes)
         case specs.VariableRateBottleneck() as sizes:
             bottleneck = VariableRate(sizes.encoder_channels[-1], sizes.betas, sizes.level)
             return _encoder(spec, sizes), bottleneck, synthesis(sizes)

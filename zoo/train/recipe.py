@@ -324,6 +324,8 @@ class Recipe(Part):
         teacher: Network that the students begin with and learn from: name or folder of a model that
             is not cut. Empty: all weights begin at random.
         start: Weights that take the place of the teacher's.
+        components: Number of training images from whose features residual bottlenecks get the
+            linear transforms that they begin with; 0 leaves them at random.
         held_out: Share of the training images that is not trained on. Stages are validated with it
             in place of the validation images, which then nothing was chosen by.
         paper_stages: Stages as the paper's text has them, where it differs from ``stages``.
@@ -335,6 +337,7 @@ class Recipe(Part):
     dataset: Literal["image-folder", "coco", "voc", "unlabelled"] = "image-folder"
     teacher: str = Field(default="", max_length=500)
     start: Start | None = None
+    components: Annotated[int, Field(ge=0, le=100_000)] = 0
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
     paper_stages: Annotated[tuple[Stage, ...], Field(max_length=16)] = ()
@@ -344,6 +347,8 @@ class Recipe(Part):
         losses = [loss for stage in self.stages + self.paper_stages for loss in stage.losses]
         if not self.teacher and any(isinstance(o, FeatureLoss | Distillation) for o in losses):
             raise ValueError("a loss compares with a teacher, but the recipe names none")
+        if self.components and (self.start or not self.teacher):
+            raise ValueError("components are those of a teacher's features, and no start's")
         if self.dataset == "unlabelled":
             for loss in losses:
                 hard = isinstance(loss, Distillation) and loss.alpha

@@ -26,6 +26,7 @@ from ..catalog import save
 from ..metrics import Result, Scores, scores
 from ..outputs import results_of
 from .checkpoint import START, load_checkpoint, other_run
+from .components import begin_with_components, choose_samples
 from .data import EvaluationImages, Loader, check_read
 from .inventory import NAME as INVENTORY_NAME
 from .inventory import differences, write_inventory
@@ -95,6 +96,10 @@ class Run:
             plan.recipe, self.spec, self.teacher, seed=plan.seed, start=plan.start
         )
         self.identity = self._identity()
+        if (components := plan.recipe.components) and not resume:
+            self.progress.step(f"principal components of {components} images")
+            chosen = choose_samples(self.data.training.samples, components, plan.seed)
+            begin_with_components(self.student, chosen, plan.seed)
         for network in (self.student, self.teacher):
             if network is not None:
                 network.to(self.accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

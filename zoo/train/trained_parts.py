@@ -15,12 +15,13 @@ def is_frozen(name: str, stage: Stage) -> bool:
 
 
 def freeze(student: SplitModel, stage: Stage) -> None:
-    """Let gradients reach only the parts that the stage trains.
+    """Let gradients reach only the parts and parameters that the stage trains.
 
     Raises:
-        RecipeError: The model lacks a part that is to be frozen.
+        RecipeError: The model lacks a part or parameter that is to be frozen.
     """
-    for part in stage.frozen:
+    parameters = {name for name, _ in student.named_parameters()}
+    for part in set(stage.frozen) - parameters:
         try:
             student.get_submodule(part)
         except AttributeError as error:
@@ -32,8 +33,9 @@ def freeze(student: SplitModel, stage: Stage) -> None:
 def set_modes(student: SplitModel, stage: Stage) -> None:
     """Set training mode; frozen parts get evaluation mode."""
     student.train()
-    for part in stage.frozen:
-        student.get_submodule(part).eval()
+    for name, module in student.named_modules():
+        if is_frozen(name, stage):
+            module.eval()
 
 
 def build_optimizer(student: SplitModel, settings: Optimizer) -> torch.optim.Optimizer:
