@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.matrix.carried_cards import FIGURE, FOLDER, facts_of
-from benchmarks.matrix.measures import RESULTS, read_models, report_of
+from benchmarks.matrix.carried_cards import FOLDER, facts_of
+from benchmarks.matrix.measures import read_models, report_of
 from benchmarks.matrix.results_tables import families
 from benchmarks.matrix.zoo_table import named_cells
 from splitzoo import zoo
@@ -67,11 +67,14 @@ def test_what_lists_show_is_what_the_reports_say() -> None:
 
 
 def test_the_tables_of_results_are_of_the_reports_of_today() -> None:
-    rows = {(row.model, row.coding, row.data_sha256): row for row in package_rows()}
+    rows = {
+        (row.model, row.rate_set_by, row.coding, row.data_sha256): row for row in package_rows()
+    }
     reports = [read_accuracy(path) for paths in families().values() for path in paths]
     assert len(reports) == len(rows) > 30, AGAIN["results"]
     for report in reports:
-        row = rows[report.spec.name, report.calibrated, report.data.sha256]
+        key = report.spec.name, report.spec.strength, report.calibrated, report.data.sha256
+        row = rows[key]
         said = row.score, row.model_id, row.images, row.encoder_bits, row.stream_bytes
         expected = report.score, report.model_id, report.data.images, report.encoder.encoder_bits
         assert said == (*expected, round(report.stream_bytes.mean, 1)), AGAIN["results"]
@@ -101,7 +104,8 @@ def test_the_cards_of_the_carried_models_are_of_today(name) -> None:
         assert record == CardRecord.of(facts), AGAIN["cards"]
         assert record.facts().measurements == facts.measurements
     for figure in FIGURES:
-        same = filecmp.cmp(FIGURE / f"{figure}.png", FOLDER / name / f"{figure}.png", shallow=False)
+        drawn = report_of(name).parent / "figure" / f"{figure}.png"
+        same = filecmp.cmp(drawn, FOLDER / name / f"{figure}.png", shallow=False)
         assert same, AGAIN["cards"]
 
 
@@ -112,8 +116,9 @@ def figures_of(report: AccuracyReport) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/figures.md"])
-def test_the_figures_of_the_family_are_those_of_its_reports(page) -> None:
-    reports = [path for path in RESULTS.glob("*.json") if "-calibrated" not in path.name]
+def test_the_figures_of_the_families_are_those_of_their_reports(page) -> None:
+    found = [path for paths in families().values() for path in paths]
+    reports = [path for path in found if "-calibrated" not in path.name]
     known = {}
     for path in reports:
         calibrated = report_of(path.stem)
