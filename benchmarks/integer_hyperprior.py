@@ -6,7 +6,8 @@ Both bundles of a model are exported for ONNX Runtime in fp32 and measured in on
 turns: image → stream, with h_a, h_s, scale indexes and coding; stream → the edge graph's inputs;
 and stream → logits, the whole edge. Time is that of the processor, which other programs on the
 machine change little. Models without weights at hand get random ones. Images in folders that are
-named after the model's classes count correct predictions.
+named after the model's classes count correct predictions. Each model is kept as soon as it is
+measured, beside what an earlier run made of others.
 """
 
 import argparse
@@ -43,6 +44,8 @@ class Measured:
     Attributes:
         model: Name of the model.
         weights: ``"trained"`` or ``"random"``.
+        beside: What else ran on the machine.
+        command: Command that measured it.
         images: Number of images.
         payload_bytes: Mean payload in integers.
         payload_bytes_float: Mean payload in floats.
@@ -59,6 +62,8 @@ class Measured:
 
     model: str
     weights: str
+    beside: str
+    command: str
     images: int
     payload_bytes: float
     payload_bytes_float: float
@@ -73,7 +78,15 @@ class Measured:
     edge_ms_float: float
 
 
-def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -> Measured:
+def measure(
+    model: SplitModel,
+    images: list[Path],
+    folder: Path,
+    *,
+    threads: int,
+    beside: str,
+    command: str,
+) -> Measured:
     """Export both bundles of a model and measure them.
 
     Args:
@@ -81,6 +94,8 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
         images: Images to measure on.
         folder: Empty folder for the bundles.
         threads: Threads of the engine.
+        beside: What else runs on the machine.
+        command: Command that measures.
     """
     halves = []
     for name, given in (("integers", model), ("floats", in_floats(model))):
@@ -114,6 +129,8 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
     return Measured(
         model=model.spec.name,
         weights="trained" if model.random_seed is None else "random",
+        beside=beside,
+        command=command,
         images=len(images),
         payload_bytes=payloads[0] / len(images),
         payload_bytes_float=payloads[1] / len(images),
@@ -129,15 +146,15 @@ def measure(model: SplitModel, images: list[Path], folder: Path, threads: int) -
     )
 
 
-def render(measured: list[Measured], command: str, quiet: str) -> str:
-    """Render the results as Markdown, with the command and what else ran on the machine."""
+def render(measured: list[Measured]) -> str:
+    """Render the results as Markdown, with the commands."""
     lines = [
         "# Hyperpriors in integers",
         "",
         "| model | weights | images | payload, bytes | in floats | | correct | in floats | "
         "image → stream, ms | in floats | | stream → edge inputs, ms | in floats | | "
-        "stream → logits, ms | in floats | |",
-        f"| --- | --- |{15 * ' ---: |'}",
+        "stream → logits, ms | in floats | | meanwhile |",
+        f"| --- | --- |{15 * ' ---: |'} --- |",
     ]
     for one in measured:
         more = one.payload_bytes / one.payload_bytes_float - 1
@@ -161,18 +178,33 @@ def render(measured: list[Measured], command: str, quiet: str) -> str:
             f"{one.edge_ms:.2f}",
             f"{one.edge_ms_float:.2f}",
             f"× {one.edge_ms / one.edge_ms_float:.2f}",
+            one.beside,
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     here = machine()
     with_versions = versions("onnxruntime", "numpy", "constriction")
+    commands = dict.fromkeys(f"`{one.command}`" for one in measured)
     lines += [
         "",
-        f"Made by `{command}` with "
+        f"Made by {', '.join(commands)} with "
         + ", ".join(f"{name} {number}" for name, number in with_versions.items())
-        + f", {', '.join(map(str, here.values()))}; {quiet}.",
+        + f", {', '.join(map(str, here.values()))}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def keep(measured: Measured) -> None:
+    """Put one model into the results, in the place of an earlier measurement of it."""
+    path = RESULTS / "integer_hyperprior.json"
+    before = [Measured(**one) for one in json.loads(path.read_bytes())] if path.exists() else []
+    whole = list(({one.model: one for one in before} | {measured.model: measured}).values())
+    for suffix, text in (
+        ("md", render(whole)),
+        ("json", json.dumps([asdict(one) for one in whole], indent=2) + "\n"),
+    ):
+        with new_file(path.with_suffix(f".{suffix}"), force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -186,19 +218,21 @@ def main() -> None:
     given = parser.parse_args()
     images = list_images(given.images)
     images = images[:: -(-len(images) // given.most)]
-    measured = []
+    command = shlex.join(["python", *sys.argv])
     for name in given.model:
         trained = Path(name).is_dir() or packaged_folder(name) is not None
         model = catalog.load(name, pretrained=trained)
         with tempfile.TemporaryDirectory() as folder:
-            measured.append(measure(model, images, Path(folder), given.threads))
-        print(measured[-1], flush=True)
-    for suffix, text in (
-        ("md", render(measured, shlex.join(["python", *sys.argv]), given.beside)),
-        ("json", json.dumps([asdict(one) for one in measured], indent=2) + "\n"),
-    ):
-        with new_file(RESULTS / f"integer_hyperprior.{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            one = measure(
+                model,
+                images,
+                Path(folder),
+                threads=given.threads,
+                beside=given.beside,
+                command=command,
+            )
+        print(one, flush=True)
+        keep(one)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,10 @@ def render_runtimes(
     for comparison in comparisons:
         lines += _model(comparison, kind)
     engines = dict.fromkeys(
-        runtime.version for comparison in comparisons for runtime in comparison.runtimes
+        runtime.version
+        for comparison in comparisons
+        for runtime in comparison.runtimes
+        if runtime.version  # none is known of an engine whose edge half ended early
     )
     made = f"Made by `{command}` with splitzoo {__version__}, {', '.join(engines)}, {made_here()}."
     lines += [made, ""]
