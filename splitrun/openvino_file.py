@@ -7,18 +7,18 @@ from xml.etree import ElementTree
 from .errors import BundleError
 
 _NAMES = """
-    Abs Acos Acosh Add Asin Asinh Atan Atanh AvgPool Broadcast Ceiling Clamp Col2Im Concat Const
-    Convert ConvertLike Convolution ConvolutionBackpropData Cos Cosh CumSum DeformableConvolution
-    DepthToSpace Divide Einsum Elu Equal Erf Exp FakeQuantize Floor FloorMod Gather GatherElements
-    GatherND Gelu Greater GreaterEqual GridSample GroupConvolution GroupConvolutionBackpropData
-    GroupNormalization HSigmoid HSwish HardSigmoid Interpolate IsInf IsNaN LRN Less LessEqual Log
-    LogSoftmax LogicalAnd LogicalNot LogicalOr LogicalXor MVN MatMul MaxPool Maximum Minimum Mish
-    Mod Multiply Negative NormalizeL2 NotEqual PReLU Pad Parameter Power ROIAlign ROIPooling ReLU
-    ReduceL1 ReduceL2 ReduceLogicalAnd ReduceLogicalOr ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum Reshape Result Round ScatterElementsUpdate ScatterNDUpdate ScatterUpdate Select Selu
-    ShapeOf Sigmoid Sign Sin Sinh Slice SoftMax SoftPlus SoftSign SpaceToDepth Split Sqrt
-    SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh Tile TopK Transpose Unsqueeze
-    VariadicSplit
+    Abs Acos Acosh Add Asin Asinh Atan Atanh AvgPool BatchNormInference Broadcast Ceiling Clamp
+    Col2Im Concat Const Convert ConvertLike Convolution ConvolutionBackpropData Cos Cosh CumSum
+    DeformableConvolution DepthToSpace Divide Einsum Elu Equal Erf Exp FakeQuantize Floor FloorMod
+    Gather GatherElements GatherND Gelu Greater GreaterEqual GridSample GroupConvolution
+    GroupConvolutionBackpropData GroupNormalization HSigmoid HSwish HardSigmoid Interpolate IsInf
+    IsNaN LRN Less LessEqual Log LogSoftmax LogicalAnd LogicalNot LogicalOr LogicalXor MVN MatMul
+    MaxPool Maximum Minimum Mish Mod Multiply Negative NormalizeL2 NotEqual PReLU Pad Parameter
+    Power ROIAlign ROIPooling Range ReLU ReduceL1 ReduceL2 ReduceLogicalAnd ReduceLogicalOr
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Result Round ScatterElementsUpdate
+    ScatterNDUpdate ScatterUpdate Select Selu ShapeOf Sigmoid Sign Sin Sinh Slice SoftMax SoftPlus
+    SoftSign SpaceToDepth Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh
+    Tile TopK Transpose Unsqueeze VariadicSplit
 """
 OPERATORS = frozenset(_NAMES.split())
 

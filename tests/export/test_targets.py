@@ -205,6 +205,23 @@ def test_what_openvino_did_not_write_is_refused(text, saying, tmp_path) -> None:
         OpenVinoFormat().check(tmp_path / "graph.xml")
 
 
+def test_openvino_runs_a_batch_norm_that_follows_no_convolution(tmp_path) -> None:
+    pytest.importorskip("openvino")
+
+    class Norm(torch.nn.BatchNorm2d):
+        def forward(self, *tensors):
+            return (super().forward(tensors[0].clamp(min=0)),)
+
+    norm = Norm(3).eval()
+    torch.nn.init.uniform_(norm.running_mean)
+    given = torch.rand(1, 3, 4, 4)
+    source = Source(norm, [given], ["image"], ["y"])
+    OpenVinoFormat().write(source, tmp_path / "g.xml")  # and checks the operators
+    (found,) = open_session("openvino", tmp_path / "g.xml").run({"image": given.numpy()}, ["y"])
+    expected = norm(given)[0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torchscript", "torch"])
 def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
     pytest.importorskip(engine.replace("torchscript", "torch"))
