@@ -12,7 +12,7 @@ FAMILY := $(notdir $(wildcard zoo/weights/*))
 DATA ?= flowers
 RUNS ?= runs
 
-.PHONY: demo demo-link test test-all check docs bench cards matrix family family-cards lock clean
+.PHONY: demo demo-link test test-all check docs gallery bench cards matrix family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
@@ -42,6 +42,10 @@ check: .venv/.dev
 # The documentation site, in site/: a broken link or an undocumented name fails.
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+
+# The static site of the carried models' cards, in build/gallery/index.html.
+gallery: .venv/.gallery
+	$(BIN)/splitzoo cards gallery cards/generated -o build/gallery --force
 
 # PHOTOS is a folder of images to measure with. FLOWERS holds train/ and val/, to see what int8
 # costs trained models.
@@ -101,6 +105,10 @@ clean:
 
 .venv/.serve: .venv/.base
 	$(PIP) install -q -c constraints.txt -e '.[serve]'
+	touch $@
+
+.venv/.gallery: .venv/.base
+	$(PIP) install -q -c constraints.txt -e '.[gallery]'
 	touch $@
 
 .venv/.dev: .venv/.base

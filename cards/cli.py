@@ -154,6 +154,31 @@ def verify(
     console.hint("Nothing differs.")
 
 
+@app.command()
+def gallery(
+    cards: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of cards, at any depth.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write a static site of cards: a table to sort and filter, plots, a page for each model.
+
+    It works from a file and on any server of files, such as a static Space of the Hub.
+    """
+    from splitrun.files import check_free
+
+    console = Console(json)
+    check_free(output, force=force)
+    with console.progress() as progress:
+        progress.step("writing the site")
+        from .gallery.site import build_gallery
+
+        page = build_gallery(cards, output, force=force)
+    console.data({"page": page}, lambda: console.print(str(page)))
+
+
 @app.command("add-measurement")
 def add_measurement(
     card: Annotated[Path, typer.Argument(metavar="CARD", help="A card, or its folder.")],

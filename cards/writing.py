@@ -66,7 +66,7 @@ def write_card(facts: CardFacts, folder: Path) -> None:
         if figure is not None:
             shutil.copyfile(figure, folder / figure.name)
     draw_split(facts.spec, facts.profile, folder / IMAGE_NAME, accuracy=facts.accuracy)
-    _write_texts(facts, folder)
+    write_texts(facts, folder)
 
 
 def add_measurement(card: str | Path, file: str | Path) -> Path:
@@ -93,7 +93,7 @@ def add_measurement(card: str | Path, file: str | Path) -> Path:
         for one in facts.measurements
         if (one.half, one.machine, one.engine, one.what) not in taken
     ]
-    _write_texts(replace(facts, measurements=(*kept, *new)), folder)
+    write_texts(replace(facts, measurements=(*kept, *new)), folder)
     return folder / CARD_NAME
 
 
@@ -112,7 +112,8 @@ def card_folder(card: str | Path) -> Path:
     return folder
 
 
-def _write_texts(facts: CardFacts, folder: Path) -> None:
+def write_texts(facts: CardFacts, folder: Path) -> None:
+    """Write a card and its record; images are left as they are."""
     texts = {CARD_NAME: str(render(facts)), RECORD_NAME: CardRecord.of(facts).to_json()}
     for name, text in texts.items():
         with new_file(folder / name, force=True) as temporary:

@@ -1,5 +1,6 @@
-"""Parts of the documentation site that are not pages: figures, and every command's ``--help``."""
+"""Parts of the site that are not pages: figures, the gallery, and every command's ``--help``."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,22 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "benchmarks" / "results" / "flowers" / "figure"
+CARDS = ROOT / "cards" / "generated"
 COMMANDS = "<!-- commands -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the figures that pages show."""
+    """Add the figures that pages show, and the gallery of the carried models."""
+    from splitzoo.cards.gallery.site import build_gallery
+
     for path in sorted(FIGURES.glob("*.png")):
         files.append(File.generated(config, f"figure/{path.name}", abs_src_path=str(path)))
+    with tempfile.TemporaryDirectory() as folder:
+        site = build_gallery([CARDS], Path(folder, "gallery")).parent
+        for path in sorted(site.rglob("*")):
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                files.append(File.generated(config, name, content=path.read_bytes()))
     return files
 
 

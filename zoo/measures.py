@@ -1,12 +1,14 @@
-"""What was measured of the models that this package knows. Imports no torch.
+"""What lists show of the models that this package knows. Imports no torch.
 
-``measures.json`` holds it; ``python -m benchmarks.matrix measures`` writes the file.
+Accuracy and bytes are rows of ``results/*.csv``; encoder sizes, of models that nobody measured too,
+are in ``measures.json``, which ``python -m benchmarks.matrix measures`` writes.
 """
 
 import functools
 from pathlib import Path
 
 from .bottleneck_specs import NeuralCodecBottleneck, Part
+from .model_rows import row_of
 from .models import find_spec
 from .spec import ModelSpec
 
@@ -35,12 +37,10 @@ class Measures(Part):
     """What the file holds.
 
     Attributes:
-        models: Accuracy and bytes by a model's name.
         encoder_bits: Encoder size, Eq. 1 of the SC2 paper, by the first model of those with the
             same encoder.
     """
 
-    models: dict[str, Measured]
     encoder_bits: dict[str, int]
 
 
@@ -81,6 +81,20 @@ def read_measures() -> Measures:
     return Measures.model_validate_json(FILE.read_text(encoding="utf-8"))
 
 
+def measured_of(name: str) -> Measured | None:
+    """Return accuracy and bytes of a model, where they were measured."""
+    row = row_of(name)
+    if row is None:
+        return None
+    return Measured(
+        scores={row.metric: row.score} | ({} if row.top5 is None else {"top5": row.top5}),
+        stream_bytes=row.stream_bytes,
+        images=row.images,
+        data=row.data,
+        command=row.command,
+    )
+
+
 def encoder_of(spec: ModelSpec) -> str:
     """Return what models with encoders of one size have in common."""
     codec = spec.bottleneck
@@ -100,5 +114,5 @@ def listed(spec: ModelSpec, *, weights_at_hand: bool) -> Listed:
         spec=spec,
         weights_at_hand=weights_at_hand,
         encoder_bits=_bits().get(encoder_of(spec)),
-        measured=read_measures().models.get(spec.name),
+        measured=measured_of(spec.name),
     )

@@ -31,7 +31,7 @@ from .bottlenecks.quantiser import UniformQuantiser
 from .bottlenecks.variable_rate import VariableRate
 from .calibration.record import Calibration
 from .conversion.keys import INTEGERS
-from .measures import Measured, read_measures
+from .measures import Measured, measured_of
 from .spec import ModelSpec
 from .split_model import SplitModel
 
@@ -205,7 +205,7 @@ def describe(spec: ModelSpec, *, weights_at_hand: bool = False) -> Description:
         *counts,
         encoder_bits=encoder_bits(model),
         weights_at_hand=weights_at_hand,
-        measured=read_measures().models.get(spec.name),
+        measured=measured_of(spec.name),
     )
 
 

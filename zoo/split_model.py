@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -284,6 +286,34 @@ class SplitModel(nn.Module):
             wire = (np.broadcast_to(np.int32(0), tensor.shape) for tensor in self.spec.wire)
             self._codec = Codec(coder, self._digest(coder, _SENDING)[:4], coder.shape(*wire))
         return self._codec
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str | None = None,
+        card: str | Path | None = None,
+    ) -> str:
+        """Publish the model on the Hub: config and weights, and a card if one is given.
+
+        The arguments are those of :func:`splitzoo.zoo.hub_push.push_model`; ``cards.build`` writes
+        a card.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            HubError: The Hub refused, or cannot be reached.
+        """
+        from .hub_push import push_model
+        from .store import save_folder
+
+        with tempfile.TemporaryDirectory() as place:
+            folder = save_folder(self, Path(place, "model"))
+            options = {"private": private, "token": token, "message": message, "card": card}
+            return push_model(folder, repo_id, **options)
 
     def digest(self) -> bytes:
         """Return the SHA-256 of all tensors, entropy tables included."""

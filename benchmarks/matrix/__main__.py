@@ -165,7 +165,7 @@ def measures(
         Path, typer.Option("-o", "--output", metavar="FILE", help="JSON file to write.")
     ],
 ) -> None:
-    """Collect what lists of models show: encoder bits, and the reports of the carried models."""
+    """Count the encoder bits that lists of models show."""
     from benchmarks.matrix.measures import count_measures
 
     console = Console()

@@ -7,19 +7,23 @@ made of these again in seconds, and a test holds it against them.
 from pathlib import Path
 
 from benchmarks.matrix.measures import report_of
-from splitrun.errors import ReportError
+from splitrun.errors import ReportError, SpecError
+from splitrun.image_reading import read_rgb
 from splitrun.manifest import read_manifest
+from splitzoo import profile, zoo
 from splitzoo.cards.card import CardFacts
 from splitzoo.cards.record import RECORD_NAME, read_record
 from splitzoo.cards.writing import write_card
 from splitzoo.export.manifest import spec_of
 from splitzoo.profile.accuracy_report import read_accuracy
+from splitzoo.profile.bit_maps import draw_bit_maps
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.config import read_config
-from splitzoo.zoo.hub_push import FIGURES
+from splitzoo.zoo.hub_push import BITS_NAME, FIGURES
 from splitzoo.zoo.packaged import packaged, packaged_folder
 
 FOLDER = Path(__file__).parents[2] / "cards" / "generated"
+PHOTOGRAPH = Path(__file__).parents[2] / "zoo" / "images" / "dandelion.jpg"
 PROFILE_NAME = "profile.json"
 
 
@@ -57,3 +61,15 @@ def write_cards(folder: Path = FOLDER) -> None:
             missing = folder / name / PROFILE_NAME
             raise ReportError(f"{missing} is missing.", next_step="make family-cards")
         write_card(facts, folder / name)
+        draw_bits(name, folder / name / BITS_NAME)
+
+
+def draw_bits(name: str, path: Path) -> None:
+    """Draw where the bits of the package's photograph go, if the payload depends on places."""
+    model = zoo.load(name)
+    try:
+        found = profile.bits(model, PHOTOGRAPH)
+    except SpecError:
+        path.unlink(missing_ok=True)
+        return
+    draw_bit_maps(model.spec.preprocessing.pixels(read_rgb(PHOTOGRAPH)), found, None, path)

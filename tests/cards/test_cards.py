@@ -339,7 +339,11 @@ def test_a_taken_folder_is_left_alone(tmp_path) -> None:
 
 
 def test_the_diagram_shows_what_was_measured(card_path, card, tiny_bundle, tmp_path) -> None:
-    assert sorted(path.name for path in card_path.parent.iterdir()) == ["README.md", "split.png"]
+    assert sorted(path.name for path in card_path.parent.iterdir()) == [
+        "README.md",
+        "card.json",
+        "split.png",
+    ]
     assert "](split.png)" in card.text
     with Image.open(card_path.parent / "split.png") as image:
         image.load()

@@ -12,6 +12,7 @@ from splitzoo import __version__
 from splitzoo.zoo.hub import fetch_model
 from splitzoo.zoo.hub_names import Repo
 from splitzoo.zoo.hub_push import push_model
+from splitzoo.zoo.store import load_folder
 
 # Of huggingface_hub's own call of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -48,6 +49,20 @@ def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
     fetched = fetch_model(Repo(NAME))
     for name in ("config.json", "model.safetensors"):
         assert (fetched / name).read_bytes() == sent[name]
+
+
+def test_a_loaded_model_publishes_itself(hub, tiny_model, tmp_path):
+    card = tmp_path / "README.md"
+    card.write_bytes(CARD)
+    for name in ("split.png", "card.json", "bits.png", "notes.txt"):
+        (tmp_path / name).write_bytes(IMAGE)
+    url = tiny_model.push_to_hub(NAME, token=WRITER, message="Mine", card=card)
+    assert url == f"{hub.url}/org/tiny"
+    files = hub.repositories[NAME].files()
+    sent = ["README.md", "bits.png", "card.json", "config.json", "model.safetensors", "split.png"]
+    assert sorted(files) == sent
+    assert hub.repositories[NAME].messages == ["Mine"]
+    assert load_folder(fetch_model(Repo(NAME))).digest() == tiny_model.digest()
 
 
 def test_nothing_else_that_lies_in_the_folder_is_sent_and_weights_once(hub, folder):
