@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from benchmarks.matrix.made_images import write_images
 from safetensors.torch import save_file
 from speed_report import Made, Pixels, PrecisionReport, Prepared
 from speed_tasks import KINDS, MODEL, Kind
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from benchmarks.matrix.page import write_images
 from splitrun.errors import SplitzooError
 from splitrun.image_reading import read_rgb
 from splitrun.manifest import Manifest

@@ -296,6 +296,37 @@ def targets(json: Json = False) -> None:
 
 
 @app.command()
+def prepare(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="Target whose converter needs an environment of its own.",
+            autocompletion=_complete_target,
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Make the environment that a target's converter runs in, in the user's cache folder."""
+    from splitrun.errors import DependencyError
+
+    from .targets import TARGETS
+
+    console = Console(json)
+    environment = TARGETS.get(target).device.environment
+    if environment is None:
+        raise DependencyError(
+            f"The target {target} needs no environment of its own.",
+            next_step=f"splitzoo export split --target {target}",
+        )
+    with console.progress() as progress:
+        progress.step(f"installing {', '.join(environment.requirements)}")
+        environment.make()
+    found = {"target": target, "folder": str(environment.folder), **environment.versions}
+    console.data(found, lambda: console.table("", ("", ""), list(found.items())))
+
+
+@app.command()
 def verify(
     bundle: BundleArgument,
     trust: Trust = False,

@@ -82,6 +82,7 @@ class ExportOptions:
 
         Raises:
             UnknownNameError: There is no such target, or it has no such precision.
+            DependencyError: A package that the target needs is not installed.
             BundleError: The model cannot have this precision, this engine of the edge, or graphs
                 for any number of images; or an option has no effect.
             CalibrationError: int8 is given no images.
@@ -93,6 +94,13 @@ class ExportOptions:
                 f"The second stage of {spec.name}, a detector, takes one image at a time.",
                 next_step="Leave --dynamic-batch out.",
             )
+        halves = self.halves(spec)
+        for format in (halves.device, halves.edge):
+            if self.dynamic_batch and not format.any_batch:
+                raise BundleError(
+                    f"{format.engine} takes one image at a time.",
+                    next_step="Leave --dynamic-batch out.",
+                )
         if self.precision == "int8" and self.calibration is None:
             raise CalibrationError(
                 "int8 takes its ranges from images, and none were given.",

@@ -21,6 +21,8 @@ from splitrun.predictions import ClassScore, Prediction
 from splitrun.predictions.detection import Detection
 from splitrun.predictions.segmentation import ClassShare
 
+from .targets import offer_engines
+
 
 @dataclass(frozen=True)
 class ImageRun:
@@ -254,6 +256,7 @@ def call_runtime(
         BundleError: It took longer than it may.
         SplitzooError: It failed; the error is its own.
     """
+    offer_engines()
     # -P: modules that lie in the current folder, which may be the bundle, are not imported.
     words = [
         sys.executable,

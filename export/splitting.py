@@ -293,6 +293,7 @@ def _describe(
             device_sha256=model.device_digest().hex(),
             versions={
                 "splitzoo": __version__,
+                **(halves.device.environment.versions if halves.device.environment else {}),
                 **versions(*(name.replace("_", "-") for name in packages)),
                 **codec.coder.versions(),
             },
@@ -357,7 +358,9 @@ def _write_graph(
         input_names=list(part.inputs),
         output_names=list(part.outputs),
         dynamic_batch=options.dynamic_batch,
+        precision=options.precision if on_device else "fp32",
         lower=lowering.lower if on_device else None,
+        choose_int8=lowering.choose_int8 if on_device else None,
     )
     weights = format.write(source, path)
     return GraphInfo(

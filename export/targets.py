@@ -10,8 +10,11 @@ from splitrun.registry import Registry
 
 from . import jetson
 from .formats.base import Format, missing_packages
+from .formats.executorch_program import ExecuTorchFormat
+from .formats.ncnn_files import NcnnFormat
 from .formats.onnx_file import OnnxFormat, TensorRTFormat
 from .formats.openvino_ir import OpenVinoFormat
+from .formats.tflite import LiteRtFormat
 from .formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
 from .formats.torch_tensorrt import TorchTensorRTFormat
 
@@ -72,7 +75,8 @@ class Target:
         Raises:
             UnknownNameError: The target's edge cannot have that engine.
             BundleError: Nothing can be compiled ahead of time for this target.
-            DependencyError: A package that writing needs is not installed.
+            DependencyError: A package that writing needs is not installed, or the environment of
+                the converter is not made.
         """
         if aot and self.aot is None:
             raise BundleError(
@@ -91,11 +95,16 @@ class Target:
                     "installed.",
                     next_step=f"pip install '{install}'",
                 )
+            if format.environment:
+                format.environment.check_made()
+                format.environment.offer()
         return chosen
 
     def missing(self) -> tuple[str, ...]:
-        """Return the packages that writing for it needs and that are not installed."""
-        return missing_packages(self.device, self.edges[0])
+        """Return the packages, and the environment, that writing for it needs and are not here."""
+        apart = self.device.environment
+        made = () if apart is None or apart.is_made else (f"{apart.name} ({apart.command})",)
+        return (*missing_packages(self.device, self.edges[0]), *made)
 
     @property
     def formats(self) -> dict[str, Format]:
@@ -159,6 +168,31 @@ for _target in (
         hints={"bf16": "bf16"},
     ),
     Target(
+        name="litert",
+        description="LiteRT's files (TensorFlow Lite), for Android, small boards and phones",
+        device=LiteRtFormat(),
+        edges=(OnnxFormat(), LiteRtFormat()),
+        precisions=("fp32", "int8"),
+        note="Run here on x86-64 alone, not on a phone. To check a board: python -m splitrun "
+        "selftest",
+    ),
+    Target(
+        name="executorch",
+        description="ExecuTorch's programs for XNNPACK, on phones and small boards",
+        device=ExecuTorchFormat(),
+        note="Run here on x86-64 alone, not on a phone. To check a board: python -m splitrun "
+        "selftest",
+    ),
+    Target(
+        name="ncnn",
+        description="ncnn's files, for the processors of phones and small boards",
+        device=NcnnFormat(),
+        edges=(OnnxFormat(), NcnnFormat()),
+        precisions=("fp32", "fp16"),
+        note="Run here on x86-64 alone, not on a phone. To check a board: python -m splitrun "
+        "selftest",
+    ),
+    Target(
         name="torchscript",
         description="traced and frozen TorchScript, for PyTorch",
         device=TorchScriptFormat(),
@@ -182,3 +216,10 @@ for _target in (
     ),
 ):
     TARGETS.register(_target.name, _target)
+
+
+def offer_engines() -> None:
+    """Let engines that have environments of their own be run by this process and its own."""
+    for target in TARGETS:
+        if target.device.environment:
+            target.device.environment.offer()

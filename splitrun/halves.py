@@ -16,7 +16,7 @@ from .bundle_layout import ENGINES_FOLDER
 from .engines import ENGINES, check_graph, open_session
 from .errors import BitstreamError, BundleError, ImageError
 from .image_reading import AnyImage
-from .manifest import GraphInfo
+from .manifest import GraphInfo, TensorInfo
 from .predictions import Prediction, predict
 
 Tensors = tuple[NDArray[Any], ...]
@@ -81,8 +81,8 @@ def check_code(bundle: Bundle) -> None:
     for name, graph in bundle.graphs.items():
         if can_hold_code(bundle.folder, graph.engine):
             raise BundleError(
-                f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, can hold code "
-                "beside the network.",
+                f"{bundle.folder} is not run: its {name} graph, for {graph.engine}, "
+                f"{ENGINES[graph.engine].risk}.",
                 next_step="If you or someone you trust made it: --trust, or in the bundle, "
                 "python -m splitrun",
             )
@@ -119,6 +119,8 @@ class Graph:
         inputs = {info.name: tensor for info, tensor in zip(self.info.inputs, tensors, strict=True)}
         with self._lock:
             outputs = self._session.run(inputs, [info.name for info in self.info.outputs])
+        if self._session.floats_only:
+            outputs = [_as_told(*pair) for pair in zip(outputs, self.info.outputs, strict=True)]
         batch = len(tensors[0])
         for tensor, info in zip(outputs, self.info.outputs, strict=True):
             shape = (batch, *info.shape[1:]) if info.shape[0] == -1 else info.shape
@@ -129,6 +131,15 @@ class Graph:
                     next_step="Check the bundle with: splitzoo export verify BUNDLE",
                 )
         return tuple(outputs)
+
+
+def _as_told(tensor: NDArray[Any], info: TensorInfo) -> NDArray[Any]:
+    """Turn what an engine of floats alone gave into the type that the manifest says."""
+    with np.errstate(invalid="ignore"):
+        told = tensor.astype(info.dtype)
+    if told.dtype != tensor.dtype and not np.array_equal(told, tensor):
+        raise BundleError(f"The graph gave {info.name} that are no whole numbers of {info.dtype}.")
+    return told
 
 
 class Device:

@@ -9,6 +9,7 @@ from hub_server import HubServer
 from hypothesis import settings
 from names_of_models import RESNET
 from PIL import Image, ImageOps
+from platformdirs import user_cache_path
 
 from splitzoo import cli
 from splitzoo.export.formats.onnx_file import OnnxFormat
@@ -31,9 +32,13 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """What is remembered of the tests' images stays with them."""
+    """What is remembered of the tests' images stays with them; environments are the user's."""
+    made, folder = user_cache_path("splitzoo") / "environments", tmp_path_factory.mktemp("cache")
+    if made.is_dir():
+        (folder / "splitzoo").mkdir()
+        (folder / "splitzoo" / "environments").symlink_to(made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         yield
 
 

@@ -181,6 +181,7 @@ def test_the_runtime_is_written_in_the_boards_python(path: Path) -> None:
 
 def test_the_runtime_imports_what_the_board_has() -> None:
     engines = {"onnxruntime", "openvino", "torch", "torch_tensorrt", "tensorrt", "cuda"}
+    engines |= {"ai_edge_litert", "executorch", "ncnn"}
     board = {"numpy", "PIL", "constriction", *engines}
     links = {"paho", "serial", "cobs", "cv2"}  # each where it is used alone
     server = {"anyio", "prometheus_client", "starlette", "uvicorn"}

@@ -3,12 +3,14 @@
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..environments import Environment
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class Source:
         input_names: Names of the inputs, where the format has names.
         output_names: Names of the outputs, where the format has names.
         dynamic_batch: Whether the first dimension of all inputs and outputs stays open.
+        precision: Precision to compute in.
         lower: Step to a lower precision; None writes fp32.
+        choose_int8: Function that, for formats with a quantiser of their own, names the nodes of an
+            fp32 ONNX file that int8 takes, and writes the inputs that it takes its ranges from.
     """
 
     module: "nn.Module"
@@ -49,7 +54,14 @@ class Source:
     input_names: Sequence[str]
     output_names: Sequence[str]
     dynamic_batch: bool = False
+    precision: str = "fp32"
     lower: Lower | None = None
+    choose_int8: Callable[[Path, Path], list[str]] | None = None
+
+    @property
+    def in_fp32(self) -> "Source":
+        """The same graph in fp32."""
+        return replace(self, precision="fp32", lower=None)
 
 
 class Format(ABC):
@@ -60,12 +72,16 @@ class Format(ABC):
         suffix: Suffix of the file.
         packages: Packages that writing needs, by the names they are imported with.
         extra: Extra of splitzoo that installs them; empty where they are always installed.
+        environment: Environment that its converter runs in; None where it runs in splitzoo's own.
+        any_batch: Whether its graphs can take any number of images at once.
     """
 
     engine: str
     suffix: str
     packages: tuple[str, ...]
     extra: str = ""
+    environment: "Environment | None" = None
+    any_batch: bool = True
 
     @property
     @abstractmethod

@@ -55,11 +55,53 @@ def to_int8(
     from onnxruntime import quantization
 
     model = read_named(source)
-    roles = NodeRoles(model)
+    to_rounding = NodeRoles(model).to_rounding
     remaining = iter(inputs)
     first = next(remaining, None)
     if first is None:
         raise BundleError("int8 takes its ranges from images, and there are none.")
+    lowered = choose_convolutions(model, keep)
+    chosen = lowered.nodes
+    _unshare_weights(model, set(chosen))
+    types = quantization.QuantType
+    operators = sorted({node.op_type for node in model.graph.node if is_convolution(node)})
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        named = Path(folder) / "named.onnx"
+        onnx.save(model, named)
+        quantization.quantize_static(
+            str(named),
+            str(target),
+            _Reader(chain([first], remaining)),  # pyright: ignore[reportArgumentType]  # it calls get_next only
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=operators,
+            nodes_to_quantize=list(chosen),
+            per_channel=True,
+            reduce_range=integers.weight_bits == 7,
+            activation_type=types.QUInt8 if integers.unsigned else types.QInt8,
+            weight_type=types.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": not integers.unsigned,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": [] if integers.unsigned else operators,
+            },
+        )
+    _finish(target, to_rounding - set(chosen))
+    return lowered
+
+
+def choose_convolutions(model: Any, keep: Collection[Keep]) -> Lowered:
+    """Choose the convolutions of an ONNX model that compute in int8.
+
+    Args:
+        model: ONNX model in fp32, its nodes with names.
+        keep: Parts that stay in fp32.
+
+    Raises:
+        BundleError: There are none.
+    """
+    roles = NodeRoles(model)
     stays = set(roles.after_rounding)
     stays |= roles.last_convolutions if "last" in keep else set()
     stays |= roles.gdn_norms if "gdn" in keep else set()
@@ -76,31 +118,6 @@ def to_int8(
             "The device graph has nothing to compute in int8.",
             next_step="Leave --precision int8 out, or keep less in fp32.",
         )
-    _unshare_weights(model, set(chosen))
-    types, operators = quantization.QuantType, sorted({node.op_type for node in convolutions})
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        named = Path(folder) / "named.onnx"
-        onnx.save(model, named)
-        quantization.quantize_static(
-            str(named),
-            str(target),
-            _Reader(chain([first], remaining)),  # pyright: ignore[reportArgumentType]  # it calls get_next only
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=operators,
-            nodes_to_quantize=chosen,
-            per_channel=True,
-            reduce_range=integers.weight_bits == 7,
-            activation_type=types.QUInt8 if integers.unsigned else types.QInt8,
-            weight_type=types.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": not integers.unsigned,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": [] if integers.unsigned else operators,
-            },
-        )
-    _finish(target, roles.to_rounding - set(chosen))
     # What could not have been lowered was not kept either.
     untouchable = roles.after_rounding.union(chosen)
     kept = (node.name for node in convolutions if node.name not in untouchable)

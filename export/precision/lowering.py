@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from splitrun.preprocessing import Preprocessing
@@ -53,6 +54,20 @@ class Lowering:
             source, target, self._inputs(), keep=self._options.keep_fp32, integers=integers
         )
         self.kept = list(lowered.kept)
+
+    def choose_int8(self, source: Path, ranges: Path) -> list[str]:
+        """Return the nodes of an fp32 ONNX file that int8 takes, and write the images to a file.
+
+        The file holds an array (images, 3, height, width) float32, ``image``.
+        """
+        from .int8 import choose_convolutions
+        from .node_roles import read_named
+
+        lowered = choose_convolutions(read_named(source), self._options.keep_fp32)
+        self.kept = list(lowered.kept)
+        images = [inputs["image"] for inputs in self._inputs()]
+        np.savez(ranges, image=np.concatenate(images))
+        return list(lowered.nodes)
 
     def _inputs(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         for path in self._images[:_MOST_IMAGES]:

@@ -8,7 +8,11 @@ from ..errors import BundleError, SplitzooError
 from ..onnx_file import check_onnx_file
 from ..openvino_file import check_openvino_files
 from ..tensorrt.session import TensorRTSession
+from .apart import SessionApart, python_of
 from .base import Session
+from .executorch_runtime import ExecuTorchSession
+from .litert_runtime import LiteRtSession
+from .ncnn_runtime import NcnnSession
 from .onnx_runtime import OnnxRuntimeSession
 from .openvino_runtime import OpenVinoSession
 from .torch_runtime import (
@@ -34,20 +38,24 @@ class Engine:
     Attributes:
         open: Function that loads a file, with a number of threads (0: it chooses) and a hint at the
             precision.
-        check: Function that refuses files which hold more than a plain graph. None where the files
-            can hold code: they are to be trusted like a program.
+        check: Function that refuses files which hold more than a plain graph. None where there is
+            none: the files are to be trusted like a program.
+        risk: What files that are not checked can do, in words that follow the graph's name.
         stand_in: Engine that runs the same file where this one cannot be.
     """
 
     open: Callable[[Path, int, str], Session]
     check: Callable[[Path, Path | None], None] | None = None
+    risk: str = "can hold code beside the network"
     stand_in: str = ""
 
     @property
     def runs_code(self) -> bool:
-        """Whether the files can hold code beside the graph."""
+        """Whether the files are to be trusted like a program."""
         return self.check is None
 
+
+_WRONG_SIZES = "can have sizes that lead the engine out of its memory"
 
 ENGINES: dict[str, Engine] = {
     "onnxruntime": Engine(OnnxRuntimeSession, _check_onnx),
@@ -58,13 +66,16 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(ExportedSession),
     "aotinductor": Engine(AotInductorSession),
     "torch-tensorrt": Engine(TorchTensorRTSession),
+    "litert": Engine(LiteRtSession, risk=_WRONG_SIZES),
+    "executorch": Engine(ExecuTorchSession, risk=_WRONG_SIZES),
+    "ncnn": Engine(NcnnSession, risk=_WRONG_SIZES),
 }
 
 
 def check_graph(engine: str, path: Path, weights: Path | None = None) -> None:
     """Refuse a graph that holds anything but the operators that splitzoo's exporters write.
 
-    Files that can hold code are not looked into.
+    Files that are to be trusted like a program are not looked into.
 
     Raises:
         BundleError: The graph holds something else, or opens a file that no manifest names.
@@ -77,7 +88,7 @@ def check_graph(engine: str, path: Path, weights: Path | None = None) -> None:
 def open_session(
     engine: str, path: Path, threads: int = 0, hint: str = "", *, stand_in: bool = False
 ) -> Session:
-    """Load a graph.
+    """Load a graph, in the Python that the environment names for the engine, if it names one.
 
     Args:
         engine: Name of the engine.
@@ -96,6 +107,8 @@ def open_session(
             next_step="Use the splitrun inside the bundle, or: pip install --upgrade splitzoo",
         )
     found = ENGINES[engine]
+    if python := python_of(engine):
+        return SessionApart(python, engine, path, threads, hint)
     try:
         return found.open(path, threads, hint)
     except SplitzooError:

@@ -14,10 +14,12 @@ class Session(Protocol):
     Attributes:
         version: Name and version of the engine.
         thread_safe: Several threads may call :meth:`run` at once.
+        floats_only: All outputs are float32, integers too.
     """
 
     version: str
     thread_safe: bool = False
+    floats_only: bool = False
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Compute all outputs of the graph.
@@ -34,6 +36,6 @@ class Session(Protocol):
 
 def not_importable(name: str, package: str, error: ImportError) -> DependencyError:
     """Return the error for an engine whose package, under its name at pip, cannot be imported."""
-    if getattr(error, "name", None) == package:
+    if getattr(error, "name", None) == package.replace("-", "_"):
         return DependencyError(f"{name} is not installed.", next_step=f"pip install {package}")
     return DependencyError(f"{name} cannot be imported: {error}")

@@ -16,7 +16,8 @@ from splitzoo import export, zoo
 from splitzoo.export.targets import TARGETS
 
 CLASSIFICATION, DETECTION, SEGMENTATION = TASKS
-HERE = ("cpu", "raspberrypi", "jetson", "openvino", "torchscript", "torch")
+HERE = ("cpu", "raspberrypi", "jetson", "openvino", "litert", "executorch", "ncnn")
+HERE += ("torchscript", "torch")
 # Of ONNX Runtime, test_families has every kind.
 QUICK = [(CLASSIFICATION, "mshp", target) for target in ("openvino", "torchscript", "torch")]
 QUICK += [(SEGMENTATION, "fp", "torchscript")]
@@ -48,6 +49,8 @@ def bundles(model, tmp_path_factory):
         for one in (TARGETS.get(target).device, TARGETS.get(target).edges[0]):
             for package in one.packages:
                 pytest.importorskip(package, reason=f"the target {target} needs {package}")
+        if missing := TARGETS.get(target).missing():
+            pytest.skip(f"the target {target} needs {', '.join(missing)}")
         key = (task, kind, target, *sorted(options.items()))
         if key not in made:
             made[key] = folder / f"{len(made)}"

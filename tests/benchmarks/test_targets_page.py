@@ -42,6 +42,7 @@ def test_the_columns_are_targets_and_their_precisions() -> None:
     assert [one.title for one in list_columns()] == [
         *("cpu fp32", "cpu int8", "jetson fp32", "jetson fp16", "jetson int8"),
         *("openvino fp32", "openvino bf16", "openvino int8"),
+        *("litert fp32", "litert int8", "executorch", "ncnn fp32", "ncnn fp16"),
         *("torchscript", "torch", "torch --aot"),
     ]
     assert list_columns(["raspberrypi"]) == [

@@ -21,19 +21,26 @@ from splitrun.errors import BundleError, DependencyError, UnknownNameError
 from splitrun.halves import Device
 from splitrun.record import DeviceRecord
 from splitzoo import export
+from splitzoo.export import environments
+from splitzoo.export.environments import Environment
+from splitzoo.export.formats import tflite
 from splitzoo.export.formats.base import Source
+from splitzoo.export.formats.executorch_program import ExecuTorchFormat
+from splitzoo.export.formats.ncnn_files import NcnnFormat
 from splitzoo.export.formats.openvino_ir import OpenVinoFormat
 from splitzoo.export.formats.torch_files import AotInductorFormat, ExportedFormat, TorchScriptFormat
 from splitzoo.export.formats.torch_tensorrt import TorchTensorRTFormat
 from splitzoo.export.targets import TARGETS
 
-HERE = ("cpu", "openvino", "torchscript", "torch")
+HERE = ("cpu", "openvino", "litert", "executorch", "ncnn", "torchscript", "torch")
 
 
 def needs(target: str) -> None:
     for one in (TARGETS.get(target).device, TARGETS.get(target).edges[0]):
         for package in one.packages:
             pytest.importorskip(package, reason=f"the target {target} needs {package}")
+    if missing := TARGETS.get(target).missing():
+        pytest.skip(f"the target {target} needs {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +162,193 @@ runpy.run_module("splitrun", run_name="__main__")
     assert done.stdout.endswith("self-test passed\n")
 
 
-# What can hold code is not run for strangers
+# ncnn
 
 
-@pytest.mark.parametrize("target", ["torchscript", "torch"])
-def test_graphs_that_can_hold_code_are_run_for_the_trusting_alone(
-    bundles, photo, splitzoo, target
+def test_ncnn_runs_both_halves_and_halves_the_weights_in_fp16(bundles) -> None:
+    fp32 = open_bundle(bundles("ncnn", edge="ncnn"))
+    fp16 = open_bundle(bundles("ncnn", precision="fp16"))
+    assert (fp32.tail().graph.engine, fp16.tail().graph.engine) == ("ncnn", "onnxruntime")
+    assert fp32.manifest.parity.output_max_relative_error < 1e-5
+    sizes = [(one.folder / "device/encoder.bin").stat().st_size for one in (fp16, fp32)]
+    assert 0.5 <= sizes[0] / sizes[1] < 0.6
+
+
+class _Doubled(torch.nn.Module):
+    """The second output is the first again, and ncnn has no layer for the third."""
+
+    def forward(self, *tensors):
+        (x,) = tensors
+        y = torch.relu(x)
+        return y, torch.unique_consecutive(y) if self.odd else y
+
+    odd = False
+
+
+@pytest.mark.parametrize(("odd", "saying"), [(True, "no layer for"), (False, "dropped out1")])
+def test_what_pnnx_leaves_out_is_told(tmp_path, odd, saying) -> None:
+    needs("ncnn")
+    module = _Doubled()
+    module.odd = odd
+    source = Source(module, [torch.zeros(1, 3, 8, 8)], ["image"], ["y", "z"])
+    with pytest.raises(BundleError, match=saying):
+        NcnnFormat().write(source, tmp_path / "g.param")
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("7767517\n2 2\nInput a 0 1 in0\nMemoryData b 0 1 out0", "depends on its input"),
+        ("7767518\n2 2\n", "begins with '7767518'"),
+        ("7767517\n2 2\nInput a 0 x in0", "is not what pnnx writes"),
+        ("", "is not what pnnx writes"),
+    ],
+)
+def test_what_pnnx_did_not_write_is_refused(text, saying, tmp_path) -> None:
+    path = tmp_path / "g.param"
+    path.write_text(text)
+    with pytest.raises(BundleError, match=saying):
+        NcnnFormat().check(path)
+
+
+def test_ncnn_takes_one_image(tiny_model, tmp_path) -> None:
+    needs("ncnn")
+    with pytest.raises(BundleError, match="ncnn takes one image at a time"):
+        export.split(tiny_model, tmp_path / "b", target="ncnn", dynamic_batch=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# LiteRT, whose converter has an environment of its own
+
+
+def test_litert_computes_in_int8_on_what_it_saw(bundles, photos) -> None:
+    bundle = open_bundle(
+        bundles("litert", precision="int8", calibration=photos[0].parent, keep_tables=True)
+    )
+    report = bundle.manifest.precision_report
+    assert report is not None
+    assert 0 < report.flips < 0.2
+    assert report.kept_fp32
+    assert (bundle.manifest.device.graph.engine, bundle.tail().graph.engine) == (
+        "litert",
+        "onnxruntime",
+    )
+
+
+def test_an_environment_that_is_not_made_is_told_with_its_command(
+    tiny_model, monkeypatch, tmp_path
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr(environments, "user_cache_path", lambda name: tmp_path / name)
+    with pytest.raises(DependencyError, match="an environment of its own") as caught:
+        export.split(tiny_model, tmp_path / "b", target="litert")
+    assert caught.value.next_step == "splitzoo export prepare litert"
+    assert list(tmp_path.iterdir()) == []
+    assert TARGETS.get("litert").missing() == ("litert (splitzoo export prepare litert)",)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_installed_leaves_no_environment(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(environments, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    apart = Environment("litert", ("splitzoo-has-no-such-package==1",), (3, 11))
+    with pytest.raises(DependencyError, match=r"litert cannot be made: .*splitzoo-has-no-such"):
+        apart.make()
+    assert not apart.folder.exists()
+    assert not apart.is_made
+
+
+def test_no_python_is_new_enough(monkeypatch) -> None:
+    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    with pytest.raises(DependencyError, match=r"needs Python 3\.99 or later") as caught:
+        Environment("litert", (), (3, 99))._steps()
+    assert "pip install uv" in caught.value.next_step
+
+
+def test_a_converter_that_fails_is_told_by_its_last_line(monkeypatch, tmp_path) -> None:
+    apart = Environment("litert", (), (3, 11))
+    monkeypatch.setattr(Environment, "is_made", True)
+    monkeypatch.setattr(Environment, "_python", Path(sys.executable))
+    (tmp_path / "convert.py").write_text("import sys; sys.exit('Conv is unknown')")
+    monkeypatch.setattr(environments, "_CONVERTERS", tmp_path)
+    with pytest.raises(BundleError, match=r"convert cannot convert graph: Conv is unknown"):
+        apart.run("convert", "graph.onnx")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "saying"),
+    [
+        ({"image": (1, 8, 8, 3)}, ("y",), r"changed the input image of g from \(1, 3, 8, 8\)"),
+        ({"image": (1, 3, 8, 8)}, ("z",), "dropped the output y of g"),
+    ],
+)
+def test_what_onnx2tf_turns_or_drops_is_told(monkeypatch, inputs, outputs, saying) -> None:
+    found = types.SimpleNamespace(
+        inputs={name: {"shape": shape} for name, shape in inputs.items()},
+        outputs=dict.fromkeys(outputs),
+    )
+    monkeypatch.setattr(tflite, "LiteRtSession", lambda path: found)
+    source = Source(torch.nn.Identity(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y"])
+    with pytest.raises(BundleError, match=saying):
+        tflite._check_tensors(source, Path("g.tflite"))
+
+
+def test_what_is_not_litert_s_is_refused(tmp_path) -> None:
+    (tmp_path / "g.tflite").write_bytes(b"nothing at all")
+    with pytest.raises(BundleError, match="is not a file of LiteRT"):
+        tflite.LiteRtFormat().check(tmp_path / "g.tflite")
+
+
+# An engine in another Python
+
+
+def test_an_engine_apart_gives_what_it_gives_here(tiny_bundle, monkeypatch) -> None:
+    bundle = open_bundle(tiny_bundle)
+    image = DeviceRecord.load(bundle).image
+    here = Device(bundle)
+    monkeypatch.setenv("SPLITRUN_PYTHON_ONNXRUNTIME", sys.executable)
+    apart = Device(bundle)
+    assert apart.graph.engine == here.graph.engine
+    assert np.array_equal(apart.wire_tensors(image)[0], here.wire_tensors(image)[0])
+    session = apart.graph._session
+    with pytest.raises(BundleError, match="ONNX Runtime failed"):
+        session.run({"image": np.zeros((2, 2), np.float32)}, ["symbols"])
+    session._process.kill()
+    with pytest.raises(BundleError, match="ran onnxruntime ended, with code -9"):
+        session.run({"image": image}, ["symbols"])
+
+
+@pytest.mark.parametrize(
+    ("python", "saying"),
+    [(sys.executable, "ONNX Runtime cannot load"), ("/no/python", "cannot run in /no/python")],
+)
+def test_an_engine_apart_that_cannot_load_says_so(python, saying, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SPLITRUN_PYTHON_ONNXRUNTIME", python)
+    (tmp_path / "g.onnx").write_bytes(b"nothing")
+    with pytest.raises(BundleError, match=saying):
+        open_session("onnxruntime", tmp_path / "g.onnx")
+
+
+def test_what_is_not_executorchs_is_refused(tmp_path) -> None:
+    (tmp_path / "g.pte").write_bytes(b"nothing at all")
+    with pytest.raises(BundleError, match="is not a program of ExecuTorch"):
+        ExecuTorchFormat().check(tmp_path / "g.pte")
+
+
+# What nobody checks is not run for strangers
+
+
+@pytest.mark.parametrize(
+    ("target", "risk"),
+    [
+        ("torchscript", "can hold code"),
+        ("torch", "can hold code"),
+        ("ncnn", "can have sizes that lead the engine out of its memory"),
+    ],
+)
+def test_graphs_that_nobody_checks_are_run_for_the_trusting_alone(
+    bundles, photo, splitzoo, target, risk
 ) -> None:
     bundle = bundles(target)
     for command in (
@@ -168,10 +356,10 @@ def test_graphs_that_can_hold_code_are_run_for_the_trusting_alone(
         ("export", "run", bundle, photo),
         ("profile", "encoder", bundle, "--iterations", 1),
     ):
-        refused(splitzoo(*command), f"device graph, for {target}, can hold code", "--trust")
+        refused(splitzoo(*command), f"device graph, for {target}, {risk}", "--trust")
     code, out, _ = splitzoo("export", "run", "--trust", bundle, photo, "--json")
     assert code == 0
-    assert json.loads(out)[0]["engine"].startswith("torch ")
+    assert json.loads(out)[0]["engine"].startswith(f"{target.removesuffix('script')} ")
 
 
 @pytest.mark.parametrize(
@@ -222,9 +410,12 @@ def test_openvino_runs_a_batch_norm_that_follows_no_convolution(tmp_path) -> Non
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torchscript", "torch"])
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", "openvino", "litert", "ncnn", "torchscript", "torch"]
+)
 def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
-    pytest.importorskip(engine.replace("torchscript", "torch"))
+    packages = {"torchscript": "torch", "litert": "ai_edge_litert"}
+    pytest.importorskip(packages.get(engine, engine))
     path = tmp_path / "graph"
     path.write_bytes(b"nothing")
     with pytest.raises(BundleError, match=f"cannot load {path}"):
@@ -236,6 +427,8 @@ def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
     [
         ("onnxruntime", "ONNX Runtime", "pip install onnxruntime"),
         ("openvino", "OpenVINO", "pip install openvino"),
+        ("ai_edge_litert", "LiteRT", "pip install ai-edge-litert"),
+        ("ncnn", "ncnn", "pip install ncnn"),
         ("torch", "PyTorch", "pip install torch"),
     ],
 )
@@ -333,7 +526,8 @@ def test_the_targets_are_listed(splitzoo) -> None:
     assert code == 0
     listed = {one["name"]: one for one in json.loads(out)}
     assert set(listed) == {
-        *("cpu", "raspberrypi", "jetson", "openvino", "torchscript", "torch", "torch-tensorrt"),
+        *("cpu", "raspberrypi", "jetson", "openvino", "litert", "executorch", "ncnn"),
+        *("torchscript", "torch", "torch-tensorrt"),
     }
     assert listed["jetson"]["precisions"] == ["fp32", "fp16", "int8"]
     assert listed["jetson"]["edges"] == ["onnxruntime", "tensorrt"]
@@ -348,8 +542,9 @@ def test_a_library_compiled_ahead_of_time(bundles, photo) -> None:
 
 
 @pytest.mark.slow
-def test_openvino_bundle_runs_with_its_requirements_alone(bundles, tmp_path) -> None:
-    bundle = bundles("openvino")
+@pytest.mark.parametrize("target", ["openvino", "litert", "ncnn"])
+def test_a_bundle_runs_with_its_requirements_alone(bundles, tmp_path, target) -> None:
+    bundle = bundles(target)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip = [python, "-m", "pip", "install", "-q", "-r", bundle / "requirements.txt"]
