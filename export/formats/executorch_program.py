@@ -11,6 +11,7 @@ from .base import Format, Source
 from .torch_files import ExportedFormat
 
 _IDENTIFIER = b"ET"
+_CONVERTER = Environment("executorch", ("executorch==1.5.1",), beside=True, runs=True)
 
 
 class ExecuTorchFormat(Format):
@@ -20,7 +21,7 @@ class ExecuTorchFormat(Format):
     suffix = ".pte"
     packages = ("torch",)
     any_batch = False
-    environment = Environment("executorch", ("executorch==1.5.1",), beside=True, runs=True)
+    environment = _CONVERTER
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ class ExecuTorchFormat(Format):
         with tempfile.TemporaryDirectory() as folder:
             exported = Path(folder) / f"{path.stem}.pt2"
             ExportedFormat().write(source, exported)
-            self.environment.run("torch_to_pte", str(exported), str(path))
+            _CONVERTER.run("torch_to_pte", str(exported), str(path))
         self.check(path)
 
     def check(self, path: Path) -> None:

@@ -4,14 +4,11 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from splitrun.errors import BundleError
 
 from .base import Format, Source
-
-if TYPE_CHECKING:
-    from torch.jit import ScriptModule
 
 _MAGIC = "7767517"
 
@@ -85,7 +82,7 @@ class NcnnFormat(Format):
         self.check(path)
 
 
-def _trace_in_floats(source: Source) -> "ScriptModule":
+def _trace_in_floats(source: Source) -> Any:
     """Trace a graph without its casts: ncnn has floats alone, and its callers cast."""
     import torch
     from torch.overrides import TorchFunctionMode

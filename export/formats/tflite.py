@@ -12,6 +12,11 @@ from .base import Format, Source
 from .onnx_file import OnnxFormat
 
 _IDENTIFIER = b"TFL3"
+_CONVERTER = Environment(
+    "litert",
+    ("onnx2tf==2.6.9", "ai-edge-litert==2.1.2", "ai-edge-quantizer==0.5.1"),
+    python=(3, 12),
+)
 
 
 class LiteRtFormat(Format):
@@ -22,9 +27,7 @@ class LiteRtFormat(Format):
     packages = (*OnnxFormat.packages, "ai_edge_litert")
     extra = "litert"
     any_batch = False
-    environment = Environment(
-        "litert", ("onnx2tf==2.6.9", "ai-edge-litert==2.1.2", "ai-edge-quantizer==0.5.1"), (3, 12)
-    )
+    environment = _CONVERTER
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -39,7 +42,7 @@ class LiteRtFormat(Format):
             words = [str(onnx), str(path)]
             if source.precision == "int8" and source.choose_int8:
                 words += [str(ranges), json.dumps(source.choose_int8(onnx, ranges))]
-            self.environment.run("onnx_to_tflite", *words)
+            _CONVERTER.run("onnx_to_tflite", *words)
         self.check(path)
         _check_tensors(source, path)
 

@@ -28,7 +28,7 @@ class NcnnSession(Session):
             raise not_importable("ncnn", "ncnn", error) from error
         self.version = f"ncnn {version('ncnn')}"
         self._ncnn: Any = ncnn
-        self._net: Any = ncnn.Net()
+        self._net: Any = self._ncnn.Net()
         options = self._net.opt
         if threads:
             options.num_threads = threads

@@ -174,25 +174,23 @@ def test_ncnn_runs_both_halves_and_halves_the_weights_in_fp16(bundles) -> None:
     assert 0.5 <= sizes[0] / sizes[1] < 0.6
 
 
-class _Doubled(torch.nn.Module):
-    """The second output is the first again, and ncnn has no layer for the third."""
-
+class _Runs(torch.nn.Module):
     def forward(self, *tensors):
-        (x,) = tensors
-        y = torch.relu(x)
-        return y, torch.unique_consecutive(y) if self.odd else y
-
-    odd = False
+        return (torch.unique_consecutive(torch.relu(tensors[0])),)
 
 
-@pytest.mark.parametrize(("odd", "saying"), [(True, "no layer for"), (False, "dropped out1")])
-def test_what_pnnx_leaves_out_is_told(tmp_path, odd, saying) -> None:
+def test_what_ncnn_has_no_layer_for_is_told(tmp_path) -> None:
     needs("ncnn")
-    module = _Doubled()
-    module.odd = odd
-    source = Source(module, [torch.zeros(1, 3, 8, 8)], ["image"], ["y", "z"])
-    with pytest.raises(BundleError, match=saying):
+    source = Source(_Runs(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y"])
+    with pytest.raises(BundleError, match=r"no layer for [\w.]*unique_consecutive of g"):
         NcnnFormat().write(source, tmp_path / "g.param")
+
+
+def test_an_output_that_pnnx_drops_is_told(tmp_path) -> None:
+    (tmp_path / "g.param").write_text("7767517\n2 2\nInput a 0 1 in0\nReLU b 1 1 in0 out0\n")
+    source = Source(_Runs(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y", "z"])
+    with pytest.raises(BundleError, match="dropped out1 of g"):
+        NcnnFormat()._check_whole(source, tmp_path / "g.param")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +425,8 @@ def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
     [
         ("onnxruntime", "ONNX Runtime", "pip install onnxruntime"),
         ("openvino", "OpenVINO", "pip install openvino"),
-        ("ai_edge_litert", "LiteRT", "pip install ai-edge-litert"),
+        ("litert", "LiteRT", "pip install ai-edge-litert"),
+        ("executorch", "ExecuTorch", "pip install executorch"),
         ("ncnn", "ncnn", "pip install ncnn"),
         ("torch", "PyTorch", "pip install torch"),
     ],
@@ -435,12 +434,14 @@ def test_an_engine_refuses_a_damaged_file(engine, tmp_path) -> None:
 def test_a_missing_engine_is_told_with_its_command(
     engine, name, install, monkeypatch, tmp_path
 ) -> None:
+    package = {"litert": "ai_edge_litert"}.get(engine, engine)
+
     class Absent:
         def find_spec(self, asked, path=None, target=None):
-            if asked == engine:
-                raise ModuleNotFoundError(name=engine)
+            if asked == package:
+                raise ModuleNotFoundError(name=package)
 
-    for module in [one for one in sys.modules if one.partition(".")[0] == engine]:
+    for module in [one for one in sys.modules if one.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
     with pytest.raises(DependencyError, match=f"{name} is not installed") as caught:
