@@ -28,6 +28,7 @@ class TensorRTSession:
     """
 
     thread_safe = False  # one context, with memory of its own
+    floats_only = False
 
     def __init__(self, path: Path, threads: int = 0, hint: str = "") -> None:
         trt = import_tensorrt()
