@@ -182,7 +182,7 @@ class _Runs(torch.nn.Module):
 def test_what_ncnn_has_no_layer_for_is_told(tmp_path) -> None:
     needs("ncnn")
     source = Source(_Runs(), [torch.zeros(1, 3, 8, 8)], ["image"], ["y"])
-    with pytest.raises(BundleError, match=r"no layer for [\w.]*unique_consecutive of g"):
+    with pytest.raises(BundleError, match="no layer for aten::unique_consecutive, "):
         NcnnFormat().write(source, tmp_path / "g.param")
 
 
