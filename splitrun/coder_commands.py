@@ -25,8 +25,8 @@ def add_coder_commands(commands: Any, named: argparse.ArgumentParser) -> None:
         "compile",
         help="compile the coder in C for this machine",
         description="Compile the coder in C with the system's C compiler, or the one that CC "
-        "names. It codes the same bytes as plain Python, 100 times as fast, where constriction has "
-        "no wheel: on Linux on Arm.",
+        "names. It codes the same bytes as plain Python, ten to twenty times as fast, where "
+        "constriction has no wheel: on Linux on Arm.",
     )
     compiling.add_argument("--json", action="store_true", help="print JSON")
     compiling.set_defaults(start=_compile)

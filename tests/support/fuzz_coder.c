@@ -25,9 +25,10 @@ static int32_t random_number(void)
 {
     static const int32_t edges[] = {INT32_MIN, INT32_MIN + 1, -65536, -256, -1, 0, 1, 2, 3,
                                     255, 256, 65535, 65536, 1 << 24, INT32_MAX - 1, INT32_MAX};
-    switch (random_below(4)) {
+    const uint32_t kind = random_below(4), high = random_below(1 << 16);
+    switch (kind) {
     case 0: return edges[random_below(sizeof edges / sizeof *edges)];
-    case 1: return (int32_t)(random_below(1 << 16) << 16 | random_below(1 << 16));
+    case 1: return (int32_t)(high << 16 | random_below(1 << 16));
     default: return (int32_t)random_below(9) - 4;
     }
 }
@@ -92,7 +93,8 @@ static void free_planes(sz_planes *planes)
 static sz_planes new_latent(const sz_coder *coder)
 {
     int32_t channels = is_context(coder) ? coder->contexts[0].channels : 1 + (int32_t)random_below(3);
-    return new_planes(channels, 1 + (int32_t)random_below(9), 1 + (int32_t)random_below(9),
+    const int32_t height = 1 + (int32_t)random_below(9), width = 1 + (int32_t)random_below(9);
+    return new_planes(channels, height, width,
                       is_context(coder) ? coder->contexts[0].sides : coder->rows[0].rows);
 }
 
@@ -111,6 +113,7 @@ static sz_status read_planes(sz_reader *reader, sz_planes *planes)
 }
 
 static long reads, opened, begun, whole, written, refused;
+static uint32_t streams; /* CRC-32 of all that were written, the same on every machine */
 
 static void read_damaged(const sz_coder *coder, const uint8_t *stream, size_t size)
 {
@@ -184,6 +187,7 @@ static void write_and_read(const sz_coder *coder)
         }
         free_planes(&found);
         written++;
+        streams ^= crc32(stream, size - CRC) + (uint32_t)written;
     }
     free_planes(&first);
     if (has_hyper(coder))
@@ -215,7 +219,7 @@ int main(int argc, char **argv)
     for (int i = 3; i < argc; i++)
         free(files[i - 3]);
     printf("{\"opened\": %ld, \"reads\": %ld, \"begun\": %ld, \"whole\": %ld, \"written\": %ld, "
-           "\"refused\": %ld}\n",
-           opened, reads, begun, whole, written, refused);
+           "\"refused\": %ld, \"streams\": %lu}\n",
+           opened, reads, begun, whole, written, refused, (unsigned long)streams);
     return 0;
 }
