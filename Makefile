@@ -12,7 +12,7 @@ FAMILY := $(notdir $(wildcard zoo/weights/*))
 DATA ?= flowers
 RUNS ?= runs
 
-.PHONY: demo demo-link test test-all check docs gallery bench cards matrix family family-cards lock clean
+.PHONY: demo demo-link test test-all servers check docs gallery bench cards matrix family family-cards lock clean
 
 demo: .venv/.base
 	rm -rf demo-out
@@ -31,6 +31,18 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	$(PYTEST)
+
+# Triton and Ray, each in an environment of its own: tests of `make test-all` try those that are here.
+# Triton is that of a wheel of NVIDIA's, which needs numpy < 2; pip takes some 600 MB for both.
+servers: build/servers/triton build/servers/ray
+
+build/servers/triton:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q nvidia-pytriton==0.7.0 'numpy<2' onnxruntime pillow constriction || (rm -rf $@; false)
+
+build/servers/ray:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -e './splitrun[onnxruntime,fast,ray]' || (rm -rf $@; false)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .running import run
     from .splitting import split
     from .tails import split_tails
+    from .triton import TritonModel, TritonOptions, export_triton
     from .verification import verify
 
 _HOME = {
@@ -23,10 +24,23 @@ _HOME = {
     "Manifest": "splitrun.manifest",
     "split": ".splitting",
     "split_tails": ".tails",
+    "TritonModel": ".triton",
+    "TritonOptions": ".triton",
+    "export_triton": ".triton",
     "run": ".running",
     "verify": ".verification",
 }
 
-__all__ = ["ExportOptions", "Manifest", "run", "split", "split_tails", "verify"]
+__all__ = [
+    "ExportOptions",
+    "Manifest",
+    "TritonModel",
+    "TritonOptions",
+    "export_triton",
+    "run",
+    "split",
+    "split_tails",
+    "verify",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -57,6 +57,12 @@ def image_size(most: int) -> Callable[[str], tuple[int, int]]:
     return read
 
 
+def named_bundle(text: str) -> tuple[str | None, Path]:
+    """Return the name, where there is one, and the folder of ``[NAME=]BUNDLE``."""
+    name, equals, folder = text.partition("=")
+    return (name, Path(folder)) if equals and "/" not in name else (None, Path(text))
+
+
 def bundle_folder(arguments: argparse.Namespace) -> Path:
     """Return the folder of the bundle, named after the command, with ``--bundle``, or by default.
 

@@ -268,7 +268,52 @@ class StreamReader:
         return tuple(tensor[0] for tensor in self._hyper([hyper_symbols[None]]))
 
 
-class Edge(StreamReader):
+class OutputReader:
+    """The part of the edge that reads outputs: labels, and the second stage of a detector.
+
+    Several threads may use one, as they may one :class:`Device`, which says what the arguments and
+    the errors are.
+
+    Args:
+        tail: Name of the tail, where the bundle has several.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        *,
+        tail: str | None = None,
+        stand_in: bool = False,
+    ) -> None:
+        self._bundle, self._tail = bundle, bundle.tail(tail)
+        boxes = self._tail.boxes
+        self._boxes = Graph(bundle, boxes, threads, stand_in=stand_in) if boxes else None
+
+    def prediction(
+        self,
+        outputs: Sequence[NDArray[Any]],
+        top: int = 5,
+        image_size: tuple[int, int] | None = None,
+    ) -> Prediction:
+        """Turn the outputs for one image into a prediction; see :meth:`Edge.predict`."""
+        manifest, labels = self._bundle.manifest, self._labels
+        return predict(
+            manifest, self._tail, outputs, labels, self.boxes, top=top, image_size=image_size
+        )
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return self._bundle.labels(self._tail)
+
+    def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
+        """Run a detector's second stage: levels and proposals to class logits and box deltas."""
+        if self._boxes is None:
+            raise BundleError("The bundle has no boxes graph.")
+        return self._boxes(tensors)
+
+
+class Edge(StreamReader, OutputReader):
     """The edge half of a bundle: stream → prediction.
 
     Several threads may use one ``Edge``, as they may one :class:`Device`, which says what the
@@ -286,11 +331,9 @@ class Edge(StreamReader):
         tail: str | None = None,
         stand_in: bool = False,
     ) -> None:
-        self._bundle, self._tail = bundle, bundle.tail(tail)
-        super().__init__(bundle, threads, stand_in=stand_in)
+        StreamReader.__init__(self, bundle, threads, stand_in=stand_in)
+        OutputReader.__init__(self, bundle, threads, tail=tail, stand_in=stand_in)
         self.graph = Graph(bundle, self._tail.graph, threads, stand_in=stand_in)
-        boxes = self._tail.boxes
-        self._boxes = Graph(bundle, boxes, threads, stand_in=stand_in) if boxes else None
 
     def predict(
         self, stream: bytes, top: int = 5, image_size: tuple[int, int] | None = None
@@ -325,22 +368,6 @@ class Edge(StreamReader):
         for outputs in self.decode_many(streams, batch=batch):
             yield self.prediction(outputs, top, image_size)
 
-    def prediction(
-        self,
-        outputs: Sequence[NDArray[Any]],
-        top: int = 5,
-        image_size: tuple[int, int] | None = None,
-    ) -> Prediction:
-        """Turn the outputs for one image into a prediction; see :meth:`predict`."""
-        manifest, labels = self._bundle.manifest, self._labels
-        return predict(
-            manifest, self._tail, outputs, labels, self.boxes, top=top, image_size=image_size
-        )
-
-    @cached_property
-    def _labels(self) -> list[str]:
-        return self._bundle.labels(self._tail)
-
     def decode(self, stream: bytes) -> Outputs:
         """Turn one stream into the outputs for one image, such as logits (1, classes) float32.
 
@@ -374,9 +401,3 @@ class Edge(StreamReader):
         except BitstreamError as error:
             error.message = f"Stream {number}: {error.message}"
             raise
-
-    def boxes(self, tensors: Sequence[NDArray[Any]]) -> Tensors:
-        """Run a detector's second stage: levels and proposals to class logits and box deltas."""
-        if self._boxes is None:
-            raise BundleError("The bundle has no boxes graph.")
-        return self._boxes(tensors)

@@ -7,3 +7,6 @@ KEY = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
 
 MOST_TOP = 1000
 """Most classes or objects that can be asked for."""
+
+STREAM, PREDICTION = "STREAM", "PREDICTION"
+"""Input and output of the KServe protocol: streams, and what is said of them as JSON."""

@@ -1,17 +1,16 @@
-"""What a request asks of streams, and what it is answered."""
+"""What a request is answered."""
 
 import base64
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from starlette.responses import Response
 
 from ..bundle import Bundle
 from ..errors import (
@@ -21,28 +20,12 @@ from ..errors import (
     SplitzooError,
     UnknownNameError,
 )
-from ..halves import Edge
+from ..halves import OutputReader
 from ..predictions.segmentation import class_map
+from .questions import Question
 
 JSON = "application/json"
 PNG = "image/png"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be said of a stream.
-
-    Attributes:
-        top: Most classes or objects.
-        image_size: Width and height of its image, where they are known.
-        mask: ``"png"``, ``"rle"``, or ``""`` for none.
-        as_image: Whether the mask alone is the answer.
-    """
-
-    top: int = 5
-    image_size: tuple[int, int] | None = None
-    mask: str = ""
-    as_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,7 @@ class Answer:
         status: Status of HTTP.
         body: Body, a JSON object but for a mask as an image.
         media_type: Type of the body.
-        outputs: Outputs of the edge graph, each (1, …); empty where nobody wants them.
+        outputs: Outputs of the edge graph, each (1, …), where they are wanted.
         replayed: Whether the answer was given before.
     """
 
@@ -74,13 +57,6 @@ def to_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def json_response(
-    document: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return JSON as Starlette sends it."""
-    return Response(to_json(document), status, headers, JSON)
-
-
 def status_of(error: SplitzooError) -> int:
     """Return the status of HTTP that tells of an error."""
     if isinstance(error, RequestError):
@@ -97,7 +73,7 @@ def error_answer(error: SplitzooError) -> Answer:
 def answer(
     name: str,
     bundle: Bundle,
-    edge: Edge,
+    reader: OutputReader,
     tail: str,
     outputs: Sequence[NDArray[Any]],
     question: Question,
@@ -111,8 +87,8 @@ def answer(
     """
     mask = _class_map(bundle, tail, outputs, question) if question.mask else None
     if mask is not None and question.as_image:
-        return Answer(200, _png(mask), PNG, outputs)
-    prediction = edge.prediction(outputs, question.top, question.image_size)
+        return Answer(200, _png(mask), PNG)
+    prediction = reader.prediction(outputs, question.top, question.image_size)
     manifest = bundle.manifest
     document: dict[str, Any] = {
         "model": name,
@@ -124,7 +100,7 @@ def answer(
     }
     if mask is not None:
         document["mask"] = _mask_document(mask, question.mask)
-    return Answer(200, to_json(document), outputs=outputs)
+    return Answer(200, to_json(document), outputs=outputs if question.outputs else ())
 
 
 def _class_map(

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,12 +25,15 @@ from ..errors import (
     UnknownNameError,
 )
 from . import kserve
-from .answers import JSON, Answer, error_answer, json_response, status_of
+from .answers import JSON, Answer, error_answer
+from .batches import Waiting
 from .bodies import Item, read_sending
 from .metrics import CONTENT_TYPE, Metrics
-from .models import Models, ServedModel
+from .named_models import ModelList, NamedModel
 from .repeats import Repeats
+from .responses import error_response, json_response
 from .settings import Settings
+from .tokens import check_token
 
 _LOG = logging.getLogger("splitrun.requests")
 _OPEN = ("/healthz", "/readyz")
@@ -43,16 +44,24 @@ class Service:
 
     Args:
         models: Models that are served.
+        waiting: Count of their streams.
 
     Attributes:
         ending: Whether the server is about to end.
         tokens: SHA-256 of the tokens that are known; empty where none is needed.
     """
 
-    def __init__(self, models: Models, settings: Settings, metrics: Metrics) -> None:
-        self.models, self.settings, self.metrics = models, settings, metrics
+    def __init__(
+        self,
+        models: ModelList[Any],
+        waiting: Waiting,
+        settings: Settings,
+        metrics: Metrics,
+        tokens: Sequence[bytes] = (),
+    ) -> None:
+        self.models, self.waiting = models, waiting
+        self.settings, self.metrics, self.tokens = settings, metrics, tokens
         self.ending = False
-        self.tokens: Sequence[bytes] = ()
         self._repeats = Repeats(settings.remember)
 
     def app(self) -> ASGIApp:
@@ -71,27 +80,8 @@ class Service:
         handlers: Any = {SplitzooError: self._error, HTTPException: self._http_error}
         return _Gate(self, Starlette(routes=routes, exception_handlers=handlers, lifespan=_life))
 
-    def check_token(self, header: str) -> str:
-        """Return the token of a header ``Authorization``; empty where none is needed.
-
-        Raises:
-            TokenError: It is none that is known.
-        """
-        if not self.tokens:
-            return ""
-        scheme, _, token = header.partition(" ")
-        digest = hashlib.sha256(token.strip().encode()).digest()
-        known = [hmac.compare_digest(digest, token_digest) for token_digest in self.tokens]
-        if scheme.lower() != "bearer" or not any(known):
-            raise TokenError(
-                "The token is unknown." if token else "A token is missing.",
-                401,
-                next_step="Send the header: Authorization: Bearer TOKEN",
-            )
-        return digest.hex()
-
     async def answer_item(
-        self, item: Item, tail: str | None, named: ServedModel | None, scope: str
+        self, item: Item, tail: str | None, named: NamedModel | None, scope: str
     ) -> Answer:
         """Answer one stream; that it cannot be read is an answer too.
 
@@ -112,7 +102,7 @@ class Service:
             self._count(named, tail, "repeated")
         return found
 
-    async def _work(self, item: Item, tail: str | None, named: ServedModel | None) -> Answer:
+    async def _work(self, item: Item, tail: str | None, named: NamedModel | None) -> Answer:
         model, outcome = named, "failed"
         try:
             with anyio.fail_after(self.settings.answer_timeout_s):
@@ -130,7 +120,7 @@ class Service:
         finally:
             self._count(model, tail, outcome)
 
-    def _count(self, model: ServedModel | None, tail: str | None, outcome: str) -> None:
+    def _count(self, model: NamedModel | None, tail: str | None, outcome: str) -> None:
         labels = ("", "") if model is None else (model.name, model.tail_label(tail))
         self.metrics.streams.labels(*labels, outcome).inc()
 
@@ -138,7 +128,7 @@ class Service:
         name = request.path_params.get("name")
         named = self.models.named(name) if name is not None else None
         sending = await read_sending(request, self.settings)
-        self.models.waiting.check_room(len(sending.items))
+        self.waiting.check_room(len(sending.items))
         request.state.streams = len(sending.items)
         scope = request.state.token
         if not sending.several:
@@ -163,8 +153,8 @@ class Service:
     async def _describe(self, request: Request) -> Response:
         return json_response(self._description(self.models.named(request.path_params["name"])))
 
-    def _description(self, model: ServedModel) -> dict[str, Any]:
-        return model.description | {"max_stream_bytes": self.settings.max_body}
+    def _description(self, model: NamedModel) -> dict[str, Any]:
+        return model.description() | {"max_stream_bytes": self.settings.max_body}
 
     async def _healthz(self, _request: Request) -> Response:
         return json_response({"status": "ok"})
@@ -191,19 +181,6 @@ class Service:
         response = await self._error(request, said)
         response.headers.update(error.headers or {})
         return response
-
-
-def error_response(error: SplitzooError, path: str) -> Response:
-    """Return an error in the form of the interface that a path belongs to."""
-    status, headers = status_of(error), {}
-    if isinstance(error, BusyError):
-        headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, TokenError):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RequestError) and status in (408, 413):
-        headers["Connection"] = "close"  # what is left of the body is not read
-    document = {"error": str(error)} if path.startswith("/v2") else error.document()
-    return json_response(document, status, headers)
 
 
 @contextlib.asynccontextmanager
@@ -245,7 +222,7 @@ class _Gate:
             if scope["path"] not in _OPEN:
                 headers = dict(scope["headers"])
                 header = headers.get(b"authorization", b"").decode("latin-1")
-                state["token"] = self._service.check_token(header)
+                state["token"] = check_token(self._service.tokens, header)
         except TokenError as error:
             self._service.metrics.errors.labels("TokenError").inc()
             call = error_response(error, scope["path"])

@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 
-from ..bundle import Bundle
 from ..errors import BusyError, SplitzooError
 from ..halves import Edge, Tensors
-from .answers import Answer, Question, answer
+from .answers import Answer, answer
 from .decoders import Decoders, Payload
 from .metrics import Metrics
-from .settings import Settings
+from .named_models import NamedModel
+from .questions import Question
 
 Result = Answer | BaseException
 
@@ -69,31 +69,29 @@ class TailRunner:
     """Answers the streams of one tail of a bundle.
 
     Args:
-        name: Name that the model is served under.
-        bundle: Bundle that the tail is of.
+        model: Model that the tail is of.
         tail: Name of the tail.
         decoders: What decodes; several tails may share them.
+        max_delay_ms: Longest time that a stream waits for others, ms.
         waiting: Count of the server's streams.
     """
 
     def __init__(
         self,
-        name: str,
-        bundle: Bundle,
+        model: NamedModel,
         tail: str,
         edges: Sequence[Edge],
         decoders: Decoders,
-        settings: Settings,
+        max_delay_ms: float,
         waiting: Waiting,
         metrics: Metrics,
     ) -> None:
-        self.edge = edges[0]
-        self.batch = settings.max_batch if self.edge.graph.info.inputs[0].shape[0] == -1 else 1
-        self._name, self._bundle, self._tail = name, bundle, tail
+        self._model, self._tail = model, tail
+        self._batch = model.batch(tail)
         self._decoders = decoders
-        self._delay_s = settings.max_delay_ms / 1000
+        self._delay_s = max_delay_ms / 1000
         self._waiting, self._metrics = waiting, metrics
-        labels = name, tail
+        labels = model.name, tail
         self._batch_size = metrics.batch_size.labels(*labels)
         self._queue_seconds = metrics.queue_seconds.labels(*labels)
         self._decode_seconds = metrics.decode_seconds.labels(*labels)
@@ -138,7 +136,7 @@ class TailRunner:
     def _run(self, edge: Edge) -> None:
         while (first := self._ready.get()) is not None:
             jobs, until = [first], time.monotonic() + self._delay_s
-            while len(jobs) < self.batch:
+            while len(jobs) < self._batch:
                 try:
                     job = self._ready.get(timeout=max(until - time.monotonic(), 0))
                 except queue.Empty:
@@ -175,7 +173,13 @@ class TailRunner:
             timing_ms = {step: 1e3 * seconds for step, seconds in spent.items()}
             try:
                 said: Result = answer(
-                    self._name, self._bundle, edge, self._tail, own, job.question, timing_ms
+                    self._model.name,
+                    self._model.bundle,
+                    edge,
+                    self._tail,
+                    own,
+                    job.question,
+                    timing_ms,
                 )
             except Exception as error:  # noqa: BLE001  # told to who waits, whatever it is
                 said = error

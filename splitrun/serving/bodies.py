@@ -1,10 +1,9 @@
 """Read what a request sends: its query, its keys, and one stream or several, within limits."""
 
-import re
 import struct
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import anyio
 from starlette.datastructures import UploadFile
@@ -12,19 +11,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from ..errors import RequestError
-from ..protocol import KEY, MOST_TOP
-from .answers import PNG, Question
+from ..protocol import KEY
+from .answers import PNG
+from .questions import Question, one_each, read_sizes, read_top
 from .settings import Settings
 
 BATCH_TYPE = "application/x-splitrun-batch"
 STREAM_TYPE = "application/octet-stream"
 FORM_TYPE = "multipart/form-data"
 
-_SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 _QUERY = ("top", "tail", "image_size", "mask")
 _LENGTH = struct.Struct("<I")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ async def read_sending(request: Request, settings: Settings) -> Sending:
         raise RequestError("The body holds no stream.")
     named = request.headers.get("idempotency-key")
     if named is not None:
-        own_keys = [*_one_each([key.strip() for key in named.split(",")], streams, "keys")]
+        own_keys = [*one_each([key.strip() for key in named.split(",")], streams, "keys")]
     keys = own_keys or [None] * len(streams)
     for key in keys:
         if key is not None and not KEY.fullmatch(key):
@@ -146,34 +143,6 @@ def split_batch(body: bytes, limit: int) -> list[bytes]:
     return streams
 
 
-def read_top(text: str) -> int:
-    """Read the number of classes or objects.
-
-    Raises:
-        RequestError: It is none.
-    """
-    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:5]) <= MOST_TOP):
-        raise RequestError(f"top is {text[:40]!r}, not a whole number from 1 to {MOST_TOP}.")
-    return int(text)
-
-
-def read_sizes(text: str | None, streams: Sequence[object]) -> list[tuple[int, int] | None]:
-    """Read images' sizes, one for all streams or one for each.
-
-    Raises:
-        RequestError: It is none, or their number is another.
-    """
-    if text is None:
-        return [None] * len(streams)
-    matches = [_SIZE.fullmatch(size) for size in text.split(",")]
-    sizes: list[tuple[int, int] | None] = [
-        (int(match[1]), int(match[2])) for match in matches if match
-    ]
-    if len(sizes) < len(matches):
-        raise RequestError(f"image_size is {text[:40]!r}, not of the form 640x480.")
-    return sizes * len(streams) if len(sizes) == 1 else _one_each(sizes, streams, "image sizes")
-
-
 async def _read_form(
     request: Request, body: bytes, limit: int
 ) -> tuple[list[bytes], list[str | None]]:
@@ -200,12 +169,6 @@ async def _read_form(
     keys = [file.headers.get("idempotency-key") for file in files]
     await form.close()
     return streams, keys
-
-
-def _one_each(values: list[T], streams: Sequence[object], what: str) -> list[T]:
-    if len(values) != len(streams):
-        raise RequestError(f"{len(values)} {what} for {len(streams)} streams.")
-    return values
 
 
 def _refuse_size(settings: Settings) -> NoReturn:

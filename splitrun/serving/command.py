@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import bundle_folder, number, whole_number
+from ..arguments import bundle_folder, named_bundle, number, whole_number
 from ..errors import DependencyError, UsageError
 from ..memory_limit import can_be_limited, memory_limit
 from ..text import json_text, visible
@@ -82,7 +82,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     try:
         from .logs import set_up_logs
-        from .models import Source
+        from .named_models import Source
         from .server import serve
     except ImportError as error:
         raise DependencyError(
@@ -91,21 +91,16 @@ def _serve(arguments: argparse.Namespace) -> None:
     if (arguments.cert is None) != (arguments.key is None):
         raise UsageError("TLS needs both --cert and --key.")
     set_up_logs(arguments.log_format, arguments.log_level)
-    sources = []
-    for given in arguments.bundles or [str(bundle_folder(arguments))]:
-        name, equals, folder = given.partition("=")
-        named = equals and "/" not in name
-        sources.append(
-            Source(Path(folder if named else given), name if named else None, arguments.trust)
-        )
+    given = map(named_bundle, arguments.bundles or [str(bundle_folder(arguments))])
+    sources = [Source(folder, name, arguments.trust) for name, folder in given]
 
     def announce(address: str, models: "Models") -> None:
         if arguments.json:
-            document = {"address": address, "models": [model.description for model in models]}
+            document = {"address": address, "models": [model.description() for model in models]}
             print(json_text(document), flush=True)
             return
         for model in models:
-            tails = ", ".join(model.runners)
+            tails = ", ".join(model.tails)
             print(visible(f"{model.name}, model {model.stream_id}, tails {tails}"))
         print(f"Serving on {address}", flush=True)
 

@@ -18,15 +18,17 @@ from starlette.routing import BaseRoute, Route
 
 from .. import __version__
 from ..errors import BusyError, RequestError, SplitzooError
-from .answers import JSON, Answer, Question, json_response, status_of, to_json
-from .bodies import Item, read_body, read_sizes, read_top, split_batch
-from .models import ServedModel
+from ..protocol import PREDICTION, STREAM
+from .answers import JSON, Answer, status_of, to_json
+from .bodies import Item, read_body, split_batch
+from .named_models import NamedModel
+from .questions import Question, read_sizes, read_top
+from .responses import json_response
 
 if TYPE_CHECKING:
     from .app import Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-STREAM, PREDICTION = "STREAM", "PREDICTION"
 
 _DATATYPES = {"float32": "FP32", "int32": "INT32", "uint8": "UINT8"}
 _LENGTH = struct.Struct("<I")
@@ -80,8 +82,8 @@ class _Protocol:
     async def model(self, request: Request) -> Response:
         model = self._model(request)
         tensors = [{"name": PREDICTION, "datatype": "BYTES", "shape": [-1]}]
-        for runner in model.runners.values():
-            for info in runner.edge.graph.info.outputs:
+        for tail in model.tails.values():
+            for info in tail.graph.outputs:
                 shape = [-1, *info.shape[1:]]
                 tensor = {"name": info.name, "datatype": _DATATYPES[info.dtype], "shape": shape}
                 if tensor not in tensors:
@@ -107,7 +109,7 @@ class _Protocol:
         head, data = _split(body, request.headers.get(HEADER_LENGTH))
         streams = _streams(head, data, settings.max_streams)
         request.state.streams = len(streams)
-        self._service.models.waiting.check_room(len(streams))
+        self._service.waiting.check_room(len(streams))
         parameters = _parameters(head)
         tail = parameters.get("tail")
         if tail is not None and not isinstance(tail, str):
@@ -115,13 +117,13 @@ class _Protocol:
         top = read_top(str(parameters.get("top", 5)))
         size = parameters.get("image_size")
         sizes = read_sizes(None if size is None else str(size), streams)
+        graph = model.tails[model.tail_name(tail)].graph
+        names = [info.name for info in graph.outputs]
+        wanted = _wanted(head, [PREDICTION, *names])
         items = [
-            Item(stream, None, Question(top, size))
+            Item(stream, None, Question(top, size, outputs=len(wanted.keys() - {PREDICTION}) > 0))
             for stream, size in zip(streams, sizes, strict=True)
         ]
-        runner = model.runner(tail)
-        names = [info.name for info in runner.edge.graph.info.outputs]
-        wanted = _wanted(head, [PREDICTION, *names])
         tasks = [self._service.answer_item(item, tail, model, "") for item in items]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         answers = [_answered(place, result, len(items)) for place, result in enumerate(results)]
@@ -136,7 +138,7 @@ class _Protocol:
     def _models(self):
         return self._service.models
 
-    def _model(self, request: Request) -> ServedModel:
+    def _model(self, request: Request) -> NamedModel:
         return self._models.named(request.path_params["name"])
 
 
@@ -234,7 +236,7 @@ def _wanted(head: dict[str, Any], known: list[str]) -> dict[str, bool]:
 
 def _response(
     head: dict[str, Any],
-    model: ServedModel,
+    model: NamedModel,
     wanted: dict[str, bool],
     answers: list[Answer],
     tensors: dict[str, NDArray[Any]],

@@ -1,59 +1,30 @@
-"""The bundles that are served, by name and by the id in their streams; read again when replaced."""
+"""The bundles that a server runs by itself, read again when they are replaced."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from ..bundle import Bundle, open_bundle
-from ..bundle_layout import MANIFEST_NAME
-from ..coding.stream import read_stream
-from ..errors import ForeignStreamError, RequestError, SplitzooError, UnknownNameError
-from ..halves import Edge, check_code
+from ..bundle import Bundle
+from ..errors import RequestError, SplitzooError
+from ..halves import Edge
 from ..machine import cores
 from ..record import EdgeRecord
-from .answers import Answer, Question
+from .answers import Answer
 from .batches import TailRunner, Waiting
 from .decoders import DecodingProcesses, DecodingThreads
 from .metrics import Metrics
+from .named_models import ModelList, NamedModel, Source
+from .questions import Question
 from .settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A bundle to serve.
+class ServedModel(NamedModel):
+    """A bundle with what runs it here.
 
     Attributes:
-        folder: Folder of the bundle.
-        name: Name to serve it under; None takes its model's.
-        trust: Whether its graphs are run whatever they hold.
-    """
-
-    folder: Path
-    name: str | None = None
-    trust: bool = False
-
-    def mark(self) -> tuple[int, ...] | None:
-        """Return what differs when the bundle is replaced; None where there is none."""
-        try:
-            found = (self.folder / MANIFEST_NAME).stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
-
-class ServedModel:
-    """A bundle with what runs it.
-
-    Attributes:
-        name: Name that it is served under.
-        bundle: The bundle.
         runners: What answers, by tail.
-        description: What ``/v1/models`` says of it.
     """
 
     def __init__(
@@ -64,11 +35,9 @@ class ServedModel:
         Raises:
             SplitzooError: It cannot be opened, or does not answer the stream recorded in it.
         """
-        self.bundle = bundle = open_bundle(source.folder, trust=source.trust)
-        if not source.trust:
-            check_code(bundle)
-        self.name = source.name or bundle.name
-        edges = {name: _open_edges(bundle, name, settings) for name in bundle.edge.tails}
+        super().__init__(source, settings)
+        bundle = self.bundle
+        edges = {name: _open_edges(bundle, name, settings) for name in self.tails}
         for name, opened in edges.items():
             record = EdgeRecord.load(bundle, name).stream
             for edge in opened:
@@ -81,52 +50,16 @@ class ServedModel:
         )
         self.runners = {
             name: TailRunner(
-                self.name, bundle, name, opened, self._decoders, settings, waiting, metrics
+                self, name, opened, self._decoders, settings.max_delay_ms, waiting, metrics
             )
             for name, opened in edges.items()
         }
-        self.description = self._describe()
         self._working = 0
         self._retired = False
 
-    @property
-    def stream_id(self) -> str:
-        """Id in the streams, 8 hexadecimal digits."""
-        return self.bundle.manifest.coding.stream_id
-
-    def runner(self, tail: str | None) -> TailRunner:
-        """Return what answers for a tail.
-
-        Raises:
-            RequestError: None is named, and there are several.
-            UnknownNameError: There is no such tail.
-        """
-        if tail is None:
-            if len(self.runners) > 1:
-                names = ", ".join(self.runners)
-                raise RequestError(
-                    f"{self.name} has several tails.", next_step=f"Name one with ?tail=: {names}."
-                )
-            return next(iter(self.runners.values()))
-        if tail not in self.runners:
-            names = ", ".join(self.runners)
-            raise UnknownNameError("tail", tail, next_step=f"{self.name} has: {names}.")
-        return self.runners[tail]
-
-    def tail_label(self, tail: str | None) -> str:
-        """Return the name of a tail for counters; empty where it is none."""
-        if tail is None and len(self.runners) == 1:
-            return next(iter(self.runners))
-        return tail if tail in self.runners else ""
-
     async def answer(self, stream: bytes, tail: str | None, question: Question) -> Answer:
-        """Answer one stream.
-
-        Raises:
-            BitstreamError: It is damaged, hostile or of another model.
-            SplitzooError: What :meth:`runner` raises, or the bundle failed.
-        """
-        runner = self.runner(tail)
+        """Answer one stream; see :meth:`NamedModel.answer`."""
+        runner = self.runners[self.tail_name(tail)]
         payload = self.codec.unframe(stream)
         self._working += 1
         try:
@@ -135,27 +68,6 @@ class ServedModel:
             self._working -= 1
             if self._retired and not self._working:
                 self.close()
-
-    def _describe(self) -> dict[str, Any]:
-        manifest = self.bundle.manifest
-        height, width = manifest.preprocessing.crop
-        return {
-            "name": self.name,
-            "stream_id": self.stream_id,
-            "target": manifest.target,
-            "precision": manifest.precision,
-            "weights": manifest.provenance.weights,
-            "tails": {
-                name: {
-                    "task": manifest.task_of(manifest.edge.tails[name]),
-                    "engine": runner.edge.graph.engine,
-                    "classes": len(self.bundle.labels(manifest.edge.tails[name])),
-                    "batch": runner.batch,
-                }
-                for name, runner in self.runners.items()
-            },
-            "input": {"height": height, "width": width, "latent": list(manifest.coding.shape)},
-        }
 
     def retire(self) -> None:
         """Close when all that it is at work on is answered."""
@@ -170,7 +82,7 @@ class ServedModel:
         self._decoders.close()
 
 
-class Models:
+class Models(ModelList[ServedModel]):
     """All models of a server.
 
     Args:
@@ -185,49 +97,8 @@ class Models:
         self.waiting = Waiting(settings.max_queue, metrics)
         self._marks = [source.mark() for source in sources]
         self._sources = list(sources)
-        self._served = [self._open(source) for source in sources]
+        super().__init__([self._open(source) for source in sources])
         self._failed: set[tuple[int, object]] = set()
-        names = [model.name for model in self._served]
-        for name in names:
-            if names.count(name) > 1:
-                raise RequestError(
-                    f"Two bundles have the name {name}.",
-                    next_step="Give one another: splitrun serve NAME=BUNDLE …",
-                )
-
-    def __iter__(self):
-        return iter(self._served)
-
-    def named(self, name: str) -> ServedModel:
-        """Return the model of a name or id.
-
-        Raises:
-            UnknownNameError: There is none.
-        """
-        for model in self._served:
-            if name == model.name:
-                return model
-        for model in self._served:
-            if name == model.stream_id:
-                return model
-        names = ", ".join(model.name for model in self._served)
-        raise UnknownNameError("model", name[:200], next_step=f"Here are: {names}.")
-
-    def of_stream(self, stream: bytes) -> ServedModel:
-        """Return the model that a stream is of; of several bundles of it, the first.
-
-        Raises:
-            BitstreamError: The stream is damaged, or of none.
-        """
-        stream_id = read_stream(stream).stream_id.hex()
-        for model in self._served:
-            if model.stream_id == stream_id:
-                return model
-        served = ", ".join(f"{model.stream_id} ({model.name})" for model in self._served)
-        raise ForeignStreamError(
-            f"The stream is of model {stream_id}; here are {served}.",
-            next_step="Send it to the server of the bundle that wrote it.",
-        )
 
     async def watch(self) -> None:
         """Look at the folders now and then, and read those again that were replaced."""

@@ -57,7 +57,7 @@ class Repeats:
         entry = _Entry(digest, asyncio.get_running_loop().create_future())
         self._entries[key] = entry
         try:
-            found = replace(await work(), outputs=())
+            found = await work()
         except BaseException:
             # Who waits for it works it out anew.
             del self._entries[key]

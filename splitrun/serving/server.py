@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import errno
-import hashlib
 import logging
 import signal
 import socket
 import ssl
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,8 +17,10 @@ from ..errors import SplitzooError
 from ..signals import keeping, stop_by
 from .app import Service
 from .metrics import Metrics
-from .models import Models, Source
+from .models import Models
+from .named_models import Source
 from .settings import Settings
+from .tokens import read_tokens
 
 _LOG = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -39,14 +39,13 @@ def serve(
     Raises:
         SplitzooError: A bundle, the address, a certificate or the tokens cannot be used.
     """
-    tokens = _read_tokens(settings.token_file)
+    tokens = read_tokens(settings.token_file)
     listening = _listen(settings)
     with contextlib.closing(listening):
         metrics = Metrics()
         models = Models(sources, settings, metrics)
         try:
-            service = Service(models, settings, metrics)
-            service.tokens = tokens
+            service = Service(models, models.waiting, settings, metrics, tokens)
             server = _Server(_config(service, settings))
             if settings.host not in _LOOPBACK and not tokens:
                 _LOG.warning("Whoever reaches %s may ask: there is no --token-file.", settings.host)
@@ -56,7 +55,7 @@ def serve(
             announce(f"{scheme}://{shown}:{port}", models)
             with keeping("What was in work was answered."):
                 loop = (server.config.get_loop_factory() or asyncio.new_event_loop)()
-                received = loop.run_until_complete(_run(server, service, listening))
+                received = loop.run_until_complete(_run(server, service, models, listening))
                 loop.run_until_complete(loop.shutdown_default_executor())
                 loop.close()
                 if signal.SIGINT in received:
@@ -65,7 +64,9 @@ def serve(
             models.close()
 
 
-async def _run(server: "_Server", service: Service, listening: socket.socket) -> list[int]:
+async def _run(
+    server: "_Server", service: Service, models: Models, listening: socket.socket
+) -> list[int]:
     """Serve until a signal comes, and return those that came."""
     loop = asyncio.get_running_loop()
     received: list[int] = []
@@ -78,7 +79,7 @@ async def _run(server: "_Server", service: Service, listening: socket.socket) ->
         _LOG.info("Ending: what is in work is answered first. Once more ends at once.")
 
     def reload() -> None:
-        task = loop.create_task(_reload(service))
+        task = loop.create_task(_reload(service, models))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -86,7 +87,7 @@ async def _run(server: "_Server", service: Service, listening: socket.socket) ->
     _on_signal(signal.SIGTERM, end, signal.SIGTERM)
     if hasattr(signal, "SIGHUP"):
         _on_signal(signal.SIGHUP, reload)
-    watching = loop.create_task(service.models.watch())
+    watching = loop.create_task(models.watch())
     await server.serve([listening])
     watching.cancel()
     _LOG.info("Ended.")
@@ -101,10 +102,10 @@ def _on_signal(signum: int, call: Callable[..., None], *values: int) -> None:
         signal.signal(signum, lambda *_: loop.call_soon_threadsafe(call, *values))
 
 
-async def _reload(service: Service) -> None:
-    await service.models.reload()
+async def _reload(service: Service, models: Models) -> None:
+    await models.reload()
     try:
-        service.tokens = _read_tokens(service.settings.token_file)
+        service.tokens = read_tokens(service.settings.token_file)
     except SplitzooError as error:
         _LOG.error("The tokens stay as they were: %s", error.message)
 
@@ -193,20 +194,3 @@ def _listen(settings: Settings) -> socket.socket:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
             else "Name another with --port, or 0 for a free one.",
         ) from error
-
-
-def _read_tokens(path: Path | None) -> list[bytes]:
-    if path is None:
-        return []
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SplitzooError(f"Cannot read the tokens in {path}: {reason.lower()}.") from error
-    tokens = [line for line in lines if line and not line.startswith("#")]
-    if not tokens:
-        raise SplitzooError(
-            f"{path} holds no token.",
-            next_step=f"Write one a line, such as that of: openssl rand -hex 16 >> {path}",
-        )
-    return [hashlib.sha256(token.encode()).digest() for token in tokens]
