@@ -32,17 +32,12 @@ test: .venv/.dev
 test-all: .venv/.dev
 	$(PYTEST)
 
-# Triton and Ray, each in an environment of its own: tests of `make test-all` try those that are here.
-# Triton is that of a wheel of NVIDIA's, which needs numpy < 2; pip takes some 600 MB for both.
-servers: build/servers/triton build/servers/ray
+# Triton Inference Server, of a wheel of NVIDIA's that needs numpy < 2, for the test of `make test-all`.
+servers: build/servers/triton
 
 build/servers/triton:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q nvidia-pytriton==0.7.0 'numpy<2' onnxruntime pillow constriction || (rm -rf $@; false)
-
-build/servers/ray:
-	$(PYTHON) -m venv $@
-	$@/bin/pip install -q -e './splitrun[onnxruntime,fast,ray]' || (rm -rf $@; false)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -6,25 +6,33 @@ Each model is exported for ONNX Runtime with graphs that take several images at 
 the sides take turns, for some seconds each: a loop of batch-1 `Edge.predict`; the edge graph by
 itself on decoded tensors, at several batch sizes; and the server, a process of its own, asked over
 loopback by 64 clients in this process, each of which sends its next stream when it has an answer.
-Every answer is held against `Edge.predict`. Then the server decodes in threads and in processes.
+Every answer is held against `Edge.predict`. Then the server decodes in threads and in processes,
+and Triton (`make servers`; `splitzoo export triton --backend python`) answers the same streams.
 Models without weights at hand get random ones. Server and clients share the cores.
+
+Beside answers per second stand milliseconds of processor for each: they hold on a machine that does
+other work too, where rates do not. Two idle cores would give at most 2,000 of them a second.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import re
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.request import urlopen
 
 import numpy as np
+import psutil
 from speed_sides import busy_seconds
 
 from splitrun.bundle import open_bundle
@@ -36,9 +44,20 @@ from splitrun.machine import machine, versions
 from splitrun.measure import Latency
 from splitzoo import export, zoo
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from triton_server import PYTHON, triton_server
+
 RESULTS = Path(__file__).parent / "results"
 CLIENTS = 64
 BATCHES = (1, 2, 4, 8, 16)
+
+
+@dataclass
+class Rate:
+    """What is done per second, and milliseconds of processor for each."""
+
+    rate: float
+    cpu_ms: float
 
 
 @dataclass
@@ -46,18 +65,20 @@ class Served:
     """The server in one round.
 
     Attributes:
-        options: Options of ``splitrun serve``.
+        options: What is served with: options of ``splitrun serve``, or another server.
         rate: Answers per second.
         latency: Latency of a request, as a client sees it.
-        peak_memory_bytes: Largest memory of the server's process.
-        mean_batch: Mean number of streams that the graph ran at once.
+        peak_memory_bytes: Largest memory of the server's processes, shared pages counted in each.
+        cpu_ms: Time of a processor for each answer, of all processes of the server.
+        mean_batch: Mean number of streams that the graph ran at once; 0 where it is not counted.
     """
 
-    options: list[str]
+    options: str
     rate: float
     latency: Latency
     peak_memory_bytes: int
-    mean_batch: float
+    cpu_ms: float
+    mean_batch: float = 0
 
 
 @dataclass
@@ -68,31 +89,31 @@ class Measured:
         model: Name of the model.
         weights: ``"trained"`` or ``"random"``.
         stream_bytes: Mean size of a stream.
-        loop: Predictions per second of the loop, in each round.
-        engine: Images per second of the graph by itself, by batch, in each round.
+        loop: Predictions of the loop, in each round.
+        engine: Images of the graph by itself, by batch, in each round.
         served: The server, in each round.
-        decoders: The server by its options for decoding.
+        others: The server with other options, and Triton where it is here.
         busy_cores: Cores that other processes kept busy in each round of the loop.
     """
 
     model: str
     weights: str
     stream_bytes: float
-    loop: list[float] = field(default_factory=list)
-    engine: dict[int, list[float]] = field(default_factory=dict)
+    loop: list[Rate] = field(default_factory=list)
+    engine: dict[int, list[Rate]] = field(default_factory=dict)
     served: list[Served] = field(default_factory=list)
-    decoders: list[Served] = field(default_factory=list)
+    others: list[Served] = field(default_factory=list)
     busy_cores: list[float] = field(default_factory=list)
 
 
-def rate_of(run: Callable[[int], int], seconds: float) -> float:
-    """Return what is done per second by a function that takes its turn's number."""
+def rate_of(run: Callable[[int], int], seconds: float) -> Rate:
+    """Return how fast a function that takes its turn's number does so many things."""
     run(0)
-    done, turn, began = 0, 0, time.perf_counter()
-    while (now := time.perf_counter()) - began < seconds:
+    done, turn, began, used = 0, 0, time.perf_counter(), time.process_time()
+    while (now := time.perf_counter()) - began < seconds or not done:
         done += run(turn)
         turn += 1
-    return done / (now - began)
+    return Rate(done / (now - began), 1e3 * (time.process_time() - used) / done)
 
 
 async def ask(
@@ -118,6 +139,46 @@ async def ask(
     return wrong
 
 
+def processes_of(process: subprocess.Popen) -> list[psutil.Process]:
+    whole = psutil.Process(process.pid)
+    return [whole, *whole.children(recursive=True)]
+
+
+def load(
+    process: subprocess.Popen,
+    port: int,
+    requests: list[bytes],
+    expected: list[int],
+    seconds: float,
+    options: str,
+) -> Served:
+    """Have all clients ask a server, once it is warm."""
+
+    async def all_clients(length: float) -> tuple[float, list[float]]:
+        spent: list[float] = []
+        began = time.perf_counter()
+        clients = [ask(port, requests, expected, began + length, spent) for _ in range(CLIENTS)]
+        wrong = [text for texts in await asyncio.gather(*clients) for text in texts]
+        if wrong:
+            raise SystemExit("Not the answers of Edge.predict:\n" + "\n".join(wrong[:8]))
+        return len(spent) / (time.perf_counter() - began), spent
+
+    def used() -> float:
+        times = [one.cpu_times() for one in processes_of(process)]
+        return sum(one.user + one.system for one in times)
+
+    asyncio.run(all_clients(1))  # warm
+    before = used()
+    rate, spent = asyncio.run(all_clients(seconds))
+    cpu_ms = 1e3 * (used() - before) / len(spent)
+    peaks = [
+        re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{one.pid}/status").read_text())
+        for one in processes_of(process)
+    ]
+    peak = sum(int(found[1]) * 1024 for found in peaks if found)
+    return Served(options, rate, Latency.of(spent), peak, cpu_ms)
+
+
 def serve(
     folder: Path, streams: list[bytes], expected: list[int], seconds: float, options: list[str]
 ) -> Served:
@@ -133,32 +194,41 @@ def serve(
             b"Content-Length: %d\r\n\r\n%s" % (len(stream), stream)
             for stream in streams
         ]
-
-        async def all_clients(length: float) -> tuple[float, list[float]]:
-            spent: list[float] = []
-            began = time.perf_counter()
-            clients = [ask(port, requests, expected, began + length, spent) for _ in range(CLIENTS)]
-            wrong = [text for texts in await asyncio.gather(*clients) for text in texts]
-            if wrong:
-                raise SystemExit("Not the answers of Edge.predict:\n" + "\n".join(wrong[:8]))
-            return len(spent) / (time.perf_counter() - began), spent
-
-        asyncio.run(all_clients(1))  # warm
-        rate, spent = asyncio.run(all_clients(seconds))
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        peak = re.search(r"VmHWM:\s+(\d+)", status)
+        found = load(process, port, requests, expected, seconds, " ".join(options))
         with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             metrics = answer.read().decode()
         totals = {
             name: float(value)
             for name, value in re.findall(r"splitrun_batch_size_(sum|count){.*} (\S+)", metrics)
         }
-        memory = int(peak[1]) * 1024 if peak else 0
-        batch = totals["sum"] / totals["count"]
-        return Served(options, rate, Latency.of(spent), memory, batch)
+        return replace(found, mean_batch=totals["sum"] / totals["count"])
     finally:
         process.terminate()
         process.communicate()
+
+
+def serve_by_triton(
+    folder: Path, streams: list[bytes], expected: list[int], seconds: float, scratch: Path
+) -> Served:
+    repository = scratch / "repository"
+    options = export.TritonOptions("python", instances=os.cpu_count() or 1, max_queue=1000)
+    export.export_triton([("model", folder)], repository, options)
+    with triton_server(repository, scratch) as server:
+        head = {
+            "inputs": [{"name": "STREAM", "shape": [1, 1], "datatype": "BYTES"}],
+            "outputs": [{"name": "PREDICTION", "parameters": {"binary_data": True}}],
+        }
+        requests = []
+        for stream in streams:
+            data = struct.pack("<I", len(stream)) + stream
+            head["inputs"][0]["parameters"] = {"binary_data_size": len(data)}
+            text = json.dumps(head).encode()
+            requests.append(
+                b"POST /v2/models/model/infer HTTP/1.1\r\nHost: x\r\n"
+                b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n%s%s"
+                % (len(text), len(text) + len(data), text, data)
+            )
+        return load(server.process, server.port, requests, expected, seconds, "Triton, Python")
 
 
 def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: float) -> Measured:
@@ -203,8 +273,26 @@ def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: f
             found.engine.setdefault(batch, []).append(rate_of(run, seconds / 2))
         found.served.append(serve(folder, streams, expected, seconds, []))
     for options in (["--decoders", "1"], ["--decoders", "2"], ["--instances", "1"]):
-        found.decoders.append(serve(folder, streams, expected, seconds, options))
+        found.others.append(serve(folder, streams, expected, seconds, options))
+    if PYTHON.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            found.others.append(serve_by_triton(folder, streams, expected, seconds, Path(scratch)))
     return found
+
+
+S = TypeVar("S", Rate, Served)
+
+
+def middle(sides: list[S]) -> S:
+    return sorted(sides, key=lambda side: side.rate)[len(sides) // 2]
+
+
+def told(side: Rate | Served) -> str:
+    return f"{side.rate:.3g}/s ({side.cpu_ms:.3g} ms)"
+
+
+def ratio(side: Rate | Served, of: Rate | Served) -> str:
+    return f"{side.rate / of.rate:.2f} ({of.cpu_ms / side.cpu_ms:.2f})"
 
 
 def page(found: list[Measured], seconds: float, rounds: int) -> str:
@@ -219,32 +307,33 @@ def page(found: list[Measured], seconds: float, rounds: int) -> str:
         f" ({environment['instructions']}), {packages}. Medians of the rounds.",
         f"Beside the loop, other processes kept up to {others:.2f} cores busy.",
         "",
+        "In brackets: milliseconds of processor for each answer.",
+        "",
         "| model | bytes | loop of `Edge.predict` | engine, best batch | server | server : loop | "
         "server : engine | p50 | p99 | memory |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for model in found:
-        loop = statistics.median(model.loop)
-        batch, best = max(
-            ((size, statistics.median(rates)) for size, rates in model.engine.items()),
-            key=lambda pair: pair[1],
-        )
-        served = sorted(model.served, key=lambda side: side.rate)[len(model.served) // 2]
+        loop = middle(model.loop)
+        sizes = {size: middle(rates) for size, rates in model.engine.items()}
+        batch = max(sizes, key=lambda size: sizes[size].rate)
+        engine, served = sizes[batch], middle(model.served)
         lines.append(
-            f"| {model.model}, {model.weights} weights | "
-            f"{model.stream_bytes:,.0f} | {loop:.0f}/s | "
-            f"{best:.0f}/s at {batch} | {served.rate:.0f}/s | {served.rate / loop:.2f} | "
-            f"{served.rate / best:.2f} | {served.latency.p50_ms:.0f} ms | "
+            f"| {model.model}, {model.weights} weights | {model.stream_bytes:,.0f} | "
+            f"{told(loop)} | "
+            f"{told(engine)} at {batch} | {told(served)} | {ratio(served, loop)} | "
+            f"{ratio(served, engine)} | {served.latency.p50_ms:.0f} ms | "
             f"{served.latency.p99_ms:.0f} ms | {served.peak_memory_bytes / 1e6:.0f} MB |"
         )
-    lines += ["", "| model | server | streams/s | p50 | p99 | mean batch |"]
-    lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += ["", "| model | server | streams/s | p50 | p99 | mean batch | memory |"]
+    lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for model in found:
-        for side in [*model.served[-1:], *model.decoders]:
-            options = f"`{' '.join(side.options)}`" if side.options else "decodes in two threads"
+        for side in [middle(model.served), *model.others]:
+            options = f"`{side.options}`" if side.options else "decodes in two threads"
+            batch = f"{side.mean_batch:.1f}" if side.mean_batch else ""
             lines.append(
-                f"| {model.model} | {options} | {side.rate:.0f} | {side.latency.p50_ms:.0f} ms | "
-                f"{side.latency.p99_ms:.0f} ms | {side.mean_batch:.1f} |"
+                f"| {model.model} | {options} | {told(side)} | {side.latency.p50_ms:.0f} ms | "
+                f"{side.latency.p99_ms:.0f} ms | {batch} | {side.peak_memory_bytes / 1e6:.0f} MB |"
             )
     return "\n".join(lines) + "\n"
 

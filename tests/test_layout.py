@@ -184,7 +184,7 @@ def test_the_runtime_imports_what_the_board_has() -> None:
     engines |= {"ai_edge_litert", "executorch", "ncnn"}
     board = {"numpy", "PIL", "constriction", *engines}
     links = {"paho", "serial", "cobs", "cv2"}  # each where it is used alone
-    server = {"anyio", "prometheus_client", "ray", "starlette", "uvicorn"}
+    server = {"anyio", "prometheus_client", "starlette", "uvicorn"}
     server |= {"triton_python_backend_utils"}  # in the Python of a running Triton
     for path in CARRIED:
         allowed = board | {"serving": server, "sending": links}.get(path.parent.name, set())

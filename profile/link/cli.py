@@ -7,7 +7,7 @@ import typer
 
 from splitrun.sending.links import LINK_NAMES
 
-from ...console import Console, Force, Json, Trust, command_line
+from ...console import Beta, Console, Force, Json, Trust, command_line
 
 if TYPE_CHECKING:
     from .run import LinkReport
@@ -38,6 +38,7 @@ def link(
             help="Time between two images; 0 begins one when the last is answered.",
         ),
     ] = 0.0,
+    beta: Beta = None,
     whole: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +88,7 @@ def link(
             slow,
             rtt_ms=rtt,
             every_ms=every,
+            beta=beta,
             whole=whole,
             threads=threads,
             trust=trust,
@@ -106,9 +108,11 @@ def link(
 
 def _show_link(console: Console, report: "LinkReport") -> None:
     steps = list(report.ways[0].stages)
+    at = "" if report.beta is None else f" at β {report.beta:g}"
     console.table(
-        f"{report.images} images over {report.link.name}, {report.link.bits_per_second / 1e3:,.6g} "
-        f"kbit/s, round trip {report.rtt_ms:g} ms; median ms of each step",
+        f"{report.images} images{at} over {report.link.name}, "
+        f"{report.link.bits_per_second / 1e3:,.6g} kbit/s, "
+        f"round trip {report.rtt_ms:g} ms; median ms of each step",
         (
             *("way", "quality>", f"{report.score_of}>", "bytes>", "on the air>"),
             *(f"{step}>" for step in steps[:-1]),

@@ -59,6 +59,7 @@ class Setup:
         link: Link to be as slow as.
         rtt_ms: Time that an empty message takes there and back.
         every_ms: Time between two images; 0 begins one when the last is answered.
+        beta: β that the split model encodes at; None: the bundle's.
         warmup: Images that are sent first and not counted.
         threads: Threads for each engine; 0 lets it choose.
         trust: Whether to run graphs of any operators.
@@ -72,6 +73,7 @@ class Setup:
     link: Link
     rtt_ms: float
     every_ms: float
+    beta: float | None
     warmup: int
     threads: int
     trust: bool
@@ -187,7 +189,7 @@ def _device(setup: Setup) -> None:
                     time.sleep(wait)
                 began = time.perf_counter()
                 waited = began - due if setup.every_ms else 0.0
-                content, marks = _encode(way, image, bundle, device, network)
+                content, marks = _encode(way, image, bundle, device, network, setup.beta)
                 _send(connection, number, content, pace)
                 said = json.loads(answers.readline())
                 total = time.perf_counter() - began + waited
@@ -202,7 +204,12 @@ def _device(setup: Setup) -> None:
 
 
 def _encode(
-    way: Way, image: str, bundle: Any, device: Device, network: WholeNetwork
+    way: Way,
+    image: str,
+    bundle: Any,
+    device: Device,
+    network: WholeNetwork,
+    beta: float | None,
 ) -> tuple[bytes, list[float]]:
     """Return what is sent, and when preprocessing, device graph and coding ended, s."""
     if way.name == SPLIT:
@@ -210,7 +217,7 @@ def _encode(
         loaded = time.perf_counter()
         wire = device.wire_tensors(tensor)
         ran = time.perf_counter()
-        content = bytes(device.compress(*(part[0] for part in wire)))
+        content = bytes(device.compress(*(part[0] for part in wire), beta=beta))
     else:
         pixels = network.pixels(image)
         loaded = time.perf_counter()

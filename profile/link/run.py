@@ -68,6 +68,7 @@ class LinkReport:
         link: The link.
         rtt_ms: Round trip of an empty message.
         every_ms: Time between two images; 0 where one began when the last was answered.
+        beta: β that the split model encoded at; None: its own.
         images: Number of images.
         score_of: What a score says: images named correctly, or as by the whole network.
         ways: The ways, the split model first.
@@ -81,6 +82,7 @@ class LinkReport:
     link: Link
     rtt_ms: float
     every_ms: float
+    beta: float | None
     images: int
     score_of: str
     ways: list[WayReport]
@@ -106,6 +108,7 @@ def measure_link(
     *,
     rtt_ms: float = 0.0,
     every_ms: float = 0.0,
+    beta: float | None = None,
     whole: Path | None = None,
     codecs: Sequence[str] = tuple(QUALITIES),
     threads: int = 0,
@@ -124,6 +127,7 @@ def measure_link(
         link: Link to be as slow as.
         rtt_ms: Round trip of an empty message.
         every_ms: Time between two images; 0 begins one when the last is answered.
+        beta: β that chooses the level of a model of variable rate; None: the bundle's.
         whole: Bundle of a whole network behind an image codec, such as one of ``…-png``; None takes
             the teacher where the package carries it, or else both halves.
         codecs: Image codecs to measure beside it.
@@ -134,10 +138,12 @@ def measure_link(
 
     Raises:
         BundleError: The bundle cannot be read, or lacks a half.
+        RateError: The model's rate is fixed, or β is outside its range.
     """
     bundle = open_bundle(folder, trust=trust)
     for half in ("device", "edge"):
         bundle.check_here(half)
+    bundle.codec().at(beta)
     with _whole(bundle.name, whole, progress) as other:
         progress.step("looking for qualities that do as well")
         network = WholeNetwork(str(folder), str(other or ""), threads, trust=trust)
@@ -148,7 +154,7 @@ def measure_link(
         is_labelled = all(path.parent.name in labels for path in images)
         wholes = [network.answer(image) for image in pixels]
         truth = [path.parent.name for path in images] if is_labelled else wholes
-        said = [first_word(edge, edge.decode(device.encode_image(path))) for path in images]
+        said = [first_word(edge, edge.decode(device.encode_image(path, beta))) for path in images]
         least = _score(said, truth)
         ways = [Way(SPLIT)]
         for codec in progress.track(codecs, "image codecs"):
@@ -163,6 +169,7 @@ def measure_link(
             link=link,
             rtt_ms=rtt_ms,
             every_ms=every_ms,
+            beta=beta,
             warmup=min(_WARMUP, len(images)),
             threads=threads,
             trust=trust,
@@ -176,6 +183,7 @@ def measure_link(
         link=link,
         rtt_ms=rtt_ms,
         every_ms=every_ms,
+        beta=beta,
         images=len(images),
         score_of="correct" if is_labelled else "as the whole network says",
         ways=[_report(way, number, told, truth, link) for number, way in enumerate(ways)],

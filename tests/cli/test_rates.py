@@ -209,3 +209,16 @@ def test_other_targets_and_precisions(saved, options, tmp_path, photo, capsys):
         sizes.append(json.loads(out)["streams"][0]["stream_bytes"])
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     assert splitrun(capsys, folder, "selftest", "--stand-in")[0] == 0
+
+
+def test_a_link_is_measured_at_a_level(variable, tiny_bundle, splitzoo, photo, tmp_path):
+    (tmp_path / photo.name).write_bytes(photo.read_bytes())
+    words = ["profile", "link", "--images", tmp_path, "--link", "wifi", "--json", "--beta"]
+    sizes = {beta: len(Device(open_bundle(variable)).encode_image(photo, beta)) for beta in BETAS}
+    assert sizes[0.1] != sizes[0.4]
+    for beta in (0.1, 0.4):
+        code, out, err = splitzoo(*words, beta, variable)
+        assert code == 0, err
+        report = json.loads(out)
+        assert (report["beta"], report["ways"][0]["bytes_mean"]) == (beta, sizes[beta])
+    refused(splitzoo(*words, 0.4, tiny_bundle), "rate is fixed")

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+from edge_server import certificate, edge_server
 from edge_servers import EdgeServer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from splitrun import Device, open_bundle
+from splitrun import Device, Edge, open_bundle
 from splitrun.coding.stream import write_stream
 from splitrun.errors import (
     BitstreamError,
@@ -471,6 +472,27 @@ def test_a_stop_keeps_the_spool_and_says_so(tiny_bundle, tmp_path, photos, sent,
     assert "Stopped. Streams without an answer are kept in" in err
     assert "Traceback" not in err
     assert len(list((tmp_path / "spool").glob("*.item"))) == 1
+
+
+def test_streams_go_over_tls_to_whom_the_certificate_names(tiny_bundle, tmp_path, photos) -> None:
+    cert, key = certificate(tmp_path)
+    (photo,) = photos[:1]
+    bundle = open_bundle(tiny_bundle)
+    expected = Edge(bundle).predict(Device(bundle).encode_image(photo), top=1).top[0]
+    with edge_server(tmp_path, tiny_bundle, "--cert", cert, "--key", key) as server:
+        words = ["--to", server.address, "--retry-for", "0", photo]
+        found, _, err = outcome(command(tiny_bundle, tmp_path, *words))
+        assert (found, "is not trusted: self" in err) == (1, True)
+        assert "--certificates FILE" in err
+        # It was kept, and goes with the next.
+        found, lines, err = outcome(command(tiny_bundle, tmp_path, *words, "--certificates", cert))
+        assert (found, len(lines)) == (0, 2), err
+        assert [line["top"][0]["index"] for line in lines] == [expected.index] * 2
+        # The certificate is of 127.0.0.1 alone.
+        words[1] = server.address.replace("127.0.0.1", "localhost")
+        found, _, err = outcome(command(tiny_bundle, tmp_path, *words, "--certificates", cert))
+        assert (found, "is not trusted" in err) == (1, True)
+        assert "Hostname mismatch" in err
 
 
 @pytest.mark.parametrize(

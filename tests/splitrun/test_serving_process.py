@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from edge_server import BATCH, STREAM, batch, edge_server
+from edge_server import BATCH, STREAM, batch, certificate, edge_server
 
 from splitrun import Device, open_bundle
 from splitrun.files import sha256_file
@@ -212,12 +212,7 @@ def test_tokens_are_asked_for_and_read_again(tiny_bundle, tmp_path, stream) -> N
 
 
 def test_tls_by_certificate_files(tiny_bundle, tmp_path, stream) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl, to make a certificate")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    cert, key = certificate(tmp_path)
     with edge_server(tmp_path, tiny_bundle, "--cert", cert, "--key", key) as server:
         assert server.address.startswith("https://127.0.0.1:")
         known = ssl.create_default_context(cafile=cert)

@@ -1,6 +1,7 @@
 """The edge server as a process, as users start it."""
 
 import contextlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 STREAM = {"Content-Type": "application/octet-stream"}
 BATCH = {"Content-Type": "application/x-splitrun-batch"}
@@ -65,6 +68,18 @@ def edge_server(folder: Path, *words: object) -> Iterator[EdgeServer]:
     finally:
         process.kill()
         process.communicate()
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate of 127.0.0.1 that nobody else has signed; return it and its key."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("needs openssl, to make a certificate")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
 
 
 def batch(*streams: bytes) -> bytes:
