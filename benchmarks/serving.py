@@ -128,7 +128,7 @@ async def ask(
         began = time.perf_counter()
         writer.write(requests[place])
         head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        length = re.search(rb"\ncontent-length: (\d+)", head, re.IGNORECASE)
         assert length
         body = await reader.readexactly(int(length[1]))
         seconds.append(time.perf_counter() - began)
