@@ -1,14 +1,37 @@
 """Measure one model of a trained family: through its real bitstream, image by image."""
 
+import functools
 import shlex
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from splitzoo import zoo
 from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import ModelSubject
-from splitzoo.zoo.datasets import labels_of, read_dataset
+from splitzoo.zoo.datasets import Sample, labels_of, read_dataset
 from splitzoo.zoo.split_model import SplitModel
+
+
+class _Remembered(ModelSubject):
+    """A model that many are compared with: each image is sent through it once."""
+
+    def __init__(self, model: SplitModel) -> None:
+        super().__init__(model)
+        self._found: dict[Path, Any] = {}
+
+    def measure(self, sample: Sample, image: NDArray[np.float32]) -> Any:
+        if sample.path not in self._found:
+            self._found[sample.path] = super().measure(sample, image)
+        return self._found[sample.path]
+
+
+@functools.cache
+def _remembered(name: str) -> ModelSubject:
+    return _Remembered(zoo.load(name))
 
 
 def measure(
@@ -38,7 +61,7 @@ def measure(
         folder,
         threads=threads,
         keep=keep,
-        against=ModelSubject(zoo.load(against)) if against else None,
+        against=_remembered(against) if against else None,
         command=shlex.join([*words, "-o", path.name]),
     )
     report.save(path, force=True)
