@@ -12,6 +12,8 @@ from splitzoo import zoo
 from splitzoo.profile.operators import counting
 from splitzoo.zoo.backbones import weight_packages
 from splitzoo.zoo.backbones.weight_packages import WEIGHT_PACKAGES, read_package
+from splitzoo.zoo.train.recipe_files import find_recipe
+from splitzoo.zoo.train.student import kept_tail
 
 NAME = "svbi_tf_efficientnet_lite0-fp-beta0.2"
 
@@ -139,6 +141,15 @@ def test_a_tail_that_is_published_is_stored_once(student, tmp_path):
     for name, tensor in student.decoder.get_submodule("tail").state_dict().items():
         assert torch.equal(tensor, tail[name])
     assert zoo.load(zoo.save(loaded, tmp_path / "again", half="both")).digest() == loaded.digest()
+
+
+def test_a_tail_is_kept_where_every_stage_freezes_it_or_what_holds_it():
+    _, recipe, _ = find_recipe("svbi_tf_efficientnet_lite0-fp-variable")
+    teacher = zoo.load("tf_efficientnet_lite0-png")
+    assert {stage.frozen[1] for stage in recipe.stages} == {"decoder", "decoder.tail"}
+    assert kept_tail(recipe, teacher) == "tf_efficientnet_lite0-png"
+    last = recipe.stages[-1].model_copy(update={"frozen": ("encoder.head", "decoder.g_s")})
+    assert kept_tail(recipe.model_copy(update={"stages": (last,)}), teacher) == ""
 
 
 def test_a_shared_tail_that_is_another(student, tmp_path):

@@ -27,6 +27,7 @@ from ..split_model import SplitModel
 from ..tasks.detection import DetectionTail
 from ..tasks.segmentation import SegmentationTail
 from .recipe import Distillation, FeatureLoss, RateLoss, Stage, TaskLoss
+from .trained_parts import is_frozen
 
 LossValues = dict[str, Tensor]
 """Scalars by name."""
@@ -127,7 +128,7 @@ class Objective(nn.Module):
     def _encode(self, images: Tensor) -> Tensor:
         """Encode images; layers that stay as they are compute as in evaluation."""
         encoder = self.student.encoder
-        if "encoder.head" not in self.stage.frozen:
+        if not is_frozen("encoder.head", self.stage):
             return encoder(images)
         with torch.autocast(images.device.type, enabled=False), torch.no_grad():
             features = encoder.get_submodule("head")(images)
@@ -161,7 +162,7 @@ class Objective(nn.Module):
             return tail.losses(latent_hat, targets, areas), None
         if isinstance(tail, SegmentationTail):
             return {}, tail.forward_with_aux(latent_hat)
-        if "decoder.tail" not in self.stage.frozen:
+        if not is_frozen("decoder.tail", self.stage):
             return {}, tail(latent_hat)
         # As in evaluation; depthwise convolutions in bfloat16 would be slower on processors.
         with torch.autocast(latent_hat.device.type, enabled=False):

@@ -16,6 +16,7 @@ from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
 from .recipe import Recipe
+from .trained_parts import is_frozen
 
 
 def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
@@ -108,7 +109,7 @@ def layers_of_backbone(student: SplitModel) -> list[nn.Module]:
 
 def kept_tail(recipe: Recipe, teacher: SplitModel | None) -> str:
     """Return the name of the published network whose tail the stages leave as it is, or nothing."""
-    kept = all("decoder.tail" in stage.frozen for stage in recipe.stages)
+    kept = all(is_frozen("decoder.tail", stage) for stage in recipe.stages)
     published = teacher and teacher.training_record is None and is_name(teacher.spec.name)
     return teacher.spec.name if teacher and kept and published else ""
 
