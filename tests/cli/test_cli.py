@@ -305,7 +305,8 @@ def test_cards_build_prints_the_path_of_the_card_and_show_reads_it(splitzoo, tmp
     assert (code, out) == (0, f"{folder / 'README.md'}\n")
     assert "Size and latency are missing: splitzoo profile encoder" in err
     assert "Parity and hashes are missing. Make a bundle: splitzoo export split" in err
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "split.png"]
+    names = [path.name for path in folder.iterdir()]
+    assert sorted(names) == ["README.md", "card.json", "split.png"]
     asked = (folder / "README.md", folder, zoo.DEFAULT_MODEL)
     shown = [splitzoo("cards", "show", what)[:2] for what in asked]
     assert shown[0] == shown[1] == shown[2]

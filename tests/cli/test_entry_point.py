@@ -18,9 +18,9 @@ from splitzoo.demo import IMAGES
 
 GROUPS = {
     "zoo": ("list", "show", "pull", "push", "convert", "calibrate", "recipe", "train", "sweep"),
-    "export": ("split", "targets", "verify", "run"),
-    "profile": ("encoder", "accuracy", "tradeoff", "bits", "link"),
-    "cards": ("build", "show"),
+    "export": ("split", "targets", "verify", "run", "prepare", "triton"),
+    "profile": ("encoder", "accuracy", "tradeoff", "bits", "link", "choose"),
+    "cards": ("build", "show", "verify", "gallery", "add-measurement"),
     "demo": (),
     "demo-link": (),
 }

@@ -99,7 +99,13 @@ def test_push_sends_weights_config_and_a_card_in_one_commit(hub, splitzoo, folde
     assert WRITER not in err
     repository = hub.repositories[NAME]
     (files,) = repository.commits.values()
-    assert sorted(files) == ["README.md", "config.json", "model.safetensors", "split.png"]
+    assert sorted(files) == [
+        "README.md",
+        "card.json",
+        "config.json",
+        "model.safetensors",
+        "split.png",
+    ]
     name = json.loads(files["config.json"])["spec"]["name"]
     assert name != RESNET
     assert f"\n# {name}\n".encode() in files["README.md"]

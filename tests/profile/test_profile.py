@@ -47,7 +47,7 @@ def bundle_report(tiny_bundle, photos):
 def test_no_module_of_the_folder_hides_a_public_function() -> None:
     for module in pkgutil.iter_modules(profile.__path__):
         importlib.import_module(f"splitzoo.profile.{module.name}")
-    assert profile.__all__ == ["accuracy", "bits", "encoder", "tradeoff"]
+    assert profile.__all__ == ["accuracy", "bits", "choose", "encoder", "tradeoff"]
     for name in profile.__all__:
         function = getattr(profile, name)
         assert inspect.isfunction(function)

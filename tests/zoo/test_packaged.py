@@ -11,6 +11,7 @@ from splitrun.files import sha256_file
 from splitzoo import zoo
 from splitzoo.demo import IMAGES
 from splitzoo.zoo.config import read_config
+from splitzoo.zoo.datasets import labels_of
 from splitzoo.zoo.packaged import FOLDER, packaged, recoded, whole_network
 from splitzoo.zoo.pretrained import recode
 from splitzoo.zoo.train.recipe_files import find_recipe
@@ -21,24 +22,29 @@ FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
 STUDENTS = [f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)]
 STUDENTS += ["flowers-splittable_regnetx_002-mshp-beta3"]
+IMAGENET = [zoo.DEFAULT_MODEL]
 
 
 def test_the_package_stays_small():
     sizes = {path.parent.name: path.stat().st_size for path in FOLDER.glob("*/model.safetensors")}
-    assert sizes.keys() == packaged().keys() == {WHOLE, *STUDENTS}
+    assert sizes.keys() == packaged().keys() == {WHOLE, *STUDENTS, *IMAGENET}
     assert max(sizes.values()) <= 8 << 20
     assert sum(sizes.values()) <= 30 << 20
+    assert max(sizes[name] for name in IMAGENET) <= 1 << 20  # their tail is a published network's
 
 
 @pytest.mark.parametrize("name", packaged())
 def test_a_packaged_model_loads_without_a_request(name, hub):
     model = zoo.load(name)
     assert hub.requests == []
-    assert model.spec.labels == FLOWERS
     assert model.random_seed is None
     record = model.training_record
     assert record is not None
-    assert (record.training_images, record.validation_images) == (2934, 736)
+    if name in IMAGENET:
+        assert (model.spec.dataset, len(labels_of(model.spec))) == ("imagenet-1k", 1000)
+    else:
+        assert model.spec.labels == FLOWERS
+        assert (record.training_images, record.validation_images) == (2934, 736)
     assert find_recipe(name)[0] == record.recipe
     config = read_config(FOLDER / name)
     assert config.spec.name == name
@@ -55,6 +61,18 @@ def test_a_carried_model_names_the_flower():
     assert model.training_record is not None
     name, _, model_id = model.training_record.teacher.partition(" ")
     assert (name, len(model_id)) == (WHOLE, 8)
+
+
+@pytest.mark.parametrize(
+    ("photograph", "thing"),
+    [("cat.jpg", "cat"), ("espresso.jpg", "espresso"), ("tripod.jpg", "tripod")],
+)
+def test_the_default_model_names_one_of_1000_things(photograph, thing):
+    model = zoo.load()
+    image = torch.from_numpy(model.spec.preprocessing.load(IMAGES / photograph))
+    (stream,) = model.compress(image)
+    assert thing in labels_of(model.spec)[int(model.decompress([stream]).argmax())]
+    assert len(stream) < 4096
 
 
 def test_another_codec_in_front_of_a_whole_network():
