@@ -81,7 +81,8 @@ class SessionApart(Session):
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what was not sent is not wanted
+                    pipe.close()
 
     def _read(self) -> Arrays:
         found = _read(self._pipe(self._process.stdout))

@@ -22,7 +22,7 @@ FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 WHOLE = "flowers-regnetx_002-png"
 STUDENTS = [f"flowers-splittable_regnetx_002-fp-beta{beta}" for beta in (1, 3, 8)]
 STUDENTS += ["flowers-splittable_regnetx_002-mshp-beta3"]
-IMAGENET = [zoo.DEFAULT_MODEL]
+IMAGENET = ["svbi_tf_efficientnet_lite0-fp-variable"]
 
 
 def test_the_package_stays_small():
@@ -30,7 +30,7 @@ def test_the_package_stays_small():
     assert sizes.keys() == packaged().keys() == {WHOLE, *STUDENTS, *IMAGENET}
     assert max(sizes.values()) <= 8 << 20
     assert sum(sizes.values()) <= 30 << 20
-    assert max(sizes[name] for name in IMAGENET) <= 1 << 20  # their tail is a published network's
+    assert max(sizes[name] for name in IMAGENET) <= 2 << 20  # their tail is a published network's
 
 
 @pytest.mark.parametrize("name", packaged())
@@ -67,8 +67,8 @@ def test_a_carried_model_names_the_flower():
     ("photograph", "thing"),
     [("cat.jpg", "cat"), ("espresso.jpg", "espresso"), ("tripod.jpg", "tripod")],
 )
-def test_the_default_model_names_one_of_1000_things(photograph, thing):
-    model = zoo.load()
+def test_a_student_names_one_of_1000_things(photograph, thing):
+    model = zoo.load(IMAGENET[0])
     image = torch.from_numpy(model.spec.preprocessing.load(IMAGES / photograph))
     (stream,) = model.compress(image)
     assert thing in labels_of(model.spec)[int(model.decompress([stream]).argmax())]
