@@ -128,11 +128,12 @@ class Objective(nn.Module):
     def _encode(self, images: Tensor) -> Tensor:
         """Encode images; layers that stay as they are compute as in evaluation."""
         encoder = self.student.encoder
-        if not is_frozen("encoder.head", self.stage):
+        parts = dict(encoder.named_children())
+        if "head" not in parts or not is_frozen("encoder.head", self.stage):
             return encoder(images)
         with torch.autocast(images.device.type, enabled=False), torch.no_grad():
-            features = encoder.get_submodule("head")(images)
-        return encoder.get_submodule("g_a")(features)
+            features = parts["head"](images)
+        return parts["g_a"](features)
 
     def _quantise(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
         """Quantise a latent; return what comes out, its probabilities, and the images' own β.
