@@ -41,13 +41,14 @@ def measure(
 
     Args:
         model: Model to evaluate.
-        source: Name of the model, or of its folder, for the report's command.
+        source: Name of the model, or of its folder, for the report and its command.
         folder: Folder of labelled images.
         path: File of the report.
         threads: Number of threads of PyTorch.
         against: Name of a model to compare with, image by image.
     """
     began = time.monotonic()
+    model.source = source  # no folder of the machine that measured
     dataset = read_dataset(model.spec.task, folder, "val", labels_of(model.spec))
     data = folder.name if folder.is_absolute() else str(folder)
     words = ["splitzoo", "profile", "accuracy", source, "--data", data]

@@ -41,7 +41,7 @@ class Lossy:
         loss: Share of frames that are lost.
         images: Images sent.
         acknowledged: Images that the receiver acknowledged.
-        exact: Of these, those that it has bit for bit, once, in order.
+        exact: Acknowledged images that it has bit for bit, once, in order.
         frames: Frames sent by the device, for each that the streams fill.
         air_s: Median time on the air of an image, retries and waits included, s.
     """

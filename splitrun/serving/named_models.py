@@ -1,5 +1,6 @@
 """What is served, by name and by the id in streams; what of it can be said without running it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Source:
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-class NamedModel:
+class NamedModel(ABC):
     """A bundle under a name.
 
     Attributes:
@@ -95,6 +96,7 @@ class NamedModel:
         """Return the number of streams that the graph of a tail runs at once, at most."""
         return self._max_batch if self.tails[tail].graph.inputs[0].shape[0] == -1 else 1
 
+    @abstractmethod
     async def answer(self, stream: bytes, tail: str | None, question: Question) -> Answer:
         """Answer one stream.
 
@@ -102,7 +104,6 @@ class NamedModel:
             BitstreamError: It is damaged, hostile or of another model.
             SplitzooError: What :meth:`tail_name` raises, or the bundle failed.
         """
-        raise NotImplementedError
 
     def description(self) -> dict[str, Any]:
         """Return what ``/v1/models`` says of it."""

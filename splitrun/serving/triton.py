@@ -12,6 +12,7 @@ an error for its own request alone.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _Found = dict[str, NDArray[Any]] | SplitzooError
 """Outputs by name, or why there are none."""
 
 
-class _PythonModel:
+class _PythonModel(ABC):
     """What the three have in common; Triton calls ``initialize`` and ``execute``."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -62,11 +63,13 @@ class _PythonModel:
                 responses.append(triton.InferenceResponse(tensors))
         return responses
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Make ready what answers."""
 
+    @abstractmethod
     def _answer(self, requests: "list[_Request]") -> "Iterator[_Found]":
-        raise NotImplementedError
+        """Give each request's tensors, or why there are none."""
 
     def _predictions(
         self, reader: OutputReader, request: "_Request", outputs: Tensors
