@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -23,6 +24,7 @@ ORDER = (
 # Presentation of the command line; only files of commands use it.
 FRONT = "console"
 COMMANDS = ("cli.py", "demo.py", "demo_link.py", "publish.py", "sweep.py")
+EXTRAS = re.compile(r"(splitzoo|splitrun)\[([a-z0-9,-]+)\]")
 PACKAGES = ("splitrun", "zoo", "export", "profile", "cards")
 
 
@@ -68,6 +70,25 @@ def test_packages_in_pyproject_are_the_folders_with_code() -> None:
     zoo = {".".join(("splitzoo", *parts)) for parts in folders if parts[:1] != ("splitrun",)}
     assert listed_packages(ROOT) == runtime | zoo
     assert listed_packages(ROOT / "splitrun") == runtime
+
+
+def test_extras_that_messages_and_pages_name_exist() -> None:
+    offered = {
+        name: tomllib.loads((folder / "pyproject.toml").read_text())["project"][
+            "optional-dependencies"
+        ]
+        for name, folder in (("splitzoo", ROOT), ("splitrun", ROOT / "splitrun"))
+    }
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "splitrun" / "README.md"]
+    named = {
+        (package, extra)
+        for path in [*sources(), *pages]
+        for package, extras in EXTRAS.findall(path.read_text(encoding="utf-8"))
+        for extra in extras.split(",")
+    }
+    assert len(named) > 8
+    for package, extra in named:
+        assert extra in offered[package], f"{package} has no extra {extra}"
 
 
 def test_profile_is_a_namespace_package() -> None:
