@@ -36,6 +36,10 @@ class Bottleneck(nn.Module, ABC):
             wrong step in them changes those entirely.
         device_modules: Names of the submodules that the device holds, beside the encoder.
         edge_modules: Names of the submodules that the edge holds, beside the decoder.
+        can_train_rounded: Whether it knows ``trains_rounded``.
+        trains_rounded: Whether training rounds what the decoder sees, gradients passing as if it did not;
+            the probabilities stay those of noisy values (Minnen and Singh 2020,
+            https://arxiv.org/abs/2007.08739, section 3.4).
     """
 
     wire_names: ClassVar[tuple[str, ...]]
@@ -44,15 +48,20 @@ class Bottleneck(nn.Module, ABC):
     side_information: ClassVar[tuple[str, ...]] = ()
     device_modules: ClassVar[tuple[str, ...]] = ()
     edge_modules: ClassVar[tuple[str, ...]] = ()
+    can_train_rounded: ClassVar[bool] = False
+    trains_rounded = False
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
-        """Quantise the latent (N, C, h, w): with noise in training, by rounding otherwise."""
+        """Quantise the latent (N, C, h, w): with noise in training, by rounding otherwise.
+
+        In training with ``trains_rounded``, by rounding too.
+        """
 
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the quantised latent, and the probability of each quantised element.
 
-        Both see the same noise. The probabilities of y come first, then those of z, each shaped
+        Both see the same noise, but with ``trains_rounded``. The probabilities of y come first, then those of z, each shaped
         like what it is of; there are none without a learned density.
         """
         return self(latent), ()
@@ -108,3 +117,8 @@ class Bottleneck(nn.Module, ABC):
         Raises:
             TablesError: The tables have not been made, or those loaded are not valid.
         """
+
+
+def passed_through(values: Tensor) -> Tensor:
+    """Round values; gradients pass as if they were not rounded."""
+    return values + (torch.round(values) - values).detach()

@@ -18,7 +18,7 @@ from splitrun.coding import Coder, FactorizedCoder, FactorizedTables
 from ..bottleneck_specs import ConvolutionalBottleneck
 from ..deprecations import quiet_torchscript
 from . import residual
-from .base import Bottleneck
+from .base import Bottleneck, passed_through
 from .initialisation import init_unit_variance
 
 with quiet_torchscript():
@@ -75,6 +75,7 @@ class FactorizedPrior(Bottleneck):
 
     wire_names = ("symbols",)
     edge_inputs = ("symbols",)
+    can_train_rounded = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,11 +83,13 @@ class FactorizedPrior(Bottleneck):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Quantise y (N, C, h, w): additive noise in training, rounding otherwise."""
-        return self.entropy_bottleneck(latent)[0]
+        return self.forward_with_likelihoods(latent)[0]
 
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return y_hat, and the probability of each of its elements."""
         y_hat, likelihoods = self.entropy_bottleneck(latent)
+        if self.training and self.trains_rounded:
+            y_hat = passed_through(latent - self.medians) + self.medians
         return y_hat, (likelihoods,)
 
     @property

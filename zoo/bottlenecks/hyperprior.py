@@ -29,7 +29,7 @@ from splitrun.coding.tables import FactorizedTables
 from splitrun.errors import SpecError, TablesError
 
 from ..deprecations import quiet_torchscript
-from .base import Bottleneck
+from .base import Bottleneck, passed_through
 from .factorized_prior import TABLE_BUFFERS, medians_of, read_tables, resize_tables
 
 with quiet_torchscript():
@@ -113,6 +113,14 @@ class Hyperprior(Bottleneck):
     def _hyper_encode(self, latent: Tensor) -> Tensor:
         return self.h_a(latent)
 
+    def _quantise_z(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z_hat (N, D, h', w') for h_s, and the probabilities of its elements."""
+        z = self._hyper_encode(latent)
+        z_hat, likelihoods = self.entropy_bottleneck(z)
+        if self.training and self.trains_rounded:
+            z_hat = passed_through(z - self.medians) + self.medians
+        return z_hat, likelihoods
+
     def _synthesise(self, z_hat: Tensor) -> Tensor:
         """Run h_s on z_hat (N, D, h', w') float32, with noise or rounded, for training."""
         return self.h_s(z_hat)
@@ -159,6 +167,7 @@ class ScaleHyperprior(Hyperprior):
     wire_names = ("symbols", "hyper_symbols", "indexes")
     edge_inputs: ClassVar[tuple[str, ...]] = ("symbols",)
     hyper_outputs: ClassVar[tuple[str, ...]] = ("indexes",)
+    can_train_rounded: ClassVar[bool] = True
 
     def forward(self, latent: Tensor) -> Tensor:
         """Quantise y (N, C, h, w): additive noise in training, rounding otherwise."""
@@ -166,9 +175,11 @@ class ScaleHyperprior(Hyperprior):
 
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return y_hat, and the probabilities of the elements of y and of z."""
-        z_hat, z_likelihoods = self.entropy_bottleneck(self._hyper_encode(latent))
+        z_hat, z_likelihoods = self._quantise_z(latent)
         scales, means = self._scales_and_means(self._synthesise(z_hat))
         y_hat, y_likelihoods = self.gaussian_conditional(latent, scales, means)
+        if self.training and self.trains_rounded:
+            y_hat = passed_through(latent) if means is None else passed_through(latent - means) + means
         return y_hat, (y_likelihoods, z_likelihoods)
 
     def _hyper_encode(self, latent: Tensor) -> Tensor:

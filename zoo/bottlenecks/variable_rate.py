@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from splitrun.coding.variable_rate import Levels, VariableRateCoder
 
 from ..deprecations import quiet_torchscript
+from .base import passed_through
 from .factorized_prior import FactorizedPrior, read_tables
 
 with quiet_torchscript():
@@ -97,12 +98,13 @@ class VariableRate(FactorizedPrior):
         """Return symbols, y_hat, and the gains (N, C, 1, 1)."""
         levels = torch.tensor([self.level]) if levels is None else levels
         gains, inverse = (of[levels, :, None, None] for of in (self.gains, self.inverse_gains))
-        symbols = (latent - self.medians) * gains
-        if self.training:
-            symbols = symbols + torch.rand_like(symbols) - 0.5
-        else:
-            symbols = torch.round(symbols)
-        return symbols, symbols * inverse + self.medians, gains
+        values = (latent - self.medians) * gains
+        if not self.training:
+            values = torch.round(values)
+            return values, values * inverse + self.medians, gains
+        noisy = values + torch.rand_like(values) - 0.5
+        seen = passed_through(values) if self.trains_rounded else noisy
+        return noisy, seen * inverse + self.medians, gains
 
     def _probabilities(self, symbols: Tensor, gains: Tensor) -> Tensor:
         """Return the probabilities of symbols (N, C, h, w) under gains (N, C, 1, 1)."""

@@ -70,6 +70,12 @@ class Objective(nn.Module):
                 f"{spec.name} has no hyperprior in integers to train with.",
                 next_step="Leave integers out of the stage.",
             )
+        student.bottleneck.trains_rounded = stage.rounded
+        if stage.rounded and not student.bottleneck.can_train_rounded:
+            raise RecipeError(
+                f"The bottleneck of {spec.name} cannot train with rounded latents.",
+                next_step="Leave rounded out of the stage.",
+            )
         # In a list, since it is no part of what is trained.
         self._teacher = [teacher] if teacher is not None and taught else []
         self._layers = _feature_layers(spec, stage)

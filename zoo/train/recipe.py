@@ -201,6 +201,9 @@ class Stage(Part):
         clip_norm: Bound of the gradient's norm.
         integers: Whether a hyperprior's h_s is computed in integers, as entropy coding computes it;
             gradients are those of the floats that the integers are made of.
+        rounded: Whether the decoder sees rounded latents in training, gradients passing as if they
+            were not, and the density noisy ones. At low rates most symbols are 0, and noise in
+            their place hides the rest.
     """
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, max_length=16)]
@@ -215,6 +218,7 @@ class Stage(Part):
     validate_every: Annotated[int, Field(ge=1)] = 1
     clip_norm: Positive | None = None
     integers: bool = False
+    rounded: bool = False
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
