@@ -157,6 +157,23 @@ def test_likelihoods_are_those_of_the_rounded_elements_and_train_all_parameters(
     assert bottleneck.entropy_bottleneck.quantiles.grad.any()
 
 
+@pytest.mark.parametrize("kind", ["factorized-prior", *IN_FLOATS[:4]])
+def test_trained_with_rounding_the_decoder_sees_what_it_will_be_sent(kind):
+    bottleneck, latent = build(kind)
+    with torch.no_grad():
+        sent = bottleneck(latent)
+    bottleneck.train()
+    latent.requires_grad_()
+    bottleneck.trains_rounded = True
+    seen, (likelihoods, *_) = bottleneck.forward_with_likelihoods(latent)
+    torch.testing.assert_close(seen, sent, rtol=0, atol=1e-6)
+    assert not torch.equal(likelihoods, bottleneck.likelihoods(latent)[0])  # of noisy values
+    factors = torch.randn(latent.shape)
+    (seen * factors).sum().backward()
+    if "mean" not in kind:
+        assert torch.equal(latent.grad, factors)
+
+
 @pytest.mark.parametrize("kind", ["mbt2018", "mbt2018-float"])
 def test_the_estimate_of_mbt2018_is_of_what_its_coder_writes(kind):
     bottleneck, latent = build(kind)

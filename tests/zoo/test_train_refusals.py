@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recipes_of_tests import DISTILLATION, FIRST, TASK, stage, write_recipe
+from recipes_of_tests import DISTILLATION, FIRST, TASK, stage, variant, write_recipe
 from training_runs import plan_of
 
 from splitrun.errors import DatasetError, RecipeError, SpecError, TrainingError
@@ -60,6 +60,10 @@ ANOTHER = {
     "like": "splittable_test_efficientnet-fp-beta0.1",
     "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3},
 }
+UNROUNDED = {
+    "models": [variant("made-reduced", "splittable_test_resnet-bq3ch", width=8)],
+    "stages": [stage(TASK, rounded=True)],
+}
 WRONG = {
     "no such features": {"stages": [stage({"kind": "features", "layers": ["layer9"]})]},
     "is to be frozen": {"stages": [stage(TASK, frozen="encoder.nothing")]},
@@ -67,6 +71,7 @@ WRONG = {
     "no part that this stage trains": {"stages": [stage(TASK, optimizer=OWN_RATE)]},
     "is trained on image-folder, not on voc": {"dataset": "voc"},
     r"tensors are missing there\s+or of another shape": {"models": [ANOTHER]},
+    "cannot train with rounded latents": UNROUNDED,
     "no longer a number": {"stages": [stage(TASK, rate=1e30)]},
 }
 

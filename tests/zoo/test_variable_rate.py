@@ -51,6 +51,22 @@ def images(number=2, seed=0):
     return torch.randn(number, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
+def test_trained_with_rounding_gradients_reach_both_gains():
+    bottleneck = made_bottleneck()
+    latent, levels = 3 * torch.randn(2, 3, 4, 4), torch.tensor([0, 2])
+    with torch.no_grad():
+        sent = bottleneck(latent, levels)
+    bottleneck.train()
+    bottleneck.trains_rounded = True
+    seen, (likelihoods,) = bottleneck.forward_with_likelihoods(latent, levels)
+    assert torch.equal(seen, sent)
+    assert not torch.equal(likelihoods, bottleneck.forward_with_likelihoods(latent, levels)[1][0])
+    seen.square().sum().backward()
+    for factors in (bottleneck.gain_factors, bottleneck.inverse_factors):
+        assert factors.grad[[0, 2]].all()
+        assert not factors.grad[1].any()
+
+
 @pytest.mark.parametrize("level", range(3))
 def test_probabilities_are_the_integral_of_the_density(level):
     """The density is the derivative of the cumulative distribution, integrated numerically."""

@@ -37,9 +37,9 @@ class Bottleneck(nn.Module, ABC):
         device_modules: Names of the submodules that the device holds, beside the encoder.
         edge_modules: Names of the submodules that the edge holds, beside the decoder.
         can_train_rounded: Whether it knows ``trains_rounded``.
-        trains_rounded: Whether training rounds what the decoder sees, gradients passing as if it did not;
-            the probabilities stay those of noisy values (Minnen and Singh 2020,
-            https://arxiv.org/abs/2007.08739, section 3.4).
+        trains_rounded: Whether training rounds what the decoder sees, gradients passing as if it
+            did not; the probabilities stay those of noisy values (Minnen and Singh 2020, "mixed
+            quantisation", https://arxiv.org/abs/2007.08739).
     """
 
     wire_names: ClassVar[tuple[str, ...]]
@@ -61,8 +61,8 @@ class Bottleneck(nn.Module, ABC):
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the quantised latent, and the probability of each quantised element.
 
-        Both see the same noise, but with ``trains_rounded``. The probabilities of y come first, then those of z, each shaped
-        like what it is of; there are none without a learned density.
+        Both see the same noise, but with ``trains_rounded``. The probabilities of y come first,
+        then those of z, each shaped like what it is of; there are none without a learned density.
         """
         return self(latent), ()
 

@@ -179,7 +179,8 @@ class ScaleHyperprior(Hyperprior):
         scales, means = self._scales_and_means(self._synthesise(z_hat))
         y_hat, y_likelihoods = self.gaussian_conditional(latent, scales, means)
         if self.training and self.trains_rounded:
-            y_hat = passed_through(latent) if means is None else passed_through(latent - means) + means
+            offset = 0.0 if means is None else means
+            y_hat = passed_through(latent - offset) + offset
         return y_hat, (y_likelihoods, z_likelihoods)
 
     def _hyper_encode(self, latent: Tensor) -> Tensor:
