@@ -96,6 +96,7 @@ def accuracy(
     beta: float | None = None,
     workers: int = 1,
     threads: int = 1,
+    processes: int = 1,
     trust: bool = False,
     keep: str | Path | None = None,
     against: "Model | None" = None,
@@ -111,6 +112,7 @@ def accuracy(
         beta: β to encode at, where the model's rate varies.
         workers: Threads that read images.
         threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
+        processes: Number of processes that share the images of a model that has a name or folder.
         trust: Whether to run a bundle's graphs though their format can hold code.
         against: Classifier to compare with, image by image, such as the teacher.
         keep: File for results as they come, so that an interrupted evaluation goes on.
@@ -134,16 +136,20 @@ def accuracy(
     else:
         model = model.at(beta)
         subject = PredictionsSubject(folder, model) if folder else ModelSubject(model)
-    if against is not None and not isinstance(against, SplitModel):
-        against = ModelSource.of(against).load()
+    other = None
+    if isinstance(against, SplitModel):
+        other = ModelSubject(against)
+    elif against is not None:
+        other = open_subject(ModelSource.of(against))
     report, _ = evaluate(
         subject,
         read_labelled(subject, Path(data)),
         Path(data),
         workers=workers,
         threads=threads,
+        processes=processes,
         keep=Path(keep) if keep else None,
-        against=ModelSubject(against) if against is not None else None,
+        against=other,
         command=command,
         progress=progress,
     )

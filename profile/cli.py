@@ -206,6 +206,12 @@ def accuracy(
             "and so, now and then, a symbol: bytes are reproducible for the same number only.",
         ),
     ] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Number of processes that share the images, with the same results."
+        ),
+    ] = 1,
     beta: Beta = None,
     random_weights: RandomWeights = False,
     seed: Seed = None,
@@ -251,6 +257,7 @@ def accuracy(
                 data,
                 workers=workers,
                 threads=threads,
+                processes=processes,
                 keep=keep,
                 against=other,
                 command=command_line(),

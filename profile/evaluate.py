@@ -8,16 +8,12 @@ import contextlib
 import datetime
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from splitrun.errors import DatasetError, ImageError, ReportError
@@ -29,17 +25,15 @@ from splitrun.text import visible
 
 from .. import __version__
 from ..progress import SILENT, Progress
-from ..zoo.datasets import Dataset, Sample, digest, labels_of
+from ..zoo.datasets import Dataset, digest, labels_of
 from ..zoo.metrics import ClassResult, scores
 from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
+from .measuring import measure_apart, measure_here
 from .paired import PairedScores, pair
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
 from .report import Distribution, skipped_parts
 from .subjects import Subject
-
-_READ_AHEAD = 4
-"""Images that each reader may be ahead of the model."""
 
 
 def evaluate(
@@ -49,6 +43,7 @@ def evaluate(
     *,
     workers: int = 1,
     threads: int = 1,
+    processes: int = 1,
     keep: Path | None = None,
     against: Subject | None = None,
     command: str = "",
@@ -64,6 +59,8 @@ def evaluate(
         threads: Number of threads of PyTorch. With another number, sums are taken in another
             order, and now and then a symbol is rounded the other way: bytes are reproducible for
             the same number only.
+        processes: Number of processes that share the images, with so many threads each. Results
+            are those of one process.
         keep: File for results as they come; an evaluation of the same subject and data that finds
             it goes on from there. The caller removes it once the report is saved.
         against: Classifier to compare with, image by image.
@@ -76,6 +73,7 @@ def evaluate(
     Raises:
         DatasetError: No image could be used, or the data set has a class that the model lacks.
         ReportError: A model that is no classifier is to be compared.
+        UsageError: Several processes are to open a model that is in this one's memory alone.
     """
     spec, facts = subject.spec, subject.facts
     samples = subject.samples(dataset.samples)
@@ -101,15 +99,19 @@ def evaluate(
     torch.set_num_threads(threads)
     try:
         with store.open(list(done.values())):
-            read = _read_ahead(subject, missing, workers)
-            for sample, image in progress.track(read, "images", total=len(samples), done=len(done)):
+            if processes > 1:
+                measured = measure_apart(subject, missing, processes, threads)
+            else:
+                measured = measure_here(subject, missing, workers)
+            for sample, image in progress.track(
+                measured, "images", total=len(samples), done=len(done)
+            ):
                 check_stopped()
                 if isinstance(image, ImageError):
                     unread.append(Unread(sample.name, image.reason))
                     continue
-                rate, result = subject.measure(sample, image)
-                done[sample.name] = ImageResult(rate=rate, result=result)
-                store.add(done[sample.name])
+                done[sample.name] = image
+                store.add(image)
     finally:
         torch.set_num_threads(threads_before)
     images = [done[sample.name] for sample in samples if sample.name in done]
@@ -118,8 +120,8 @@ def evaluate(
     paired = None
     if against is not None:
         used = replace(dataset, samples=[one for one in samples if one.name in done])
-        others = {"workers": workers, "threads": threads, "progress": progress}
-        their_report, theirs = evaluate(against, used, data, **others)
+        others: dict[str, Any] = {"workers": workers, "threads": threads, "processes": processes}
+        their_report, theirs = evaluate(against, used, data, progress=progress, **others)
         paired = _pair(images, theirs, their_report)
     rates = [image.rate for image in images]
     height, width = spec.preprocessing.crop
@@ -171,36 +173,6 @@ def _programs(spec: ModelSpec) -> dict[str, str]:
     """Return the programs that code the images of a model, and their versions."""
     codec = getattr(spec.bottleneck, "codec", "")
     return IMAGE_CODECS.get(codec).versions() if codec in IMAGE_CODECS else {}
-
-
-def _read_ahead(
-    subject: Subject, samples: Sequence[Sample], workers: int
-) -> Iterator[tuple[Sample, NDArray[np.float32] | ImageError]]:
-    """Give samples with their images, in order, read by threads a few images ahead."""
-
-    def read(sample: Sample) -> NDArray[np.float32] | ImageError:
-        try:
-            return subject.read(sample)
-        except ImageError as error:
-            return error
-
-    if workers < 1:
-        for sample in samples:
-            yield sample, read(sample)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[Sample, Future]] = deque()
-        try:
-            for sample in samples:
-                waiting.append((sample, pool.submit(read, sample)))
-                if len(waiting) > workers * _READ_AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for sample, future in waiting:
-                yield sample, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
 
 class _Store:

@@ -1,8 +1,9 @@
 """What can be evaluated: a model, a bundle, or predictions that a bundle made elsewhere."""
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,12 +58,14 @@ class Subject(ABC):
         preprocessing: Steps from an image file to the model's input.
         facts: Facts for the report.
         predictions: SHA-256 of predictions that were made elsewhere; empty where none were.
+        reopen: Opens the same subject, in another process; None where it is in memory alone.
     """
 
     spec: ModelSpec
     preprocessing: Preprocessing
     facts: Facts
     predictions: str = ""
+    reopen: "Callable[[], Subject] | None" = None
 
     def samples(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Return the samples that the subject has a prediction for: by default, all."""
@@ -326,6 +329,19 @@ def open_subject(
         threads: Number of threads for a bundle's engines.
         trust: Whether to run a bundle's graphs though their format can hold code.
     """
+    subject = _open(source, seed, predictions, beta, threads, trust)
+    subject.reopen = functools.partial(_open, source, seed, predictions, beta, threads, trust)
+    return subject
+
+
+def _open(
+    source: ModelSource,
+    seed: int | None,
+    predictions: Path | None,
+    beta: float | None,
+    threads: int,
+    trust: bool,
+) -> Subject:
     if source.bundle:
         return BundleSubject(source.bundle, threads, beta=beta, trust=trust)
     model = source.load(seed=seed).at(beta)
