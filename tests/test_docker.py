@@ -1,17 +1,23 @@
 """The Dockerfile and the compose file, as far as they can be held to the rules without Docker."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from edge_server import edge_server
+from made_data import made_image
 
 from splitrun.cli import _parser
+from splitrun.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -61,6 +67,61 @@ def test_the_health_check_tells_a_server_from_none(tiny_bundle, tmp_path) -> Non
         assert subprocess.run(here).returncode == 0
         server.end()
         assert subprocess.run(here, stderr=subprocess.DEVNULL).returncode != 0
+
+
+@pytest.mark.slow  # installs packages from the index
+def test_the_steps_of_the_files_make_a_server_and_a_device(tiny_bundle, tmp_path) -> None:
+    """What Docker would run, but with other paths and another port, and as this user."""
+    installed, photos = tmp_path / "installed", tmp_path / "photos"
+    shutil.copytree(ROOT / "splitrun", tmp_path / "build" / "splitrun")
+    (build,) = (line for line in DOCKERFILE.replace("\\\n", " ").splitlines() if "venv" in line)
+    steps = build.partition(" ")[2].replace("/opt/splitrun", str(installed))
+    subprocess.run(steps, shell=True, check=True, cwd=tmp_path / "build")
+    photos.mkdir()
+    made_image("discs", 0).save(photos / "0.png")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = {"PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    places = {
+        "/models/bundle": str(tiny_bundle),
+        "0.0.0.0": "127.0.0.1",
+        "http://server:8080": f"http://127.0.0.1:{port}",
+        "/photos": str(photos),
+        "/spool": str(tmp_path / "spool"),
+    }
+
+    def started(words: list[str], log: Path) -> subprocess.Popen:
+        here = [places.get(word, word) for word in words]
+        with log.open("w") as file:
+            return subprocess.Popen(here, env=path, cwd=tmp_path, stdout=file, stderr=file)
+
+    def wait(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    words = json.loads(instruction("ENTRYPOINT")) + json.loads(instruction("CMD"))
+    server = started([*words, "--port", str(port)], tmp_path / "server.log")
+    check = json.loads(instruction("HEALTHCHECK").partition("CMD")[2])
+    check = [word.replace("127.0.0.1:8080", f"127.0.0.1:{port}") for word in check]
+    quiet = {"env": path, "stderr": subprocess.DEVNULL}
+    sending = COMPOSE["services"]["device"]
+    try:
+        wait(lambda: subprocess.run(check, **quiet).returncode == 0)
+        answers = tmp_path / "answers.log"
+        device = started(sending["entrypoint"] + sending["command"], answers)
+        try:
+            wait(lambda: '"answer"' in answers.read_text())
+        finally:
+            device.terminate()
+            device.wait(30)
+        said = json.loads(answers.read_text().splitlines()[0])
+        assert said["answer"]["model"] == read_manifest(tiny_bundle).spec["name"]
+    finally:
+        server.terminate()
+    assert server.wait(30) == 0
 
 
 def test_the_services_fit_together() -> None:
