@@ -71,6 +71,7 @@ def has_weights(name: str) -> bool:
 
     Published parts lie in the caches of the Hub and of torch.hub.
     """
+    from .backbones.weight_packages import is_installed
     from .hub_names import hub_name, may_be_cached, torch_hub
 
     spec = find_spec(name)
@@ -80,9 +81,11 @@ def has_weights(name: str) -> bool:
     assembled = is_assembled(spec)
     classifies = spec.task == "image-classification"
     if classifies or not assembled:
-        if not may_be_cached(spec.base_model if assembled else hub_name(spec.name)):
-            return False
-    elif not any((torch_hub() / "checkpoints").glob("*")):
+        repository = spec.base_model if assembled else hub_name(spec.name)
+        possible = (assembled and is_installed(spec.backbone)) or may_be_cached(repository)
+    else:
+        possible = any((torch_hub() / "checkpoints").glob("*"))
+    if not possible:
         return False
     if assembled:
         from .pretrained import has_parts

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from splitrun.errors import SpecError, WeightsNotFoundError
 
-from .backbones.weight_packages import WEIGHT_PACKAGES
+from .backbones.weight_packages import is_installed
 from .backbones.weights import load_package_weights, load_timm_weights
 from .bottleneck_specs import NeuralCodecBottleneck
 from .config import WEIGHTS_NAME
@@ -69,18 +69,12 @@ def assemble(
 def has_parts(spec: ModelSpec) -> bool:
     """Say whether all published parts of a model lie on this machine; no request is made."""
     if spec.task == "image-classification":
-        if not _has_package(spec) and _cached(spec, None) is None:
+        if not is_installed(spec.backbone) and _cached(spec, None) is None:
             return False
     elif not _at_hand(getattr(_dense_weights(spec), "url", None)):
         return False
     codec = spec.bottleneck
     return not isinstance(codec, NeuralCodecBottleneck) or _at_hand(_codec_url(codec))
-
-
-def _has_package(spec: ModelSpec) -> bool:
-    """Say whether a Python package that is installed holds the backbone's weights."""
-    package = WEIGHT_PACKAGES.get(spec.backbone)
-    return package is not None and package.path is not None
 
 
 def _cached(spec: ModelSpec, cache_dir: str | Path | None) -> Path | None:
@@ -117,7 +111,7 @@ def _codec_url(codec: NeuralCodecBottleneck) -> str | None:
 def _load_classifier(
     part: nn.Module, spec: ModelSpec, cache_dir: str | Path | None, local_files_only: bool
 ) -> None:
-    if _has_package(spec):
+    if is_installed(spec.backbone):
         load_package_weights(part, spec.backbone)
         return
     if not spec.base_model:

@@ -8,13 +8,13 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from splitrun.errors import WeightsNotFoundError
 from splitrun.files import sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,13 @@ _BLOCK = {
 _NAME = re.compile(r"(_blocks\.(?P<block>[0-9]+)\.)?(?P<layer>\w+)\.(?P<rest>\w+)")
 
 
-def read_package(timm_name: str, network: nn.Module) -> dict[str, Tensor]:
+def is_installed(backbone: str) -> bool:
+    """Say whether a package that is installed holds a backbone's weights; imports no torch."""
+    package = WEIGHT_PACKAGES.get(backbone)
+    return package is not None and package.path is not None
+
+
+def read_package(timm_name: str, network: "nn.Module") -> "dict[str, Tensor]":
     """Return the weights of a network by timm's names.
 
     Args:
@@ -93,6 +99,8 @@ def read_package(timm_name: str, network: nn.Module) -> dict[str, Tensor]:
     Raises:
         WeightsNotFoundError: The package is not installed, or its file is another one.
     """
+    import torch
+
     package = WEIGHT_PACKAGES[timm_name]
     path = package.path
     if path is None:
