@@ -23,6 +23,7 @@ from splitzoo.zoo.spec import ModelSpec
 
 MODELS = (
     "flowers-splittable_regnetx_002-fp-beta3",
+    "svbi_tf_efficientnet_lite0-fp-variable",
     "splittable_resnet50-fp-beta0.16",
     "splittable_resnet50-shp-beta0.16",
     "splittable_resnet50-mshp-beta0.16",
