@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .zoo.split_model import SplitModel
 
 IMAGES = Path(__file__).parent / "zoo" / "images"
-PHOTOGRAPHS = (IMAGES / "dandelion.jpg",)
+PHOTOGRAPHS = tuple(IMAGES / name for name in ("cat.jpg", "espresso.jpg", "tripod.jpg"))
 
 
 def demo(
@@ -25,7 +25,7 @@ def demo(
         list[Path] | None,
         typer.Option(
             help="Image to send; repeatable.",
-            show_default="a dandelion, by Clemens Engelhardt, CC0",
+            show_default="three photographs that come with the package, CC0",
         ),
     ] = None,
     random_weights: RandomWeights = False,

@@ -18,7 +18,7 @@ from splitrun.errors import SplitzooError
 from splitrun.sending.links import LINK_NAMES
 
 from .console import Console, Force, Json
-from .demo import IMAGES, smallest_jpegs
+from .demo import PHOTOGRAPHS, smallest_jpegs
 
 _READY_WITHIN_S = 60.0
 
@@ -76,7 +76,7 @@ def demo_link(
 
     console = Console(json)
     slow = read_link(link)
-    photographs = list_images(images or IMAGES)
+    photographs = list_images(images) if images else list(PHOTOGRAPHS)
     check_free(output, force=force)
     with console.progress() as progress:
         progress.step(f"exporting {DEFAULT_MODEL}")

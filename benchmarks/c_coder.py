@@ -284,7 +284,7 @@ def main() -> None:
                 arguments.context_cases, library, arguments.processes, context=True
             ),
         }
-        model = zoo.load(zoo.DEFAULT_MODEL)
+        model = zoo.load("flowers-splittable_regnetx_002-fp-beta3")
         (latent,) = model.wire_tensors(model.spec.preprocessing.load(PHOTO))
         tables, symbols = static_latent()
         speed = {

@@ -48,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from triton_server import PYTHON, triton_server
 
 RESULTS = Path(__file__).parent / "results"
+MODELS = ("flowers-splittable_regnetx_002-fp-beta3", "splittable_resnet50-fp-beta0.08")
 CLIENTS = 64
 BATCHES = (1, 2, 4, 8, 16)
 
@@ -347,7 +348,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     photos = list_images(arguments.photos)[:32]
-    models = arguments.models or [zoo.DEFAULT_MODEL, "splittable_resnet50-fp-beta0.08"]
+    models = arguments.models or list(MODELS)
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, name in enumerate(models):

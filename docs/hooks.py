@@ -7,7 +7,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / "benchmarks" / "results" / "flowers" / "figure"
+RESULTS = ROOT / "benchmarks" / "results"
 CARDS = ROOT / "cards" / "generated"
 COMMANDS = "<!-- commands -->"
 
@@ -16,8 +16,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the figures that pages show, and the gallery of the carried models."""
     from splitzoo.cards.gallery.site import build_gallery
 
-    for path in sorted(FIGURES.glob("*.png")):
-        files.append(File.generated(config, f"figure/{path.name}", abs_src_path=str(path)))
+    for path in sorted(RESULTS.glob("*/figure/*.png")):
+        name = path.name.replace("tradeoff", path.parents[1].name)  # of the family
+        files.append(File.generated(config, f"figure/{name}", abs_src_path=str(path)))
     with tempfile.TemporaryDirectory() as folder:
         site = build_gallery([CARDS], Path(folder, "gallery")).parent
         for path in sorted(site.rglob("*")):

@@ -17,6 +17,7 @@ from splitzoo import zoo
 from splitzoo.cards.card import render
 from splitzoo.cards.record import CardRecord, read_record
 from splitzoo.profile.accuracy_report import AccuracyReport, read_accuracy
+from splitzoo.profile.paired import PairedScores
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.hub_push import FIGURES
 from splitzoo.zoo.measures import encoder_of, listed, read_measures
@@ -128,11 +129,31 @@ def test_the_figures_of_the_families_are_those_of_their_reports(page) -> None:
         calibrated = report_of(path.stem)
         coded = "" if calibrated == path else figures_of(read_accuracy(calibrated))[1]
         known.setdefault(figures_of(read_accuracy(path)), set()).add(coded)
-    rows = [row for row in rows_of(ROOT / page) if re.fullmatch(r"[\d.]+%", row[1:2][0])]
-    assert len(rows) >= 7
-    for label, top1, sent, coded, bits in rows:
-        assert (top1, sent, bits) in known, label
-        assert coded.removeprefix("not measured") in known[top1, sent, bits], label
+    measured = {figures_of(report): report.paired for report in map(read_accuracy, found)}
+    checked = 0
+    for label, *cells in rows_of(ROOT / page):
+        percent = [bool(re.fullmatch(r"[\d.]+%", cell)) for cell in cells]
+        if percent == [True, False, False, False]:
+            top1, sent, coded, bits = cells
+            assert (top1, sent, bits) in known, label
+            assert coded.removeprefix("not measured") in known[top1, sent, bits], label
+        elif percent == [True, False, False]:
+            assert tuple(cells) in measured, label
+        elif percent == [False, True, False]:
+            sent, top1, beside = cells
+            pairs = [said for (*both, _), said in measured.items() if both == [top1, sent]]
+            assert pairs, label
+            assert not beside or beside in {interval_of(pair) for pair in pairs if pair}, label
+        else:
+            continue
+        checked += 1
+    assert checked >= 7
+
+
+def interval_of(paired: PairedScores) -> str:
+    """A difference with its interval, as pages write it."""
+    figures = (100 * figure for figure in (paired.difference, *paired.interval))
+    return "{:+.1f} points, {:+.1f} to {:+.1f}".format(*figures)
 
 
 def test_the_readme_s_figures_of_speed_are_those_of_the_page_of_figures() -> None:

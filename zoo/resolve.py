@@ -21,7 +21,7 @@ from .spec import ModelSpec
 if TYPE_CHECKING:
     from .split_model import SplitModel
 
-DEFAULT_MODEL = "flowers-splittable_regnetx_002-fp-beta3"
+DEFAULT_MODEL = "svbi_tf_efficientnet_lite0-fp-beta1"
 """The model that is taken where none is named: a small trained one, part of this package."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)

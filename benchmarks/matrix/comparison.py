@@ -45,11 +45,10 @@ from splitzoo.export.precision.int8 import to_int8
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
 from splitzoo.zoo.packaged import packaged_folder
-from splitzoo.zoo.resolve import DEFAULT_MODEL
 from splitzoo.zoo.split_model import SplitModel
 
 COMPARED = (
-    DEFAULT_MODEL,
+    "flowers-splittable_regnetx_002-fp-beta3",
     "flowers-splittable_regnetx_002-mshp-beta3",
     "splittable_resnet50-mshp-beta0.16",
     "resnet50-scale_hyperprior-q1",

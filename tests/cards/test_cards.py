@@ -114,7 +114,7 @@ def test_trained_weights_name_their_origin(trained) -> None:
 
 
 def test_where_nothing_says_what_the_weights_are_nothing_is_claimed() -> None:
-    card = cards.render(cards.gather())
+    card = cards.render(cards.gather("flowers-splittable_regnetx_002-fp-beta3"))
     assert card.data.base_model is None
     assert card.data.datasets is None
     assert "random-weights" not in card.data.tags
@@ -478,7 +478,8 @@ def test_cards_that_the_repository_carries_can_be_read() -> None:
 
 def test_show_tells_what_was_measured_in_words(splitzoo) -> None:
     generated = Path(__file__).parents[2] / "cards" / "generated"
-    code, out, _ = splitzoo("cards", "show", generated / zoo.DEFAULT_MODEL)
+    name = "flowers-splittable_regnetx_002-fp-beta3"
+    code, out, _ = splitzoo("cards", "show", generated / name)
     assert code == 0
     assert "{'" not in out
     rows = [line.split() for line in out.splitlines()]

@@ -9,12 +9,13 @@ from board import on_board
 from made_data import made_image
 
 from splitrun.errors import ReportError
-from splitzoo import cards, profile, zoo
+from splitzoo import cards, profile
 from splitzoo.cards import verification
 from splitzoo.cards.record import CardRecord, read_record
 from splitzoo.cards.writing import write_card
 from splitzoo.zoo.packaged import packaged
 
+MODEL = "flowers-splittable_regnetx_002-fp-beta3"
 GENERATED = Path(__file__).parents[2] / "cards" / "generated"
 COMPUTED = verification._computed
 
@@ -30,16 +31,16 @@ def test_the_carried_cards_are_right(name) -> None:
 
 @pytest.fixture(scope="module")
 def computed() -> dict:
-    """What this machine computes of the default model."""
-    facts = read_record(GENERATED / zoo.DEFAULT_MODEL).facts()
+    """What this machine computes of a carried model."""
+    facts = read_record(GENERATED / MODEL).facts()
     return dict(COMPUTED(facts, GENERATED, None, False, verification.SILENT))
 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch, computed) -> Path:
-    """A copy of the default model's card, to change; nothing is computed anew."""
+    """A copy of a carried model's card, to change; nothing is computed anew."""
     monkeypatch.setattr(verification, "_computed", lambda *_: computed.items())
-    return shutil.copytree(GENERATED / zoo.DEFAULT_MODEL, tmp_path / "card")
+    return shutil.copytree(GENERATED / MODEL, tmp_path / "card")
 
 
 def differences(folder: Path) -> dict:
@@ -115,10 +116,10 @@ def test_accuracy_and_bytes_are_measured_again_where_the_data_are(tmp_path, spli
         (data / label).mkdir(parents=True)
         for number in range(2):
             made_image(kind, number).save(data / label / f"{number}.png")
-    report = profile.accuracy(zoo.DEFAULT_MODEL, data, command="splitzoo …")
+    report = profile.accuracy(MODEL, data, command="splitzoo …")
     report.save(tmp_path / "accuracy.json")
     folder = tmp_path / "card"
-    cards.build(folder, zoo.DEFAULT_MODEL, accuracy=tmp_path / "accuracy.json")
+    cards.build(folder, MODEL, accuracy=tmp_path / "accuracy.json")
     code, out, err = splitzoo("cards", "verify", folder, "--data", data)
     assert (code, "Nothing differs." in err) == (0, True)
     row = next(line for line in out.splitlines() if "accuracy.top1 " in line)
@@ -159,7 +160,7 @@ def test_what_is_no_card_is_one_message(copied, tmp_path, splitzoo) -> None:
         assert message in err
 
     refused("No model folder is named", tmp_path / "nothing")
-    refused("neither a card nor a repository", zoo.DEFAULT_MODEL)
+    refused("neither a card nor a repository", MODEL)
     record = json.loads((copied / "card.json").read_text())
     other = json.loads(
         (GENERATED / "flowers-splittable_regnetx_002-fp-beta8/card.json").read_text()
@@ -202,7 +203,7 @@ def test_what_a_machine_measured_stands_on_the_card(tiny_bundle, bench, tmp_path
         times = half["latency"]["total"]
         row = " | ".join(f"{times[part]:.3f}" for part in ("p50_ms", "p90_ms", "p99_ms"))
         assert text.count(f"| {half['half']} | all steps | {row} |") == 1
-    code, _, err = splitzoo("cards", "add-measurement", GENERATED / zoo.DEFAULT_MODEL, bench)
+    code, _, err = splitzoo("cards", "add-measurement", GENERATED / MODEL, bench)
     assert code == 1
     assert "was measured of tiny" in err
     bench.write_text('{"graphs": 1}')

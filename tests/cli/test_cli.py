@@ -137,7 +137,7 @@ def test_zoo_list_cuts_nothing_however_narrow_the_terminal(splitzoo, monkeypatch
     for figure in ("77.99%", "605", "84,985", f"{32 * 24_792:,}", "here"):
         assert figure in told
     monkeypatch.setenv("COLUMNS", str(columns))
-    shown = " ".join(splitzoo("zoo", "show", zoo.DEFAULT_MODEL)[1].split())
+    shown = " ".join(splitzoo("zoo", "show", "flowers-splittable_regnetx_002-fp-beta3")[1].split())
     for saying in ("top-1 77.99%, 605 bytes per image; 736 images of val/", "on this machine"):
         assert saying in shown
     assert "793,344 bits" in shown

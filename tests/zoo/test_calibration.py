@@ -30,7 +30,7 @@ from splitzoo.zoo.calibration.rows import count_rows, tables_from_counts
 from splitzoo.zoo.calibration.sparse import fit_sparse
 from splitzoo.zoo.parts import in_floats
 
-MODEL = zoo.DEFAULT_MODEL
+MODEL = "flowers-splittable_regnetx_002-fp-beta3"
 IMAGES = 24
 
 
@@ -41,7 +41,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calibrated(images, tmp_path_factory):
-    """A calibrated copy of the default model, saved: its folder."""
+    """A calibrated copy of a carried model, saved: its folder."""
     model = zoo.load(MODEL)
     model.calibration = None
     zoo.calibrate(model, images)
