@@ -53,7 +53,11 @@ def render_runtimes(
         if runtime.version  # none is known of an engine whose edge half ended early
     )
     made = f"Made by `{command}` with splitzoo {__version__}, {', '.join(engines)}, {made_here()}."
-    lines += [made, ""]
+    most = max((one.images for one in comparisons), default=0)
+    fewer = [
+        f"`{one.model}` with `--most {one.images}`" for one in comparisons if one.images < most
+    ]
+    lines += [" ".join([made, *(f"{one}." for one in fewer)]), ""]
     return "\n".join(lines)
 
 
