@@ -46,7 +46,7 @@ WIDER: dict[str, tuple[str, ...]] = {
     "parity": (
         *("test_precision_report.py", "test_precision.py", "test_export.py", "test_record.py"),
         *("test_bundle_damage.py", "test_bundle_parts.py", "test_bundle_graphs.py"),
-        *("test_runtime.py", "test_targets.py"),
+        *("test_runtime.py", "test_engines.py", "test_targets.py"),
     ),
     "preprocessing": (
         *("test_preprocessing.py", "test_preprocessing_padded.py", "test_detection_steps.py"),

@@ -5,6 +5,8 @@ import tempfile
 import pytest
 from stand_in_programs import SOURCES, write_program
 
+from splitrun.sending.spool import Spool
+
 
 @pytest.fixture
 def programs(monkeypatch, tmp_path):
@@ -20,3 +22,11 @@ def programs(monkeypatch, tmp_path):
         write_program(folder, name, source)
     yield folder
     assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def spool(tmp_path):
+    """An empty spool of at most 10 kB."""
+    made = Spool(tmp_path / "spool", 10_000)
+    yield made
+    made.release()

@@ -58,13 +58,20 @@ def test_a_configuration_that_is_not_there_is_named(programs, tmp_path, monkeypa
         IMAGE_CODECS.get("vtm").encode(np.zeros((8, 8, 3), np.uint8), 30)
 
 
+def coded_before(programs, name, source):
+    """Return a coder and what it coded before its programs became ``source``."""
+    coder = PixelsCoder(name, 30)
+    payload = coder.encode(planes(8, 8))
+    for program in PROGRAMS[name]:
+        write_program(programs, program, source)
+    return coder, payload
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_that_fails_is_quoted(programs, name):
     encoder, decoder = PROGRAMS[name]
-    coder = PixelsCoder(name, 30)
-    payload = coder.encode(planes(8, 8))
-    for program in (encoder, decoder):
-        write_program(programs, program, "print('x' * 5000)\nsys.exit('no more\\nmemory')")
+    source = "print('x' * 5000)\nsys.exit('no more\\nmemory')"
+    coder, payload = coded_before(programs, name, source)
     with pytest.raises(SplitzooError) as caught:
         coder.encode(planes(8, 8))
     assert type(caught.value) is SplitzooError
@@ -79,11 +86,7 @@ def test_a_program_that_fails_is_quoted(programs, name):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_that_writes_nothing_is_an_error(programs, name):
-    encoder, decoder = PROGRAMS[name]
-    coder = PixelsCoder(name, 30)
-    payload = coder.encode(planes(8, 8))
-    for program in (encoder, decoder):
-        write_program(programs, program, "")
+    coder, payload = coded_before(programs, name, "")
     with pytest.raises(SplitzooError, match="no file came out"):
         coder.encode(planes(8, 8))
     with pytest.raises(BitstreamError, match="no file came out"):
@@ -92,10 +95,8 @@ def test_a_program_that_writes_nothing_is_an_error(programs, name):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_for_another_machine_is_an_error(programs, name):
-    encoder, decoder = PROGRAMS[name]
-    coder = PixelsCoder(name, 30)
-    payload = coder.encode(planes(8, 8))
-    for program in (encoder, decoder):
+    coder, payload = coded_before(programs, name, "")
+    for program in PROGRAMS[name]:
         (programs / program).write_bytes(b"\x7fELF of something else")
     for use in (lambda: coder.encode(planes(8, 8)), lambda: coder.decode(payload, 8, 8)):
         with pytest.raises(DependencyError, match="cannot be run: exec format error"):
