@@ -64,7 +64,6 @@ bench: .venv/.dev
 # of the zoo; then what the cards say is computed again, accuracy and bytes where DATA is there.
 # `python -m benchmarks.matrix cards` writes the cards again without measuring.
 cards: family-cards
-	$(BIN)/python -m benchmarks.matrix results
 	$(BIN)/python -m benchmarks.matrix measures -o zoo/measures.json
 	$(BIN)/python -m benchmarks.matrix zoo -o cards/generated/zoo.md
 	$(BIN)/splitzoo cards verify cards/generated/*/
@@ -80,6 +79,7 @@ family-cards: .venv/.dev
 	  cp build/cards/$$model/bundle/manifest.json build/cards/$$model/profile.json \
 	    cards/generated/$$model || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.matrix results
 	$(BIN)/python -m benchmarks.matrix cards
 
 # What can be exported to which target, and what may be mixed. PHOTOS: a folder of images.

@@ -1,9 +1,11 @@
 """A Hugging Face model card, rendered from a bundle's manifest and reports of measurements."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
@@ -19,15 +21,18 @@ from ..export.manifest import calibration_of, spec_of
 from ..export.markdown import render as fill_in
 from ..export.targets import TARGETS
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
+from ..profile.rd_points import RdPoint, points_of_reports, points_of_rows
 from ..profile.report import EncoderProfile, read_report
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.config import ModelConfig, read_config
-from ..zoo.hub_push import FIGURES, IMAGE_NAME
+from ..zoo.hub_push import CURVE_NAME, SPLIT_NAME
 from ..zoo.metrics import NAMES
+from ..zoo.model_rows import package_rows
 from ..zoo.packaged import packaged_folder
 from ..zoo.resolve import ModelSource, is_assembled
 from ..zoo.spec import ModelSpec
 from ..zoo.train.recipe_files import stages_of
+from .citation import bibtex
 from .measurements import Measurement
 from .sources import list_sources
 
@@ -35,6 +40,11 @@ _OUTPUTS = {
     "image-classification": "logits (N, {}) float32",
     "object-detection": "boxes, labels and scores of {} classes, for each image",
     "semantic-segmentation": "logits (N, {}, H, W) float32",
+}
+_TOLD = {
+    "image-classification": "one of {} classes for each image, whatever it shows",
+    "object-detection": "objects of {} classes, and nothing of others",
+    "semantic-segmentation": "one of {} classes for each pixel, whatever it shows",
 }
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -49,8 +59,7 @@ class CardFacts:
         profile: Report of its encoder, if one was measured.
         config: Config of its saved folder, if there is one.
         accuracy: Report of its accuracy, if one was made.
-        figure: Figure of tradeoffs that shows it, if there is one.
-        dark_figure: The same figure for a dark page.
+        curve: Points of its family and of codecs on the images of its accuracy.
         repository: Repository on the Hub that it is published in; empty where it is not.
         measurements: What was measured of it on machines.
     """
@@ -60,8 +69,7 @@ class CardFacts:
     profile: EncoderProfile | None
     config: ModelConfig | None = None
     accuracy: AccuracyReport | None = None
-    figure: Path | None = None
-    dark_figure: Path | None = None
+    curve: tuple[RdPoint, ...] = ()
     repository: str = ""
     measurements: tuple[Measurement, ...] = ()
 
@@ -94,6 +102,13 @@ class CardFacts:
         return self.manifest.provenance.source if self.manifest else self.spec.name
 
     @property
+    def rates(self) -> list[RdPoint]:
+        """The model at each rate that was measured, by bytes; empty where it has one rate."""
+        coding = self.accuracy.calibrated if self.accuracy else ""
+        own = [one for one in self.curve if (one.model, one.coding) == (self.spec.name, coding)]
+        return own if len(own) > 1 else []
+
+    @property
     def calibration(self) -> CalibrationRecord | None:
         """Record of how the entropy tables were fitted to images, if they were."""
         if self.manifest:
@@ -119,30 +134,41 @@ class CardFacts:
         return self.config.random_seed if self.config else None
 
 
+class CardSources(TypedDict, total=False):
+    """Files that a card is made of; what is None or left out is not on the card.
+
+    Attributes:
+        bundle: Folder of a bundle.
+        profile: Report of ``splitzoo profile encoder -o``.
+        accuracy: Report of ``splitzoo profile accuracy -o``.
+        family: Such reports of other models and of codecs, a file or a folder of them, for the R-D
+            curve; by default the package's results on the same images.
+    """
+
+    bundle: str | Path | None
+    profile: str | Path | None
+    accuracy: str | Path | None
+    family: str | Path | None
+
+
 def gather(
-    model: str | Path | None = None,
-    *,
-    bundle: str | Path | None = None,
-    profile: str | Path | None = None,
-    accuracy: str | Path | None = None,
-    tradeoff: str | Path | None = None,
-    repository: str = "",
+    model: str | Path | None = None, *, repository: str = "", **sources: Unpack[CardSources]
 ) -> CardFacts:
     """Read the sources of a card and check that they are of the same model.
 
     Args:
         model: Registered name or folder of a saved model; by default the model of the others.
-        bundle: Folder of a bundle.
-        profile: Report of ``splitzoo profile encoder -o``.
-        accuracy: Report of ``splitzoo profile accuracy -o``.
-        tradeoff: Folder of ``splitzoo profile tradeoff -o``.
         repository: Repository on the Hub that the card is for.
+        sources: What was made and measured of it.
 
     Raises:
-        ReportError: The sources belong to different models.
+        ReportError: The sources belong to different models, or the family was measured on other
+            images.
         BundleError: The bundle cannot be read.
         UnknownNameError: No model has that name.
     """
+    bundle, profile = sources.get("bundle"), sources.get("profile")
+    accuracy, family = sources.get("accuracy"), sources.get("family")
     source = ModelSource.of(model) if model else None
     manifest = open_bundle(Path(bundle)).manifest if bundle else None
     report = read_report(Path(profile)) if profile else None
@@ -158,13 +184,27 @@ def gather(
     check_one_id(manifest, report, evaluated, bundle)
     spec = next(iter(named.values()), None) or ModelSource.of().spec()
     config = source.config() if source and source.folder else _packaged_config(spec)
-    figures = [Path(tradeoff) / f"{name}.png" for name in FIGURES] if tradeoff else []
-    if missing := [figure for figure in figures if not figure.is_file()]:
+    curve = _curve(evaluated, Path(family) if family else None)
+    return CardFacts(spec, manifest, report, config, evaluated, curve, repository)
+
+
+def _curve(report: AccuracyReport | None, family: Path | None) -> tuple[RdPoint, ...]:
+    """Return the points beside a report: of a family's reports, or of the package's rows."""
+    if family is None:
+        return tuple(points_of_rows(package_rows(), report)) if report else ()
+    if report is None:
         raise ReportError(
-            f"{missing[0]} is missing.", next_step="splitzoo profile tradeoff RESULT… -o DIR"
+            "Nothing says where the model lies among its family.",
+            next_step="Give its report too: --accuracy JSON",
         )
-    light, dark = figures or (None, None)
-    return CardFacts(spec, manifest, report, config, evaluated, light, dark, repository)
+    from ..profile.rows import read_reports
+
+    reports, _ = read_reports([family])
+    if other := next((one for one in reports if one.data.sha256 != report.data.sha256), None):
+        raise ReportError(
+            f"{other.spec.name} in {family} was measured on other images than {report.spec.name}."
+        )
+    return tuple(points_of_reports(reports, report))
 
 
 def check_one_spec(named: Mapping[str, ModelSpec]) -> None:
@@ -235,19 +275,36 @@ def render(facts: CardFacts) -> ModelCard:
         "target_words": Markup(_target_words(manifest)),
         "profile": facts.profile,
         "accuracy": facts.accuracy,
+        "evaluated": evaluated,
         "metrics": NAMES,
         "format_size": format_size,
         "training": facts.config.training if trained and facts.config else None,
         "calibration": facts.calibration,
         "stages": stages_of(spec.name),
-        "figures": FIGURES,
-        "image": IMAGE_NAME,
+        "drawings": (SPLIT_NAME, CURVE_NAME),
+        "rates": facts.rates,
+        "series": len({point.series for point in facts.curve}),
+        "hollow": any(
+            point.coding and (point.models, "") in {(one.models, one.coding) for one in facts.curve}
+            for point in facts.curve
+        ),
+        "told": _TOLD[spec.task].format(f"{spec.num_classes:,}"),
+        "margin": _margin(evaluated) if evaluated else None,
+        "licence": data.license,
+        "citation": bibtex(facts),
         "edge_part": f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
         "output": _OUTPUTS[spec.task].format(spec.num_classes),
         "sources": [*map(Markup, list_sources(spec))],
         "lossless": manifest is None or CODERS[manifest.coding.kind].lossless,
     }
     return ModelCard(fill_in(_TEMPLATE, values).removesuffix("\n"))
+
+
+def _margin(report: AccuracyReport) -> float | None:
+    """Return half the 95% interval of a top-1, a share by the normal approximation; else None."""
+    if report.metric != "top1" or not report.data.images:
+        return None
+    return 1.96 * math.sqrt(report.score * (1 - report.score) / report.data.images)
 
 
 def _target_words(manifest: Manifest | None) -> str:

@@ -31,8 +31,13 @@ def build(
     accuracy: Annotated[
         Path | None, typer.Option(metavar="JSON", help="Report of profile accuracy.")
     ] = None,
-    tradeoff: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of profile tradeoff, for its figure.")
+    family: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Reports of profile accuracy of other models and codecs, for the R-D curve.",
+            show_default="the package's results on the same images",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -53,7 +58,7 @@ def build(
             bundle=bundle,
             profile=profile,
             accuracy=accuracy,
-            tradeoff=tradeoff,
+            family=family,
             force=force,
         )
     console.data({"card": path}, lambda: console.print(str(path)))

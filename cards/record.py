@@ -16,6 +16,7 @@ from .. import __version__
 from ..documents import read_document
 from ..export.manifest import spec_of
 from ..profile.accuracy_report import AccuracyReport
+from ..profile.rd_points import RdPoint
 from ..profile.report import EncoderProfile, Part
 from ..zoo.config import ModelConfig
 from ..zoo.hub_push import RECORD_NAME
@@ -74,7 +75,6 @@ class CardRecord(Part):
         model: Name of the model.
         splitzoo: Version that wrote the card.
         repository: Repository on the Hub that the card is for.
-        has_figure: Whether a figure of tradeoffs lies beside the card.
         figures: The numbers.
         sources: The documents, described.
         manifest: Manifest of the bundle, if one was made.
@@ -82,13 +82,13 @@ class CardRecord(Part):
         accuracy: Report of accuracy, if one was made.
         config: Config of the saved model, if there is one.
         measurements: What was measured on machines, the cards' own apart.
+        curve: Points of the R-D curve beside which the model is drawn.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: str
     splitzoo: str
     repository: str
-    has_figure: bool
     figures: list[Figure]
     sources: dict[str, Source]
     manifest: dict[str, Any] | None
@@ -96,6 +96,7 @@ class CardRecord(Part):
     accuracy: AccuracyReport | None
     config: ModelConfig | None
     measurements: list[Measurement]
+    curve: list[RdPoint]
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "CardRecord":
@@ -112,7 +113,6 @@ class CardRecord(Part):
             model=facts.spec.name,
             splitzoo=__version__,
             repository=facts.repository,
-            has_figure=facts.figure is not None,
             figures=list(figures_of(facts)),
             sources=dict(_sources(facts)),
             manifest=json.loads(json.dumps(dataclasses.asdict(facts.manifest)))
@@ -122,6 +122,7 @@ class CardRecord(Part):
             accuracy=facts.accuracy,
             config=facts.config,
             measurements=list(facts.measurements),
+            curve=list(facts.curve),
         )
 
     def facts(self) -> CardFacts:
@@ -148,15 +149,13 @@ class CardRecord(Part):
         spec = next(iter(specs.values()))
         if spec.name != self.model:
             raise ReportError(f"{RECORD_NAME} is of {self.model}, but its sources of {spec.name}.")
-        placeholder = Path("figure.png") if self.has_figure else None
         return CardFacts(
             spec=spec,
             manifest=manifest,
             profile=self.profile,
             config=self.config,
             accuracy=self.accuracy,
-            figure=placeholder,
-            dark_figure=placeholder,
+            curve=tuple(self.curve),
             repository=self.repository,
             measurements=tuple(self.measurements),
         )

@@ -1,14 +1,15 @@
 """Write a card, its record and its images into a folder."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from splitrun.errors import ReportError
 from splitrun.files import check_free, new_file, new_folder
 
-from ..zoo.hub_push import CARD_NAME, IMAGE_NAME
-from .card import CardFacts, gather, render
+from ..zoo.hub_push import CARD_NAME
+from .card import CardFacts, CardSources, gather, render
+from .curve import draw_curve
 from .diagram import draw_split
 from .measurements import read_measurements
 from .record import RECORD_NAME, CardRecord, read_record
@@ -18,24 +19,18 @@ def build(
     folder: str | Path | None = None,
     model: str | Path | None = None,
     *,
-    bundle: str | Path | None = None,
-    profile: str | Path | None = None,
-    accuracy: str | Path | None = None,
-    tradeoff: str | Path | None = None,
     repository: str = "",
     force: bool = False,
+    **sources: Unpack[CardSources],
 ) -> Path:
     """Write a card and its images into a folder, whole or not at all.
 
     Args:
         folder: Folder to write, without force empty or new; by default ``MODEL-card``.
         model: Registered name or folder of a saved model; by default the model of the others.
-        bundle: Folder of a bundle.
-        profile: Report of ``splitzoo profile encoder -o``.
-        accuracy: Report of ``splitzoo profile accuracy -o``.
-        tradeoff: Folder of ``splitzoo profile tradeoff -o``.
         repository: Repository on the Hub that the card is for.
         force: Replace the card that the folder holds.
+        sources: What was made and measured of it.
 
     Returns:
         The path of the card.
@@ -46,14 +41,7 @@ def build(
     """
     if folder is not None:
         check_free(Path(folder), force=force)
-    facts = gather(
-        model,
-        bundle=bundle,
-        profile=profile,
-        accuracy=accuracy,
-        tradeoff=tradeoff,
-        repository=repository,
-    )
+    facts = gather(model, repository=repository, **sources)
     folder = Path(folder or f"{facts.spec.name}-card")
     with new_folder(folder, force=force) as temporary:
         write_card(facts, temporary)
@@ -62,10 +50,9 @@ def build(
 
 def write_card(facts: CardFacts, folder: Path) -> None:
     """Write a card, its record and its images; the folder is there."""
-    for figure in (facts.figure, facts.dark_figure):
-        if figure is not None:
-            shutil.copyfile(figure, folder / figure.name)
-    draw_split(facts.spec, facts.profile, folder / IMAGE_NAME, accuracy=facts.accuracy)
+    draw_split(facts.spec, facts.profile, folder, accuracy=facts.accuracy)
+    if facts.accuracy and facts.curve:
+        draw_curve(facts.curve, facts.accuracy, folder)
     write_texts(facts, folder)
 
 

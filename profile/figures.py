@@ -1,6 +1,6 @@
 """Figures for a light page and for a dark one: their colours, and how they are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,20 +44,23 @@ DARK = Theme(
 )
 
 
-def save_figure(draw: Callable[[Theme], Figure], folder: Path, name: str) -> None:
+def save_figure(
+    draw: Callable[[Theme], Figure], folder: Path, name: str, *, forms: Sequence[str] = FORMATS
+) -> None:
     """Write a figure as ``NAME.svg`` and ``NAME-dark.svg``, and the same as PNG.
 
     Args:
         draw: Function that draws it in the colours of a theme.
         folder: Folder for the files.
         name: Name of the files.
+        forms: Suffixes of the forms to write.
     """
     for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
         # Equal values give equal files: no date, and names that do not depend on the process.
         with matplotlib.rc_context({"svg.hashsalt": "splitzoo", "svg.fonttype": "none"}):
             figure = draw(theme)
             _show_as_written(figure)
-            for form in FORMATS:
+            for form in forms:
                 metadata: dict[str, Any] = {"Date": None} if form == ".svg" else {"Software": None}
                 path = folder / f"{name}{suffix}{form}"
                 figure.savefig(path, facecolor=theme.page, metadata=metadata)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from splitrun.files import new_folder
 
 from .figures import Theme, dress_axes, save_figure
+from .rd_points import RdPoint
 from .ticks import set_exponent_ticks, set_log_ticks
 from .tradeoffs import Point, Tradeoff, save_points
 
@@ -105,7 +106,7 @@ def draw_figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
     return figure
 
 
-def figure_styles(points: Sequence[Point], theme: Theme) -> dict[str, dict[str, Any]]:
+def figure_styles(points: Sequence[Point | RdPoint], theme: Theme) -> dict[str, dict[str, Any]]:
     """Return a style for each series; the same models in another coding differ in filling."""
     models = list(dict.fromkeys(point.models for point in points))
     codings = {name: [one.coding for one in points if one.models == name] for name in models}

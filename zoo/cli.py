@@ -108,6 +108,10 @@ def show(model: ModelArgument, json: Json = False) -> None:
                 + f", {measured.stream_bytes:,.0f} bytes per image; {measured.images} images of "
                 f"{measured.data}/"
             )
+            rows |= {
+                f"at {rate.set_by}": f"{rate.score:.2%}, {rate.stream_bytes:,.0f} bytes per image"
+                for rate in measured.rates
+            }
             rows["by"] = measured.command
         rows |= {
             f"training stage {number}": (

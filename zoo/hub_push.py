@@ -10,10 +10,11 @@ from .hub_names import checked_token, parse_repo
 
 CARD_NAME = "README.md"
 RECORD_NAME = "card.json"
-IMAGE_NAME = "split.png"
+SPLIT_NAME = "split"
+CURVE_NAME = "rd"
+"""Drawings of a card: ``NAME.svg`` for a light page, ``NAME-dark.svg`` for a dark one."""
 BITS_NAME = "bits.png"
-FIGURES = ("tradeoff", "tradeoff-dark")
-"""Images of ``splitzoo profile tradeoff``, for a light page and for a dark one, without .png."""
+DRAWINGS = tuple(f"{name}{page}.svg" for name in (SPLIT_NAME, CURVE_NAME) for page in ("", "-dark"))
 
 
 def push_model(
@@ -83,6 +84,5 @@ def _card_files(place: Path, *, wanted: bool) -> dict[str, Path]:
         if wanted:
             raise HubError(f"There is no card at {card}.", next_step="splitzoo cards build")
         return {}
-    others = [card.with_name(name) for name in (RECORD_NAME, IMAGE_NAME, BITS_NAME)]
-    others += [card.with_name(f"{name}.png") for name in FIGURES]
+    others = [card.with_name(name) for name in (RECORD_NAME, *DRAWINGS, BITS_NAME)]
     return {CARD_NAME: card} | {other.name: other for other in others if other.is_file()}

@@ -8,11 +8,25 @@ import functools
 from pathlib import Path
 
 from .bottleneck_specs import NeuralCodecBottleneck, Part
-from .model_rows import row_of
+from .model_rows import rates_of, row_of
 from .models import find_spec
 from .spec import ModelSpec
 
 FILE = Path(__file__).with_name("measures.json")
+
+
+class MeasuredRate(Part):
+    """A model at one of its rates.
+
+    Attributes:
+        set_by: What sets the rate, in words.
+        score: Share in [0, 1] by the main metric.
+        stream_bytes: Bytes per image, mean.
+    """
+
+    set_by: str
+    score: float
+    stream_bytes: float
 
 
 class Measured(Part):
@@ -24,6 +38,7 @@ class Measured(Part):
         images: Number of images.
         data: Name of their folder.
         command: Command that measured.
+        rates: Each rate that was measured, by bytes, where the model has several.
     """
 
     scores: dict[str, float]
@@ -31,6 +46,7 @@ class Measured(Part):
     images: int
     data: str
     command: str
+    rates: list[MeasuredRate]
 
 
 class Measures(Part):
@@ -81,9 +97,9 @@ def read_measures() -> Measures:
     return Measures.model_validate_json(FILE.read_text(encoding="utf-8"))
 
 
-def measured_of(name: str) -> Measured | None:
+def measured_of(spec: ModelSpec) -> Measured | None:
     """Return accuracy and bytes of a model, where they were measured."""
-    row = row_of(name)
+    row, rates = row_of(spec), rates_of(spec)
     if row is None:
         return None
     return Measured(
@@ -92,6 +108,11 @@ def measured_of(name: str) -> Measured | None:
         images=row.images,
         data=row.data,
         command=row.command,
+        rates=[
+            MeasuredRate(set_by=one.rate_set_by, score=one.score, stream_bytes=one.stream_bytes)
+            for one in rates
+            if len(rates) > 1
+        ],
     )
 
 
@@ -114,5 +135,5 @@ def listed(spec: ModelSpec, *, weights_at_hand: bool) -> Listed:
         spec=spec,
         weights_at_hand=weights_at_hand,
         encoder_bits=_bits().get(encoder_of(spec)),
-        measured=measured_of(spec.name),
+        measured=measured_of(spec),
     )

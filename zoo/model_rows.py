@@ -19,6 +19,7 @@ from splitrun.text import check_texts
 
 from .bottleneck_specs import Part
 from .kinds import Method, Task
+from .spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("results")
 _MOST_BYTES = 1 << 24
@@ -144,11 +145,24 @@ def package_rows() -> tuple[ModelRow, ...]:
 
 
 @functools.cache
-def _by_model() -> dict[str, ModelRow]:
-    # A carried model is calibrated, where it can be.
-    return {row.model: row for row in sorted(package_rows(), key=lambda row: bool(row.coding))}
+def _by_model() -> dict[str, list[ModelRow]]:
+    found: dict[str, list[ModelRow]] = {}
+    for row in package_rows():
+        found.setdefault(row.model, []).append(row)
+    return found
 
 
-def row_of(name: str) -> ModelRow | None:
-    """Return what was measured of a model; of its calibrated form, where there are two."""
-    return _by_model().get(name)
+def rates_of(spec: ModelSpec) -> list[ModelRow]:
+    """Return what was measured of a model at each of its rates, by bytes.
+
+    Where it was measured with the tables that it was trained with and with those that calibration
+    kept, the latter are returned: a carried model is calibrated, where it can be.
+    """
+    rows = _by_model().get(spec.name, [])
+    kept = [row for row in rows if row.coding] or rows
+    return sorted(kept, key=lambda row: row.stream_bytes)
+
+
+def row_of(spec: ModelSpec) -> ModelRow | None:
+    """Return what was measured of a model at the rate that it has without being told another."""
+    return next((row for row in rates_of(spec) if row.rate_set_by == spec.strength), None)

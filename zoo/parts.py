@@ -205,7 +205,7 @@ def describe(spec: ModelSpec, *, weights_at_hand: bool = False) -> Description:
         *counts,
         encoder_bits=encoder_bits(model),
         weights_at_hand=weights_at_hand,
-        measured=measured_of(spec.name),
+        measured=measured_of(spec),
     )
 
 

@@ -17,9 +17,11 @@ from splitzoo.cards.writing import write_card
 from splitzoo.export.manifest import spec_of
 from splitzoo.profile.accuracy_report import read_accuracy
 from splitzoo.profile.bit_maps import draw_bit_maps
+from splitzoo.profile.rd_points import points_of_rows
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.config import read_config
-from splitzoo.zoo.hub_push import BITS_NAME, FIGURES
+from splitzoo.zoo.hub_push import BITS_NAME
+from splitzoo.zoo.model_rows import package_rows
 from splitzoo.zoo.packaged import packaged, packaged_folder
 
 FOLDER = Path(__file__).parents[2] / "cards" / "generated"
@@ -35,15 +37,14 @@ def facts_of(name: str, folder: Path = FOLDER) -> CardFacts:
     known = (folder / name / RECORD_NAME).is_file()
     measured = read_record(folder / name).measurements if known else ()
     report = report_of(name)
-    light, dark = (report.parent / "figure" / f"{figure}.png" for figure in FIGURES)
+    evaluated = read_accuracy(report)
     return CardFacts(
         spec=spec_of(manifest),
         manifest=manifest,
         profile=read_report(profile) if profile.is_file() else None,
         config=read_config(model) if model else None,
-        accuracy=read_accuracy(report),
-        figure=light,
-        dark_figure=dark,
+        accuracy=evaluated,
+        curve=tuple(points_of_rows(package_rows(), evaluated)),
         measurements=tuple(one for one in measured),
     )
 

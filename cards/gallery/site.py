@@ -12,7 +12,7 @@ from splitrun.errors import DependencyError
 from splitrun.files import new_folder
 
 from ... import __version__
-from ...zoo.hub_push import BITS_NAME, CARD_NAME, FIGURES, IMAGE_NAME
+from ...zoo.hub_push import BITS_NAME, CARD_NAME, DRAWINGS
 from ...zoo.metrics import NAMES
 from ...zoo.model_rows import ModelRow, package_rows
 from ..card import read
@@ -21,7 +21,7 @@ from .libraries import libraries
 
 _HERE = Path(__file__).parent
 _TEXTS = ("gallery.css", "gallery.js")
-_IMAGES = (IMAGE_NAME, BITS_NAME, *(f"{name}.png" for name in FIGURES))
+_IMAGES = (*DRAWINGS, BITS_NAME)
 _TAGS = {
     *("a", "b", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "hr", "img", "li", "ol"),
     *("p", "picture", "pre", "source", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),

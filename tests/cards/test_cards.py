@@ -4,22 +4,27 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import typer
 from huggingface_hub import ModelCard
 from names_of_models import RESNET
-from PIL import Image
 
 from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
 from splitrun.manifest import read_manifest
 from splitzoo import cards, cli, zoo
 from splitzoo.cards import diagram
+from splitzoo.cards.citation import bibtex
+from splitzoo.profile.figures import LIGHT
 from splitzoo.profile.measure import profile_bundle, profile_model
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.config import ModelConfig
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+ACCURACY = RESULTS / "flowers" / "flowers-splittable_regnetx_002-fp-beta3-calibrated.json"
 LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
 
 
@@ -120,6 +125,37 @@ def test_where_nothing_says_what_the_weights_are_nothing_is_claimed() -> None:
     assert "random-weights" not in card.data.tags
 
 
+# Use and citation
+
+
+def test_limits_are_those_of_the_model(card, trained) -> None:
+    def limits(card: ModelCard) -> str:
+        return card.text.partition("## Intended use and limits")[2].partition("## Sources")[0]
+
+    assert "With random weights, what it tells means nothing" in limits(card)
+    assert "The edge receives features, not the picture" in limits(card)
+    bundle, report = trained
+    of_trained = limits(cards.render(cards.gather(bundle=bundle, profile=report)))
+    assert "https://huggingface.co/timm/resnet50.tv_in1k" in of_trained
+    # 736 images, 574 of them right: 1.96 · √(0.7799 · 0.2201 / 736) = 0.0299.
+    measured = limits(cards.render(cards.gather(accuracy=ACCURACY)))
+    assert "on 736 images of one folder (±3.0 points" in measured
+    of_codec = limits(cards.render(cards.gather("resnet50-jpeg-q90")))
+    assert "receives the picture, as the codec keeps it" in of_codec
+    assert "one of 1,000 classes for each image" in of_codec
+
+
+def test_a_citation_names_the_weights_and_steers_no_tex(card, report) -> None:
+    facts = cards.gather(profile=report)
+    assert f"note = {{Weights {facts.model_id}}}" in card.text
+    assert f"year = {{{facts.profile.date[:4]}}}" in card.text
+    hostile = facts.spec.model_copy(update={"name": "a_b}\\input{x}%\n$1"})
+    said = bibtex(replace(facts, spec=hostile, repository="org/name"))
+    assert said.startswith("@misc{a-b-input-x-1,\n")
+    assert r"  title = {a\_b input x \% \$1: a split model}," in said
+    assert "  url = {https://huggingface.co/org/name}," in said
+
+
 # Numbers
 
 
@@ -187,7 +223,10 @@ def test_the_hashes_on_the_card_are_those_of_the_files(card, tiny_bundle) -> Non
 def test_sections_are_those_of_what_was_measured(model_report, tiny_bundle) -> None:
     card = cards.render(cards.gather())
     # Its tables were fitted when it was made, and its folder says what that saved.
-    assert headings(card) == ["Entropy coding", "Load", "Split and run", "Training", "Sources"]
+    assert headings(card) == [
+        *("Entropy coding", "Load", "Split and run", "Training"),
+        *("Intended use and limits", "Sources"),
+    ]
     for word in ("MACs", "latency", "SHA-256", "Measured by", " ms"):
         assert word not in card.text
 
@@ -342,17 +381,22 @@ def test_the_diagram_shows_what_was_measured(card_path, card, tiny_bundle, tmp_p
     assert sorted(path.name for path in card_path.parent.iterdir()) == [
         "README.md",
         "card.json",
-        "split.png",
+        "split-dark.svg",
+        "split.svg",
     ]
-    assert "](split.png)" in card.text
-    with Image.open(card_path.parent / "split.png") as image:
-        image.load()
-        assert image.format == "PNG"
-        assert image.size == (1760, 464)
-        assert len(image.convert("RGB").getcolors(1 << 24)) > 10
+    assert 'src="split.svg"' in card.text
+    assert 'srcset="split-dark.svg"' in card.text
+    said = drawn_texts(card_path.with_name("split.svg"))
+    assert {"DEVICE", "LINK", "EDGE", "3×224×224", "entropy", "(untrained)"} <= said
+    assert said == drawn_texts(card_path.with_name("split-dark.svg"))
+    plain = cards.build(tmp_path / "plain", bundle=tiny_bundle).with_name("split.svg")
+    assert not any("GMAC" in text for text in drawn_texts(plain))
+    assert any("GMAC" in text for text in said)
 
-    plain = cards.build(tmp_path / "plain", bundle=tiny_bundle).with_name("split.png")
-    assert plain.read_bytes() != card_path.with_name("split.png").read_bytes()
+
+def drawn_texts(path: Path) -> set[str]:
+    """The lines of text in a drawing."""
+    return {text.strip() for text in ElementTree.parse(path).getroot().itertext()} - {""}
 
 
 # Models of all kinds
@@ -368,10 +412,10 @@ def test_the_diagram_shows_what_was_measured(card_path, card, tiny_bundle, tmp_p
         ("resnet50-jpeg-q90", "coder"),
     ],
 )
-def test_only_entropy_coders_are_drawn_as_such(monkeypatch, tmp_path, name, coder) -> None:
+def test_only_entropy_coders_are_drawn_as_such(monkeypatch, name, coder) -> None:
     drawn = []
-    monkeypatch.setattr(diagram, "_part", lambda _axes, _x, _width, name, _: drawn.append(name))
-    diagram.draw_split(zoo.get_spec(name), None, tmp_path / "split.png")
+    monkeypatch.setattr(diagram, "_part", lambda _axes, _x, _width, name, *_: drawn.append(name))
+    diagram.draw_figure(zoo.get_spec(name), None, LIGHT)
     assert drawn == ["image", "encoder", coder, coder, "decoder", "prediction"]
 
 

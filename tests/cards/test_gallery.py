@@ -17,6 +17,7 @@ from splitzoo.cards.gallery.entries import page_name, read_entries
 from splitzoo.cards.gallery.site import build_gallery
 from splitzoo.cards.record import CardRecord, read_record
 from splitzoo.cards.writing import write_texts
+from splitzoo.zoo.hub_push import BITS_NAME, DRAWINGS
 from splitzoo.zoo.model_rows import ModelRow, package_rows
 from splitzoo.zoo.packaged import packaged
 
@@ -104,7 +105,7 @@ def test_hostile_names_are_text_on_every_page(hostile, tmp_path) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._-]+", page.parent.name)
     for html in (site / "index.html", page):
         tags = Tags(html).found
-        allowed = {"split.png", "tradeoff.png", "bits.png"}
+        allowed = {*DRAWINGS, BITS_NAME}
         assert {attrs.get("src") for tag, attrs in tags if tag == "img"} <= allowed
         assert not [
             attrs

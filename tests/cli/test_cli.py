@@ -306,7 +306,7 @@ def test_cards_build_prints_the_path_of_the_card_and_show_reads_it(splitzoo, tmp
     assert "Size and latency are missing: splitzoo profile encoder" in err
     assert "Parity and hashes are missing. Make a bundle: splitzoo export split" in err
     names = [path.name for path in folder.iterdir()]
-    assert sorted(names) == ["README.md", "card.json", "split.png"]
+    assert sorted(names) == ["README.md", "card.json", "split-dark.svg", "split.svg"]
     asked = (folder / "README.md", folder, zoo.DEFAULT_MODEL)
     shown = [splitzoo("cards", "show", what)[:2] for what in asked]
     assert shown[0] == shown[1] == shown[2]

@@ -104,7 +104,8 @@ def test_push_sends_weights_config_and_a_card_in_one_commit(hub, splitzoo, folde
         "card.json",
         "config.json",
         "model.safetensors",
-        "split.png",
+        "split-dark.svg",
+        "split.svg",
     ]
     name = json.loads(files["config.json"])["spec"]["name"]
     assert name != RESNET

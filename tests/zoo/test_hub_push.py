@@ -17,7 +17,7 @@ from splitzoo.zoo.store import load_folder
 # Of huggingface_hub's own call of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NAME = "org/tiny"
-CARD = b"---\nlicense: mit\n---\n# tiny\n![](split.png)\n"
+CARD = b"---\nlicense: mit\n---\n# tiny\n![](split.svg)\n"
 IMAGE = b"\x89PNG and so on"
 
 
@@ -36,7 +36,7 @@ def refused(saying, folder, repo_id=NAME, *, next_step="", error=HubError, **opt
 
 def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
     (folder / "README.md").write_bytes(CARD)
-    (folder / "split.png").write_bytes(IMAGE)
+    (folder / "split.svg").write_bytes(IMAGE)
     sent = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert push_model(folder, NAME, token=WRITER) == f"{hub.url}/org/tiny"
     repository = hub.repositories[NAME]
@@ -54,12 +54,12 @@ def test_a_model_is_published_in_one_commit_and_comes_back(hub, folder):
 def test_a_loaded_model_publishes_itself(hub, tiny_model, tmp_path):
     card = tmp_path / "README.md"
     card.write_bytes(CARD)
-    for name in ("split.png", "card.json", "bits.png", "notes.txt"):
+    for name in ("split.svg", "card.json", "bits.png", "notes.txt"):
         (tmp_path / name).write_bytes(IMAGE)
     url = tiny_model.push_to_hub(NAME, token=WRITER, message="Mine", card=card)
     assert url == f"{hub.url}/org/tiny"
     files = hub.repositories[NAME].files()
-    sent = ["README.md", "bits.png", "card.json", "config.json", "model.safetensors", "split.png"]
+    sent = ["README.md", "bits.png", "card.json", "config.json", "model.safetensors", "split.svg"]
     assert sorted(files) == sent
     assert hub.repositories[NAME].messages == ["Mine"]
     assert load_folder(fetch_model(Repo(NAME))).digest() == tiny_model.digest()
@@ -85,11 +85,11 @@ def test_a_card_from_elsewhere_comes_with_its_image(hub, folder, tmp_path, given
     card = tmp_path / "card" / "README.md"
     card.parent.mkdir()
     card.write_bytes(CARD)
-    (card.parent / "split.png").write_bytes(IMAGE)
+    (card.parent / "split.svg").write_bytes(IMAGE)
     place = card if given == "the file" else card.parent
     push_model(folder, NAME, token=WRITER, card=place, message="with a card")
     files = hub.repositories[NAME].files()
-    assert (files["README.md"], files["split.png"]) == (CARD, IMAGE)
+    assert (files["README.md"], files["split.svg"]) == (CARD, IMAGE)
     assert hub.repositories[NAME].messages == ["with a card"]
 
 
