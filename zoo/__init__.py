@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         save,
     )
+    from .datasets import labels_of
     from .resolve import DEFAULT_MODEL, ModelSource
     from .spec import ModelSpec
     from .split_model import Detections, ModelOutput, SplitModel
@@ -33,6 +34,7 @@ _HOME = {
     "calibrate": ".calibration.calibrate",
     "fetch": ".catalog",
     "get_spec": ".catalog",
+    "labels_of": ".datasets",
     "list_architectures": ".catalog",
     "list_models": ".catalog",
     "load": ".catalog",
@@ -57,6 +59,7 @@ __all__ = [
     "calibrate",
     "fetch",
     "get_spec",
+    "labels_of",
     "list_architectures",
     "list_models",
     "load",

@@ -223,7 +223,8 @@ def test_a_stopped_evaluation_says_what_it_keeps(tmp_path) -> None:
     folder.mkdir(parents=True)
     for number in range(60):
         shutil.copyfile(IMAGE, folder / f"{number}.jpg")
-    words = ("profile", "accuracy", "--data", tmp_path / "val", "-o", "acc.json")
+    model = "flowers-splittable_regnetx_002-fp-beta3"
+    words = ("profile", "accuracy", model, "--data", tmp_path / "val", "-o", "acc.json")
     process = start(*words, cwd=tmp_path)
     partial = tmp_path / ".acc.json.partial"
     wait_for(lambda: partial.is_file() and partial.stat().st_size > 1000, process)

@@ -73,8 +73,12 @@ class IntegerSynthesis(nn.Module):
             "shift": np.zeros((), np.int32),
             "means": np.zeros((), np.int32),
         }
-        for number, (layer, _) in enumerate(_layers(h_s)):
+        layers = [layer for layer, _ in _layers(h_s)]
+        self._learned = {f"{number}_weight" for number in range(len(layers))}
+        for number, layer in enumerate(layers):
             weight = _weight(layer)
+            if getattr(layer, "bias", None) is not None:
+                self._learned.add(f"{number}_bias")
             zeros |= {
                 f"{number}_weight": np.zeros(weight.shape, np.int16),
                 f"{number}_bias": np.zeros(len(weight), np.int32),
@@ -87,7 +91,7 @@ class IntegerSynthesis(nn.Module):
     def weights(self) -> Iterator[Tensor]:
         """Yield the weights, int16, and the biases, int32, of layers that have some."""
         for name, buffer in self.named_buffers():
-            if name.endswith("_weight") or (name.endswith("_bias") and buffer.any()):
+            if name in self._learned:
                 yield buffer
 
     def read(self) -> HyperSynthesis:
