@@ -110,9 +110,11 @@ def accuracy(
         data: Folder with one folder per class, COCO 2017 or PASCAL VOC 2012.
         predictions: Folder of predictions and streams that a bundle of ``model`` gave elsewhere.
         beta: β to encode at, where the model's rate varies.
-        workers: Threads that read images.
+        workers: Threads that read images, where one process measures.
         threads: Number of threads of PyTorch or the engine; see :func:`.evaluate.evaluate`.
-        processes: Number of processes that share the images of a model that has a name or folder.
+        processes: Number of processes that share the images of a model that has a name or folder,
+            with so many threads each. A script that asks for several needs the usual
+            ``if __name__ == "__main__":``, since each process imports it.
         trust: Whether to run a bundle's graphs though their format can hold code.
         against: Classifier to compare with, image by image, such as the teacher.
         keep: File for results as they come, so that an interrupted evaluation goes on.
@@ -123,6 +125,9 @@ def accuracy(
         UnknownNameError: No model has that name.
         BundleError: The bundle cannot be read.
         DatasetError: The data set cannot be read, or has a class that the model lacks.
+        ReportError: A model that is no classifier is to be compared, or one of several processes
+            ended.
+        UsageError: Several processes are to open a model that is in this one's memory alone.
     """
     from ..zoo.resolve import ModelSource
     from ..zoo.split_model import SplitModel
@@ -140,7 +145,7 @@ def accuracy(
     if isinstance(against, SplitModel):
         other = ModelSubject(against)
     elif against is not None:
-        other = open_subject(ModelSource.of(against))
+        other = open_subject(ModelSource.of(against), threads=threads, trust=trust)
     report, _ = evaluate(
         subject,
         read_labelled(subject, Path(data)),

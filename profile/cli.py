@@ -196,7 +196,14 @@ def accuracy(
             help="File to write: the report (.json), or a line per image (.csv); repeatable.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that read images.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=256,
+            help="Threads that read images; of several processes, each reads its own.",
+        ),
+    ] = 1,
     threads: Annotated[
         int,
         typer.Option(
@@ -209,7 +216,10 @@ def accuracy(
     processes: Annotated[
         int,
         typer.Option(
-            min=1, max=256, help="Number of processes that share the images, with the same results."
+            min=1,
+            max=256,
+            help="Number of processes that share the images, with the same results. Each holds the "
+            "model and has --threads threads.",
         ),
     ] = 1,
     beta: Beta = None,
@@ -246,7 +256,9 @@ def accuracy(
             trust=trust,
         )
         dataset = read_labelled(subject, data)
-        other = open_subject(ModelSource.of(against)) if against else None
+        other = None
+        if against:
+            other = open_subject(ModelSource.of(against), threads=threads, trust=trust)
         keep = outputs[0].with_name(f".{outputs[0].name}.partial") if outputs else None
         progress.step("coding and scoring images")
         said = f"Results so far are kept in {keep}: the same command goes on with them."

@@ -29,7 +29,7 @@ from ..zoo.datasets import Dataset, digest, labels_of
 from ..zoo.metrics import ClassResult, scores
 from ..zoo.spec import ModelSpec
 from .accuracy_report import AccuracyReport, DataFacts, ImageResult
-from .measuring import measure_apart, measure_here
+from .measuring import measure_apart, measure_here, reopening
 from .paired import PairedScores, pair
 from .rate import COUNTED_BY_SC2BENCH, UNCOUNTED_BY_SC2BENCH, summarise
 from .report import Distribution, skipped_parts
@@ -55,7 +55,7 @@ def evaluate(
         subject: Model, bundle, or predictions.
         dataset: Images and what is on them.
         data: Folder of the data set, for the report.
-        workers: Threads that read images.
+        workers: Threads that read images, where one process measures.
         threads: Number of threads of PyTorch. With another number, sums are taken in another
             order, and now and then a symbol is rounded the other way: bytes are reproducible for
             the same number only.
@@ -72,9 +72,13 @@ def evaluate(
 
     Raises:
         DatasetError: No image could be used, or the data set has a class that the model lacks.
-        ReportError: A model that is no classifier is to be compared.
+        ReportError: A model that is no classifier is to be compared; or one of several processes
+            ended, or found another model.
         UsageError: Several processes are to open a model that is in this one's memory alone.
     """
+    if processes > 1:  # said before an image is measured
+        for one in filter(None, (subject, against)):
+            reopening(one)
     spec, facts = subject.spec, subject.facts
     samples = subject.samples(dataset.samples)
     data_sha256 = digest(samples)

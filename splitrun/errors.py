@@ -56,6 +56,10 @@ class SplitzooError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.next_step}" if self.next_step else self.message
 
+    def __reduce__(self) -> tuple:
+        # From another process: the arguments of __init__ differ from kind to kind.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def document(self) -> dict[str, Any]:
         """Return what ``--json`` prints of an error."""
         return error_document(type(self).__name__, self.message, self.next_step, self.exit_code)
@@ -70,6 +74,12 @@ class SplitzooError(Exception):
         SplitzooError.__init__(error, said["message"], next_step=said["next_step"])
         error.exit_code = said["exit_code"]
         return error
+
+
+def _restored(kind: type[SplitzooError], args: tuple, fields: dict[str, Any]) -> SplitzooError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 def error_document(kind: str, message: str, next_step: str, exit_code: int) -> dict[str, Any]:
@@ -127,10 +137,6 @@ class ImageError(SplitzooError):
     def __init__(self, path: object, reason: str, *, next_step: str = "") -> None:
         self.path, self.reason = path, reason
         super().__init__(f"Cannot use the image {path}: {reason}.", next_step=next_step)
-
-    def __reduce__(self) -> tuple:
-        # From a process that reads images; the third restores the rest.
-        return type(self), (self.path, self.reason), {"next_step": self.next_step}
 
 
 class SomeFilesError(SplitzooError):

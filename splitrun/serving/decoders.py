@@ -7,18 +7,16 @@ pipe. ``benchmarks/serving.py`` measures both.
 
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import connection, parent_process
 from typing import Protocol
 
 from ..bundle import Bundle
 from ..errors import BundleError
 from ..halves import StreamReader, Tensors
+from ..worker_processes import begin_worker
 
 Payload = tuple[bytes, int, int]
 """A stream's payload, and its latent's height and width."""
@@ -91,16 +89,8 @@ _readers: list[StreamReader] = []
 
 
 def _open_reader(bundle: Bundle, stand_in: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     _readers.append(StreamReader(bundle, 1, stand_in=stand_in))
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _decode_here(payload: Payload) -> tuple[Tensors, float]:

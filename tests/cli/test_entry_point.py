@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import SPLITZOO, finish, refused, start
+from commands import SPLITZOO, finish, refused, start, wait_for
 from names_of_models import RESNET
 
 from splitzoo import __version__, cli, zoo
@@ -177,13 +177,6 @@ def test_a_terminal_without_greek_is_no_error() -> None:
 # Interrupted
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 100
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 @pytest.mark.parametrize(
     ("awaited", "number", "expected"),
@@ -215,25 +208,6 @@ def test_an_impatient_second_interrupt_leaves_nothing_behind(tiny_folder, tmp_pa
     assert process.returncode != 0
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_a_stopped_evaluation_says_what_it_keeps(tmp_path) -> None:
-    folder = tmp_path / "val" / "dandelion"
-    folder.mkdir(parents=True)
-    for number in range(60):
-        shutil.copyfile(IMAGE, folder / f"{number}.jpg")
-    model = "flowers-splittable_regnetx_002-fp-beta3"
-    words = ("profile", "accuracy", model, "--data", tmp_path / "val", "-o", "acc.json")
-    process = start(*words, cwd=tmp_path)
-    partial = tmp_path / ".acc.json.partial"
-    wait_for(lambda: partial.is_file() and partial.stat().st_size > 1000, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    kept = "Results so far are kept in .acc.json.partial: the same command goes on with them."
-    assert err.strip().splitlines()[-1] == f"Stopped. {kept}"
-    assert partial.is_file()
 
 
 def test_a_run_that_is_refused_is_not_said_to_be_resumed(splitzoo, tmp_path, monkeypatch) -> None:

@@ -12,8 +12,8 @@ import torch
 from made_data import CLASSES, make_coco, make_folders, make_voc
 from PIL import Image
 
-from splitrun.errors import BitstreamError, DatasetError, UsageError
-from splitzoo import export, profile, zoo
+from splitrun.errors import BitstreamError, DatasetError
+from splitzoo import export, zoo
 from splitzoo.profile.accuracy_report import read_accuracy
 from splitzoo.profile.evaluate import evaluate
 from splitzoo.profile.subjects import ModelSubject
@@ -146,29 +146,6 @@ def test_an_interrupted_evaluation_goes_on(labelled, data, tmp_path):
     assert len(measured) == 5 + 5
     assert again == whole
     assert same == images
-
-
-def test_several_processes_find_what_one_does(labelled, data, splitzoo, tmp_path):
-    folder = shutil.copytree(data, tmp_path / "val")
-    (folder / "bars" / "bad.png").write_bytes(b"no image")
-    words = ("profile", "accuracy", labelled, "--data", folder, "--against", labelled, "--json")
-    found = []
-    for number in (1, 2):
-        table = tmp_path / f"{number}.csv"
-        code, out, err = splitzoo(*words, "--processes", number, "-o", table)
-        assert code == 0, err
-        report = json.loads(out)
-        del report["command"], report["date"]
-        found.append((report, table.read_text()))
-    assert found[0] == found[1]
-    assert len(found[0][0]["skipped"]) == 1
-    assert len(found[0][1].splitlines()) == 1 + 9
-
-
-def test_a_model_in_memory_is_not_shared_with_other_processes(labelled, data):
-    model = zoo.load(labelled)
-    with pytest.raises(UsageError, match="in the memory of this process"):
-        profile.accuracy(model, data, processes=2)
 
 
 def test_what_another_model_left_is_not_taken_up(labelled, data, tmp_path):

@@ -10,17 +10,26 @@ import pytest
 
 from splitrun.coding.blas_threads import one_blas_thread
 
-# Time in clock ticks that each thread of the process has run, the first thread's first.
+# Clock ticks that each thread of the process ran while matrices were multiplied, the first thread's
+# first. Threads spin for some hundredths of a second when they start: they are left to rest before.
 _SCRIPT = """
-import contextlib, pathlib, sys, numpy as np
+import contextlib, pathlib, sys, time, numpy as np
 from splitrun.coding.blas_threads import one_blas_thread
+
+def ticks():
+    tasks = sorted(pathlib.Path("/proc/self/task").iterdir(), key=lambda path: int(path.name))
+    fields = [(task / "stat").read_text().rpartition(")")[2].split() for task in tasks]
+    return [int(field[11]) + int(field[12]) for field in fields]
+
 a = np.ones((400, 400))
 with one_blas_thread() if sys.argv[1] == "one" else contextlib.nullcontext():
+    a @ a
+    time.sleep(0.5)
+    before = ticks()
     for _ in range(200):
         a @ a
-for task in sorted(pathlib.Path("/proc/self/task").iterdir(), key=lambda path: int(path.name)):
-    fields = (task / "stat").read_text().rpartition(")")[2].split()
-    print(int(fields[11]) + int(fields[12]))
+for start, end in zip(before, ticks(), strict=True):
+    print(end - start)
 """
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -32,6 +33,13 @@ def start(*words: object, **options) -> subprocess.Popen:
         text=True,
         **options,
     )
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def finish(*words: object, **options) -> tuple[int, str, str]:

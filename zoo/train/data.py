@@ -4,8 +4,7 @@ The seed of each image's augmentation is drawn with the order, so it depends nei
 of workers nor on an interruption.
 """
 
-import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from torchvision.transforms import v2
 
 from splitrun.errors import ImageError
 from splitrun.image_reading import read_rgb
+from splitrun.worker_processes import leave_signals, starting_workers
 
 from ..datasets import Boxes, Sample
 from ..metrics import UNLABELLED
@@ -141,32 +141,19 @@ class Loader(DataLoader):
             collate_fn=_collate,
             # Forked workers have the libraries loaded; spawned ones would each load torch.
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=_begin_worker,
             # Begun once for all passes: a new process for each would read its first batch alone.
             persistent_workers=workers > 0,
             **batches,
         )
 
     def __iter__(self) -> Any:
-        # Signals wait until the workers have their own handlers.
-        before = _mask(signal.SIG_BLOCK, _SIGNALS)
-        try:
+        with starting_workers():
             return super().__iter__()
-        finally:
-            _mask(signal.SIG_SETMASK, before)
 
 
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
-
-
-def _mask(how: int, signals: Iterable[int]) -> set[Any]:
-    return signal.pthread_sigmask(how, signals) if hasattr(signal, "pthread_sigmask") else set()
-
-
-def _leave_signals(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _mask(signal.SIG_UNBLOCK, _SIGNALS)
+def _begin_worker(_number: int) -> None:
+    leave_signals()
 
 
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Any, Any]:
