@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..profile.accuracy_report import AccuracyReport
-from ..profile.figures import Theme, dress_axes, save_figure
+from ..profile.figures import Theme, add_legend, dress_axes, save_figure
 from ..profile.rd_points import RdPoint
 from ..profile.ticks import set_log_ticks
 from ..profile.tradeoff_plot import figure_styles
@@ -61,15 +61,5 @@ def draw_figure(points: Sequence[RdPoint], marked: AccuracyReport, theme: Theme)
     axes.set_ylabel(f"{marked.metric_name}, %", fontsize=10.5, color=theme.ink)
     dress_axes(axes, theme, which="major")
     set_log_ticks(axes)
-    legend = figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.02),
-        ncols=columns,
-        frameon=False,
-        fontsize=9.5,
-        handlelength=3,
-    )
-    for text in legend.get_texts():
-        text.set_color(theme.ink)
+    add_legend(axes, theme, bottom=0.02, columns=columns)
     return figure

@@ -81,6 +81,28 @@ def dress_axes(axes: Any, theme: Theme, **grid: Any) -> None:
         spine.set_color(theme.grid)
 
 
+def add_legend(axes: Any, theme: Theme, bottom: float, columns: int) -> None:
+    """Add the legend of axes at the foot of their figure.
+
+    Args:
+        axes: Axes of matplotlib whose lines have labels.
+        theme: Colours.
+        bottom: Height of its lower edge, as a part of the figure's.
+        columns: Number of columns.
+    """
+    legend = axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="lower center",
+        bbox_to_anchor=(0.5, bottom),
+        ncols=columns,
+        frameon=False,
+        fontsize=9.5,
+        handlelength=3,
+    )
+    for text in legend.get_texts():
+        text.set_color(theme.ink)
+
+
 def _show_as_written(figure: Figure) -> None:
     """Show names and notes as they are: a dollar sign would make formulas of them."""
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]

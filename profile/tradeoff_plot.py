@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from splitrun.files import new_folder
 
-from .figures import Theme, dress_axes, save_figure
+from .figures import Theme, add_legend, dress_axes, save_figure
 from .rd_points import RdPoint
 from .ticks import set_exponent_ticks, set_log_ticks
 from .tradeoffs import Point, Tradeoff, save_points
@@ -89,19 +89,7 @@ def draw_figure(tradeoff: Tradeoff, theme: Theme, title: str) -> Figure:
         product.remove()
         three.remove()
         rate.set_position((0.05, bottom, 0.92, tall))
-    handles, labels = rate.get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="lower center",
-        bbox_to_anchor=(0.5, legend_at / height),
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        handlelength=3,
-    )
-    for text in legend.get_texts():
-        text.set_color(theme.ink)
+    add_legend(rate, theme, legend_at / height, columns)
     figure.text(0.05, 0.1 / height, note, fontsize=9.5, color=theme.faint, va="bottom")
     return figure
 

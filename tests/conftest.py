@@ -44,7 +44,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model():
-    """The default model with random weights. Shared: tests leave it as it is."""
+    """A ResNet-50 of the paper with random weights. Shared: tests leave it as it is."""
     from splitzoo import zoo
 
     return zoo.load(RESNET, pretrained=False, seed=0)
@@ -52,7 +52,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def tiny_model():
-    """A model of the same family that is built, saved and run in milliseconds. Shared too."""
+    """A model of the same method that is built, saved and run in milliseconds. Shared too."""
     from splitzoo import zoo
     from splitzoo.zoo.bottleneck_specs import FactorizedPriorBottleneck
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .split_model import SplitModel
 
 DEFAULT_MODEL = "svbi_tf_efficientnet_lite0-fp-beta1"
-"""The model that is taken where none is named: a small trained one, part of this package."""
+"""The model that is taken where none is named. Its weights and its tail's come with the package."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 

@@ -2,60 +2,26 @@
 
 import json
 import re
-import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import typer
 from huggingface_hub import ModelCard
 from names_of_models import RESNET
 
-from splitrun.errors import BundleError, OutputError, ReportError, UnknownNameError
 from splitrun.manifest import read_manifest
-from splitzoo import cards, cli, zoo
+from splitzoo import cards, zoo
 from splitzoo.cards import diagram
 from splitzoo.cards.citation import bibtex
 from splitzoo.profile.figures import LIGHT
-from splitzoo.profile.measure import profile_bundle, profile_model
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.config import ModelConfig
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 ACCURACY = RESULTS / "flowers" / "flowers-splittable_regnetx_002-fp-beta3-calibrated.json"
 LEFTOVERS = ("{{", "}}", "{%", "None", "Undefined")
-
-
-@pytest.fixture(scope="module")
-def report(tiny_bundle, photos, tmp_path_factory):
-    """The file of a profile of the tiny bundle."""
-    path = tmp_path_factory.mktemp("reports") / "report.json"
-    command = "splitzoo profile encoder bundle --images photos -o report.json"
-    profile_bundle(
-        tiny_bundle, images=photos[:3], threads=1, warmup=1, iterations=3, command=command
-    ).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model_report(tiny_model, tmp_path_factory):
-    """The file of a profile of the tiny model in PyTorch, without photos."""
-    path = tmp_path_factory.mktemp("reports") / "model.json"
-    profile_model(tiny_model, warmup=0, iterations=1, command="splitzoo …").save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def card_path(tiny_bundle, report, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cards") / "card"
-    return cards.build(folder, bundle=tiny_bundle, profile=report)
-
-
-@pytest.fixture(scope="module")
-def card(card_path):
-    return ModelCard.load(card_path)
 
 
 @pytest.fixture(scope="module")
@@ -253,127 +219,6 @@ def test_cards_hold_no_leftovers_of_the_template(card, model_report, tiny_bundle
             assert leftover not in one.text
 
 
-# Commands
-
-
-def blocks(card: ModelCard, language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```", card.text, re.MULTILINE | re.DOTALL)
-    return [code for name, code in found if name == language]
-
-
-def commands(card: ModelCard) -> list[list[str]]:
-    """The splitzoo commands in a card's code blocks, as words."""
-    lines = [line.partition("  #")[0] for block in blocks(card, "") for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("splitzoo ")]
-
-
-def parse(words: list[str]) -> None:
-    """Parse a command as splitzoo would, without running it."""
-    command = typer.main.get_command(cli.app)
-    rest = words[1:]
-    while rest and (child := getattr(command, "commands", {}).get(rest[0])):
-        command, rest = child, rest[1:]
-    command.make_context(words[0], rest)
-
-
-def test_the_commands_on_cards_parse(card, model_report, tiny_bundle) -> None:
-    facts = (cards.gather(), cards.gather(bundle=tiny_bundle))
-    for one in (card, *map(cards.render, facts)):
-        found = commands(one)
-        assert ["export", "split"] in [words[1:3] for words in found]
-        assert ["export", "run"] in [words[1:3] for words in found]
-        for words in found:
-            parse(words)
-
-
-def test_parsing_refuses_a_command_that_is_none() -> None:
-    # Otherwise the test above would prove nothing.
-    with pytest.raises(Exception, match="No such option"):
-        parse(["splitzoo", "export", "split", "--bogus"])
-
-
-def test_the_runtime_commands_on_the_card_exist(card, tiny_bundle, capsys) -> None:
-    from splitrun.cli import main
-
-    found = set(re.findall(r"^python -m splitrun (\w+)", card.text, re.MULTILINE))
-    assert found == {"encode", "decode"}
-    for command in found:
-        with pytest.raises(SystemExit) as stop:
-            main(["--bundle", str(tiny_bundle), command, "--help"])
-        assert stop.value.code == 0
-
-
-def test_a_card_of_random_weights_splits_random_weights(model_report) -> None:
-    # Without the option, the command ends in WeightsNotFoundError.
-    (split,) = [
-        words
-        for words in commands(cards.render(cards.gather(profile=model_report)))
-        if words[1:3] == ["export", "split"]
-    ]
-    assert "--random-weights" in split
-    assert split[split.index("--seed") + 1] == "0"
-
-
-@pytest.mark.parametrize("name", [None, "splittable_resnet50-fp-beta0.64"])
-def test_the_python_on_a_card_loads_a_model(name) -> None:
-    card = cards.render(cards.gather(name))
-    (block,) = blocks(card, "python")
-    compile(block, "card", "exec")
-    (loaded,) = re.findall(r'zoo\.load\("([^"]+)"', block)
-    assert loaded == (name or zoo.DEFAULT_MODEL)
-    assert loaded in zoo.list_models()
-
-
-# Sources that do not fit
-
-
-def test_a_profile_of_another_model_is_refused(report) -> None:
-    with pytest.raises(ReportError, match="describes one model, but the model is splittable_"):
-        cards.gather(RESNET, profile=report)
-
-
-def test_a_profile_of_other_weights_is_refused(tiny_bundle, report, tmp_path) -> None:
-    other = json.loads(report.read_text()) | {"model_id": "deadbeef"}
-    path = tmp_path / "other.json"
-    path.write_text(json.dumps(other))
-    with pytest.raises(
-        ReportError, match=r"other weights \(\w{8}\) than .* \(deadbeef\)"
-    ) as caught:
-        cards.gather(bundle=tiny_bundle, profile=path)
-    assert caught.value.next_step.startswith("Measure the bundle: splitzoo profile encoder ")
-
-
-def test_a_profile_of_other_sizes_under_one_name_is_refused(tiny_bundle, report, tmp_path) -> None:
-    content = json.loads(report.read_text())
-    content["spec"]["bottleneck"]["encoder_channels"] = [96, 48, 24]
-    path = tmp_path / "other.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(ReportError, match="but the bundle is tiny, the profile is tiny"):
-        cards.gather(bundle=tiny_bundle, profile=path)
-
-
-def test_sources_that_cannot_be_read_are_errors(tmp_path) -> None:
-    with pytest.raises(ReportError, match="Cannot read"):
-        cards.gather(profile=tmp_path / "missing.json")
-    with pytest.raises(BundleError, match="is not a bundle"):
-        cards.gather(bundle=tmp_path)
-    with pytest.raises(UnknownNameError):
-        cards.gather("resnet50")
-
-
-def test_a_card_that_cannot_be_built_leaves_nothing_behind(tmp_path) -> None:
-    with pytest.raises(BundleError):
-        cards.build(tmp_path / "card", bundle=tmp_path / "missing")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_taken_folder_is_left_alone(tmp_path) -> None:
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(OutputError, match="exists and is not empty"):
-        cards.build(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "mine"
-
-
 # The image
 
 
@@ -496,37 +341,3 @@ def test_only_the_paper_s_own_models_have_its_recipe() -> None:
     like = cards.render(cards.gather("splittable_convnext_atto-fp")).text
     assert "The recipe of the paper for this model, `splitzoo zoo recipe splittable" in own
     assert "## Training" not in like
-
-
-# Reading
-
-
-def test_a_built_card_is_read_as_it_was_rendered(card_path, tiny_bundle, report) -> None:
-    rendered = cards.render(cards.gather(bundle=tiny_bundle, profile=report))
-    assert str(cards.read(card_path)) == str(rendered)
-
-
-@pytest.mark.parametrize("content", [b"---\nkey: [\n---\n", b"\xff\xfe"])
-def test_a_damaged_card_is_refused(tmp_path, content) -> None:
-    path = tmp_path / "README.md"
-    path.write_bytes(content)
-    with pytest.raises(ReportError, match="Cannot read the card"):
-        cards.read(path)
-
-
-def test_cards_that_the_repository_carries_can_be_read() -> None:
-    generated = Path(__file__).parents[2] / "cards" / "generated"
-    for path in generated.rglob("README.md"):
-        assert cards.read(path).data.library_name == "splitzoo"
-
-
-def test_show_tells_what_was_measured_in_words(splitzoo) -> None:
-    generated = Path(__file__).parents[2] / "cards" / "generated"
-    name = "flowers-splittable_regnetx_002-fp-beta3"
-    code, out, _ = splitzoo("cards", "show", generated / name)
-    assert code == 0
-    assert "{'" not in out
-    rows = [line.split() for line in out.splitlines()]
-    # As the report says: benchmarks/results/flowers.
-    assert ["top-1", "0.779891,", "val,", "736", "images"] in rows
-    assert ["bytes", "per", "image", "605.4,", "val,", "736", "images"] in rows

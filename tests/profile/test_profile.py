@@ -31,7 +31,7 @@ NEVER_MEASURED = [
 
 @pytest.fixture(scope="module")
 def report(model, photos):
-    """A profile of the default model on real photos."""
+    """A profile of a ResNet-50 of the paper on real photos."""
     options = {"threads": 2, "warmup": 1, "iterations": 4, "command": "splitzoo …"}
     return profile.encoder(model, images=photos, **options)
 

@@ -53,15 +53,12 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
-        """Quantise the latent (N, C, h, w): with noise in training, by rounding otherwise.
-
-        In training with ``trains_rounded``, by rounding too.
-        """
+        """Round the latent (N, C, h, w); in training, add noise, unless ``trains_rounded``."""
 
     def forward_with_likelihoods(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the quantised latent, and the probability of each quantised element.
 
-        Both see the same noise, but with ``trains_rounded``. The probabilities of y come first,
+        Both see the same noise, except with ``trains_rounded``. The probabilities of y come first,
         then those of z, each shaped like what it is of; there are none without a learned density.
         """
         return self(latent), ()

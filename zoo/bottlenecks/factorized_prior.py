@@ -9,6 +9,8 @@ Ballé et al. 2018 (https://arxiv.org/abs/1802.01436), appendix 6.1, for the den
 Matsubara et al. 2022 (https://arxiv.org/abs/2108.11898) for the layers around it.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -73,9 +75,9 @@ class FactorizedPrior(Bottleneck):
         channels: Channels C of the latent.
     """
 
-    wire_names = ("symbols",)
-    edge_inputs = ("symbols",)
-    can_train_rounded = True
+    wire_names: ClassVar[tuple[str, ...]] = ("symbols",)
+    edge_inputs: ClassVar[tuple[str, ...]] = ("symbols",)
+    can_train_rounded: ClassVar[bool] = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
