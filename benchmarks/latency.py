@@ -16,7 +16,8 @@ from pathlib import Path
 
 from splitrun.machine import machine, short_name
 from splitzoo import export, zoo
-from splitzoo.zoo.packaged import packaged, whole_network
+from splitzoo.zoo.model_rows import package_rows
+from splitzoo.zoo.packaged import packaged
 
 RESULTS = Path(__file__).parent / "results"
 LATENCY = RESULTS / "latency"
@@ -24,14 +25,9 @@ IMAGE = Path("zoo/images/dandelion.jpg")
 
 
 def names() -> list[str]:
-    """Return the carried models, and the codecs before their whole networks that were scored."""
-    scored = [path.stem for path in sorted(RESULTS.glob("*/*.json"))]
-    return [*packaged(), *(name for name in scored if _is_codec(name))]
-
-
-def _is_codec(name: str) -> bool:
-    whole = whole_network(name)
-    return whole is not None and name != whole and zoo.get_spec(name).cut is None
+    """Return the carried models, and the whole networks, with codecs before them, of the tables."""
+    whole = (row.model for row in package_rows() if row.method == "input-compression")
+    return list(dict.fromkeys([*packaged(), *whole]))
 
 
 def time_halves(name: str, path: Path) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.matrix.carried_cards import FOLDER, facts_of
-from benchmarks.matrix.measures import report_of
-from benchmarks.matrix.results_tables import families
-from benchmarks.matrix.zoo_table import named_cells
+from benchmarks.matrix.results_tables import families, report_of
+from benchmarks.matrix.zoo_table import names_to_measure, render_zoo
 from splitzoo import zoo
 from splitzoo.cards.card import render
 from splitzoo.cards.curve import draw_curve
@@ -21,8 +20,9 @@ from splitzoo.cards.record import CardRecord, read_record
 from splitzoo.profile.accuracy_report import AccuracyReport, read_accuracy
 from splitzoo.profile.paired import PairedScores
 from splitzoo.profile.report import read_report
+from splitzoo.zoo.encoder_rows import encoder_rows
 from splitzoo.zoo.hub_push import DRAWINGS, SPLIT_NAME
-from splitzoo.zoo.measures import encoder_of, listed, read_measures
+from splitzoo.zoo.measures import listed
 from splitzoo.zoo.model_rows import package_rows
 from splitzoo.zoo.packaged import packaged
 
@@ -30,7 +30,6 @@ ROOT = Path(__file__).parents[1]
 AGAIN = {
     "cards": "python -m benchmarks.matrix cards",
     "family": "make family-cards",
-    "measures": "python -m benchmarks.matrix measures -o zoo/measures.json",
     "results": "python -m benchmarks.matrix results",
     "zoo": "python -m benchmarks.matrix zoo -o cards/generated/zoo.md",
 }
@@ -44,33 +43,20 @@ def rows_of(page: Path) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
 
 
-def test_the_table_of_the_zoo_is_that_of_the_registry() -> None:
-    page = FOLDER / "zoo.md"
-    architectures = zoo.list_architectures()
-    names = f"{len(zoo.list_models())} models of {len(architectures)} architectures"
-    assert names in page.read_text(encoding="utf-8"), AGAIN["zoo"]
-    written = [row for row in rows_of(page) if row[0].startswith("`")]
-    expected = [
-        named_cells(zoo.get_spec(first), len(same)) for first, same in architectures.items()
-    ]
-    assert [row[: len(expected[0])] for row in written] == expected, AGAIN["zoo"]
-    # The bits that lists show are those of the table.
-    for row in written:
-        model = listed(zoo.get_spec(row[0].strip("`")), weights_at_hand=False)
-        assert row[6] == model.bits, AGAIN["measures"]
+def test_the_page_of_the_zoo_is_of_the_rows_of_today() -> None:
+    page = (FOLDER / "zoo.md").read_text(encoding="utf-8")
+    assert page == render_zoo(encoder_rows().values(), command=AGAIN["zoo"]), AGAIN["zoo"]
+    # Rows of each architecture, and of each size of encoder, are there.
+    again = AGAIN["zoo"].replace(" zoo ", " zoo '*' ")
+    assert list(encoder_rows()) == names_to_measure(), again
 
 
 def test_what_lists_show_is_what_the_reports_say() -> None:
-    found = read_measures()
     for name in packaged():
         shown = listed(zoo.get_spec(name), weights_at_hand=True)
         report = read_accuracy(report_of(name))
         assert shown.measured.scores == report.scores, AGAIN["results"]
         assert shown.stream_bytes == f"{report.stream_bytes.mean:,.0f}", AGAIN["results"]
-    firsts: dict[str, str] = {}
-    for spec in map(zoo.get_spec, zoo.list_models()):
-        firsts.setdefault(encoder_of(spec), spec.name)
-    assert list(found.encoder_bits) == list(firsts.values()), AGAIN["measures"]
 
 
 def test_the_tables_of_results_are_of_the_reports_of_today() -> None:

@@ -1,18 +1,13 @@
 """What lists show of the models that this package knows. Imports no torch.
 
 Accuracy and bytes are rows of ``results/*.csv``; encoder sizes, of models that nobody measured too,
-are in ``measures.json``, which ``python -m benchmarks.matrix measures`` writes.
+those of ``encoders.csv``.
 """
 
-import functools
-from pathlib import Path
-
-from .bottleneck_specs import NeuralCodecBottleneck, Part
+from .bottleneck_specs import Part
+from .encoder_rows import counted_bits
 from .model_rows import rates_of, row_of
-from .models import find_spec
 from .spec import ModelSpec
-
-FILE = Path(__file__).with_name("measures.json")
 
 
 class MeasuredRate(Part):
@@ -49,17 +44,6 @@ class Measured(Part):
     rates: list[MeasuredRate]
 
 
-class Measures(Part):
-    """What the file holds.
-
-    Attributes:
-        encoder_bits: Encoder size, Eq. 1 of the SC2 paper, by the first model of those with the
-            same encoder.
-    """
-
-    encoder_bits: dict[str, int]
-
-
 class Listed(Part):
     """A model as lists show it.
 
@@ -91,12 +75,6 @@ class Listed(Part):
         return "" if self.encoder_bits is None else f"{self.encoder_bits:,}"
 
 
-@functools.cache
-def read_measures() -> Measures:
-    """Return what the package's file holds."""
-    return Measures.model_validate_json(FILE.read_text(encoding="utf-8"))
-
-
 def measured_of(spec: ModelSpec) -> Measured | None:
     """Return accuracy and bytes of a model, where they were measured."""
     row, rates = row_of(spec), rates_of(spec)
@@ -116,24 +94,11 @@ def measured_of(spec: ModelSpec) -> Measured | None:
     )
 
 
-def encoder_of(spec: ModelSpec) -> str:
-    """Return what models with encoders of one size have in common."""
-    codec = spec.bottleneck
-    sizes = codec.sizes if isinstance(codec, NeuralCodecBottleneck) else ""
-    return f"{spec.backbone} {spec.cut} {codec.model_dump_json(exclude={'quality'})} {sizes}"
-
-
-@functools.cache
-def _bits() -> dict[str, int]:
-    counted = read_measures().encoder_bits.items()
-    return {encoder_of(find_spec(name)): bits for name, bits in counted}
-
-
 def listed(spec: ModelSpec, *, weights_at_hand: bool) -> Listed:
     """Return a model as lists show it."""
     return Listed(
         spec=spec,
         weights_at_hand=weights_at_hand,
-        encoder_bits=_bits().get(encoder_of(spec)),
+        encoder_bits=counted_bits(spec),
         measured=measured_of(spec),
     )

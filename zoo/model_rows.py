@@ -5,28 +5,18 @@ benchmarks.matrix results`` writes them from reports. Lists, tables, the gallery
 choose`` are made of them.
 """
 
-import csv
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-
-from splitrun.errors import ReportError
-from splitrun.files import new_file
-from splitrun.text import check_texts
+from pydantic import Field
 
 from .bottleneck_specs import Part
+from .csv_rows import Amount, MaybeText, Text, Whole, read_rows
 from .kinds import Method, Task
 from .spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("results")
-_MOST_BYTES = 1 << 24
-
-Text = Annotated[str, Field(max_length=400)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class ModelRow(Part):
@@ -62,7 +52,7 @@ class ModelRow(Part):
     method: Method
     backbone: Text
     series: Text
-    coding: Text
+    coding: MaybeText
     rate_set_by: Text
     data: Text
     data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -79,7 +69,7 @@ class ModelRow(Part):
     device_graph_ms: Amount | None
     edge_ms: Amount | None
     edge_graph_ms: Amount | None
-    machine: Text
+    machine: MaybeText
     date: Text
     command: Annotated[str, Field(max_length=2000)]
 
@@ -89,59 +79,10 @@ class ModelRow(Part):
         return self.encoder_bits * self.stream_bytes or None
 
 
-def write_rows(rows: Iterable[ModelRow], path: Path) -> None:
-    """Write rows as CSV, whole or not at all; what was not measured is left empty.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    with (
-        new_file(path, force=True) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, list(ModelRow.model_fields), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.model_dump(mode="json") for row in rows)
-
-
-def read_rows(path: Path) -> list[ModelRow]:
-    """Read what :func:`write_rows` wrote.
-
-    Raises:
-        ReportError: The file cannot be read, or a row is not valid.
-    """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ReportError(f"{path} is larger than {_MOST_BYTES >> 20} MiB.")
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            if reader.fieldnames != list(ModelRow.model_fields):
-                raise ReportError(f"{path} has not the columns of a table of results.")
-            return [_row(cells, path, number) for number, cells in enumerate(reader, 2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ReportError(f"Cannot read {path}: {reason}.") from error
-
-
-def _row(cells: dict[str, str], path: Path, number: int) -> ModelRow:
-    texts = ("coding", "machine")  # which may be empty
-    try:
-        check_texts(cells)
-        return ModelRow.model_validate(
-            {name: cell if cell or name in texts else None for name, cell in cells.items()}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReportError(f"{path}, row {number}: {where}: {first['msg']}.") from error
-    except (ValueError, TypeError) as error:  # too few cells, too many, or hostile ones
-        raise ReportError(f"{path}, row {number}, is not valid: {error}.") from error
-
-
 @functools.cache
 def package_rows() -> tuple[ModelRow, ...]:
     """Return the rows that come with the package."""
-    return tuple(row for path in sorted(FOLDER.glob("*.csv")) for row in read_rows(path))
+    return tuple(row for path in sorted(FOLDER.glob("*.csv")) for row in read_rows(ModelRow, path))
 
 
 @functools.cache

@@ -141,37 +141,32 @@ def runtimes(
 @app.command()
 def zoo(
     output: PageOption,
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            help="Models to count anew: part of a name, or a pattern with *.", show_default="none"
+        ),
+    ] = None,
 ) -> None:
-    """Count what each architecture of the zoo costs the device. Takes minutes."""
+    """Write the page of the zoo, and first count what models cost the device: '*' takes an hour."""
     from benchmarks.matrix.zoo_parity import compare
-    from benchmarks.matrix.zoo_table import measure_zoo, render_zoo
-    from splitzoo.zoo.catalog import list_architectures, list_models
+    from benchmarks.matrix.zoo_table import measure_zoo, names_to_measure, render_zoo
+    from splitzoo.zoo.catalog import list_models
+    from splitzoo.zoo.csv_rows import read_rows, write_rows
+    from splitzoo.zoo.encoder_rows import FILE, EncoderRow
 
-    console = Console()
-    wanted = set(list_models(pattern))
-    names = [first for first, same in list_architectures().items() if wanted.intersection(same)]
-    if not names:
+    console, names = Console(), names_to_measure()
+    rows = {row.model: row for row in read_rows(EncoderRow, FILE)} if FILE.exists() else {}
+    wanted = set(list_models(pattern)) if pattern else set()
+    if pattern and not wanted:
         raise UnknownNameError("model", pattern, next_step="See: splitzoo zoo list")
     with console.progress() as progress:
-        rows = measure_zoo(names, compare=compare, progress=progress)
-    _write(output, render_zoo(rows, command=_command()))
-    console.print(str(output))
-
-
-@app.command()
-def measures(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="JSON file to write.")
-    ],
-) -> None:
-    """Count the encoder bits that lists of models show."""
-    from benchmarks.matrix.measures import count_measures
-
-    console = Console()
-    with console.progress() as progress:
-        found = count_measures(progress)
-    _write(output, found.model_dump_json(indent=1) + "\n")
+        chosen = [name for name in names if name in wanted]
+        for row in measure_zoo(chosen, compare=compare, progress=progress):
+            rows[row.model] = row  # what is done is kept, whatever becomes of the next
+            write_rows(EncoderRow, [rows[name] for name in names if name in rows], FILE)
+    command = "python -m benchmarks.matrix zoo -o cards/generated/zoo.md"
+    _write(output, render_zoo(rows.values(), command=command))
     console.print(str(output))
 
 

@@ -6,7 +6,7 @@ made of these again in seconds, and a test holds it against them.
 
 from pathlib import Path
 
-from benchmarks.matrix.measures import report_of
+from benchmarks.matrix.results_tables import report_of
 from splitrun.errors import ReportError, SpecError
 from splitrun.image_reading import read_rgb
 from splitrun.manifest import read_manifest

@@ -7,7 +7,8 @@ from splitzoo.profile.accuracy_report import read_accuracy
 from splitzoo.profile.costs import read_latencies
 from splitzoo.profile.rows import make_rows
 from splitzoo.progress import SILENT, Progress
-from splitzoo.zoo.model_rows import FOLDER, ModelRow, write_rows
+from splitzoo.zoo.csv_rows import write_rows
+from splitzoo.zoo.model_rows import FOLDER, ModelRow
 
 REPORTS = Path(__file__).parents[1] / "results"
 LATENCY = REPORTS / "latency"
@@ -23,6 +24,12 @@ def families() -> dict[str, list[Path]]:
     return found
 
 
+def report_of(name: str) -> Path:
+    """Return the report of a carried model, as it is carried: with calibrated tables, if any."""
+    found = {path.name: path for paths in families().values() for path in paths}
+    return found.get(f"{name}-calibrated.json") or found[f"{name}.json"]
+
+
 def tables(progress: Progress = SILENT) -> Iterator[tuple[str, list[ModelRow]]]:
     """Make each family's rows of its reports, and of the latencies that were measured."""
     latencies = read_latencies([*sorted(CARDS.glob("*/profile.json")), *sorted(LATENCY.glob("*"))])
@@ -35,6 +42,6 @@ def write_tables(folder: Path = FOLDER, progress: Progress = SILENT) -> list[Pat
     folder.mkdir(exist_ok=True)
     written = []
     for family, rows in tables(progress):
-        write_rows(rows, folder / f"{family}.csv")
+        write_rows(ModelRow, rows, folder / f"{family}.csv")
         written.append(folder / f"{family}.csv")
     return written

@@ -1,7 +1,6 @@
 """The page of the zoo: what each architecture costs the device, and its parity with sc2bench."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 from benchmarks.matrix.page import table_line
@@ -11,6 +10,7 @@ from splitzoo.profile.flops import count_flops
 from splitzoo.profile.size import encoder_bits, encoder_parameters
 from splitzoo.progress import SILENT, Progress
 from splitzoo.zoo import catalog
+from splitzoo.zoo.encoder_rows import EncoderRow, first_of_encoders
 from splitzoo.zoo.spec import ModelSpec
 
 _HEADER = (
@@ -26,60 +26,41 @@ _HEADER = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One architecture.
-
-    Attributes:
-        spec: Spec of its first model.
-        models: Number of registered models that have it.
-        parameters: Learned parameters on the device.
-        bits: Encoder bits, Eq. 1 of the SC2 paper.
-        macs: MACs on the device, per image, in words.
-        parity: Parity with the reference implementation, in words.
-    """
-
-    spec: ModelSpec
-    models: int
-    parameters: int
-    bits: int
-    macs: str
-    parity: str
+def names_to_measure() -> list[str]:
+    """Return the first model of each architecture, and of each size of encoders beside them."""
+    return list(dict.fromkeys([*catalog.list_architectures(), *first_of_encoders()]))
 
 
 def measure_zoo(
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     *,
-    compare: Callable[[ModelSpec], str] | None = None,
+    compare: Callable[[ModelSpec], str],
     progress: Progress = SILENT,
-) -> list[Row]:
-    """Build every architecture, and count what it costs the device.
+) -> Iterator[EncoderRow]:
+    """Build models, and count what each costs the device.
 
     Args:
-        names: Names of the first models of architectures; by default all.
-        compare: Function that says how a model compares with the reference; None compares nothing.
+        names: Names of models.
+        compare: Function that says how a model compares with the reference.
         progress: Progress to report to.
     """
-    groups = catalog.list_architectures()
-    rows = []
-    for name in progress.track(list(groups if names is None else names), "architectures"):
+    others = (f"{package} {version(package)}" for package in ("torch", "timm", "compressai"))
+    versions = ", ".join([f"splitzoo {__version__}", *others])
+    for name in progress.track(names, "models"):
         model = catalog.build(name)
-        rows.append(
-            Row(
-                spec=model.spec,
-                models=len(groups.get(name, [name])),
-                parameters=encoder_parameters(model),
-                bits=encoder_bits(model),
-                macs=count_flops(model).said(),
-                parity=_compared(compare, model.spec),
-            )
+        compute = count_flops(model)
+        yield EncoderRow(
+            model=name,
+            parameters=encoder_parameters(model),
+            encoder_bits=encoder_bits(model),
+            device_macs=compute.macs,
+            uncounted=compute.left_out(),
+            parity=_compared(compare, model.spec),
+            versions=versions,
         )
-    return rows
 
 
-def _compared(compare: Callable[[ModelSpec], str] | None, spec: ModelSpec) -> str:
-    if compare is None:
-        return "not compared"
+def _compared(compare: Callable[[ModelSpec], str], spec: ModelSpec) -> str:
     try:
         return compare(spec)
     except ParityError as error:
@@ -88,12 +69,16 @@ def _compared(compare: Callable[[ModelSpec], str] | None, spec: ModelSpec) -> st
         return f"not compared: {error.message}"
 
 
-def render_zoo(rows: Sequence[Row], *, command: str) -> str:
-    """Render the table as Markdown."""
+def render_zoo(rows: Iterable[EncoderRow], *, command: str) -> str:
+    """Render the rows of architectures as Markdown, in the registry's order."""
+    groups = catalog.list_architectures()
+    found = {row.model: row for row in rows}
+    shown = [(found[first], len(same)) for first, same in groups.items() if first in found]
+    versions = dict.fromkeys(row.versions for row, _ in shown)
     lines = [
         "# The zoo",
         "",
-        f"{sum(row.models for row in rows)} models of {len(rows)} architectures; models of one "
+        f"{sum(models for _, models in shown)} models of {len(shown)} architectures; models of one "
         "architecture differ in β, quality, or, for CR + BQ, the number of channels. Elements are "
         "those of the main tensor that the device sends for one image of the model's input size, "
         "before coding; encoder bits are Eq. 1 of the SC2 paper. The last column compares with "
@@ -106,31 +91,24 @@ def render_zoo(rows: Sequence[Row], *, command: str) -> str:
         "",
         table_line(name for name, _ in _HEADER),
         table_line(rule for _, rule in _HEADER),
-        *(table_line(_cells(row)) for row in rows),
+        *(table_line(_cells(row, models)) for row, models in shown),
         "",
-        f"Made by `{command}` with splitzoo {__version__}, torch {version('torch')}, "
-        f"timm {version('timm')}, compressai {version('compressai')}.",
+        f"Made by `{command}` of `zoo/encoders.csv`; counted with {'; '.join(versions)}.",
         "",
     ]
     return "\n".join(lines)
 
 
-def named_cells(spec: ModelSpec, models: int) -> list[str]:
-    """Return the cells that a spec tells by itself: name, models, cut, what is sent, elements."""
+def _cells(row: EncoderRow, models: int) -> Iterator[str]:
+    spec = catalog.get_spec(row.model)
     main = spec.wire[0]
     elements = main.shape[0] * main.shape[1] * main.shape[2]
-    return [
-        f"`{spec.name}`",
-        str(models),
-        f"{spec.backbone} after {spec.cut}" if spec.cut else f"before {spec.backbone}",
-        f"{main.name} {'×'.join(map(str, main.shape))} {main.dtype}",
-        f"{elements:,}",
-    ]
-
-
-def _cells(row: Row) -> Iterable[str]:
-    yield from named_cells(row.spec, row.models)
+    yield f"`{spec.name}`"
+    yield str(models)
+    yield f"{spec.backbone} after {spec.cut}" if spec.cut else f"before {spec.backbone}"
+    yield f"{main.name} {'×'.join(map(str, main.shape))} {main.dtype}"
+    yield f"{elements:,}"
     yield f"{row.parameters:,}"
-    yield f"{row.bits:,}"
-    yield row.macs
+    yield f"{row.encoder_bits:,}"
+    yield f"{'at least ' if row.uncounted else ''}{row.device_macs:,}"
     yield row.parity

@@ -12,7 +12,8 @@ from splitzoo.profile.choosing.crossings import Course, crossing
 from splitzoo.profile.choosing.devices import BOARDS, read_pace
 from splitzoo.profile.choosing.plot import draw_choice
 from splitzoo.profile.rows import read_reports
-from splitzoo.zoo.model_rows import ModelRow, package_rows, read_rows, write_rows
+from splitzoo.zoo.csv_rows import read_rows, write_rows
+from splitzoo.zoo.model_rows import ModelRow, package_rows
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -148,16 +149,16 @@ def test_no_model_is_one_message() -> None:
 def test_rows_are_read_as_they_were_written(tmp_path) -> None:
     path = tmp_path / "rows.csv"
     odd = row('a|b <script> "q", `c`', 0.1, 1.5, top5=0.25)
-    write_rows([SPLIT, odd], path)
-    assert read_rows(path) == [SPLIT, odd]
+    write_rows(ModelRow, [SPLIT, odd], path)
+    assert read_rows(ModelRow, path) == [SPLIT, odd]
     text = path.read_text()
     for wrong in ("model\n", text.replace("0.8", "8"), text + "a,b\n", text + "x," * 40 + "\n"):
         path.write_text(wrong)
         with pytest.raises(ReportError, match=r"rows\.csv"):
-            read_rows(path)
+            read_rows(ModelRow, path)
     path.write_text(text.replace("students", "\x1b[31m"))
     with pytest.raises(ReportError, match="control characters"):
-        read_rows(path)
+        read_rows(ModelRow, path)
 
 
 # The command
