@@ -6,6 +6,7 @@ choose`` are made of them.
 """
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from .bottleneck_specs import Part
 from .csv_rows import Amount, MaybeText, Text, Whole, read_rows
 from .kinds import Method, Task
+from .resolve import DEFAULT_MODEL
 from .spec import ModelSpec
 
 FOLDER = Path(__file__).with_name("results")
@@ -81,8 +83,10 @@ class ModelRow(Part):
 
 @functools.cache
 def package_rows() -> tuple[ModelRow, ...]:
-    """Return the rows that come with the package."""
-    return tuple(row for path in sorted(FOLDER.glob("*.csv")) for row in read_rows(ModelRow, path))
+    """Return the rows that come with the package, those of the default model's data first."""
+    tables = [read_rows(ModelRow, path) for path in sorted(FOLDER.glob("*.csv"))]
+    tables.sort(key=lambda rows: DEFAULT_MODEL not in {row.model for row in rows})
+    return tuple(itertools.chain.from_iterable(tables))
 
 
 @functools.cache
