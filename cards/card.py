@@ -23,9 +23,11 @@ from ..export.targets import TARGETS
 from ..profile.accuracy_report import AccuracyReport, read_accuracy
 from ..profile.rd_points import RdPoint, points_of_reports, points_of_rows
 from ..profile.report import EncoderProfile, read_report
+from ..zoo.backbones.weight_packages import WEIGHT_PACKAGES
 from ..zoo.calibration.record import CalibrationRecord
 from ..zoo.config import ModelConfig, read_config
 from ..zoo.hub_push import CURVE_NAME, SPLIT_NAME
+from ..zoo.known_data import about
 from ..zoo.metrics import NAMES
 from ..zoo.model_rows import package_rows
 from ..zoo.packaged import packaged_folder
@@ -45,6 +47,11 @@ _TOLD = {
     "image-classification": "one of {} classes for each image, whatever it shows",
     "object-detection": "objects of {} classes, and nothing of others",
     "semantic-segmentation": "one of {} classes for each pixel, whatever it shows",
+}
+_LICENCES = {
+    "mit": "MIT licence",
+    "apache-2.0": "Apache-2.0 licence",
+    None: "parts that others published keep their licences",
 }
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -252,8 +259,7 @@ def render(facts: CardFacts) -> ModelCard:
         eval_results=_eval_results(evaluated) if evaluated else None,
         library_name="splitzoo",
         pipeline_tag=spec.task,
-        # Parts that others published keep their licences.
-        license=None if is_assembled(spec) and facts.weights != "random" else "mit",
+        license=_licence(facts),
         tags=[
             "split-computing",
             "supervised-compression",
@@ -290,7 +296,9 @@ def render(facts: CardFacts) -> ModelCard:
         ),
         "told": _TOLD[spec.task].format(f"{spec.num_classes:,}"),
         "margin": _margin(evaluated) if evaluated else None,
-        "licence": data.license,
+        "licence": _LICENCES[data.license],
+        "package": WEIGHT_PACKAGES.get(spec.backbone),
+        "about": about,
         "citation": bibtex(facts),
         "edge_part": f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
         "output": _OUTPUTS[spec.task].format(spec.num_classes),
@@ -298,6 +306,16 @@ def render(facts: CardFacts) -> ModelCard:
         "lossless": manifest is None or CODERS[manifest.coding.kind].lossless,
     }
     return ModelCard(fill_in(_TEMPLATE, values).removesuffix("\n"))
+
+
+def _licence(facts: CardFacts) -> str | None:
+    """Return the licence of a model's weights; None where parts of others keep their own."""
+    if facts.weights != "random":
+        if package := WEIGHT_PACKAGES.get(facts.spec.backbone):
+            return package.licence
+        if is_assembled(facts.spec):
+            return None
+    return "mit"
 
 
 def _margin(report: AccuracyReport) -> float | None:

@@ -16,6 +16,11 @@ _METHODS = {
         "S. Singh, S. Abu-El-Haija, N. Johnston, J. Ballé, A. Shrivastava, G. Toderici, "
         "*End-to-end Learning of Compressible Features*, ICIP 2020, <https://arxiv.org/abs/2007.11797>"
     ),
+    "shallow-injection": (
+        "A. Furutanpey, P. Raith, S. Dustdar, *FrankenSplit: Efficient Neural Feature Compression "
+        "with Shallow Variational Bottleneck Injection for Mobile Edge Computing*, IEEE "
+        "Transactions on Mobile Computing 2024, <https://arxiv.org/abs/2302.10681>"
+    ),
     "channel-reduction": (
         "Y. Matsubara, M. Levorato, *Neural Compression and Filtering for Edge-assisted Real-time "
         "Object Detection in Challenged Networks*, ICPR 2020, <https://arxiv.org/abs/2007.15818>"

@@ -22,6 +22,7 @@ from splitzoo.profile.paired import PairedScores
 from splitzoo.profile.report import read_report
 from splitzoo.zoo.encoder_rows import encoder_rows
 from splitzoo.zoo.hub_push import DRAWINGS, SPLIT_NAME
+from splitzoo.zoo.known_data import about
 from splitzoo.zoo.measures import listed
 from splitzoo.zoo.model_rows import package_rows
 from splitzoo.zoo.packaged import packaged
@@ -57,6 +58,15 @@ def test_what_lists_show_is_what_the_reports_say() -> None:
         report = read_accuracy(report_of(name))
         assert shown.measured.scores == report.scores, AGAIN["results"]
         assert shown.stream_bytes == f"{report.stream_bytes.mean:,.0f}", AGAIN["results"]
+
+
+def test_cards_say_what_their_images_are() -> None:
+    for name in packaged():
+        text = (FOLDER / name / "README.md").read_text(encoding="utf-8")
+        record = read_record(FOLDER / name)
+        for sha256 in (record.accuracy.data.sha256, record.config.training.data_sha256):
+            assert about(sha256), "zoo/data.csv"
+            assert f"The images: {about(sha256)}." in text, AGAIN["cards"]
 
 
 def test_the_tables_of_results_are_of_the_reports_of_today() -> None:

@@ -309,6 +309,9 @@ def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path
         ("splittable_resnet50-fp-beta0.08", None, "mit"),
         ("resnet50-jpeg-q90", None, None),
         ("resnet50-jpeg-q90", 0, "mit"),
+        ("svbi_tf_efficientnet_lite0-fp-beta1", None, "apache-2.0"),
+        ("svbi_tf_efficientnet_lite0-fp-beta1", 0, "mit"),
+        ("tf_efficientnet_lite0-png", None, "apache-2.0"),
     ],
 )
 def test_what_others_trained_is_not_put_under_our_licence(name, seed, expected) -> None:
@@ -323,6 +326,7 @@ def test_what_others_trained_is_not_put_under_our_licence(name, seed, expected) 
         ("splittable_resnet50-fp-beta0.08", ["2108.11898", "1802.01436"]),
         ("splittable_resnet50-fp-beta1.28e-8-e2e", ["2007.11797", "1802.01436"]),
         ("splittable_resnet50-bq3ch", ["2007.15818"]),
+        ("svbi_tf_efficientnet_lite0-fp-beta1", ["2302.10681", "1802.01436"]),
         (
             "faster_rcnn_resnet50-mean_scale_hyperprior-q8",
             ["1809.02736", "2011.03029", "1506.01497"],

