@@ -108,7 +108,10 @@ _OUTPUTS = {
 
 def _edge_part(spec: ModelSpec) -> str:
     name = textwrap.fill(spec.backbone.replace("_", "_ "), 14).replace("_ ", "_")
-    return f"{name}\nafter {spec.cut.rpartition('.')[2]}" if spec.cut else f"all of\n{name}"
+    if spec.cut is None:
+        return f"all of\n{name}"
+    *_, block, last = ("", *spec.cut.split("."))
+    return f"{name}\nafter {f'{block}.{last}' if last.isdigit() else last}"
 
 
 def _encoder_facts(profile: EncoderProfile | None) -> str:

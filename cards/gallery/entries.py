@@ -10,7 +10,7 @@ from splitrun.errors import ReportError
 
 from ...zoo.catalog import has_weights
 from ...zoo.hub_push import RECORD_NAME
-from ...zoo.model_rows import ModelRow
+from ...zoo.model_rows import ModelRow, package_rows
 from ...zoo.models import is_name
 from ...zoo.spec import ModelSpec
 from ..card import CardFacts
@@ -70,7 +70,7 @@ class Entry:
 
 
 def read_entries(folders: Iterable[Path]) -> list[Entry]:
-    """Read the cards that lie in folders, at any depth.
+    """Read the cards that lie in folders, at any depth; models of the package's tables come first.
 
     Raises:
         ReportError: There is none, a card has no valid record, or two are of one model.
@@ -94,7 +94,8 @@ def read_entries(folders: Iterable[Path]) -> list[Entry]:
             f"No card with its {RECORD_NAME} lies in {said}: a gallery of no model.",
             next_step="Write one: splitzoo cards build … -o DIR",
         )
-    return list(found.values())
+    places = {row.model: place for place, row in enumerate(package_rows())}
+    return sorted(found.values(), key=lambda one: places.get(one.facts.spec.name, len(places)))
 
 
 def page_name(name: str) -> str:
