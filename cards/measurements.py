@@ -24,7 +24,7 @@ class Measurement(Part):
         half: Which half.
         machine: Processor, or GPU, with what the machine says of itself.
         engine: Engine with its version.
-        precision: Precision of the device graph.
+        precision: Precision of the half's graph.
         threads: Threads given to the engine; 0 let it choose.
         what: What was timed: all steps, or the graph alone.
         latency: Percentiles, milliseconds.
@@ -122,6 +122,10 @@ def _of_benches(path: Path, content: Any, model_id: str, digest: str) -> list[Me
     ]
 
 
+def _precision(manifest: Manifest, on_device: bool) -> str:
+    return manifest.precision if on_device else manifest.edge.precision
+
+
 def _of_engines(
     path: Path, engines: _Engines, manifest: Manifest | None, digest: str
 ) -> list[Measurement]:
@@ -135,13 +139,14 @@ def _of_engines(
                 "--bundle BUNDLE",
             )
         key = engine.key
+        on_device = file.startswith("device/")
         board = ", ".join(filter(None, (key["gpu"], key.get("jetpack", ""), engines.power)))
         found.append(
             Measurement(
-                half="device" if file.startswith("device/") else "edge",
+                half="device" if on_device else "edge",
                 machine=board,
                 engine=f"TensorRT {key['tensorrt']}",
-                precision=manifest.precision if manifest else "",
+                precision=_precision(manifest, on_device) if manifest else "",
                 threads=0,
                 what="the graph",
                 latency=engine.latency,

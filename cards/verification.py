@@ -198,7 +198,7 @@ def _exported(model: "SplitModel", facts: CardFacts) -> Iterator[tuple[str, Valu
     theirs = {k: v for k, v in manifest.provenance.versions.items() if k != "splitzoo"}
     with tempfile.TemporaryDirectory() as place:
         again = Path(place, "bundle")
-        if theirs == versions(*theirs) and manifest.precision == "fp32":
+        if theirs == versions(*theirs) and manifest.precisions == "fp32":
             split(model, again, target=manifest.target)
             files = [file for one in manifest.graphs.values() for file in one.files]
             for file in dict.fromkeys([*files, manifest.coding.tables]):

@@ -29,13 +29,16 @@ class ExportOptions:
         target: Name of a registered target: where the halves will run.
         precision: Precision of the device graph: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         edge: Engine of the edge's graphs; None takes the target's first.
+        edge_precision: Precision of the edge graph: ``fp32``, ``fp16``, ``bf16`` or ``int8``, or
+            ``fp16-weights`` or ``int8-weights``, which compute in fp32. A hyperprior and a
+            detector's second stage stay in fp32.
         aot: Whether both halves are compiled ahead of time.
         dynamic_batch: Whether the graphs take any number of images at once; else they take one.
         calibration: Folder of images. The entropy tables are fitted to them first, in place (see
             :func:`splitzoo.zoo.calibrate`), and int8 takes its ranges from them.
         keep_tables: Whether the entropy tables stay as they are, calibration or not.
         keep_fp32: Parts of the device graph that int8 leaves in fp32.
-        accept: Whether a precision below fp32 may change more than the limits allow.
+        accept: Whether precisions below fp32 may change more than the limits allow.
         float_hyperprior: Whether the engines compute a hyperprior's scales in floats, as the
             model was trained: then both halves must run the same engine.
     """
@@ -43,6 +46,7 @@ class ExportOptions:
     target: str = "cpu"
     precision: str = "fp32"
     edge: str | None = None
+    edge_precision: str = "fp32"
     aot: bool = False
     dynamic_batch: bool = False
     calibration: Path | None = None
@@ -59,6 +63,11 @@ class ExportOptions:
             UnknownNameError: No target has that name.
         """
         return TARGETS.get(self.target)
+
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether a half computes in int8, in ranges taken from images."""
+        return "int8" in (self.precision, self.edge_precision)
 
     def exported(self, spec: "ModelSpec") -> "ModelSpec":
         """Return the spec of what is exported of a model."""
@@ -81,7 +90,7 @@ class ExportOptions:
         This needs no weights: those of a detector are hundreds of megabytes.
 
         Raises:
-            UnknownNameError: There is no such target, or it has no such precision.
+            UnknownNameError: There is no such target, or it or its edge has no such precision.
             DependencyError: A package that the target needs is not installed.
             BundleError: The model cannot have this precision, this engine of the edge, or graphs
                 for any number of images; or an option has no effect.
@@ -95,18 +104,19 @@ class ExportOptions:
                 next_step="Leave --dynamic-batch out.",
             )
         halves = self.halves(spec)
+        target.check_edge_precision(self.edge_precision, halves.edge)
         for format in (halves.device, halves.edge):
             if self.dynamic_batch and not format.any_batch:
                 raise BundleError(
                     f"{format.engine} takes one image at a time.",
                     next_step="Leave --dynamic-batch out.",
                 )
-        if self.precision == "int8" and self.calibration is None:
+        if self.takes_ranges and self.calibration is None:
             raise CalibrationError(
                 "int8 takes its ranges from images, and none were given.",
                 next_step="Give 100 or more like those that the camera will see: --calibration DIR",
             )
-        if self.precision == "fp32" and self.accept:
+        if self.precision == self.edge_precision == "fp32" and self.accept:
             raise BundleError(
                 "--accept is for precisions below fp32, and this export is in fp32.",
                 next_step="Leave --accept out.",
@@ -129,7 +139,7 @@ class ExportOptions:
                 "images, which could not be decoded.",
                 next_step="Leave --float-hyperprior out: in integers, any two engines agree.",
             )
-        if self.precision in target.hints and spec.has_float_hyperprior:
+        if self.precision in halves.device.hints and spec.has_float_hyperprior:
             raise BundleError(
                 f"The hyperprior of {spec.name} is in floats, and cannot be computed in "
                 f"{self.precision}: device and edge must compute the same scale indexes, and the "
@@ -142,6 +152,8 @@ class ExportOptions:
         words = ["splitzoo", "export", "split", model.source, "--target", self.target]
         words += ["--precision", self.precision] * (self.precision != "fp32")
         words += ["--edge", self.edge] if self.edge else []
+        if self.edge_precision != "fp32":
+            words += ["--edge-precision", self.edge_precision]
         for flag in ("aot", "dynamic_batch", "keep_tables", "accept", "float_hyperprior"):
             words += [f"--{flag.replace('_', '-')}"] * getattr(self, flag)
         # The last name says enough of a folder on another machine.

@@ -1,5 +1,8 @@
 """Run PyTorch on made test images and record every step, for parity and the self-test."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -101,9 +104,7 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
             near = _boundary_distance(before) < LIMITS["fp32"].tie_margin
             ties[name] = (near & (name not in bottleneck.side_information)).numpy()
     stream = model.codec.compress(*(tensor[0] for tensor in wire.values()))
-    decoded = model.codec.decompress(stream, model.hyper_decode)
-    named = zip(bottleneck.edge_inputs, decoded, strict=True)
-    inputs = {name: tensor[None] for name, tensor in named}
+    inputs = _received(model, stream)
     edge = EdgeGraph(model).eval()
     outputs = edge(*map(torch.from_numpy, inputs.values()))
     _check_left_out(edge, model, wire, inputs, outputs)
@@ -115,6 +116,17 @@ def _record(model: SplitModel, image: NDArray[np.float32]) -> Record:
         DeviceRecord(image, wire, ties, stream),
         EdgeRecord(stream, inputs, arrays, hyper, boxes_inputs, boxes_outputs),
     )
+
+
+def edge_inputs(model: SplitModel, wire: Sequence[NDArray[Any]]) -> Arrays:
+    """Return what the edge graph gets of one image's wire tensors, each (1, …), by name."""
+    return _received(model, model.codec.compress(*(tensor[0] for tensor in wire)))
+
+
+def _received(model: SplitModel, stream: bytes) -> Arrays:
+    decoded = model.codec.decompress(stream, model.hyper_decode)
+    named = zip(model.bottleneck.edge_inputs, decoded, strict=True)
+    return {name: tensor[None] for name, tensor in named}
 
 
 def _check_left_out(

@@ -48,7 +48,13 @@ from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from .markdown import render
 from .options import KEPT, ExportOptions, Keep
 from .parity import check_parity
-from .precision.lowering import Lowering
+from .precision.edge_report import (
+    check_edge_limits,
+    exceeded_edge_limits,
+    inputs_of_edge,
+    measure_edge,
+)
+from .precision.lowering import Inputs, Lowering
 from .precision.report import (
     CalibrationImages,
     check_limits,
@@ -80,6 +86,7 @@ def split(
     target: str = "cpu",
     precision: str = "fp32",
     edge: str | None = None,
+    edge_precision: str = "fp32",
     aot: bool = False,
     dynamic_batch: bool = False,
     calibration: str | Path | None = None,
@@ -121,6 +128,7 @@ def split(
         target=target,
         precision=precision,
         edge=edge,
+        edge_precision=edge_precision,
         aot=aot,
         dynamic_batch=dynamic_batch,
         calibration=None if calibration is None else Path(calibration),
@@ -142,8 +150,9 @@ def split(
     if options.calibration is not None:
         progress.step("reading images")
         images = read_images(model, options.calibration, progress)
-        # int8 needs the images, whether there are tables to fit or not.
-        if not keep_tables and (can_be_calibrated(model) or precision == "fp32"):
+        # Below fp32 the images have a use, whether there are tables to fit or not.
+        in_fp32 = precision == edge_precision == "fp32"
+        if not keep_tables and (can_be_calibrated(model) or in_fp32):
             progress.step("fitting entropy tables to images")
             calibrate(model, options.calibration, command=command)
     chosen = options.chosen_target
@@ -153,17 +162,24 @@ def split(
         temporary.mkdir(exist_ok=True)
         progress.step("recording the model in PyTorch")
         records = [record_run(model, seed) for seed in range(PARITY_IMAGES)]
-        lowering = Lowering(options, model.spec.preprocessing, images.fitted if images else ())
+        lowerings = _lowerings(model, options, images)
         _write_files(model, records[0], temporary)
         graphs = {}
         for name, part in _parts(model, records[0]).items():
             progress.step(f"exporting the {name} graph")
-            graphs[name] = _write_graph(part, temporary, options, halves, lowering)
+            graphs[name] = _write_graph(part, temporary, options, halves, lowerings.get(name))
         manifest = _describe(model, options, halves, graphs, command)
         manifest = _write_manifest(manifest, temporary)
         if precision != "fp32":
             progress.step(f"comparing {precision} with fp32")
-            manifest = _judge(model, manifest, temporary, options, images, lowering, records)
+            manifest = _judge(
+                model, manifest, temporary, options, images, lowerings["device"], records
+            )
+        if edge_precision != "fp32":
+            progress.step(f"comparing the edge in {edge_precision} with fp32")
+            manifest = _judge_edge(
+                model, manifest, temporary, options, images, lowerings["edge"], records
+            )
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
@@ -226,6 +242,54 @@ def _judge(
     return _write_manifest(replace(manifest, precision_report=report, parity=parity), folder)
 
 
+def _judge_edge(
+    model: SplitModel,
+    manifest: Manifest,
+    folder: Path,
+    options: ExportOptions,
+    images: CalibrationImages | None,
+    lowering: Lowering,
+    records: Sequence[Record],
+) -> Manifest:
+    """Measure what the edge's precision changes, and refuse it or widen the limits to it."""
+    bundle = open_bundle(folder)
+    report = measure_edge(model, bundle, images, lowering, records)
+    limits = bundle.limits
+    if options.accept:
+        exceeded = exceeded_edge_limits(report, limits, options.edge_precision)
+        report = replace(report, accepted=tuple(exceeded))
+    else:
+        check_edge_limits(report, limits, options.edge_precision)
+    if report.accepted:
+        limits = replace(
+            limits, output_tolerance=max(limits.output_tolerance, 2 * report.worst_error)
+        )
+    tails = {
+        name: replace(tail, precision_report=report) for name, tail in manifest.edge.tails.items()
+    }
+    edge = replace(manifest.edge, tails=tails)
+    parity = replace(manifest.parity, limits=limits)
+    return _write_manifest(replace(manifest, edge=edge, parity=parity), folder)
+
+
+def _lowerings(
+    model: SplitModel, options: ExportOptions, images: CalibrationImages | None
+) -> dict[str, Lowering]:
+    """Return the steps of the graphs that have a precision, by the graphs' names."""
+    preprocessing, fitted = model.spec.preprocessing, images.fitted if images else ()
+
+    def of_device() -> Inputs:
+        return ({"image": preprocessing.load(path)} for path in fitted)
+
+    def of_edge() -> Inputs:
+        return inputs_of_edge(model, ((preprocessing.load(path), None) for path in fitted))
+
+    return {
+        "device": Lowering(options.precision, of_device, options.keep_fp32),
+        "edge": Lowering(options.edge_precision, of_edge),
+    }
+
+
 def _write_files(model: SplitModel, record: Record, folder: Path) -> None:
     """Write the records, the tables, the labels and the runtime."""
     for half in HALVES:
@@ -282,8 +346,13 @@ def _describe(
                 )
             },
             requirements=(*requirements, *halves.edge.requirements),
+            precision=options.edge_precision,
         ),
-        parity=Parity(limits=limits_of(options.precision, quantised=codec.coder.is_quantised)),
+        parity=Parity(
+            limits=limits_of(
+                options.precision, options.edge_precision, quantised=codec.coder.is_quantised
+            )
+        ),
         precision_report=None,
         provenance=Provenance(
             source=model.source,
@@ -337,7 +406,7 @@ def _parts(model: SplitModel, record: Record) -> dict[str, _Part]:
 
 
 def _write_graph(
-    part: _Part, folder: Path, options: ExportOptions, halves: Halves, lowering: Lowering
+    part: _Part, folder: Path, options: ExportOptions, halves: Halves, lowering: Lowering | None
 ) -> GraphInfo:
     def described(arrays: Arrays) -> tuple[TensorInfo, ...]:
         return tuple(
@@ -352,15 +421,17 @@ def _write_graph(
     target, on_device = options.chosen_target, part.on_device
     format = halves.device if on_device else halves.edge
     path = folder / f"{part.file}{format.suffix}"
+    precision = lowering.precision if lowering else "fp32"
     source = Source(
         module=part.module.eval(),
         examples=[torch.from_numpy(np.ascontiguousarray(array)) for array in part.inputs.values()],
         input_names=list(part.inputs),
         output_names=list(part.outputs),
         dynamic_batch=options.dynamic_batch,
-        precision=options.precision if on_device else "fp32",
-        lower=lowering.lower if on_device else None,
-        choose_int8=lowering.choose_int8 if on_device else None,
+        precision=precision,
+        lower=lowering.lower if lowering else None,
+        on_edge=not on_device,
+        choose_int8=lowering.choose_int8 if lowering else None,
     )
     weights = format.write(source, path)
     return GraphInfo(
@@ -370,7 +441,7 @@ def _write_graph(
         inputs=described(part.inputs),
         outputs=described(part.outputs),
         threads=target.threads if on_device else 0,
-        hint=target.hints.get(options.precision, "") if on_device else "",
+        hint=format.hints.get(precision, ""),
     )
 
 

@@ -103,10 +103,12 @@ def join(bundle: Bundle, name: str, other: Bundle) -> Bundle:
     )
     edge = replace(ours.edge, tails=ours.edge.tails | {name: info})
     worst = max(one.parity.output_max_relative_error for one in (ours, theirs))
+    allowed = max(one.parity.limits.output_tolerance for one in (ours, theirs))
+    limits = replace(ours.parity.limits, output_tolerance=allowed)
     manifest = replace(
         ours,
         edge=edge,
-        parity=replace(ours.parity, output_max_relative_error=worst),
+        parity=replace(ours.parity, output_max_relative_error=worst, limits=limits),
         files=ours.files | {place: theirs.files[path] for path, place in moved.items()},
     )
     manifest.write(bundle.folder)

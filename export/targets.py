@@ -41,8 +41,7 @@ class Target:
         description: Description in one line.
         device: Format of the device graph.
         edges: Formats that the edge's graphs can have; the first is the default.
-        precisions: Precisions that the device graph can have. The edge computes in fp32.
-        hints: Precisions that the engine is told of, because the file does not say them.
+        precisions: Precisions that the device graph can have.
         aot: Format of both halves when they are compiled ahead of time; None where they cannot be.
         threads: Number of threads for the device graph; 0 lets the engine choose.
         note: Advice that follows an export.
@@ -57,7 +56,6 @@ class Target:
     device: Format
     edges: tuple[Format, ...] = (OnnxFormat(),)
     precisions: tuple[str, ...] = ("fp32",)
-    hints: Mapping[str, str] = field(default_factory=dict)
     aot: Format | None = None
     threads: int = 0
     note: str = ""
@@ -120,10 +118,19 @@ class Target:
         """
         self._check_has("precision", precision, self.precisions)
 
-    def _check_has(self, option: str, value: str, choices: tuple[str, ...]) -> None:
+    def check_edge_precision(self, precision: str, edge: Format) -> None:
+        """Refuse a precision that the edge graph cannot have in its format.
+
+        Raises:
+            UnknownNameError: It has others.
+        """
+        of = f"precision of {edge.engine} on the edge of"
+        self._check_has("edge-precision", precision, edge.edge_precisions, of)
+
+    def _check_has(self, option: str, value: str, choices: tuple[str, ...], of: str = "") -> None:
         if value not in choices:
             raise UnknownNameError(
-                f"{option} of the target {self.name}",
+                f"{of or f'{option} of'} the target {self.name}",
                 value,
                 list(choices),
                 next_step=f"Choose with: --{option} {f' or --{option} '.join(choices)}",
@@ -164,8 +171,6 @@ for _target in (
         device=OpenVinoFormat(),
         edges=(OpenVinoFormat(), OnnxFormat()),
         precisions=("fp32", "bf16", "int8"),
-        # The file is fp32's; OpenVINO computes it in bf16 on processors that have bf16.
-        hints={"bf16": "bf16"},
     ),
     Target(
         name="litert",

@@ -18,7 +18,7 @@ from .running import LIMITS_OF_RUNS, RunLimits, call_runtime
 from .targets import TARGETS
 
 _ACCEPTED = ("changed", "difference", "wire_tolerance")
-"""Limits that ``--accept`` widens."""
+"""Limits that ``--accept`` widens for the device half; for the edge, ``output_tolerance``."""
 
 MAX_TIED = 0.01
 """Share of symbols that may lie on rounding boundaries; about 1 in 5,000 does."""
@@ -90,15 +90,19 @@ def verify(
 def _check_limits(manifest: Manifest) -> None:
     """Refuse a bundle that judges itself by weaker rules than the exporter's."""
     limits, report = manifest.parity.limits, manifest.precision_report
-    accepted = report is not None and bool(report.accepted)
+    widened: set[str] = set(_ACCEPTED if report and report.accepted else ())
+    reports = [tail.precision_report for tail in manifest.edge.tails.values()]
+    if any(one and one.accepted for one in reports):
+        widened.add("output_tolerance")
     coder = CODERS.get(manifest.coding.kind)  # an unknown one is refused with its tables
-    allowed = limits_of(manifest.precision, quantised=coder is not None and coder.is_quantised)
+    quantised = coder is not None and coder.is_quantised
+    allowed = limits_of(manifest.precision, manifest.edge.precision, quantised=quantised)
     for name, limit in asdict(allowed).items():
         found = getattr(limits, name)
-        if found > limit and not (accepted and name in _ACCEPTED):
+        if found > limit and name not in widened:
             raise BundleError(
                 f"{MANIFEST_NAME} allows {name.replace('_', ' ')} of {found:g}; "
-                f"the exporter allows {limit:g} in {manifest.precision}."
+                f"the exporter allows {limit:g} in {manifest.precisions}."
             )
     if not manifest.provenance.device_sha256.startswith(manifest.coding.stream_id):
         raise BundleError(f"{MANIFEST_NAME} is damaged: the stream id is not of the model.")

@@ -286,9 +286,11 @@ class EncoderProfile(Report):
 
 
 def parts_of(runtime: str) -> tuple[str, str]:
-    """Return the engine and the precision that a report's runtime names."""
-    engine, _, precision = runtime.rpartition(", ")
-    return (engine, precision) if precision in ("fp16", "bf16", "int8") else (runtime, "fp32")
+    """Return the engine and the device half's precision that a report's runtime names."""
+    device, _, _ = runtime.partition(", edge ")
+    engine, _, precision = device.rpartition(", ")
+    known = ("fp32", "fp16", "bf16", "int8")
+    return (engine, precision) if precision in known else (device, "fp32")
 
 
 def _operations(name: str, compute: Compute) -> list[tuple[str, str]]:

@@ -69,7 +69,8 @@ def _setting(report: AccuracyReport) -> tuple[str, str]:
 
 def _precision(report: AccuracyReport) -> str:
     _, precision = parts_of(report.runtime)
-    return "" if precision == "fp32" else precision
+    _, edge, of_edge = report.runtime.partition(", edge ")
+    return "" if precision == "fp32" and not edge else precision + edge + of_edge
 
 
 def _sizes(report: AccuracyReport) -> str:

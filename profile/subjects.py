@@ -138,7 +138,7 @@ class BundleSubject(Subject):
         # The report names the engine that ran; predictions in the same precision are as good.
         self._device = Device(self._bundle, threads, stand_in=True)
         self._edge = Edge(self._bundle, threads, stand_in=True)
-        precision = "" if manifest.precision == "fp32" else f", {manifest.precision}"
+        precision = "" if manifest.precisions == "fp32" else f", {manifest.precisions}"
         calibration = calibration_of(manifest)
         self.facts = Facts(
             subject="bundle",

@@ -18,7 +18,7 @@ class Bench:
         model: Name of the model.
         model_id: 8 hexadecimal digits, of all tensors of the model.
         target: Target of the bundle.
-        precision: Precision of the device graph.
+        precision: Precision of the half's graph.
         engine: Engine with its version.
         half: ``"device"`` or ``"edge"``.
         image: Path of the image, or ``"self-test"``.
@@ -104,7 +104,7 @@ def bench_half(
         model=bundle.name,
         model_id=bundle.manifest.provenance.model_id,
         target=bundle.manifest.target,
-        precision=bundle.precision,
+        precision=bundle.precision if half == "device" else bundle.manifest.edge.precision,
         engine=engine,
         half=half,
         image=image or "self-test",

@@ -270,7 +270,11 @@ def _info(bundle: "Bundle", arguments: argparse.Namespace) -> None:
     coder = bundle.codec().coder
     if arguments.json:
         facts = {"model": bundle.name, "stream_id": manifest.coding.stream_id, "tails": tails}
-        made = {"target": manifest.target, "precision": manifest.precision}
+        made = {
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "edge_precision": manifest.edge.precision,
+        }
         rate = {"betas": coder.betas, "beta": coder.beta}
         print(
             json_text(facts | made | {"halves": list(manifest.halves), "size_bytes": sizes} | rate)
@@ -278,7 +282,7 @@ def _info(bundle: "Bundle", arguments: argparse.Namespace) -> None:
         return
     print(f"model     {bundle.name}, {manifest.provenance.weights} weights")
     print(f"id        {manifest.coding.stream_id}, of both halves and of their streams")
-    print(f"target    {manifest.target}, {manifest.precision}")
+    print(f"target    {manifest.target}, {manifest.precisions}")
     for half in HALVES:
         here = f"{format_size(sizes[half])} to run" if half in sizes else "not here"
         print(f"{half:9} {here}")

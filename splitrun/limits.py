@@ -42,14 +42,24 @@ LIMITS: dict[str, Limits] = {
 }
 """Limits by precision of the device graph."""
 
+EDGE_TOLERANCES: dict[str, float] = {
+    "fp32": Limits().output_tolerance,
+    "fp16": 0.01,
+    "bf16": 0.05,
+    "int8": 0.2,
+    "fp16-weights": 0.01,
+    "int8-weights": 0.05,
+}
+"""``output_tolerance`` by precision of the edge graph; ``…-weights`` computes in fp32."""
+
 _OWN_RANGE = 16
 """Levels of 256 by which 8-bit values may differ below fp32: the range of the latent is sent with
 them, so one other extreme moves all of them."""
 
 
-def limits_of(precision: str, *, quantised: bool) -> Limits:
-    """Return the limits of a precision for a coder that ``is_quantised`` or is not."""
-    limits = LIMITS[precision]
+def limits_of(precision: str, edge: str = "fp32", *, quantised: bool) -> Limits:
+    """Return the limits of the precisions of both halves, for a coder that is quantised or not."""
+    limits = replace(LIMITS[precision], output_tolerance=EDGE_TOLERANCES[edge])
     if precision == "fp32" or not quantised:
         return limits
     return replace(limits, changed=1.0, difference=_OWN_RANGE)

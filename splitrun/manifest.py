@@ -14,11 +14,11 @@ from typing import Any, Literal
 from .bundle_layout import HALVES, MANIFEST_NAME, Half
 from .errors import BundleError
 from .image_files import UnreadCount
-from .limits import LIMITS, Limits
+from .limits import EDGE_TOLERANCES, LIMITS, Limits
 from .preprocessing import Preprocessing
 from .strict_json import read_strictly
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 DTYPES = ("float32", "int32", "uint8")
 
 TAIL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -202,6 +202,42 @@ class PrecisionReport:
 
 
 @dataclass(frozen=True)
+class EdgePrecisionReport:
+    """What an edge precision below fp32 changes, on images that it was not calibrated to.
+
+    Both edges read the same streams, of symbols in fp32.
+
+    Attributes:
+        calibrated: Images that ranges were taken from.
+        held_out: Other images, or made ones, that were compared.
+        real_images: Whether real images were compared, not made ones.
+        answers: Answers compared: a class per image, or per pixel; 0 where boxes are the answer.
+        answers_changed: Those that are others than in fp32.
+        output_error: Root of the mean square of the outputs' differences, relative to theirs.
+        worst_error: Largest difference of an output relative to the largest, of one image at most,
+            those of parity among them.
+        labelled: Images held out that are of a class of the model.
+        correct_fp32: Those named correctly in fp32.
+        correct: Those named correctly.
+        accepted: Limits that were exceeded, and accepted, in words.
+        warnings: What speaks against relying on the images, in words.
+    """
+
+    calibrated: int
+    held_out: int
+    real_images: bool
+    answers: int
+    answers_changed: int
+    output_error: float
+    worst_error: float
+    labelled: int = 0
+    correct_fp32: int = 0
+    correct: int = 0
+    accepted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the bundle comes from.
 
@@ -261,6 +297,7 @@ class TailInfo:
         selftest: Path of the self-test's record.
         spec: Spec of the model that it is of, where that is another than the bundle's.
         provenance: Where that model comes from.
+        precision_report: What the edge's precision changes, below fp32.
     """
 
     graph: GraphInfo
@@ -270,6 +307,7 @@ class TailInfo:
     selftest: str
     spec: dict[str, Any] | None = None
     provenance: Provenance | None = None
+    precision_report: EdgePrecisionReport | None = None
 
     @property
     def graphs(self) -> dict[str, GraphInfo]:
@@ -285,13 +323,18 @@ class EdgeInfo:
         hyper: Symbols of z to scale indexes, where the coder needs them.
         tails: The tails by name, such as ``"classification"``.
         requirements: Packages that it needs, as pip takes them.
+        precision: Precision of the tails' edge graphs, such as ``"int8"``; others are in fp32.
     """
 
     hyper: GraphInfo | None
     tails: dict[str, TailInfo]
     requirements: tuple[str, ...]
+    precision: str
 
     def __post_init__(self) -> None:
+        if self.precision not in EDGE_TOLERANCES:
+            known = ", ".join(EDGE_TOLERANCES)
+            raise ValueError(f"the edge's precision is {self.precision!r}, not one of {known}")
         if not self.tails:
             raise ValueError("the edge has no tail")
         for name in self.tails:
@@ -368,6 +411,12 @@ class Manifest:
                 _check_spec(tail.spec, f"edge.tails.{name}.spec")
             _check_wire(self, tail)
             _check_task(self.task_of(tail), tail)
+
+    @property
+    def precisions(self) -> str:
+        """Precisions of both halves in words: ``"int8"``, or ``"fp32, edge int8"``."""
+        edge = self.edge.precision
+        return self.precision + (f", edge {edge}" if edge != "fp32" else "")
 
     @property
     def absent(self) -> tuple[Half, ...]:

@@ -15,6 +15,7 @@ from .comparison import (
 )
 from .errors import BitstreamError, DesyncError, ParityError
 from .halves import Device, Edge, Tensors
+from .limits import EDGE_TOLERANCES
 from .record import DeviceRecord, EdgeRecord
 
 
@@ -167,7 +168,7 @@ def check_edge_half(bundle: Bundle, edge: Edge, record: EdgeRecord) -> EdgeTest:
         BundleError: No prediction can be made of the outputs.
     """
     tolerance = bundle.limits.output_tolerance
-    check_edge_inputs(edge, record, tolerance)
+    check_edge_inputs(edge, record)
     error = check_outputs(edge.graph(list(record.inputs.values())), record.outputs, tolerance)
     if record.boxes_inputs:
         boxes = edge.boxes(record.all_boxes_inputs())
@@ -214,7 +215,7 @@ def check_halves(device: Device, edge: Edge, wire: Tensors) -> None:
             raise ParityError(f"The edge half here reads other {info.name} than were written.")
 
 
-def check_edge_inputs(edge: Edge, record: EdgeRecord, tolerance: float) -> None:
+def check_edge_inputs(edge: Edge, record: EdgeRecord) -> None:
     """See that the recorded stream decodes to the recorded inputs of the edge graph.
 
     Raises:
@@ -232,7 +233,9 @@ def check_edge_inputs(edge: Edge, record: EdgeRecord, tolerance: float) -> None:
         if not edge.codec.coder.lossless:
             check_lossy(tensor, expected, name)
         elif expected.dtype.kind == "f" and edge.codec.coder.needs_hyper:
-            check_floats(tensor, expected, tolerance, f"The received {name}")
+            # The hyper graph is in fp32, whatever the edge graph is in.
+            exact = EDGE_TOLERANCES["fp32"]
+            check_floats(tensor, expected, exact, f"The received {name}")
         elif not np.array_equal(tensor, expected):
             raise ParityError(
                 f"The recorded stream decodes to other {name} than the recorded ones."

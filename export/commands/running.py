@@ -51,7 +51,7 @@ def verify(
         rows = [
             ("model", result.manifest.spec["name"]),
             ("files", f"{result.files} as the manifest says"),
-            ("precision", result.manifest.precision),
+            ("precision", result.manifest.precisions),
             *result.selftest.rows(),
             *((f"{half} half", "not here, not checked") for half in result.manifest.absent),
         ]

@@ -13,7 +13,7 @@ from ...zoo.completion import complete_model
 from .targets import complete_target
 
 if TYPE_CHECKING:
-    from splitrun.manifest import GraphInfo, Manifest, PrecisionReport
+    from splitrun.manifest import EdgePrecisionReport, GraphInfo, Manifest, PrecisionReport
 
     from ...zoo.calibration.record import CalibrationRecord
 
@@ -38,6 +38,14 @@ def _complete_precision(incomplete: str) -> list[str]:
     from ..targets import TARGETS
 
     known = dict.fromkeys(precision for target in TARGETS for precision in target.precisions)
+    return [precision for precision in known if precision.startswith(incomplete)]
+
+
+def _complete_edge_precision(incomplete: str) -> list[str]:
+    from ..targets import TARGETS
+
+    edges = (edge for target in TARGETS for edge in target.edges)
+    known = dict.fromkeys(precision for edge in edges for precision in edge.edge_precisions)
     return [precision for precision in known if precision.startswith(incomplete)]
 
 
@@ -77,6 +85,14 @@ def split(
         str | None,
         typer.Option(help="Engine of the edge half.", show_default="the target's first"),
     ] = None,
+    edge_precision: Annotated[
+        str,
+        typer.Option(
+            metavar="fp32|fp16|bf16|int8|fp16-weights|int8-weights",
+            help="Precision of the edge graph, or of its weights alone.",
+            autocompletion=_complete_edge_precision,
+        ),
+    ] = "fp32",
     aot: Annotated[
         bool,
         typer.Option("--aot", help="Ahead-of-time compilation of both halves (target torch)."),
@@ -109,7 +125,7 @@ def split(
     accept: Annotated[
         bool,
         typer.Option(
-            "--accept", help="Permission for the precision to change more than the limits allow."
+            "--accept", help="Permission for a precision to change more than the limits allow."
         ),
     ] = False,
     float_hyperprior: Annotated[
@@ -150,6 +166,7 @@ def split(
         target=target,
         precision=precision,
         edge=edge,
+        edge_precision=edge_precision,
         aot=aot,
         dynamic_batch=dynamic_batch,
         calibration=calibration,
@@ -195,9 +212,15 @@ def split(
                 (f"{name} graph", f"{graph.file} ({_size(folder, graph)})")
                 for name, graph in opened.graphs.items()
             ),
-            ("precision", manifest.precision),
+            ("precision", manifest.precisions),
             ("entropy coding", _coding(calibration_of(manifest))),
             *(_report_rows(manifest.precision_report) if manifest.precision_report else ()),
+            *(
+                row
+                for tail in manifest.edge.tails.values()
+                if tail.precision_report
+                for row in _edge_report_rows(tail.precision_report)
+            ),
             (
                 "symbols differing",
                 f"{parity.symbols_differing:,} of {parity.symbols:,}, on "
@@ -234,6 +257,20 @@ def _named_tail(text: str) -> tuple[str, str]:
     """Return the name of a tail, or nothing, and its model, from ``[TAIL=]MODEL``."""
     name, _, model = text.rpartition("=")
     return name, model
+
+
+def _edge_report_rows(report: "EdgePrecisionReport") -> list[tuple[str, str]]:
+    """Say what a precision of the edge below fp32 changes."""
+    images = f"{report.held_out} {'images' if report.real_images else 'made images'}"
+    changes = f"outputs differ by {report.output_error:.2%}; {images}"
+    if report.answers:
+        changes = f"{report.answers_changed:,} of {report.answers:,} answers change; {changes}"
+    rows = [("edge against fp32", changes)]
+    if report.labelled:
+        correct = f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}"
+        rows.append(("edge names correctly", correct))
+    rows += [("accepted", limit) for limit in report.accepted]
+    return rows + [("warning", warning) for warning in report.warnings]
 
 
 def _report_rows(report: "PrecisionReport") -> list[tuple[str, str]]:

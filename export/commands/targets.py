@@ -24,21 +24,27 @@ def targets(json: Json = False) -> None:
             "name": target.name,
             "description": target.description,
             "precisions": target.precisions,
-            "edges": tuple(format.engine for format in target.edges),
+            "edges": {format.engine: format.edge_precisions for format in target.edges},
             "missing": target.missing(),
         }
         for target in TARGETS
     ]
 
     def show() -> None:
-        console.table(
-            "targets",
-            ("name", "halves", "precisions", "edge", "to install"),
-            [
-                [value if isinstance(value, str) else ", ".join(value) for value in row.values()]
-                for row in found
-            ],
-        )
+        rows = [
+            (
+                target.name,
+                target.description,
+                ", ".join(target.precisions),
+                "; ".join(
+                    f"{format.engine}: {', '.join(format.edge_precisions)}"
+                    for format in target.edges
+                ),
+                ", ".join(target.missing()),
+            )
+            for target in TARGETS
+        ]
+        console.table("targets", ("name", "halves", "precisions", "edge", "to install"), rows)
 
     console.data(found, show)
 

@@ -2,9 +2,10 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Source:
         dynamic_batch: Whether the first dimension of all inputs and outputs stays open.
         precision: Precision to compute in.
         lower: Step to a lower precision; None writes fp32.
+        on_edge: Whether it is one of the edge's.
         choose_int8: Function that, for formats with a quantiser of their own, names the nodes of an
             fp32 ONNX file that int8 takes, and writes the inputs that it takes its ranges from.
     """
@@ -56,6 +58,7 @@ class Source:
     dynamic_batch: bool = False
     precision: str = "fp32"
     lower: Lower | None = None
+    on_edge: bool = False
     choose_int8: Callable[[Path, Path], list[str]] | None = None
 
     @property
@@ -74,6 +77,8 @@ class Format(ABC):
         extra: Extra of splitzoo that installs them; empty where they are always installed.
         environment: Environment that its converter runs in; None where it runs in splitzoo's own.
         any_batch: Whether its graphs can take any number of images at once.
+        edge_precisions: Precisions that the edge graph can have.
+        hints: Precisions that the engine is told of, because the file does not say them.
     """
 
     engine: str
@@ -82,6 +87,8 @@ class Format(ABC):
     extra: str = ""
     environment: "Environment | None" = None
     any_batch: bool = True
+    edge_precisions: tuple[str, ...] = ("fp32",)
+    hints: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ class NcnnFormat(Format):
     packages = ("torch", "pnnx", "ncnn")
     extra = "ncnn"
     any_batch = False
+    edge_precisions = ("fp32", "fp16-weights")
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class NcnnFormat(Format):
                 _trace_in_floats(source).save(str(traced))
             shapes = ",".join(f"{list(one.shape)}f32".replace(" ", "") for one in source.examples)
             words = [pnnx.EXEC_PATH, traced.name, f"inputshape={shapes}"]
-            words += [f"fp16={int(source.precision == 'fp16')}"]
+            words += [f"fp16={int(source.precision.startswith('fp16'))}"]
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
             made = [traced.with_suffix(f".ncnn{suffix}") for suffix in (".param", ".bin")]
             if done.returncode or not all(file.is_file() for file in made):

@@ -3,6 +3,7 @@
 import re
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 
 from splitrun.engines import check_graph
 from splitrun.engines.openvino_runtime import import_openvino, openvino_core
@@ -14,7 +15,7 @@ from .onnx_file import OnnxFormat
 
 
 class _SevenBitOnnx(OnnxFormat):
-    integers = Integers(weight_bits=7)
+    integers = edge_integers = Integers(weight_bits=7)
 
 
 class OpenVinoFormat(Format):
@@ -24,6 +25,9 @@ class OpenVinoFormat(Format):
     suffix = ".xml"
     packages = (*OnnxFormat.packages, "openvino")
     extra = "openvino"
+    edge_precisions = ("fp32", "bf16", "int8", "fp16-weights", "int8-weights")
+    # The file is fp32's; OpenVINO computes it in bf16 on processors that have bf16.
+    hints = MappingProxyType({"bf16": "bf16"})
 
     @property
     def requirements(self) -> tuple[str, ...]:

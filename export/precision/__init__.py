@@ -1,1 +1,1 @@
-"""Precisions below fp32: how a device graph is lowered, and what that changes."""
+"""Precisions below fp32: how a graph is lowered, and what that changes."""

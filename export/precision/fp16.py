@@ -1,4 +1,4 @@
-"""fp16 device graphs: fp16 weights and activations between fp32 inputs and outputs."""
+"""fp16 graphs: fp16 weights and activations between fp32 inputs and outputs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ _STAY_FP32 = ("Cast", "Constant", "ConstantOfShape", "Resize")
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Write an fp32 ONNX device graph again with fp16 in between.
+    """Write an fp32 ONNX graph again with fp16 in between.
 
     From the last convolution's output to its rounding, and after a rounding, everything stays
     fp32: with the eleven bits of fp16, some symbols would be rounded otherwise, and so would scale
@@ -40,8 +40,7 @@ def to_fp16(source: Path, target: Path) -> None:
     ]
     if not any(map(is_convolution, lowered)):
         raise BundleError(
-            "The device graph has nothing to compute in fp16.",
-            next_step="Leave --precision fp16 out.",
+            "The graph has nothing to compute in fp16.", next_step="Export it in fp32."
         )
     nodes = list(_with_casts(model, {node.name for node in lowered}))
     del model.graph.node[:], model.graph.value_info[:]

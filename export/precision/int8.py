@@ -1,4 +1,4 @@
-"""int8 device graphs: explicit QuantizeLinear and DequantizeLinear, with ranges seen on images."""
+"""int8 graphs: explicit QuantizeLinear and DequantizeLinear, with ranges seen on images."""
 
 import contextlib
 import logging
@@ -35,7 +35,7 @@ def to_int8(
     keep: Collection[Keep] = KEPT,
     integers: Integers = Integers(),  # noqa: B008  # frozen
 ) -> Lowered:
-    """Write an fp32 ONNX device graph again with its convolutions in int8.
+    """Write an fp32 ONNX graph again with its convolutions in int8.
 
     Weights are symmetric per output channel, activations have one range per tensor, biases stay
     fp32. Whatever follows a rounding stays fp32 too, because the edge computes some of it again:
@@ -115,8 +115,8 @@ def choose_convolutions(model: Any, keep: Collection[Keep]) -> Lowered:
     ]
     if not chosen:
         raise BundleError(
-            "The device graph has nothing to compute in int8.",
-            next_step="Leave --precision int8 out, or keep less in fp32.",
+            "The graph has nothing to compute in int8.",
+            next_step="Export it in fp32, or keep less in fp32.",
         )
     # What could not have been lowered was not kept either.
     untouchable = roles.after_rounding.union(chosen)

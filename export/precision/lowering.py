@@ -1,29 +1,33 @@
-"""The step that takes a model's device graph below fp32."""
+"""The step that takes one of a model's graphs below fp32."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitrun.preprocessing import Preprocessing
 from splitrun.signals import check_stopped
 
 from ..formats.base import Integers, Lower
-from ..options import ExportOptions
+from ..options import Keep
 
-_MOST_IMAGES = 128
+MOST_IMAGES = 128
 """Images that ranges are taken from; more change them little, and take as much longer."""
+
+Inputs = Iterator[Mapping[str, NDArray[Any]]]
+"""Inputs of a graph by name, for one image after another."""
 
 
 class Lowering:
-    """Writes an fp32 ONNX device graph again in another precision.
+    """Writes an fp32 ONNX graph again in another precision.
 
     Args:
-        options: Options with the precision, and with the parts that int8 leaves in fp32.
-        preprocessing: Preprocessing of the model.
-        images: Images that int8 takes its ranges from.
+        precision: Precision of the graph.
+        inputs: Function that gives the graph's inputs for the images that int8 takes its ranges
+            from; of more than 128, the first.
+        keep: Parts that int8 leaves in fp32.
 
     Attributes:
         kept: Names of the nodes that were left in fp32; filled by writing.
@@ -31,16 +35,24 @@ class Lowering:
     """
 
     def __init__(
-        self, options: ExportOptions, preprocessing: Preprocessing, images: Sequence[Path]
+        self,
+        precision: str = "fp32",
+        inputs: Callable[[], Inputs] = lambda: iter(()),
+        keep: Collection[Keep] = (),
     ) -> None:
-        self._options, self._preprocessing, self._images = options, preprocessing, images
+        self.precision, self._inputs_of, self._keep = precision, inputs, keep
         self.kept: list[str] = []
         self.calibrated = 0
 
     @property
     def lower(self) -> Lower | None:
         """The step; None where the file stays as it is: the engine computes bf16 by itself."""
-        return {"fp16": self._to_fp16, "int8": self._to_int8}.get(self._options.precision)
+        return {
+            "fp16": self._to_fp16,
+            "int8": self._to_int8,
+            "fp16-weights": self._lower_weights,
+            "int8-weights": self._lower_weights,
+        }.get(self.precision)
 
     def _to_fp16(self, source: Path, target: Path, _integers: Integers) -> None:
         from .fp16 import to_fp16
@@ -50,27 +62,32 @@ class Lowering:
     def _to_int8(self, source: Path, target: Path, integers: Integers) -> None:
         from .int8 import to_int8
 
-        lowered = to_int8(
-            source, target, self._inputs(), keep=self._options.keep_fp32, integers=integers
-        )
+        lowered = to_int8(source, target, self._inputs(), keep=self._keep, integers=integers)
         self.kept = list(lowered.kept)
 
-    def choose_int8(self, source: Path, ranges: Path) -> list[str]:
-        """Return the nodes of an fp32 ONNX file that int8 takes, and write the images to a file.
+    def _lower_weights(self, source: Path, target: Path, _integers: Integers) -> None:
+        from .weights import lower_weights
 
-        The file holds an array (images, 3, height, width) float32, ``image``.
+        lower_weights(source, target, "fp16" if self.precision == "fp16-weights" else "int8")
+
+    def choose_int8(self, source: Path, ranges: Path) -> list[str]:
+        """Return the nodes of an fp32 ONNX file that int8 takes, and write the inputs to a file.
+
+        The file holds an array (images, …) of each input, by its name.
         """
         from .int8 import choose_convolutions
         from .node_roles import read_named
 
-        lowered = choose_convolutions(read_named(source), self._options.keep_fp32)
+        lowered = choose_convolutions(read_named(source), self._keep)
         self.kept = list(lowered.kept)
-        images = [inputs["image"] for inputs in self._inputs()]
-        np.savez(ranges, image=np.concatenate(images))
+        found = list(self._inputs())
+        np.savez(
+            ranges, **{name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        )
         return list(lowered.nodes)
 
-    def _inputs(self) -> Iterator[Mapping[str, NDArray[Any]]]:
-        for path in self._images[:_MOST_IMAGES]:
+    def _inputs(self) -> Inputs:
+        for inputs in islice(self._inputs_of(), MOST_IMAGES):
             check_stopped()
             self.calibrated += 1
-            yield {"image": self._preprocessing.load(path)}
+            yield inputs

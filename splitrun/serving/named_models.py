@@ -113,7 +113,7 @@ class NamedModel(ABC):
             "name": self.name,
             "stream_id": self.stream_id,
             "target": manifest.target,
-            "precision": manifest.precision,
+            "precision": manifest.edge.precision,
             "weights": manifest.provenance.weights,
             "tails": {
                 name: {

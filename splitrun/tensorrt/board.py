@@ -176,7 +176,7 @@ def _measure(bundle: Bundle, name: str, info: GraphInfo) -> dict[str, Any]:
     elif name == "hyper":
         tail = next(iter(bundle.edge.tails))
         edge, recorded = Edge(bundle, tail=tail), EdgeRecord.load(bundle, tail)
-        check_edge_inputs(edge, recorded, bundle.limits.output_tolerance)
+        check_edge_inputs(edge, recorded)
         if "device" in bundle.manifest.halves:
             device = Device(bundle)
             check_halves(device, edge, device.wire_tensors(DeviceRecord.load(bundle).image))

@@ -170,7 +170,7 @@ def test_manifest_names_every_file_with_its_hash(bundle, manifest) -> None:
 
 
 def test_manifest_says_which_model_it_is(model, manifest) -> None:
-    assert manifest.schema_version == 5
+    assert manifest.schema_version == 6
     assert manifest.spec == model.spec.model_dump(mode="json")
     assert model.spec.latent_shape == (24, *manifest.coding.shape) == (24, 55, 55)
     assert (manifest.coding.kind, manifest.coding.settings) == ("factorized", {})

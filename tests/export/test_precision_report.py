@@ -36,10 +36,6 @@ INT8 = LIMITS["int8"]
 BROKEN = "it is not an image of a known format"
 
 
-def unlowered(model) -> Lowering:
-    return Lowering(ExportOptions(), model.spec.preprocessing, ())
-
-
 def report(**changes) -> PrecisionReport:
     facts = {
         **{"calibrated": 30, "held_out": 200, "real_images": True},
@@ -160,7 +156,7 @@ def test_too_few_images_are_refused(tiny_model, folder) -> None:
 
 def test_the_effect_of_the_same_graph_is_none(tiny_model, tiny_bundle, folder) -> None:
     photos = read_images(tiny_model, folder)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), photos, unlowered(tiny_model))
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), photos, Lowering())
     assert (found.calibrated, found.held_out) == (0, 3)
     assert found.warnings == photos.warnings
     assert [(count.reason, count.files) for count in found.unread] == [(BROKEN, 1)]
@@ -212,7 +208,7 @@ def test_the_effect_counts_what_differs(tiny_model, tiny_bundle, monkeypatch) ->
         return (symbols,)
 
     monkeypatch.setattr(Device, "wire_tensors", shifted)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, unlowered(tiny_model))
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), None, Lowering())
     assert (found.real_images, found.largest_difference) == (False, 2)
     assert found.flips == pytest.approx(0.25, abs=1e-3)
 
@@ -371,7 +367,7 @@ def test_an_image_whose_scales_differ_is_not_named_correctly(
     monkeypatch.setattr(Edge, "decode", lost)
     classes = dict.fromkeys(photos, 0)
     given = CalibrationImages([], list(photos), classes)
-    found = measure_precision(tiny_model, open_bundle(tiny_bundle), given, unlowered(tiny_model))
+    found = measure_precision(tiny_model, open_bundle(tiny_bundle), given, Lowering())
     assert (found.labelled, found.correct) == (len(photos), 0)
 
 

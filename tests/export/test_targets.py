@@ -128,7 +128,10 @@ def test_the_targets_are_listed(splitzoo) -> None:
         *("torchscript", "torch", "torch-tensorrt"),
     }
     assert listed["jetson"]["precisions"] == ["fp32", "fp16", "int8"]
-    assert listed["jetson"]["edges"] == ["onnxruntime", "tensorrt"]
+    assert listed["jetson"]["edges"] == {
+        "onnxruntime": ["fp32", "int8", "fp16-weights", "int8-weights"],
+        "tensorrt": ["fp32", "fp16", "int8"],
+    }
 
 
 @pytest.mark.slow

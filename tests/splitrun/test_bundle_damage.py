@@ -95,12 +95,12 @@ def test_a_huge_manifest_is_refused_unread(linked) -> None:
 
 
 def test_another_schema_says_how_to_go_on(manifest) -> None:
-    damaged = manifest("schema_version", 6)
-    refused(damaged, "manifest.json has schema 6; this reads schema 5.")
+    damaged = manifest("schema_version", 7)
+    refused(damaged, "manifest.json has schema 7; this reads schema 6.")
     refused(damaged, "Use the splitrun inside the bundle, or: pip install --upgrade")
     # An older one, whatever it holds.
     (damaged / "manifest.json").write_text('{"schema_version": 1, "engine": "onnxruntime"}')
-    refused(damaged, "manifest.json has schema 1; this reads schema 5.")
+    refused(damaged, "manifest.json has schema 1; this reads schema 6.")
     refused(damaged, "Use the splitrun inside the bundle, or export it again.")
 
 
