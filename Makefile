@@ -32,12 +32,17 @@ test: .venv/.dev
 test-all: .venv/.dev
 	$(PYTEST)
 
-# Triton Inference Server, of a wheel of NVIDIA's that needs numpy < 2, for the test of `make test-all`.
-servers: build/servers/triton
+# Servers that tests of `make test-all` run, each in an environment of its own: Triton Inference Server, of a
+# wheel of NVIDIA's that needs numpy < 2, and Ray, which is half a gigabyte.
+servers: build/servers/triton build/servers/ray
 
 build/servers/triton:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q nvidia-pytriton==0.7.0 'numpy<2' onnxruntime pillow constriction || (rm -rf $@; false)
+
+build/servers/ray:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q './splitrun[onnxruntime,fast,ray]' || (rm -rf $@; false)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

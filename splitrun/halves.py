@@ -132,6 +132,24 @@ class Graph:
                 )
         return tuple(outputs)
 
+    def together(self, groups: Sequence[Tensors]) -> Tensors:
+        """Run the graph for groups of images, all at once where it takes several.
+
+        Args:
+            groups: Inputs of each group, (n, …); n may differ from group to group.
+
+        Returns:
+            Outputs of all images in their order, each (images, …).
+        """
+        tensors = groups[0]
+        if len(groups) > 1:
+            tensors = tuple(map(np.concatenate, zip(*groups, strict=True)))
+        if self.info.inputs[0].shape[0] == -1 or len(tensors[0]) == 1:
+            return self(tensors)
+        places = range(len(tensors[0]))
+        rows = [self([tensor[place : place + 1] for tensor in tensors]) for place in places]
+        return tuple(map(np.concatenate, zip(*rows, strict=True)))
+
 
 def _as_told(tensor: NDArray[Any], info: TensorInfo) -> NDArray[Any]:
     """Turn what an engine of floats alone gave into the type that the manifest says."""
@@ -391,7 +409,7 @@ class Edge(StreamReader, OutputReader):
         size = batch if self.graph.info.inputs[0].shape[0] == -1 else 1
         numbered = enumerate(streams)
         while group := [self._numbered(*pair) for pair in islice(numbered, size)]:
-            found = self.graph(tuple(map(np.concatenate, zip(*group, strict=True))))
+            found = self.graph.together(group)
             for place in range(len(group)):
                 yield Outputs(names, [tensor[place : place + 1] for tensor in found])
 

@@ -206,7 +206,7 @@ def test_the_runtime_imports_what_the_board_has() -> None:
     board = {"numpy", "PIL", "constriction", *engines}
     links = {"paho", "serial", "cobs", "cv2"}  # each where it is used alone
     server = {"anyio", "prometheus_client", "starlette", "uvicorn"}
-    server |= {"triton_python_backend_utils"}  # in the Python of a running Triton
+    server |= {"ray", "triton_python_backend_utils"}  # in the Python of a running server
     for path in CARRIED:
         allowed = board | {"serving": server, "sending": links}.get(path.parent.name, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

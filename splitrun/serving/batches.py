@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from ..errors import BusyError, SplitzooError
 from ..halves import Edge, Tensors
 from .answers import Answer, answer
@@ -150,10 +148,7 @@ class TailRunner:
     def _answers(self, edge: Edge, jobs: list[_Job]) -> list[tuple[_Job, Result]]:
         began = time.perf_counter()
         try:
-            inputs = jobs[0].inputs
-            if len(jobs) > 1:
-                inputs = tuple(map(np.concatenate, zip(*(job.inputs for job in jobs), strict=True)))
-            outputs = edge.graph(inputs)
+            outputs = edge.graph.together([job.inputs for job in jobs])
         except Exception as error:  # noqa: BLE001  # told to who waits, whatever it is
             if len(jobs) == 1:
                 return [(jobs[0], error)]

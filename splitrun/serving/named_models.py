@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..bundle import open_bundle
+from ..bundle import Bundle, open_bundle
 from ..bundle_layout import MANIFEST_NAME
 from ..coding.stream import read_stream
 from ..errors import ForeignStreamError, RequestError, UnknownNameError
@@ -30,6 +30,17 @@ class Source:
     folder: Path
     name: str | None = None
     trust: bool = False
+
+    def open(self) -> Bundle:
+        """Open the bundle.
+
+        Raises:
+            BundleError: It cannot be opened, or can hold code.
+        """
+        bundle = open_bundle(self.folder, trust=self.trust)
+        if not self.trust:
+            check_code(bundle)
+        return bundle
 
     def mark(self) -> tuple[int, ...] | None:
         """Return what differs when the bundle is replaced; None where there is none."""
@@ -55,9 +66,7 @@ class NamedModel(ABC):
         Raises:
             BundleError: It cannot be opened, lacks the edge half, or can hold code.
         """
-        self.bundle = open_bundle(source.folder, trust=source.trust)
-        if not source.trust:
-            check_code(self.bundle)
+        self.bundle = source.open()
         self.name = source.name or self.bundle.name
         self.tails: dict[str, TailInfo] = self.bundle.edge.tails
         self._max_batch = settings.max_batch
@@ -128,6 +137,15 @@ class NamedModel(ABC):
         }
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise ``RequestError`` where two bundles have one name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestError(
+                f"Two bundles have the name {name}.", next_step="Give one another: NAME=BUNDLE"
+            )
+
+
 M = TypeVar("M", bound=NamedModel)
 
 
@@ -140,13 +158,7 @@ class ModelList(Generic[M]):
 
     def __init__(self, models: Sequence[M]) -> None:
         self._served = list(models)
-        names = [model.name for model in models]
-        for name in names:
-            if names.count(name) > 1:
-                raise RequestError(
-                    f"Two bundles have the name {name}.",
-                    next_step="Give one another: NAME=BUNDLE",
-                )
+        check_names([model.name for model in models])
 
     def __iter__(self) -> Iterator[M]:
         return iter(self._served)

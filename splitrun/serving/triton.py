@@ -141,7 +141,7 @@ class Whole(_PythonModel):
     def _answer(self, requests: list[_Request]) -> Iterator[_Found]:
         decoded = _decode(self._edge, requests)
         good = [tensors for tensors in decoded if not isinstance(tensors, SplitzooError)]
-        outputs = _run(self._edge, good) if good else ()
+        outputs = self._edge.graph.together(good) if good else ()
         names = [info.name for info in self._edge.graph.info.outputs]
         began = 0
         for request, tensors in zip(requests, decoded, strict=True):
@@ -181,15 +181,6 @@ def _decode(reader: StreamReader, requests: list[_Request]) -> list[Tensors | Sp
         else:
             found.append(tuple(map(np.concatenate, zip(*decoded, strict=True))))
     return found
-
-
-def _run(edge: Edge, groups: Sequence[Tensors]) -> Tensors:
-    """Run the graph for all images, at once where it takes several."""
-    tensors = tuple(map(np.concatenate, zip(*groups, strict=True)))
-    if edge.graph.info.inputs[0].shape[0] == -1:
-        return edge.graph(tensors)
-    rows = [edge.graph(_row(tensors, place)) for place in range(len(tensors[0]))]
-    return tuple(map(np.concatenate, zip(*rows, strict=True)))
 
 
 def _row(tensors: Tensors, place: int) -> Tensors:

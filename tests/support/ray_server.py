@@ -1,0 +1,107 @@
+"""The edge server on a Ray cluster, as users start it; `make servers` installs Ray."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / "build/servers/ray/bin/python"
+
+
+@dataclass
+class RayServer:
+    """A server that runs.
+
+    Attributes:
+        port: Port that Ray's proxy listens on.
+        process: ``serve run``, whose children are the cluster.
+        log: File of what they say.
+    """
+
+    port: int
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def replicas(self, name: str) -> set[int]:
+        """Return the process ids of the replicas of a deployment that have answered."""
+        pattern = rf"ServeReplica:edge:{re.escape(name)} pid=(\d+).* CALL answer OK"
+        return {int(pid) for pid in re.findall(pattern, self.log.read_text())}
+
+
+@contextlib.contextmanager
+def ray_server(
+    folder: Path,
+    arguments: dict[str, Any],
+    deployments: list[dict[str, Any]] | None = None,
+    python: Path = PYTHON,
+) -> Iterator[RayServer]:
+    """Start a cluster with the server by ``serve run``, and end both.
+
+    Args:
+        folder: Folder for its settings and log.
+        arguments: Arguments of ``splitrun.serving.ray_serve:edge``.
+        deployments: Settings of Ray's for single deployments.
+        python: Python of the environment that has Ray.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    application = {
+        "name": "edge",
+        "import_path": "splitrun.serving.ray_serve:edge",
+        "args": arguments,
+    }
+    settings = {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [application | {"args": arguments, "deployments": deployments or []}],
+    }
+    (folder / "ray.yaml").write_text(json.dumps(settings))
+    own = {
+        "PYTHONPATH": str(ROOT),
+        "RAY_ADDRESS": "local",  # not a cluster of the user's
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }
+    log = folder / "ray.log"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [python.with_name("serve"), "run", folder / "ray.yaml"],
+            env=os.environ | own,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        server = RayServer(port, process, log)
+        until = time.monotonic() + 300
+        while not _is_ready(server.address):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.5)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urlopen(f"{address}/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except (URLError, OSError):
+        return False
