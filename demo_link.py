@@ -97,10 +97,12 @@ def demo_link(
             progress.step(f"sending over {link}")
             said = _send(output / "device", url, link, photographs, output / "spool")
         progress.step("looking for the smallest JPEG with the same answer")
+        tops = [line["answer"]["top"][0] for line in said]
+        jpegs = smallest_jpegs(
+            model, [Path(line["image"]) for line in said], [best["index"] for best in tops]
+        )
         sent = []
-        for line in said:
-            best = line["answer"]["top"][0]
-            (jpeg,) = smallest_jpegs(model, [Path(line["image"])], [best["index"]])
+        for line, best, jpeg in zip(said, tops, jpegs, strict=True):
             overhead = line["sent_bytes"] - line["stream_bytes"]
             sent.append(
                 Sent(

@@ -69,7 +69,8 @@ def test_the_health_check_tells_a_server_from_none(tiny_bundle, tmp_path) -> Non
         assert subprocess.run(here, stderr=subprocess.DEVNULL).returncode != 0
 
 
-@pytest.mark.slow  # installs packages from the index
+@pytest.mark.slow
+@pytest.mark.network  # installs packages from the index
 def test_the_steps_of_the_files_make_a_server_and_a_device(tiny_bundle, tmp_path) -> None:
     """What Docker would run, but with other paths and another port, and as this user."""
     installed, photos = tmp_path / "installed", tmp_path / "photos"
@@ -96,24 +97,25 @@ def test_the_steps_of_the_files_make_a_server_and_a_device(tiny_bundle, tmp_path
         with log.open("w") as file:
             return subprocess.Popen(here, env=path, cwd=tmp_path, stdout=file, stderr=file)
 
-    def wait(done: Callable[[], bool]) -> None:
+    def wait(process: subprocess.Popen, log: Path, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not done():
-            assert time.monotonic() < deadline
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
 
     words = json.loads(instruction("ENTRYPOINT")) + json.loads(instruction("CMD"))
-    server = started([*words, "--port", str(port)], tmp_path / "server.log")
+    log, answers = tmp_path / "server.log", tmp_path / "answers.log"
+    server = started([*words, "--port", str(port)], log)
     check = json.loads(instruction("HEALTHCHECK").partition("CMD")[2])
     check = [word.replace("127.0.0.1:8080", f"127.0.0.1:{port}") for word in check]
     quiet = {"env": path, "stderr": subprocess.DEVNULL}
     sending = COMPOSE["services"]["device"]
     try:
-        wait(lambda: subprocess.run(check, **quiet).returncode == 0)
-        answers = tmp_path / "answers.log"
+        wait(server, log, lambda: subprocess.run(check, **quiet).returncode == 0)
         device = started(sending["entrypoint"] + sending["command"], answers)
         try:
-            wait(lambda: '"answer"' in answers.read_text())
+            wait(device, answers, lambda: '"answer"' in answers.read_text())
         finally:
             device.terminate()
             device.wait(30)
@@ -121,7 +123,8 @@ def test_the_steps_of_the_files_make_a_server_and_a_device(tiny_bundle, tmp_path
         assert said["answer"]["model"] == read_manifest(tiny_bundle).spec["name"]
     finally:
         server.terminate()
-    assert server.wait(30) == 0
+        ended = server.wait(30)
+    assert ended == 0
 
 
 def test_the_services_fit_together() -> None:

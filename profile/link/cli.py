@@ -44,7 +44,7 @@ def link(
         typer.Option(
             metavar="BUNDLE",
             help="Bundle of a whole network behind an image codec, for JPEG, WebP and AVIF. "
-            "[default: the model's teacher where the package carries it, or both halves]",
+            "[default: the model's teacher where its weights are at hand, or both halves]",
         ),
     ] = None,
     threads: Annotated[

@@ -129,7 +129,7 @@ def measure_link(
         every_ms: Time between two images; 0 begins one when the last is answered.
         beta: β that chooses the level of a model of variable rate; None: the bundle's.
         whole: Bundle of a whole network behind an image codec, such as one of ``…-png``; None takes
-            the teacher where the package carries it, or else both halves.
+            the teacher where its weights are at hand, or else both halves.
         codecs: Image codecs to measure beside it.
         threads: Threads for each engine; 0 lets it choose.
         trust: Whether to run graphs of any operators.
@@ -197,9 +197,10 @@ def measure_link(
 
 @contextlib.contextmanager
 def _whole(name: str, given: Path | None, progress: Progress) -> Iterator[Path | None]:
-    """Give the bundle of the whole network: that given, or the teacher's where it is carried."""
+    """Give the bundle of the whole network: that given, or the teacher's where it is at hand."""
     from ...export import split
-    from ...zoo.catalog import load
+    from ...zoo.catalog import has_weights, load
+    from ...zoo.models import is_name
     from ...zoo.packaged import packaged_folder
 
     if given is not None:
@@ -212,7 +213,7 @@ def _whole(name: str, given: Path | None, progress: Progress) -> Iterator[Path |
         return
     record = load(name).training_record if packaged_folder(name) else None
     teacher = record.teacher.partition(" ")[0] if record else ""
-    if not teacher or packaged_folder(teacher) is None:
+    if not is_name(teacher) or not has_weights(teacher):
         yield None
         return
     progress.step(f"exporting {teacher}")
