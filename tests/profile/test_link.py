@@ -64,3 +64,14 @@ def test_what_is_wrong_is_said(splitzoo, tiny_bundle, tmp_path) -> None:
     assert (code, "'fast' is neither a link nor a rate" in err) == (1, True)
     code, _, err = splitzoo(*words, "--link", "lora")
     assert (code, "no file in it has the name of an image" in err) == (1, True)
+
+
+@pytest.mark.slow
+def test_image_codecs_send_to_the_teacher_whose_weights_are_at_hand() -> None:
+    from splitzoo import zoo
+    from splitzoo.profile.link.run import _whole
+    from splitzoo.progress import SILENT
+
+    with _whole(zoo.DEFAULT_MODEL, None, SILENT) as folder:
+        assert folder
+        assert open_bundle(folder).name == "tf_efficientnet_lite0-png"
