@@ -30,7 +30,7 @@ from ..zoo.hub_push import CURVE_NAME, SPLIT_NAME
 from ..zoo.known_data import about
 from ..zoo.metrics import NAMES
 from ..zoo.model_rows import package_rows
-from ..zoo.packaged import packaged_folder
+from ..zoo.packaged import packaged, packaged_folder
 from ..zoo.resolve import ModelSource, is_assembled
 from ..zoo.spec import ModelSpec
 from ..zoo.train.recipe_files import stages_of
@@ -297,7 +297,7 @@ def render(facts: CardFacts) -> ModelCard:
         "told": _TOLD[spec.task].format(f"{spec.num_classes:,}"),
         "margin": _margin(evaluated) if evaluated else None,
         "licence": _LICENCES[data.license],
-        "package": WEIGHT_PACKAGES.get(spec.backbone),
+        "package": WEIGHT_PACKAGES.get(spec.backbone) if spec.name in packaged() else None,
         "about": about,
         "citation": bibtex(facts),
         "edge_part": f"{spec.backbone} after {spec.cut}" if spec.cut else f"all of {spec.backbone}",
@@ -310,12 +310,14 @@ def render(facts: CardFacts) -> ModelCard:
 
 def _licence(facts: CardFacts) -> str | None:
     """Return the licence of a model's weights; None where parts of others keep their own."""
-    if facts.weights != "random":
-        if package := WEIGHT_PACKAGES.get(facts.spec.backbone):
-            return package.licence
-        if is_assembled(facts.spec):
-            return None
-    return "mit"
+    spec = facts.spec
+    if facts.weights == "random":
+        return "mit"
+    package = WEIGHT_PACKAGES.get(spec.backbone)
+    if is_assembled(spec):
+        whole = spec.task == "image-classification" and spec.bottleneck.kind != "neural-input-codec"
+        return package.licence if package and whole else None
+    return package.licence if package else "mit"
 
 
 def _margin(report: AccuracyReport) -> float | None:

@@ -201,7 +201,7 @@ def accuracy(
         typer.Option(
             min=0,
             max=256,
-            help="Threads that read images; of several processes, each reads its own.",
+            help="Threads that read images, where one process measures.",
         ),
     ] = 1,
     threads: Annotated[

@@ -79,6 +79,7 @@ def measure_apart(
     context = multiprocessing.get_context("spawn")  # a fork would share the threads of engines
     opening = (reopening(subject), threads, _identity(subject))
     processes = max(min(processes, len(samples)), 1)
+    others = multiprocessing.active_children()
     try:
         with ProcessPoolExecutor(processes, context, _open, opening) as pool:
 
@@ -86,7 +87,12 @@ def measure_apart(
                 with starting_workers():
                     return pool.submit(_measure_opened, sample)
 
-            yield from _in_order(submit, samples, processes)
+            try:
+                yield from _in_order(submit, samples, processes)
+            except BaseException:  # what they are at is not waited for
+                for process in set(multiprocessing.active_children()) - set(others):
+                    process.kill()
+                raise
     except BrokenProcessPool as error:
         raise ReportError(
             "A process that measured images ended before its time.",

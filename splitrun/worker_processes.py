@@ -17,11 +17,21 @@ def starting_workers() -> Iterator[None]:
     if not _CAN_WAIT:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what the processes inherit
+    waiting: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        # Another thread may be given a signal, and Python would handle it here.
+        for number in _SIGNALS:
+            handlers[number] = signal.signal(number, lambda given, _frame: waiting.append(given))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def leave_signals() -> None:

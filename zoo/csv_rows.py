@@ -60,6 +60,8 @@ def read_rows(kind: type[_Row], path: Path) -> list[_Row]:
 
 def _row(kind: type[_Row], cells: dict[str, str], path: Path, number: int) -> _Row:
     try:
+        if None in cells:
+            raise ValueError("it has more cells than there are columns")
         check_texts(cells)
         fields = kind.model_fields
         return kind.model_validate(

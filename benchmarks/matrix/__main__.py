@@ -148,10 +148,10 @@ def zoo(
         ),
     ] = None,
 ) -> None:
-    """Write the page of the zoo, and first count what models cost the device: '*' takes an hour."""
+    """Write the page of the zoo. With a pattern, count those models first: '*' takes an hour."""
     from benchmarks.matrix.zoo_parity import compare
     from benchmarks.matrix.zoo_table import measure_zoo, names_to_measure, render_zoo
-    from splitzoo.zoo.catalog import list_models
+    from splitzoo.zoo.catalog import list_architectures, list_models
     from splitzoo.zoo.csv_rows import read_rows, write_rows
     from splitzoo.zoo.encoder_rows import FILE, EncoderRow
 
@@ -161,7 +161,8 @@ def zoo(
     if pattern and not wanted:
         raise UnknownNameError("model", pattern, next_step="See: splitzoo zoo list")
     with console.progress() as progress:
-        chosen = [name for name in names if name in wanted]
+        groups = list_architectures()
+        chosen = [name for name in names if wanted.intersection(groups.get(name, [name]))]
         for row in measure_zoo(chosen, compare=compare, progress=progress):
             rows[row.model] = row  # what is done is kept, whatever becomes of the next
             write_rows(EncoderRow, [rows[name] for name in names if name in rows], FILE)

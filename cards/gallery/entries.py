@@ -94,8 +94,8 @@ def read_entries(folders: Iterable[Path]) -> list[Entry]:
             f"No card with its {RECORD_NAME} lies in {said}: a gallery of no model.",
             next_step="Write one: splitzoo cards build … -o DIR",
         )
-    places = {row.model: place for place, row in enumerate(package_rows())}
-    return sorted(found.values(), key=lambda one: places.get(one.facts.spec.name, len(places)))
+    names = list(dict.fromkeys([*(row.model for row in package_rows()), *found]))
+    return sorted(found.values(), key=lambda one: names.index(one.facts.spec.name))
 
 
 def page_name(name: str) -> str:

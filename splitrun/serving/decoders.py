@@ -10,13 +10,12 @@ import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from typing import Protocol
 
 from ..bundle import Bundle
 from ..errors import BundleError
 from ..halves import StreamReader, Tensors
-from ..worker_processes import begin_worker
+from ..worker_processes import begin_worker, starting_workers
 
 Payload = tuple[bytes, int, int]
 """A stream's payload, and its latent's height and width."""
@@ -56,17 +55,10 @@ class DecodingProcesses:
     """Decoders that are processes, each with the tables of the bundle."""
 
     def __init__(self, bundle: Bundle, count: int, *, stand_in: bool = False) -> None:
-        self._start = partial(
-            ProcessPoolExecutor,
-            count,
-            # Forked, a process would hold locks of threads that it has not.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_open_reader,
-            initargs=(bundle, stand_in),
-        )
-        self._pool = self._start()
+        self._count, self._opening = count, (bundle, stand_in)
         try:
-            self._pool.submit(os.getpid).result()
+            for begun in self._start():
+                begun.result()
         except BrokenProcessPool as error:
             raise BundleError("The processes that decode do not start.") from error
 
@@ -76,8 +68,16 @@ class DecodingProcesses:
             return self._pool.submit(_decode_here, payload)
         except BrokenProcessPool:
             # One was killed, perhaps for its memory: what it was at is lost, and others begin.
-            self._pool = self._start()
+            self._start()
             return self._pool.submit(_decode_here, payload)
+
+    def _start(self) -> list[Future[int]]:
+        """Start all processes, each with a task."""
+        # Forked, a process would hold locks of threads that it has not.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self._count, context, _open_reader, self._opening)
+        with starting_workers():
+            return [self._pool.submit(os.getpid) for _ in range(self._count)]
 
     def close(self) -> None:
         """End the processes."""

@@ -122,7 +122,7 @@ class NamedModel(ABC):
             "name": self.name,
             "stream_id": self.stream_id,
             "target": manifest.target,
-            "precision": manifest.edge.precision,
+            "edge_precision": manifest.edge.precision,
             "weights": manifest.provenance.weights,
             "tails": {
                 name: {

@@ -312,6 +312,8 @@ def test_a_folder_with_the_name_of_a_model_has_its_own_card(tiny_model, tmp_path
         ("svbi_tf_efficientnet_lite0-fp-beta1", None, "apache-2.0"),
         ("svbi_tf_efficientnet_lite0-fp-beta1", 0, "mit"),
         ("tf_efficientnet_lite0-png", None, "apache-2.0"),
+        ("tf_efficientnet_lite0-mean_scale_hyperprior-q3", None, None),
+        ("faster_rcnn_tf_efficientnet_lite0-jpeg-q50", None, None),
     ],
 )
 def test_what_others_trained_is_not_put_under_our_licence(name, seed, expected) -> None:
