@@ -24,6 +24,7 @@ from .spec import ModelSpec
 
 Split = Literal["train", "val"]
 
+_MOST_CATEGORIES = (1 << 16) - 1
 _NO_CLASS = "in the folder of no class"
 
 
@@ -141,7 +142,7 @@ def read_dataset(
         folder: Folder of the data set.
         split: Part of the data set, if the folder has both.
         labels: Labels of a model's classes, in the order of their indexes. Empty: the names of the
-            folders.
+            folders, or of COCO's categories behind the background's.
 
     Raises:
         DatasetError: The folder is missing or empty, has another form, or other classes.
@@ -249,6 +250,7 @@ def _read_coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO(file)
+            labels = _coco_labels(coco, labels)
             samples = [_coco_sample(coco, images, number) for number in sorted(coco.getImgIds())]
     except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise DatasetError(f"{file} holds no annotations that can be read: {error}.") from error
@@ -256,6 +258,22 @@ def _read_coco(folder: Path, split: Split, labels: tuple[str, ...]) -> Dataset:
         # As in torchvision's reference training: an image without objects teaches nothing.
         samples = [s for s in samples if isinstance(s.target, Boxes) and len(s.target.boxes)]
     return Dataset(samples, labels)
+
+
+def _coco_labels(coco: Any, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels of class indexes, which are the numbers of categories; 0 is background.
+
+    Raises:
+        ValueError: There is a number that the model's labels do not have, or none could have.
+    """
+    names = {int(one["id"]): str(one["name"]) for one in coco.loadCats(coco.getCatIds())}
+    most = len(labels) - 1 if labels else _MOST_CATEGORIES
+    if wrong := [number for number in names if not 1 <= number <= most]:
+        known = f"the model knows 1 to {most}" if labels else f"they are 1 to {most}"
+        raise ValueError(f"category {wrong[0]} is named {names[wrong[0]]!r}, but {known}")
+    # torchvision's words for the background, and for numbers that COCO left out.
+    numbered = (names.get(number, "N/A") for number in range(1, max(names, default=0) + 1))
+    return labels or ("__background__", *numbered)
 
 
 def _coco_sample(coco: Any, images: Path, number: int) -> Sample:

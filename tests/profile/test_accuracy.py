@@ -264,6 +264,8 @@ def test_mean_average_precision():
 
 def test_coco_and_voc_are_read(tmp_path):
     coco = read_dataset("object-detection", make_coco(tmp_path / "coco"), "val")
+    # Its classes are the categories, by their numbers; torchvision names those between N/A.
+    assert coco.labels == ("__background__", "N/A", "N/A", "disc")
     assert [one.name for one in coco.samples] == [f"{number:012d}.jpg" for number in range(4)]
     target = coco.samples[1].target
     assert isinstance(target, Boxes)
@@ -285,6 +287,16 @@ def test_hostile_lists_of_images_do_not_leave_the_folder(tmp_path):
     (voc / "ImageSets/Segmentation/val.txt").write_text("../../secret\n")
     with pytest.raises(DatasetError, match="outside its folder"):
         read_dataset("semantic-segmentation", voc, "val")
+    text = path.read_text()
+    for number in (0, 65536, 10**9):
+        path.write_text(text.replace('"id": 3, "name"', f'"id": {number}, "name"'))
+        with pytest.raises(DatasetError, match=f"category {number} is named 'disc'"):
+            read_dataset("object-detection", coco, "val")
+    path.write_text(text)
+    with pytest.raises(
+        DatasetError, match="category 3 is named 'disc', but the model knows 1 to 2"
+    ):
+        read_dataset("object-detection", coco, "val", ("__background__", "a", "b"))
     path.write_text('{"images": [{"id": 1}]}')
     with pytest.raises(DatasetError, match="holds no annotations that can be read"):
         read_dataset("object-detection", coco, "val")

@@ -7,31 +7,40 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from dense_models import enliven
+from made_data import make_coco
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
+from training_runs import plan_of
 
 from splitrun.engines.onnx_runtime import OnnxRuntimeSession
 from splitrun.errors import SpecError, UnknownNameError
 from splitrun.predictions.detection import DetectionSettings, detect, propose
 from splitrun.strict_json import read_strictly
+from splitzoo import zoo
 from splitzoo.export.onnx_graph import write_onnx
+from splitzoo.zoo.backbones.table import DetectorSizes, find_backbone
 from splitzoo.zoo.tasks.detection import DetectionTail
+from splitzoo.zoo.train.recipe_files import find_recipe, recipes
+from splitzoo.zoo.train.run import train
+from splitzoo.zoo.train.student import build_student
 
 SIZE, CLASSES, PROPOSALS, CHANNELS = (256, 320), 7, 150, 32
 
 
 def tiny_detector(seed=0, **options):
     torch.manual_seed(seed)
-    given = {"cut": "layer1", "proposals": PROPOSALS, "pyramid_channels": 16} | options
+    given = {"cut": "layer1", "sizes": DetectorSizes(proposals=PROPOSALS, channels=16)} | options
     tail = DetectionTail("test_resnet", given.pop("cut"), CLASSES, SIZE, **given)
     return enliven(tail, seed)
 
 
-def some_features(seed=0, images=1):
+def some_features(seed=0, images=1, *, stride=4):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(images, CHANNELS, SIZE[0] // 4, SIZE[1] // 4, generator=generator)
+    channels = find_backbone("test_resnet").stage_of(stride).channels
+    return torch.randn(images, channels, *(side // stride for side in SIZE), generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +220,9 @@ def test_the_levels_have_the_strides_of_the_pyramid(tail, numbers):
 @torch.no_grad()
 def test_a_canvas_of_odd_levels_has_torchvisions_anchors():
     # 800 pixels: 25 rows at stride 32, 13 above them, 61 pixels apart and not 64.
-    tail = DetectionTail("test_resnet", "layer1", 3, (800, 32), pyramid_channels=8).eval()
+    tail = DetectionTail(
+        "test_resnet", "layer1", 3, (800, 32), sizes=DetectorSizes(channels=8)
+    ).eval()
     pyramid = list(tail.fpn(dict(zip("0123", stages_of(tail, 200, 8), strict=True))).values())
     images = ImageList(torch.empty(1, 3, 800, 32), [(800, 32)])
     numbers = read_strictly(DetectionSettings, tail.settings())
@@ -243,6 +254,25 @@ def test_without_a_cut_the_tail_takes_the_image():
     assert cut.boxes_inputs == ("p2", "p3", "p4", "proposals", "levels")
     assert tail.boxes_inputs == ("p2", "p3", "p4", "p5", "proposals", "levels")
     assert (cut.settings()["pooled_levels"], numbers.pooled_levels) == (3, 4)
+
+
+@torch.no_grad()
+def test_the_pyramid_begins_at_the_stride_of_the_cut():
+    tail, features = tiny_detector(cut="layer2"), some_features(stride=8)
+    assert tail.dense_outputs == ("p3", "p4", "p5", "objectness", "deltas")
+    numbers = read_strictly(DetectionSettings, tail.settings())
+    assert numbers.grids == ((32, 40), (16, 20), (8, 10), (4, 5))
+    assert numbers.anchor_sizes == (32, 64, 128, 256)
+    (expected,) = tail(features)
+    assert_worth_comparing(expected)
+    assert_same(detect_by_parts(tail, features, numbers), expected, pixels=1e-3, scores=1e-5)
+    # A whole network whose pyramid begins there has the same heads, and teaches them.
+    sizes = DetectorSizes(finest=8, proposals=PROPOSALS, channels=16)
+    whole = tiny_detector(cut=None, sizes=sizes)
+    assert whole.settings() == tail.settings()
+    theirs, ours = ({n: v.shape for n, v in one.state_dict().items()} for one in (whole, tail))
+    assert ours.items() <= theirs.items()
+    assert {name.split(".")[0] for name in theirs.keys() - ours.keys()} == {"body"}
 
 
 @pytest.mark.parametrize(("cut", "eps"), [("layer1", 1e-5), (None, 0.0)])
@@ -283,7 +313,7 @@ def test_training_lowers_the_losses():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("test_resnet", "layer2", 7, SIZE), SpecError, "begins at stride 4"),
+        (("test_resnet", "layer4", 7, SIZE), SpecError, "after one of layer1, layer2, layer3"),
         (("test_resnet", "layer1", 7, (256, 300)), SpecError, "no multiple of 32"),
         (("test_vit", None, 7, SIZE), SpecError, "no features at stride 4, 8, 16, 32"),
         (("resnet_51", "layer1", 7, SIZE), UnknownNameError, "resnet_51"),
@@ -295,7 +325,7 @@ def test_what_no_detector_can_be_made_of_is_refused(arguments, error, message):
 
 
 def test_torchvisions_numbers_are_in_the_settings():
-    tail = DetectionTail("test_resnet", None, 91, (64, 64), pyramid_channels=8)
+    tail = DetectionTail("test_resnet", None, 91, (64, 64), sizes=DetectorSizes(channels=8))
     assert tail.settings() == {
         "canvas": (64, 64),
         "grids": ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)),
@@ -313,3 +343,95 @@ def test_torchvisions_numbers_are_in_the_settings():
         "detections": 100,
         "level_side": 224,
     }
+
+
+# Detectors on EfficientNet-Lite0 behind the encoder of the ImageNet-1k students
+
+STUDENT = "svbi_tf_efficientnet_lite0-fp-variable"
+
+
+@pytest.fixture(scope="module")
+def whole_detector():
+    return zoo.build("faster_rcnn_tf_efficientnet_lite0-png", seed=3)
+
+
+def test_the_small_detector_has_the_parameters_that_are_counted_by_hand(whole_detector):
+    tail = whole_detector.decoder.get_submodule("tail")
+    counts = {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in tail.named_children()
+    }
+    channels, anchors, classes = 128, 3, 91
+    inner = sum(features * channels + channels for features in (40, 112, 320))
+    convolution = channels * channels * 9 + channels
+    objectness_and_deltas = (channels + 1) * anchors * (1 + 4)
+    head = (channels * 49 + 1) * 256 + (256 + 1) * 256
+    assert counts["fpn"] == inner + 3 * convolution
+    assert counts["rpn"] == convolution + objectness_and_deltas
+    assert counts["roi_heads"] == head + (256 + 1) * classes * (1 + 4)
+
+
+def test_the_small_detector_takes_images_as_its_backbone_does(whole_detector):
+    split = zoo.get_spec(f"faster_rcnn_{STUDENT}")
+    assert (split.cut, split.latent_shape) == ("blocks.2", (96, 20, 28))
+    given = split.preprocessing
+    assert (given.mean, given.std, given.crop, given.fit) == (
+        *((0.5,) * 3, (0.5,) * 3, (320, 448), "pad"),
+    )
+    edge = whole_detector.spec.bottleneck
+    assert (edge.mean, edge.std) == (given.mean, given.std)
+    # Photographs of 4:3 keep their shape: 426 of 448 columns.
+    assert given.scaled_size(640, 480) == (426, 320)
+    # A tensor of TensorFlow's networks is divided by the root of its variance and 0.001.
+    body = whole_detector.decoder.get_submodule("tail.body")
+    assert {getattr(layer, "eps", 1e-3) for layer in body.modules()} == {1e-3}
+    assert not [layer for layer in body.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+def test_the_split_detector_begins_with_the_students_encoder_and_the_teachers_tail(whole_detector):
+    _, recipe, _ = find_recipe(f"bccd-faster_rcnn_{STUDENT}")
+    spec = zoo.get_spec(f"faster_rcnn_{STUDENT}")
+    student = zoo.load(STUDENT)
+    model = build_student(recipe, spec, whole_detector, seed=0).eval()
+    model.update()
+    # Streams of either are read by both: their id begins the digest.
+    student.calibration = None
+    assert model.device_digest() == student.device_digest()
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    (ours,), (theirs,) = model.compress(image, 1.6), student.compress(image, 1.6)
+    # Only the shape of an input that is not the detector's own is sent besides.
+    assert len(ours) == len(theirs) + 4
+    for one in (model, student):
+        (latent,), (expected,) = (
+            other.codec.decompress(stream, other.hyper_decode)
+            for other, stream in ((one, ours), (student, theirs))
+        )
+        assert np.array_equal(latent, expected)
+    teacher = whole_detector.decoder.get_submodule("tail")
+    tail = model.decoder.get_submodule("tail")
+    for path in ("roi_heads.box_head.fc6", "body.blocks.6.0.conv_pwl"):
+        assert torch.equal(tail.get_submodule(path).weight, teacher.get_submodule(path).weight)
+    # Without the student, the encoder's part of the backbone is the teacher's.
+    alone = build_student(recipe.model_copy(update={"start": None}), spec, whole_detector, seed=0)
+    found = alone.encoder.get_submodule("head.blocks.2.0.conv_dw").weight
+    assert torch.equal(found, teacher.get_submodule("body.blocks.2.0.conv_dw").weight)
+
+
+def test_training_behind_a_frozen_encoder_leaves_its_streams_as_they_were(tmp_path):
+    recipe = recipes()["bccd-shallow_injection-variable"].model_dump(mode="json")
+    recipe["models"][0]["preprocessing"] = {"resize": 64, "crop": [64, 64]}
+    # Without the teacher, heads begin at random.
+    recipe["teacher"], recipe["stages"][0]["epochs"] = "", 1
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    folder = train(plan_of(path, make_coco(tmp_path / "data"), tmp_path / "run"))
+    model, student = zoo.load(folder), zoo.load(STUDENT)
+    assert model.spec.labels == ("__background__", "N/A", "N/A", "disc")
+    student.calibration = None
+    assert model.device_digest() == student.device_digest()
+    for (name, ours), theirs in zip(
+        model.decoder.get_submodule("g_s").named_parameters(),
+        student.decoder.get_submodule("g_s").parameters(),
+        strict=True,
+    ):
+        assert not torch.equal(ours, theirs), name

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {
     name: recipe
     for name, recipe in recipes().items()
-    if not name.startswith(("flowers", "imagenet"))
+    if not name.startswith(("bccd", "flowers", "imagenet"))
 }
 
 
@@ -36,6 +36,18 @@ def test_a_model_has_one_recipe_and_teachers_and_starts_are_models():
                 assert source.task == "image-classification"
                 assert source.beta == spec.beta
                 assert source.bottleneck == spec.bottleneck
+
+
+def test_the_detectors_of_blood_cells_share_their_heads_and_keep_the_students_encoder():
+    teacher, student = recipes()["bccd-teacher"], recipes()["bccd-shallow_injection-variable"]
+    assert teacher.names() == [student.teacher]
+    whole, split = teacher.spec(), student.spec()
+    assert (whole.cut, split.cut, whole.dataset, split.dataset) == (None, "blocks.2", "", "")
+    assert whole.preprocessing.crop == split.preprocessing.crop
+    assert student.start is not None
+    source = zoo.get_spec(student.start.source(split.name))
+    assert source.bottleneck == split.bottleneck
+    assert all(stage.frozen == ("encoder", "bottleneck") for stage in student.stages)
 
 
 # Stages as the configurations of sc2-benchmark have them, and as the text of the paper has them:

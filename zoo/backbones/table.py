@@ -32,6 +32,32 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class DetectorSizes:
+    """Sizes of a Faster R-CNN on a backbone; by default torchvision's, which are the SC2 paper's.
+
+    Attributes:
+        finest: Stride of the finest level of the whole network's feature pyramid; behind a cut, the
+            pyramid begins at the cut's.
+        channels: Channels of each level of the pyramid.
+        box_channels: Width of the box head's two layers.
+        proposals: Largest number of boxes of one image that the box head sees, in evaluation.
+        sampled: Number of them that it learns from, in training.
+        resize: Length of the image's shorter side, pixels.
+        longest: Bound of its longer side; 0 where the input's own sides are the bound.
+        crop: Height and width of the input, pixels.
+    """
+
+    finest: int = DENSE_STRIDES[0]
+    channels: int = 256
+    box_channels: int = 1024
+    proposals: int = 1000
+    sampled: int = 512
+    resize: int = 800
+    longest: int = 1333
+    crop: tuple[int, int] = (800, 1344)
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A classification network of timm that can be split.
 
@@ -44,6 +70,7 @@ class Backbone:
         num_classes: Classes of the pretrained classifier; 0 where it has none.
         reduction: Layer that the channel-reduction network of sc2bench 0.1.1 ends after; empty
             where sc2bench has no such network.
+        detector: Sizes of a detector on it.
     """
 
     name: str
@@ -53,6 +80,7 @@ class Backbone:
     base_model: str
     num_classes: int = 1000
     reduction: str = ""
+    detector: DetectorSizes = DetectorSizes()
 
     def stage_of(self, stride: int) -> Stage:
         """Return the last stage of a stride, whose features a bottleneck gives in its place.
@@ -200,6 +228,7 @@ def _add(
     interpolation: Literal["bilinear", "bicubic"],
     normalisation: tuple[_Triple, _Triple] = _IMAGENET,
     reduction: str = "",
+    **more: Any,
 ) -> None:
     """Register a backbone, under timm's name too; ``pixels`` are the resized and cropped side."""
     (resize, crop), (mean, std) = pixels, normalisation
@@ -212,6 +241,7 @@ def _add(
         ),
         base_model=f"timm/{timm_name}.{tag}",
         reduction=reduction,
+        **more,
     )
     # EfficientNet-L2 is here at two sizes, so timm's name would not say which.
     aliases = [timm_name] if timm_name not in (name, "tf_efficientnet_l2") else []
@@ -275,6 +305,18 @@ for _size, _pixels in (("", (833, 800)), ("_475", (507, 475))):
 # Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow's blog: no squeeze
 # and excitation, ReLU6. Padded as in TensorFlow; without that, and timm's plain name, its weights
 # lose 8 points.
+# A detector for a board: less than a tenth of the operations of the paper's, and no level of stride
+# 4, which small objects of large images need.
+_MOBILE_DETECTOR = DetectorSizes(
+    finest=8,
+    channels=128,
+    box_channels=256,
+    proposals=300,
+    sampled=256,
+    resize=320,
+    longest=0,
+    crop=(320, 448),
+)
 _LITE_STAGES = [("blocks.1", 24, 4), ("blocks.2", 40, 8), ("blocks.4", 112, 16)]
 for _number, _pixels, _deepest in (
     (0, (256, 224), 320),
@@ -290,4 +332,5 @@ for _number, _pixels, _deepest in (
         _pixels,
         "bicubic",
         _HALVES,
+        detector=_MOBILE_DETECTOR,
     )

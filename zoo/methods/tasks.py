@@ -1,12 +1,12 @@
 """Tasks of the SC2 paper: data set, input and teacher that the models of each have in common."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from splitrun.errors import SpecError
 from splitrun.preprocessing import Preprocessing
 
-from ..backbones.table import Backbone
+from ..backbones.table import Backbone, DetectorSizes
 from ..kinds import Task
 from ..models import MODELS
 from ..spec import ModelSpec
@@ -24,7 +24,7 @@ class TaskFacts:
         dataset: Data set that its models are trained on.
         num_classes: Number of classes of that data set; COCO's and VOC's with the background.
         folder: Folder of its configurations in sc2-benchmark; its experiments' names begin with it.
-        preprocessing: Input of its models; None where the backbone says.
+        preprocessing: Input of its models on the paper's backbones; None where the backbone says.
     """
 
     task: Task
@@ -41,7 +41,13 @@ class TaskFacts:
 
     def input_of(self, backbone: Backbone) -> Preprocessing:
         """Return the preprocessing of this task's models on a backbone."""
-        return self.preprocessing or backbone.preprocessing
+        own, sizes = backbone.preprocessing, backbone.detector
+        if self.preprocessing is None:
+            return own
+        dense = replace(self.preprocessing, mean=own.mean, std=own.std)
+        if self.task != "object-detection":
+            return dense
+        return replace(dense, resize=sizes.resize, longest=sizes.longest, crop=sizes.crop)
 
     def spec(self, backbone: Backbone, **fields: Any) -> ModelSpec:
         """Return a spec with this task's data set and input, and a backbone's name and weights.
@@ -71,9 +77,9 @@ DETECTION = TaskFacts(
     91,
     "coco2017",
     Preprocessing(
-        resize=800,
-        crop=(800, 1344),
-        longest=1333,
+        resize=DetectorSizes.resize,
+        crop=DetectorSizes.crop,
+        longest=DetectorSizes.longest,
         interpolation="bilinear",
         mean=MEAN,
         std=STD,

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
@@ -21,7 +23,7 @@ from torchvision.ops.poolers import LevelMapper
 from splitrun.errors import SpecError
 
 from ..backbones.build import build_features
-from ..backbones.table import DENSE_STRIDES, find_backbone
+from ..backbones.table import DENSE_STRIDES, DetectorSizes, find_backbone
 from ..deprecations import quiet_torchscript
 from ..split_model import Detections
 
@@ -32,7 +34,11 @@ Target = dict[str, Tensor]
 """The true objects in one image: ``boxes`` (B, 4) float32, x0, y0, x1, y1 in pixels of the input,
 and ``labels`` (B,) int64."""
 
-_LEVEL_NAMES = ("p2", "p3", "p4", "p5")
+_LEVEL_NAMES = {4: "p2", 8: "p3", 16: "p4", 32: "p5"}
+"""Names of a pyramid's levels by their strides."""
+_ANCHOR = 32
+"""Side of the finest level's anchors, pixels; those of each further level are twice as large."""
+_ASPECT_RATIOS = (0.5, 1.0, 2.0)
 _ROI_SIZE, _SAMPLING_RATIO = 7, 2
 
 
@@ -58,16 +64,15 @@ class DetectionTail(nn.Module):
 
     Args:
         backbone: timm's name of the network.
-        cut: Layer of stride 4 after which this part begins; None for the whole network, which
-            takes images.
+        cut: Layer of a stage's end after which this part begins, and with it the pyramid; None for
+            the whole network, which takes images.
         num_classes: Number of classes, with the background, which is class 0.
         input_size: Height and width of the image, pixels, multiples of 32.
         pooled_levels: Number of levels of the pyramid, the finest ones, that boxes are cut out of.
-            By default 4, as torchvision has it, or 3 after a cut: sc2bench names the levels "1" to
-            "4", torchvision pools from those named "0" to "3", and so its models were trained and
-            released without the coarsest one.
-        proposals: Largest number of boxes of one image that the second stage sees, in evaluation.
-        pyramid_channels: Channels of each level of the pyramid.
+            By default all, as torchvision has it; but of the paper's four, 3 after a cut: sc2bench
+            names the levels "1" to "4", torchvision pools from those named "0" to "3", and so its
+            models were trained and released without the coarsest one.
+        sizes: Sizes of the detector in place of the backbone's own.
 
     Raises:
         UnknownNameError: timm has no such network, or the network no such layer.
@@ -87,18 +92,22 @@ class DetectionTail(nn.Module):
         input_size: tuple[int, int],
         *,
         pooled_levels: int | None = None,
-        proposals: int = 1000,
-        pyramid_channels: int = 256,
+        sizes: DetectorSizes | None = None,
     ) -> None:
         super().__init__()
-        stages = find_backbone(backbone).dense_stages
-        self._layers = tuple(stage.layer for stage in stages)
-        if cut not in (None, self._layers[0]):
+        entry = find_backbone(backbone)
+        dense, sizes = entry.dense_stages, sizes or entry.detector
+        cuts = {stage.layer: stage.stride for stage in dense[:-1]}
+        if cut is not None and cut not in cuts:
             raise SpecError(
-                f"A detector on {backbone} cannot be cut after {cut}: its pyramid begins at stride "
-                f"{DENSE_STRIDES[0]}.",
-                next_step=f"Cut it after {self._layers[0]}.",
+                f"A detector on {backbone} cannot be cut after {cut}: its pyramid begins with the "
+                "last layer of a stride.",
+                next_step=f"Cut it after one of {', '.join(cuts)}.",
             )
+        finest = sizes.finest if cut is None else cuts[cut]
+        stages = [stage for stage in dense if stage.stride >= finest]
+        self._layers = {_LEVEL_NAMES[stage.stride]: stage.layer for stage in stages}
+        self._strides = tuple(stage.stride for stage in stages)
         if any(side % DENSE_STRIDES[-1] for side in input_size):
             raise SpecError(
                 f"A detector's input of {input_size[0]}×{input_size[1]} pixels is no multiple of "
@@ -106,25 +115,32 @@ class DetectionTail(nn.Module):
             )
         self.input_size = input_size
         self.num_classes = num_classes
-        self.body = freeze_batch_norm_2d(build_features(backbone, cut, self._layers))
+        self.body = freeze_batch_norm_2d(build_features(backbone, cut, list(self._layers.values())))
+        papers = finest == DetectorSizes.finest
         for module in self.body.modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                # 0 for torchvision's weights for COCO, 1e-5 for sc2bench's after a cut.
-                module.eps = 0.0 if cut is None else 1e-5
+            if papers and cut is None and isinstance(module, FrozenBatchNorm2d):
+                module.eps = 0.0  # as in torchvision's weights for COCO
         channels = [stage.channels for stage in stages]
-        self.fpn = FeaturePyramidNetwork(channels, pyramid_channels, LastLevelMaxPool())
-        self._pooled = _LEVEL_NAMES[: pooled_levels or (len(DENSE_STRIDES) if cut is None else 3)]
+        self.fpn = FeaturePyramidNetwork(channels, sizes.channels, LastLevelMaxPool())
+        left_out = 1 if papers and cut is not None else 0
+        self._pooled = tuple(self._layers)[: pooled_levels or len(stages) - left_out]
         pool = MultiScaleRoIAlign(list(self._pooled), _ROI_SIZE, _SAMPLING_RATIO)
         # It would guess them from the first images, which may be much smaller than the input.
-        pool.scales = [1 / stride for stride in DENSE_STRIDES[: len(self._pooled)]]
-        finest, coarsest = (round(-math.log2(scale)) for scale in (pool.scales[0], pool.scales[-1]))
-        pool.map_levels = LevelMapper(finest, coarsest, pool.canonical_scale, pool.canonical_level)
+        pool.scales = [1 / stride for stride in self._strides[: len(self._pooled)]]
+        low, high = (round(-math.log2(scale)) for scale in (pool.scales[0], pool.scales[-1]))
+        pool.map_levels = LevelMapper(low, high, pool.canonical_scale, pool.canonical_level)
+        sides = tuple((_ANCHOR << level,) for level in range(len(stages) + 1))
+        anchors = AnchorGenerator(sides, (_ASPECT_RATIOS,) * len(sides))
         # All other numbers of the two heads are torchvision's defaults.
         heads = FasterRCNN(
-            SimpleNamespace(out_channels=pyramid_channels),
-            num_classes,
+            SimpleNamespace(out_channels=sizes.channels),
+            rpn_anchor_generator=anchors,
+            rpn_head=RPNHead(sizes.channels, len(_ASPECT_RATIOS)),
             box_roi_pool=pool,
-            rpn_post_nms_top_n_test=proposals,
+            box_head=TwoMLPHead(sizes.channels * _ROI_SIZE**2, sizes.box_channels),
+            box_predictor=FastRCNNPredictor(sizes.box_channels, num_classes),
+            box_batch_size_per_image=sizes.sampled,
+            rpn_post_nms_top_n_test=sizes.proposals,
         )
         self.rpn = heads.rpn
         self.roi_heads = heads.roi_heads
@@ -150,7 +166,7 @@ class DetectionTail(nn.Module):
         """Detect objects, in evaluation mode.
 
         Args:
-            features: Features (N, C, H / 4, W / 4) float32, or images where there is no cut.
+            features: Features of the cut (N, C, h, w) float32, or images where there is no cut.
             areas: Height and width of the part of each input, from its top left, that is the
                 image, to which boxes are clipped; by default the whole input.
 
@@ -212,7 +228,7 @@ class DetectionTail(nn.Module):
         pooled = torch.zeros(())
         # Each box is cut out of every level: four times the work of this step, for a graph in
         # which every tensor has one shape.
-        for number, (level, stride) in enumerate(zip(levels, DENSE_STRIDES, strict=False)):
+        for number, (level, stride) in enumerate(zip(levels, self._strides, strict=False)):
             cut_out = roi_align(level, rois, _ROI_SIZE, 1 / stride, _SAMPLING_RATIO)
             here = (level_of_box == number)[:, None, None, None]
             pooled = torch.where(here, cut_out, pooled) if number else cut_out
@@ -221,7 +237,7 @@ class DetectionTail(nn.Module):
     def settings(self) -> dict[str, Any]:
         """Return the numbers of these heads that the runtime's ``DetectionSettings`` holds."""
         height, width = self.input_size
-        grids = [(height // stride, width // stride) for stride in DENSE_STRIDES]
+        grids = [(height // stride, width // stride) for stride in self._strides]
         # The level after the last one is every second pixel of it.
         grids.append((math.ceil(grids[-1][0] / 2), math.ceil(grids[-1][1] / 2)))
         rpn, heads = self.rpn, self.roi_heads
@@ -245,8 +261,7 @@ class DetectionTail(nn.Module):
 
     def _pyramid(self, features: Tensor) -> OrderedDict[str, Tensor]:
         given = self.body(features)
-        levels = zip(_LEVEL_NAMES, self._layers, strict=True)
-        return self.fpn(OrderedDict((name, given[layer]) for name, layer in levels))
+        return self.fpn(OrderedDict((name, given[at]) for name, at in self._layers.items()))
 
     def _images(self, features: Tensor, areas: list[tuple[int, int]] | None) -> ImageList:
         # torchvision looks at the shape of the images alone.

@@ -300,8 +300,8 @@ class Variant(Part):
                     "beta": like.beta if self.beta is None else self.beta,
                     "bottleneck": {**fields["bottleneck"], **self.bottleneck},
                     "preprocessing": {**fields["preprocessing"], **self.preprocessing},
-                    # A classifier's classes are the folders of its images.
-                    "dataset": "" if like.task == "image-classification" else like.dataset,
+                    # Its classes are those of the data: folders, or categories of boxes.
+                    "dataset": like.dataset if like.task == "semantic-segmentation" else "",
                     "reference": "",
                     "base_model": "",
                 }

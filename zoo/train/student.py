@@ -75,11 +75,13 @@ def build_student(
     student = build(spec, seed=seed)
     if teacher is not None:
         _check_input(spec, teacher.spec)
-        weights = teacher.decoder.get_submodule("tail").state_dict()
-        parts = [student.decoder.get_submodule("tail")]
-        parts += layers_of_backbone(student)
-        for part in parts:
-            copy_weights(part, weights, spec.name, teacher.spec.name)
+        theirs = teacher.decoder.get_submodule("tail")
+        # That of a dense task holds the backbone in `body`.
+        backbone = getattr(theirs, "body", theirs)
+        parts = [(student.decoder.get_submodule("tail"), theirs)]
+        parts += [(part, backbone) for part in layers_of_backbone(student)]
+        for part, other in parts:
+            copy_weights(part, other.state_dict(), spec.name, teacher.spec.name)
     if recipe.start is not None:
         name = str(start or recipe.start.source(spec.name))
         source = ModelSource.of(name).load()
