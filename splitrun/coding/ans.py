@@ -86,6 +86,8 @@ class RowModels:
             ]
         )
         self._escape = tables.length - np.int32(2)
+        # Offset and escape slot of a row in one number: they are repeated together.
+        self._pairs = np.stack((tables.offset, self._escape), axis=1).view(np.int64).ravel()
         self._escape_classes = BACKEND.AnsModels([_escape_class_frequencies()])
 
     def slots(
@@ -97,8 +99,7 @@ class RowModels:
             symbols: (n,) int32, any values.
             counts: (rows,), n in all.
         """
-        escape = np.repeat(self._escape, counts)
-        slots = np.repeat(self.tables.offset, counts)
+        slots, escape = self._repeated(counts)
         np.subtract(symbols, slots, out=slots, casting="safe")
         # A difference below 0, or one that wraps around, is a large unsigned number: the tables'
         # own ranges are checked not to wrap.
@@ -115,7 +116,7 @@ class RowModels:
             counts: (rows,), n in all.
         """
         slots, escaped = self.slots(symbols, counts)
-        if escaped.any():
+        if np.count_nonzero(escaped):
             self._push_escapes(stack.coder, symbols[escaped], *self._bounds(escaped, counts))
         stack.coder.encode(slots, self._models, counts)
 
@@ -129,9 +130,10 @@ class RowModels:
             BitstreamError: A symbol is beyond 32 bits.
         """
         symbols = stack.coder.decode(self._models, counts)
-        escaped = symbols == np.repeat(self._escape, counts)
-        symbols += np.repeat(self.tables.offset, counts)
-        if escaped.any():
+        offset, escape = self._repeated(counts)
+        escaped = symbols == escape
+        symbols += offset
+        if np.count_nonzero(escaped):
             values = self._pop_escapes(stack.coder, *self._bounds(escaped, counts))
             limits = np.iinfo(np.int32)
             if values.min() < limits.min or values.max() > limits.max:
@@ -150,6 +152,10 @@ class RowModels:
         frequencies = np.diff(self.tables.cdf.astype(np.int64), axis=1)
         chosen = frequencies[np.repeat(np.arange(len(counts)), counts), slots]
         return float(self.tables.precision * chosen.size - np.log2(chosen).sum())
+
+    def _repeated(self, counts: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return (2, n): offset and escape slot of each symbol's row."""
+        return self._pairs.repeat(counts).view(np.int32).reshape(-1, 2).T
 
     def _bounds(
         self, escaped: NDArray[np.bool_], counts: NDArray[np.int64]
@@ -279,7 +285,7 @@ class ConditionalModels:
 
     def _sort(self, indexes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         flat = indexes.ravel()
-        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=self.indexes)
+        return flat.argsort(kind="stable"), np.bincount(flat, minlength=self.indexes)
 
 
 def _bit_fields(

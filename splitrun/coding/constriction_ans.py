@@ -29,19 +29,15 @@ class AnsCoder:
         self, slots: NDArray[np.int32], models: AnsModels, counts: NDArray[np.int64]
     ) -> None:
         """Push symbols such that the first is popped first."""
-        runs = zip(models.rows, np.cumsum(counts).tolist(), counts.tolist(), strict=True)
-        for model, end, count in reversed(list(runs)):
-            if count:
-                self._coder.encode_reverse(slots[end - count : end], model)
+        encode, ends = self._coder.encode_reverse, counts.cumsum().tolist()
+        for row in reversed(counts.nonzero()[0].tolist()):
+            encode(slots[ends[row - 1] if row else 0 : ends[row]], models.rows[row])
 
     def decode(self, models: AnsModels, counts: NDArray[np.int64]) -> NDArray[np.int32]:
         """Pop symbols."""
+        decode, known, numbers = self._coder.decode, models.rows, counts.tolist()
         return np.concatenate(
-            [
-                self._coder.decode(model, count)
-                for model, count in zip(models.rows, counts.tolist(), strict=True)
-                if count
-            ]
+            [decode(known[row], numbers[row]) for row in counts.nonzero()[0].tolist()]
         )
 
     def encode_bits(self, values: NDArray[np.int32], widths: NDArray[np.int32]) -> None:

@@ -52,7 +52,8 @@ def fit_sparse(
     fitted = []
     for step in planes.steps():
         target, own = step.of(symbols), weights[step.number]
-        known_means, known_spreads = ([sums[part] for sums in step.known] for part in (0, 1))
+        known = [step.placed(sums) for sums in step.known]
+        known_means, known_spreads = ([sums[part] for sums in known] for part in (0, 1))
         solved = _solve(known_means, np.clip(target, -limit, limit))
         own[: solved.shape[0], 0] = _rounded(solved)
         mean = weighted_sum(own[:, 0, :, None], known_means, target.shape) + ONE // 2

@@ -1,8 +1,10 @@
 """Context coding of latents: sparse symbols, each predicted from sums over its own neighbours."""
 
+import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,8 +144,72 @@ class SparseTables(ContextTables):
             raise TablesError(f"Context tables: these {known} scale indexes.")
 
 
-class SparsePlanes(Planes[Step]):
-    """What is known of N images' symbols; ``known`` of a step holds a sum for each group.
+@dataclass(frozen=True)
+class SparseStep(Step):
+    """A pass; ``known`` holds sums (2, N, C, …) int32, of symbols and of distances, by group.
+
+    Between the sums of the places lie others, without a meaning: what is computed of all at once
+    is computed faster. The next step has its sums in the same memory.
+
+    Attributes:
+        neighbours: Slices whose sums ``known`` holds, by group; flat, as ``sums``.
+        sums: The same arrays as ``known``, flat.
+        present: (2, N, C, rows, columns) of the places, in their plane.
+        arranged: Rows and columns that the last dimension of the sums is made of.
+    """
+
+    neighbours: Sequence[Sequence[NDArray[np.int32]]]
+    sums: Sequence[NDArray[np.int32]]
+    present: NDArray[np.int32]
+    arranged: tuple[int, int]
+
+    def add(self) -> None:
+        """Sum over the neighbours; those outside the image count as 0."""
+        for total, (first, second, *others) in zip(self.sums, self.neighbours, strict=True):
+            np.add(first, second, out=total)
+            for other in others:
+                total += other
+
+    def placed(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return of values arranged as the sums, (…, m), those of the places, (…, n)."""
+        *lead, _ = values.shape
+        *_, rows, columns = self.present.shape
+        places = values.reshape(*lead, *self.arranged)[..., :rows, :columns]
+        return places.reshape(*lead, self.places)
+
+
+class _Level:
+    """Planes of the places of a level, parted by the parity of their rows and columns.
+
+    They are four flat arrays of the same arrangement. Before each row and each plane lie zeros,
+    which are the border behind those before too: a neighbour of all places is a slice, a fixed
+    distance away. Only places are ever written.
+
+    Args:
+        lead: What the planes are of, (2, N, C).
+        height: Rows of the level that are even.
+        width: Columns that are even.
+    """
+
+    def __init__(self, lead: tuple[int, ...], height: int, width: int) -> None:
+        self.arranged = height + 1, width + 1
+        self._lead, self.size = lead, math.prod((*lead, *self.arranged))
+        self._first = width + 2
+        self._flat = np.zeros((2, 2, self.size + 2 * self._first), np.int32)
+
+    def places(self, parity: tuple[int, int], rows: int, columns: int) -> NDArray[np.int32]:
+        """Return a view (2, N, C, rows, columns) of the places of a parity."""
+        flat = self._flat[parity][self._first : self._first + self.size]
+        return flat.reshape(*self._lead, *self.arranged)[..., :rows, :columns]
+
+    def neighbour(self, row: int, column: int) -> NDArray[np.int32]:
+        """Return a flat view of what lies at this row and column for the first place."""
+        first = self._first + row // 2 * self.arranged[1] + column // 2
+        return self._flat[row % 2, column % 2, first : first + self.size]
+
+
+class SparsePlanes(Planes[SparseStep]):
+    """What is known of N images' symbols, and distances, level by level; for one after another.
 
     Args:
         shape: Shape of the symbols, (N, C, h, w).
@@ -152,75 +218,101 @@ class SparsePlanes(Planes[Step]):
     """
 
     def __init__(self, shape: tuple[int, ...], levels: int, limit: int) -> None:
-        self._shape, self._levels, self._limit = shape, levels, limit
-        # Symbols and distances (2, N, C, …) of the present level by the parity of rows and columns,
-        # each in a border of zeros: what is summed then lies together, which is faster.
-        self._planes: dict[tuple[int, int], NDArray[np.int32]] = {}
-
-    def steps(self) -> Iterator[Step]:
-        """Yield the passes that have places; ``known`` holds sums (2, N, C, n)."""
-        *lead, height, width = self._shape
-        for at in passes(self._levels):
-            if len(self._planes) == 4:
-                self._planes = {(0, 0): _merged(self._planes)}
+        images, channels, height, width = shape
+        lead, self._limits = (2, images, channels), np.array((-limit, limit), np.int32)
+        self._steps: list[tuple[SparseStep, list[tuple[NDArray[np.int32], ...]]]] = []
+        merged: list[tuple[NDArray[np.int32], ...]] = []
+        planes: dict[tuple[int, int], NDArray[np.int32]] = {}
+        # The last level is the largest.
+        most = math.prod((*lead, height // 2 + 2, width // 2 + 2))
+        level, shared = None, np.empty((MAX_GROUPS, most), np.int32)
+        for at in passes(levels):
+            if level is None or len(planes) == 4:
+                rows, columns = (-(-size // at.step) for size in (height, width))
+                level = _Level(lead, rows, columns)
+                if planes:
+                    whole = level.places((0, 0), rows, columns)
+                    merged += [
+                        (whole[..., row::2, column::2], plane)
+                        for (row, column), plane in planes.items()
+                    ]
+                    planes = {(0, 0): whole}
             rows, columns = (len(places) for places in at.grid(height, width))
-            plane = np.zeros((2, *lead, rows + 2, columns + 2), np.int32)
-            self._planes[at.parity], self._present = plane, _inside(plane)
-            if self._present.size:
-                known = [self._sum(group, at.parity) for group in _GROUPS[at.parity]]
-                yield Step(at.number, (..., *at.slices), rows * columns, known)
+            present = planes[at.parity] = level.places(at.parity, rows, columns)
+            if rows and columns:
+                groups = _GROUPS[at.parity]
+                neighbours = [
+                    [
+                        level.neighbour(at.parity[0] + down, at.parity[1] + right)
+                        for down, right in group
+                    ]
+                    for group in groups
+                ]
+                sums = [one[: level.size] for one in shared[: len(groups)]]
+                known = [one.reshape(*lead, -1) for one in sums]
+                index = (..., *at.slices)
+                step = SparseStep(
+                    *(at.number, index, rows * columns, known),
+                    *(neighbours, sums, present, level.arranged),
+                )
+                self._steps.append((step, merged))
+                merged = []
 
-    def put(self, step: Step, symbols: NDArray[np.int32], off: NDArray[np.int32]) -> None:
+    def steps(self) -> Iterator[SparseStep]:
+        """Yield the passes that have places."""
+        for step, merged in self._steps:
+            for target, source in merged:
+                target[...] = source
+            step.add()
+            yield step
+
+    def put(self, step: SparseStep, symbols: NDArray[np.int32], off: NDArray[np.int32]) -> None:
         """Keep the symbols (N, C, n) of a step, and how far they were off their rounded means."""
+        if step is self._steps[-1][0]:
+            return  # nothing is predicted from the last
         # Limited while they lie together, which is faster than within the border.
-        known = np.stack((symbols, off))
-        np.clip(known, -self._limit, self._limit, out=known)
+        known = np.empty((2, *symbols.shape), np.int32)
+        low, high = self._limits
+        np.minimum(symbols, high, out=known[0])
+        np.minimum(off, high, out=known[1])
+        np.maximum(known, low, out=known)
         np.abs(known[1], out=known[1])
-        self._present[...] = known.reshape(self._present.shape)
-
-    def _sum(self, group: Sequence[tuple[int, int]], parity: tuple[int, int]) -> NDArray[np.int32]:
-        """Sum over neighbours of the present places; those outside the image count as 0."""
-        height, width = self._present.shape[-2:]
-        neighbours = []
-        for down, right in group:
-            row, column = parity[0] + down, parity[1] + right
-            top, left = 1 + row // 2, 1 + column // 2
-            plane = self._planes[row % 2, column % 2]
-            neighbours.append(plane[..., top : top + height, left : left + width])
-        total = neighbours[0] + neighbours[1]
-        for neighbour in neighbours[2:]:
-            total += neighbour
-        return total.reshape(*total.shape[:-2], -1)
+        step.present[...] = known.reshape(step.present.shape)
 
 
-def _inside(plane: NDArray[np.int32]) -> NDArray[np.int32]:
-    return plane[..., 1:-1, 1:-1]
+_KEPT_SYMBOLS = 1 << 18
+_kept = threading.local()
 
 
-def _merged(planes: dict[tuple[int, int], NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the plane that planes of its even and odd rows and columns make up, all bordered."""
-    height, width = (sum(planes[odd, odd].shape[axis] - 2 for odd in (0, 1)) for axis in (-2, -1))
-    merged = np.zeros((*planes[0, 0].shape[:-2], height + 2, width + 2), np.int32)
-    for (row, column), plane in planes.items():
-        _inside(merged)[..., row::2, column::2] = _inside(plane)
-    return merged
+def kept_planes(*wanted: Any) -> SparsePlanes:
+    """Return planes as :class:`SparsePlanes`, this thread's last ones where they fit."""
+    if getattr(_kept, "wanted", None) == wanted:
+        return _kept.planes
+    planes = SparsePlanes(*wanted)
+    if math.prod(wanted[0]) <= _KEPT_SYMBOLS:
+        _kept.wanted, _kept.planes = wanted, planes
+    return planes
 
 
 def weighted_sum(
-    weights: NDArray[np.int32], sums: list[NDArray[np.int32]], shape: tuple[int, ...]
+    weights: Sequence[NDArray[np.int32]], sums: Sequence[NDArray[np.int32]], shape: tuple[int, ...]
 ) -> NDArray[np.int32]:
     """Sum a constant and what is known, under its weights.
 
     Args:
-        weights: (4, …) int32: a constant, then a weight for each group of neighbours.
-        sums: Sums over up to 3 groups, each of ``shape``.
+        weights: A constant, then a weight for each group of neighbours, int32.
+        sums: Sums over up to 3 groups, each of ``shape``; they are changed.
         shape: Shape of the result; the weights' is broadcast to it.
     """
     constant, *others = weights
-    total = np.empty(shape, np.int32)
-    total[...] = constant
+    if not sums:
+        return np.broadcast_to(constant, shape).copy()
+    total = sums[0]
     for weight, values in zip(others, sums, strict=False):
-        total += weight * values
+        values *= weight
+        if values is not total:
+            total += values
+    total += constant
     return total
 
 
@@ -229,7 +321,7 @@ def weighted_side(weights: NDArray[np.int32], values: NDArray[np.int32]) -> NDAr
     return (weights * values) >> (ONE.bit_length() - 1)
 
 
-class SparseModels(ContextModels[SparseTables, Step]):
+class SparseModels(ContextModels[SparseTables, SparseStep]):
     """Codes the symbols of one image under sparse tables, all channels of a pass at once.
 
     Args:
@@ -238,8 +330,8 @@ class SparseModels(ContextModels[SparseTables, Step]):
 
     def __init__(self, tables: SparseTables) -> None:
         super().__init__(tables)
-        # (pass, group, 2, 1, C, 1), to go with sums of shape (2, 1, C, n).
-        self._weights = tables.weights[:, :, :, None, :, None]
+        # Of each pass and group (2, 1, C, 1), to go with sums of shape (2, 1, C, m).
+        self._weights = [list(of_pass[:, :, None, :, None]) for of_pass in tables.weights]
         self._side_weights = tables.side_weights[..., None]
         fractions = tables.fractions.size + 1
         top = int(tables.spreads[-1]) + 1 if tables.spreads.size else 1
@@ -249,20 +341,20 @@ class SparseModels(ContextModels[SparseTables, Step]):
         self._of_fraction = of_fraction.astype(np.uint8)
 
     def _planes(self, shape: tuple[int, ...]) -> SparsePlanes:
-        return SparsePlanes(shape, self.tables.levels, self.tables.limit)
+        return kept_planes(shape, self.tables.levels, self.tables.limit)
 
     def _predict(
-        self, step: Step, side: NDArray[np.uint8] | None
+        self, step: SparseStep, side: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
-        shape = 2, 1, self.tables.channels, step.places
-        mean, spread = weighted_sum(self._weights[step.number], step.known, shape)
+        shape = 2, 1, self.tables.channels, math.prod(step.arranged)
+        mean, spread = step.placed(weighted_sum(self._weights[step.number], step.known, shape))
         if side is not None:
             values = self.tables.side[step.of(side[None])]
             spread += weighted_side(self._side_weights[step.number], values)
         mean += ONE // 2
         # What lies beyond the last threshold, or below 0, is in the outer class.
         rows = self._of_spread.take(spread, mode="clip")
-        rows += self._of_fraction[mean & (ONE - 1)]
+        rows += self._of_fraction.take(mean & (ONE - 1), mode="clip")
         mean >>= ONE.bit_length() - 1
         return mean, mean, rows
 
