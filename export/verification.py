@@ -1,6 +1,6 @@
 """Repeat every check on a finished bundle."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from splitrun.bundle import open_bundle
@@ -92,11 +92,11 @@ def _check_limits(manifest: Manifest) -> None:
     limits, report = manifest.parity.limits, manifest.precision_report
     widened: set[str] = set(_ACCEPTED if report and report.accepted else ())
     reports = [tail.precision_report for tail in manifest.edge.tails.values()]
-    if any(one and one.accepted for one in reports):
-        widened.add("output_tolerance")
+    accepted = max((2 * one.worst_error for one in reports if one and one.accepted), default=0.0)
     coder = CODERS.get(manifest.coding.kind)  # an unknown one is refused with its tables
     quantised = coder is not None and coder.is_quantised
     allowed = limits_of(manifest.precision, manifest.edge.precision, quantised=quantised)
+    allowed = replace(allowed, output_tolerance=max(allowed.output_tolerance, accepted))
     for name, limit in asdict(allowed).items():
         found = getattr(limits, name)
         if found > limit and name not in widened:

@@ -4,6 +4,7 @@ One home for all who compare: the self-test, the exporter's parity, the precisio
 that builds engines, and the matrix of runtimes.
 """
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -101,9 +102,13 @@ def check_integers(
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the largest difference, relative to the largest expected magnitude."""
+    """Return the largest difference, relative to the largest expected magnitude.
+
+    It is infinite where a value is not a number.
+    """
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.abs(found.astype(np.float64) - expected).max()) / scale
+    error = float(np.abs(found.astype(np.float64) - expected).max()) / scale
+    return error if error < math.inf else math.inf
 
 
 def check_floats(found: NDArray[Any], expected: NDArray[Any], tolerance: float, what: str) -> float:

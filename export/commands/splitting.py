@@ -13,7 +13,8 @@ from ...zoo.completion import complete_model
 from .targets import complete_target
 
 if TYPE_CHECKING:
-    from splitrun.manifest import EdgePrecisionReport, GraphInfo, Manifest, PrecisionReport
+    from splitrun.manifest import GraphInfo, Manifest
+    from splitrun.precision_reports import EdgePrecisionReport, PrecisionReport
 
     from ...zoo.calibration.record import CalibrationRecord
 
@@ -217,9 +218,11 @@ def split(
             *(_report_rows(manifest.precision_report) if manifest.precision_report else ()),
             *(
                 row
-                for tail in manifest.edge.tails.values()
+                for name, tail in manifest.edge.tails.items()
                 if tail.precision_report
-                for row in _edge_report_rows(tail.precision_report)
+                for row in _edge_report_rows(
+                    tail.precision_report, f" {name}" if len(manifest.edge.tails) > 1 else ""
+                )
             ),
             (
                 "symbols differing",
@@ -259,16 +262,16 @@ def _named_tail(text: str) -> tuple[str, str]:
     return name, model
 
 
-def _edge_report_rows(report: "EdgePrecisionReport") -> list[tuple[str, str]]:
-    """Say what a precision of the edge below fp32 changes."""
+def _edge_report_rows(report: "EdgePrecisionReport", tail: str) -> list[tuple[str, str]]:
+    """Say what a precision of the edge below fp32 changes, of this tail where there are several."""
     images = f"{report.held_out} {'images' if report.real_images else 'made images'}"
     changes = f"outputs differ by {report.output_error:.2%}; {images}"
     if report.answers:
         changes = f"{report.answers_changed:,} of {report.answers:,} answers change; {changes}"
-    rows = [("edge against fp32", changes)]
+    rows = [(f"edge{tail} against fp32", changes)]
     if report.labelled:
         correct = f"{report.correct} of {report.labelled} images, in fp32 {report.correct_fp32}"
-        rows.append(("edge names correctly", correct))
+        rows.append((f"edge{tail} names correctly", correct))
     rows += [("accepted", limit) for limit in report.accepted]
     return rows + [("warning", warning) for warning in report.warnings]
 

@@ -1,5 +1,6 @@
 """The precision report of the edge: what it changes in outputs and answers."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from splitrun.comparison import relative_error
 from splitrun.errors import ParityError
 from splitrun.halves import Edge
 from splitrun.limits import Limits
-from splitrun.manifest import EdgePrecisionReport
+from splitrun.precision_reports import EdgePrecisionReport
 from splitrun.record import Arrays, Record
 from splitrun.signals import check_stopped
 
@@ -53,6 +54,9 @@ def measure_edge(
         images: Images whose held-out part is compared; None compares made images.
         lowering: What wrote the graph: it says how many images it saw.
         records: Records that parity is checked on: the worst error of an output is of them too.
+
+    Raises:
+        ParityError: An output is not a number.
     """
     edge, exact = Edge(bundle, stand_in=True), EdgeGraph(model).eval()
     worst = 0.0
@@ -79,6 +83,11 @@ def measure_edge(
             labelled += 1
             before += int(theirs.item() == label)
             here += int(ours.item() == label)
+    if math.isinf(worst):
+        raise ParityError(
+            f"With the edge in {lowering.precision}, an output is not a number.",
+            next_step="Choose another --edge-precision.",
+        )
     return EdgePrecisionReport(
         calibrated=lowering.calibrated,
         held_out=held_out,
@@ -115,8 +124,7 @@ def exceeded_edge_limits(report: EdgePrecisionReport, limits: Limits, precision:
             f"{report.answers_changed:,} of {report.answers:,} answers change "
             f"({most:.0%} and those of one image may)"
         )
-    # Not a number is beyond any limit.
-    if not report.worst_error <= limits.output_tolerance:
+    if report.worst_error > limits.output_tolerance:
         found.append(
             f"an output differs by {report.worst_error:.1%} of the largest "
             f"({limits.output_tolerance:.0%} is allowed)"

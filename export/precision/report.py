@@ -1,6 +1,7 @@
 """The precision report: what a precision below fp32 changes in symbols, bytes and predictions."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from splitrun.bundle import Bundle
 from splitrun.comparison import Comparison, compare_integers, not_comparable, relative_error
 from splitrun.errors import CalibrationError, DatasetError, DesyncError, ImageError, ParityError
-from splitrun.halves import Device, Edge, Tensors
+from splitrun.halves import Device, StreamReader, Tensors
 from splitrun.image_files import UnreadCount
 from splitrun.image_reading import check_image
 from splitrun.limits import Limits
-from splitrun.manifest import PrecisionReport
+from splitrun.precision_reports import PrecisionReport
 from splitrun.preprocessing import Preprocessing
 from splitrun.record import Record
 from splitrun.signals import check_stopped
@@ -26,6 +27,7 @@ from ...progress import SILENT, Progress
 from ...zoo.calibration.images import draw_images, parted
 from ...zoo.datasets import labels_of, read_dataset
 from ...zoo.split_model import SplitModel
+from ..graphs import EdgeGraph
 from ..recording import seeded_image
 from .lowering import Lowering
 
@@ -108,8 +110,12 @@ def measure_precision(
         images: Images whose held-out part is compared; None compares made images.
         lowering: What wrote the graph: it says what it left in fp32, and how many images it saw.
         records: Records that parity is checked on: the worst of them counts too.
+
+    Raises:
+        ParityError: What is sent is not a number.
     """
-    device, edge = Device(bundle, stand_in=True), Edge(bundle, stand_in=True)
+    device, reader = Device(bundle, stand_in=True), StreamReader(bundle, stand_in=True)
+    edge = EdgeGraph(model).eval()  # in fp32, whatever the bundle's is in
     worst = _Worst()
     for record in records:
         worst.see(bundle, device.wire_tensors(record.device.image), record.device.wire)
@@ -126,7 +132,12 @@ def measure_precision(
         payloads.append((streams[0].payload_bytes, streams[1].payload_bytes))
         if label is not None:
             before = int(model(torch.from_numpy(image)).argmax())
-            correct.append((before == label, _prediction(edge, streams[1]) == label))
+            correct.append((before == label, _prediction(reader, edge, streams[1]) == label))
+    if math.isinf(worst.wire_error):
+        raise ParityError(
+            f"In {lowering.precision}, what is sent is not a number.",
+            next_step="Choose another --precision.",
+        )
     correct_fp32, correct_here = np.sum(correct, axis=0).tolist() if correct else (None, None)
     means = np.mean(payloads, axis=0)
     return PrecisionReport(
@@ -175,12 +186,13 @@ class _Worst:
         return counted
 
 
-def _prediction(edge: Edge, stream: bytes) -> int | None:
+def _prediction(reader: StreamReader, edge: EdgeGraph, stream: bytes) -> int | None:
     """Return the class that the edge finds; None where its scales are not the device's."""
     try:
-        return int(edge.decode(stream)[0].argmax())
+        inputs = reader.decompress(stream)
     except DesyncError:
         return None
+    return int(edge(*map(torch.from_numpy, inputs))[0].argmax())
 
 
 def read_labelled(

@@ -1,5 +1,6 @@
 """The edge half below fp32: what is written, what is refused, and what bundle and card say."""
 
+import itertools
 import json
 
 import numpy as np
@@ -9,11 +10,13 @@ from commands import refused
 from onnx import TensorProto, helper, numpy_helper
 
 from splitrun.bundle import open_bundle
-from splitrun.errors import BundleError
+from splitrun.errors import BundleError, ParityError
+from splitrun.halves import Graph
 from splitrun.limits import Limits, limits_of
-from splitrun.manifest import EdgePrecisionReport
+from splitrun.precision_reports import EdgePrecisionReport
 from splitzoo import export
-from splitzoo.export.precision.edge_report import exceeded_edge_limits
+from splitzoo.export.precision.edge_report import exceeded_edge_limits, measure_edge
+from splitzoo.export.precision.lowering import Lowering
 from splitzoo.export.precision.weights import lower_weights
 
 FLOWERS = "flowers-splittable_regnetx_002-fp-beta3"
@@ -34,7 +37,6 @@ def report(**changes) -> EdgePrecisionReport:
         ({"answers_changed": 7}, ["7 of 100 answers change (5% and those of one image may)"]),
         ({"answers_changed": 6}, []),
         ({"worst_error": 0.21}, ["an output differs by 21.0% of the largest (20% is allowed)"]),
-        ({"worst_error": float("nan")}, ["an output differs by nan% of the largest (20% is "]),
         ({"correct": 78}, ["2 of 100 images are no longer named correctly"]),
         ({"correct": 79}, []),
     ],
@@ -128,11 +130,27 @@ def test_beyond_the_limits_nothing_is_left_and_what_is_accepted_is_checked(
     export.verify(tmp_path / "b")
     path = tmp_path / "b/manifest.json"
     document = json.loads(path.read_text())
-    for tail in document["edge"]["tails"].values():
-        tail["precision_report"]["accepted"] = []
-    path.write_text(json.dumps(document))
-    with pytest.raises(BundleError, match=r"allows output tolerance of 0\.6; .* edge int8"):
-        export.verify(tmp_path / "b")
+    limits, (tail,) = document["parity"]["limits"], document["edge"]["tails"].values()
+    for allowed, accepted, most in ((0.7, ["…"], "0.6"), (0.6, [], "0.2")):
+        limits["output_tolerance"] = allowed
+        tail["precision_report"]["accepted"] = accepted
+        path.write_text(json.dumps(document))
+        saying = f"allows output tolerance of {allowed}; the exporter allows {most} in .* edge int8"
+        with pytest.raises(BundleError, match=saying):
+            export.verify(tmp_path / "b")
+
+
+def test_an_output_that_is_no_number_is_refused(tiny_model, tiny_bundle, monkeypatch) -> None:
+    run, calls = Graph.__call__, itertools.count()
+
+    def broken(graph, tensors):
+        found = run(graph, tensors)
+        return tuple(one * np.float32("nan") for one in found) if next(calls) == 3 else found
+
+    monkeypatch.setattr(Graph, "__call__", broken)
+    with pytest.raises(ParityError, match="With the edge in fp16, an output is not a number"):
+        measure_edge(tiny_model, open_bundle(tiny_bundle), None, Lowering("fp16"))
+    assert next(calls) > 4
 
 
 @pytest.mark.parametrize(

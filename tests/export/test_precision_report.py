@@ -16,7 +16,7 @@ from splitrun.comparison import Comparison, check_integers
 from splitrun.errors import BundleError, CalibrationError, DesyncError, ParityError
 from splitrun.halves import Device, Edge
 from splitrun.limits import LIMITS, Limits, limits_of
-from splitrun.manifest import PrecisionReport
+from splitrun.precision_reports import PrecisionReport
 from splitzoo import export, zoo
 from splitzoo.export import splitting
 from splitzoo.export.options import ExportOptions

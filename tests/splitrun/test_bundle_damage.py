@@ -11,7 +11,7 @@ import pytest
 from splitrun.bundle import open_bundle
 from splitrun.errors import BundleError, SplitzooError
 from splitrun.halves import Device, Edge
-from splitrun.manifest import PrecisionReport
+from splitrun.precision_reports import PrecisionReport
 from splitzoo import export
 
 TAIL = "edge/tails/classification"
