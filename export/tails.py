@@ -10,6 +10,7 @@ from splitrun.bundle import Bundle, new_bundle, open_bundle
 from splitrun.errors import SpecError
 from splitrun.files import check_free, sha256_file
 from splitrun.manifest import TAIL_NAME, GraphInfo, Manifest, TailInfo
+from splitrun.preprocessing import Preprocessing
 
 from ..progress import SILENT, Progress
 from ..zoo.resolve import ModelSource
@@ -122,7 +123,7 @@ def check_same_device(first: SplitModel, other: SplitModel) -> None:
         SpecError: Cut, preprocessing, encoder or entropy coder differ; both are named.
     """
     for what, ours, theirs in (
-        ("takes images", *(one.spec.preprocessing.summary() for one in (first, other))),
+        ("takes images", *(_input(one.spec.preprocessing) for one in (first, other))),
         ("reads", *(", ".join(map(str, one.spec.wire)) for one in (first, other))),
     ):
         if ours != theirs:
@@ -138,6 +139,11 @@ def check_same_device(first: SplitModel, other: SplitModel) -> None:
             next_step="Train it with the other's encoder and bottleneck frozen: start and frozen "
             "in its recipe.",
         )
+
+
+def _input(given: Preprocessing) -> str:
+    values = (f"{value:g}" for value in (*given.mean, *given.std, *given.padding))
+    return f"{given.summary()}, with mean, deviation and padding {' '.join(values)}"
 
 
 def _load(model: Model) -> SplitModel:

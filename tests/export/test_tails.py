@@ -62,6 +62,10 @@ def test_other_encoders_and_other_inputs_are_refused(tiny_model, tmp_path):
     other = _sharing(tiny_model, preprocessing=size)
     with pytest.raises(SpecError, match=r"it takes images .*300.*, and tiny .*256"):
         export.split_tails(tiny_model, [("", other)], tmp_path / "no")
+    light = replace(tiny_model.spec.preprocessing, mean=(0.5, 0.5, 0.25))
+    other = _sharing(tiny_model, preprocessing=light)
+    with pytest.raises(SpecError, match=r"padding 0\.5 0\.5 0\.25 .*, and tiny .* padding 0\.485"):
+        export.split_tails(tiny_model, [("", other)], tmp_path / "no")
     for name, saying in (("Two Tails", "cannot be named"), ("classification", "Two tails")):
         with pytest.raises(SpecError, match=saying):
             export.split_tails(tiny_model, [(name, _sharing(tiny_model))], tmp_path / "no")
