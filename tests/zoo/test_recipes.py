@@ -13,6 +13,7 @@ from splitzoo import zoo
 from splitzoo.zoo.models import MODELS
 from splitzoo.zoo.train.recipe import Schedule
 from splitzoo.zoo.train.recipe_files import find_recipe, read_recipe, recipes, stages_of
+from splitzoo.zoo.train.student import load_teacher
 
 ROOT = Path(__file__).parents[2]
 OF_THE_PAPER = {
@@ -48,6 +49,12 @@ def test_the_detectors_of_blood_cells_share_their_heads_and_keep_the_students_en
     source = zoo.get_spec(student.start.source(split.name))
     assert source.bottleneck == split.bottleneck
     assert all(stage.frozen == ("encoder", "bottleneck") for stage in student.stages)
+
+
+def test_a_teacher_that_does_not_come_with_the_package_is_to_be_trained_first():
+    with pytest.raises(RecipeError, match="does not come with the package") as refused:
+        load_teacher(recipes()["bccd-shallow_injection-variable"])
+    assert "splitzoo zoo train bccd-teacher" in refused.value.next_step
 
 
 # Stages as the configurations of sc2-benchmark have them, and as the text of the paper has them:

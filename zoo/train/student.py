@@ -16,6 +16,7 @@ from ..resolve import ModelSource
 from ..spec import ModelSpec
 from ..split_model import SplitModel
 from .recipe import Recipe
+from .recipe_files import recipes
 from .trained_parts import is_frozen
 
 
@@ -23,12 +24,20 @@ def load_teacher(recipe: Recipe, teacher: str | Path = "") -> SplitModel | None:
     """Load the network that a recipe's students learn from, or ``teacher`` in its place.
 
     Raises:
-        RecipeError: It is not a whole network.
+        RecipeError: It is not a whole network, or a recipe has to train it first.
         SplitzooError: It cannot be loaded; the error says what to do.
     """
     if not recipe.teacher:
         return None
-    model = ModelSource.of(str(teacher or recipe.teacher)).load()
+    wanted = str(teacher or recipe.teacher)
+    training = [stem for stem, one in recipes().items() if wanted in one.names()]
+    if training and not is_name(wanted):
+        raise RecipeError(
+            f"The teacher, {wanted}, does not come with the package.",
+            next_step=f"Train it, and give its folder: splitzoo zoo train {training[0]} -o RUN; "
+            "--teacher RUN/model",
+        )
+    model = ModelSource.of(wanted).load()
     if model.spec.cut is not None or model.spec.method != "input-compression":
         raise RecipeError(
             f"{model.spec.name} cannot teach: it is cut, and a teacher is a whole network.",
