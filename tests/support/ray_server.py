@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -95,8 +94,8 @@ def ray_server(
             time.sleep(0.5)
         yield server
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.terminate()
+        process.wait(120)
 
 
 def _is_ready(address: str) -> bool:
