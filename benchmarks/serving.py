@@ -7,7 +7,9 @@ the sides take turns, for some seconds each: a loop of batch-1 `Edge.predict`; t
 itself on decoded tensors, at several batch sizes; and the server, a process of its own, asked over
 loopback by 64 clients in this process, each of which sends its next stream when it has an answer.
 Every answer is held against `Edge.predict`. Then the server decodes in threads and in processes,
-and Triton (`make servers`; `splitzoo export triton --backend python`) answers the same streams.
+and the other servers of `make servers` answer the same streams, with a process on each core that
+runs the graph: Triton (`splitzoo export triton --backend python`), Ray
+(`splitrun.serving.ray_serve`).
 Models without weights at hand get random ones. Server and clients share the cores.
 
 Beside answers per second stand milliseconds of processor for each: they hold on a machine that does
@@ -45,10 +47,11 @@ from splitrun.measure import Latency
 from splitzoo import export, zoo
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
-from triton_server import PYTHON, triton_server
+import ray_server
+import triton_server
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = ("flowers-splittable_regnetx_002-fp-beta3", "splittable_resnet50-fp-beta0.08")
+MODELS = (zoo.DEFAULT_MODEL, "splittable_resnet50-fp-beta0.08")
 CLIENTS = 64
 BATCHES = (1, 2, 4, 8, 16)
 
@@ -180,6 +183,12 @@ def load(
     return Served(options, rate, Latency.of(spent), peak, cpu_ms)
 
 
+def predictions_of(streams: list[bytes]) -> list[bytes]:
+    """Return the requests that ask what streams say."""
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+    return [head + b"Content-Length: %d\r\n\r\n%s" % (len(one), one) for one in streams]
+
+
 def serve(
     folder: Path, streams: list[bytes], expected: list[int], seconds: float, options: list[str]
 ) -> Served:
@@ -190,12 +199,8 @@ def serve(
         assert process.stdout
         said = next(line for line in process.stdout if line.startswith("Serving on"))
         port = int(said.rpartition(":")[2])
-        requests = [
-            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(stream), stream)
-            for stream in streams
-        ]
-        found = load(process, port, requests, expected, seconds, " ".join(options))
+        words = " ".join(options)
+        found = load(process, port, predictions_of(streams), expected, seconds, words)
         with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             metrics = answer.read().decode()
         totals = {
@@ -214,7 +219,7 @@ def serve_by_triton(
     repository = scratch / "repository"
     options = export.TritonOptions("python", instances=os.cpu_count() or 1, max_queue=1000)
     export.export_triton([("model", folder)], repository, options)
-    with triton_server(repository, scratch) as server:
+    with triton_server.triton_server(repository, scratch) as server:
         head = {
             "inputs": [{"name": "STREAM", "shape": [1, 1], "datatype": "BYTES"}],
             "outputs": [{"name": "PREDICTION", "parameters": {"binary_data": True}}],
@@ -229,7 +234,19 @@ def serve_by_triton(
                 b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n%s%s"
                 % (len(text), len(text) + len(data), text, data)
             )
-        return load(server.process, server.port, requests, expected, seconds, "Triton, Python")
+        return load(server.process, server.port, requests, expected, seconds, "Triton")
+
+
+def serve_by_ray(
+    folder: Path, streams: list[bytes], expected: list[int], seconds: float, scratch: Path
+) -> Served:
+    replicas = os.cpu_count() or 1
+    fixed = {"min_replicas": replicas, "max_replicas": replicas}
+    deployments = [{"name": "model", "autoscaling_config": fixed}]
+    words = {"bundles": f"model={folder}", "answer_timeout_s": 600}
+    with ray_server.ray_server(scratch, words, deployments) as server:
+        requests = predictions_of(streams)
+        return load(server.process, server.port, requests, expected, seconds, "Ray Serve")
 
 
 def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: float) -> Measured:
@@ -275,9 +292,13 @@ def measure(name: str, photos: list[Path], folder: Path, rounds: int, seconds: f
         found.served.append(serve(folder, streams, expected, seconds, []))
     for options in (["--decoders", "1"], ["--decoders", "2"], ["--instances", "1"]):
         found.others.append(serve(folder, streams, expected, seconds, options))
-    if PYTHON.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            found.others.append(serve_by_triton(folder, streams, expected, seconds, Path(scratch)))
+    for python, serve_by in (
+        (triton_server.PYTHON, serve_by_triton),
+        (ray_server.PYTHON, serve_by_ray),
+    ):
+        if python.exists():
+            with tempfile.TemporaryDirectory() as scratch:
+                found.others.append(serve_by(folder, streams, expected, seconds, Path(scratch)))
     return found
 
 
@@ -303,9 +324,9 @@ def page(found: list[Measured], seconds: float, rounds: int) -> str:
     lines = [
         "# The edge server under load",
         "",
-        f"`python benchmarks/serving.py --rounds {rounds} --seconds {seconds:g}`: {CLIENTS} clients"
-        f" over loopback on the same {environment['cores']} cores of {environment['cpu']}"
-        f" ({environment['instructions']}), {packages}. Medians of the rounds.",
+        f"`python benchmarks/serving.py --photos photos --rounds {rounds} --seconds {seconds:g}`: "
+        f"{CLIENTS} clients over loopback on the same {environment['cores']} cores of "
+        f"{environment['cpu']} ({environment['instructions']}), {packages}. Medians of the rounds.",
         f"Beside the loop, other processes kept up to {others:.2f} cores busy.",
         "",
         "In brackets: milliseconds of processor for each answer.",
@@ -330,7 +351,8 @@ def page(found: list[Measured], seconds: float, rounds: int) -> str:
     lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for model in found:
         for side in [middle(model.served), *model.others]:
-            options = f"`{side.options}`" if side.options else "decodes in two threads"
+            options = side.options or "decodes in two threads"
+            options = f"`{options}`" if options.startswith("--") else options
             batch = f"{side.mean_batch:.1f}" if side.mean_batch else ""
             lines.append(
                 f"| {model.model} | {options} | {told(side)} | {side.latency.p50_ms:.0f} ms | "
@@ -354,11 +376,12 @@ def main() -> None:
         for number, name in enumerate(models):
             folder = Path(scratch, str(number))
             found.append(measure(name, photos, folder, arguments.rounds, arguments.seconds))
-    document = {"machine": machine(), "models": [asdict(model) for model in found]}
-    text = page(found, arguments.seconds, arguments.rounds)
-    for path, content in (("serving.json", json.dumps(document, indent=1)), ("serving.md", text)):
-        with new_file(arguments.output / path, force=True) as temporary:
-            temporary.write_text(content)
+            text = page(found, arguments.seconds, arguments.rounds)
+            document = {"machine": machine(), "models": [asdict(model) for model in found]}
+            files = {"serving.json": json.dumps(document, indent=1), "serving.md": text}
+            for path, content in files.items():
+                with new_file(arguments.output / path, force=True) as temporary:
+                    temporary.write_text(content)
     print(text)
 
 
