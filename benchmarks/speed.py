@@ -35,7 +35,7 @@ from rich.console import Console
 from speed_page import disturbance, markdown, terminal_tables
 from speed_peaks import CHOICES
 from speed_report import Memory, Peak, Prepared, Report, Timing, Turn, judge
-from speed_tasks import BATCHES, KINDS, MODEL, PEER, TASKS, THREADS, Kind
+from speed_tasks import BATCHES, EDGES, KINDS, MODEL, PEER, TASKS, THREADS, Kind
 
 from splitrun.errors import SplitzooError
 from splitrun.files import new_file
@@ -55,21 +55,29 @@ PACKAGES = (
 Turns = dict[str, list[Turn]]
 
 
-def measure(photos: list[Path], calibration: Path | None, rounds: int, iterations: int) -> dict:
+def measure(
+    photos: list[Path],
+    calibration: Path | None,
+    rounds: int,
+    iterations: int,
+    kinds: Sequence[Kind],
+) -> dict:
     """Run everything, one process at a time; return the fields of the report that it fills."""
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
         work = Path(folder)
         wanted = {
             "images": [str(photo) for photo in photos],
             "calibration": str(calibration) if calibration else None,
+            "sides": [kind.name for kind in kinds],
         }
         (work / "photos.json").write_text(json.dumps(wanted))
         progress("exporting bundles")
         stage("speed_prepare.py", str(work))
         prepared = TypeAdapter(Prepared).validate_json((work / "prepared.json").read_text())
         refused = {one.name for one in prepared.made if one.refused}
-        kinds = [kind for kind in KINDS if kind.name not in refused]
-        peaks = measure_peaks(work, "before")
+        everything = len(kinds) == len(KINDS)
+        kinds = [kind for kind in kinds if kind.name not in refused]
+        peaks = measure_peaks(work, "before") if everything else []
         # sc2bench in the middle: no side is far from what it is compared with.
         sides = [kind.name for kind in kinds]
         sides.insert(len(sides) // 2, PEER)
@@ -80,9 +88,9 @@ def measure(photos: list[Path], calibration: Path | None, rounds: int, iteration
                 stage("speed_sides.py", side, str(work), str(iterations))
                 text = (work / "turn.json").read_text()
                 turns[side].append(TypeAdapter(Turn).validate_json(text))
-        peaks += measure_peaks(work, "after")
+        peaks += measure_peaks(work, "after") if everything else []
         progress("memory and start-up time")
-        memory = [measure_memory(kind, work, photos[0]) for kind in kinds if not kind.open_batch]
+        memory = [measure_memory(kind, work, photos[0]) for kind in kinds if kind.has_device]
         timings = pool(turns)
         return {
             "prepared": prepared,
@@ -98,7 +106,8 @@ def measure(photos: list[Path], calibration: Path | None, rounds: int, iteration
 
 def stage(script: str, *arguments: str) -> None:
     """Run a script of this folder to its end."""
-    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
+    # They use what other benchmarks have, below the root of the repository.
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, str(HERE / script), *arguments]
     subprocess.run(command, check=True, stdout=sys.stderr, env=quiet)
 
@@ -151,7 +160,16 @@ def pool(turns: Turns) -> list[Timing]:
 
 def measure_memory(kind: Kind, work: Path, photo: Path) -> Memory:
     """Encode an image with the bundle's own runtime, twice; once it says what it imports."""
-    words = ["-m", "splitrun", "encode", str(photo), "-o", str(work / "photo.sz"), "--json"]
+    words = [
+        "-m",
+        "splitrun",
+        "encode",
+        str(photo),
+        "-o",
+        str(work / "photo.sz"),
+        "--json",
+        "--force",
+    ]
     words += ["--threads", str(THREADS)]
     plain, traced = (
         run([sys.executable, *flags, *words], work / kind.folder)
@@ -193,15 +211,15 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def save(report: Report, folder: Path) -> list[Path]:
-    """Write JSON and Markdown under a name that carries device and versions."""
+def save(report: Report, folder: Path, name: str) -> list[Path]:
+    """Write JSON and Markdown under a name, with device and versions."""
     short = {"torch": "torch", "onnxruntime": "ort", "openvino": "openvino"}
     numbers = "-".join(
         f"{word}{report.versions[package].partition('+')[0]}"
         for package, word in short.items()
         if package in report.versions
     )
-    stem = f"speed.{short_name(report.environment)}.{report.threads}threads.{numbers}"
+    stem = f"{name}.{short_name(report.environment)}.{report.threads}threads.{numbers}"
     pages = {"json": json.dumps(asdict(report), indent=2) + "\n", "md": markdown(report)}
     for suffix, page in pages.items():
         with new_file(folder / f"{stem}.{suffix}", force=True) as temporary:
@@ -224,17 +242,22 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, metavar="DIR", help="at least 8 images")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results", metavar="DIR")
     parser.add_argument("--iterations", type=positive, default=40, help="counted runs in a turn")
+    parser.add_argument(
+        "--edges", action="store_true", help="only the edges of cpu and openvino, in all precisions"
+    )
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
     arguments = parser.parse_args()
     # A path of this machine would say nothing elsewhere.
     command = "python benchmarks/speed.py" + " --photos DIR" * bool(arguments.photos)
+    command += " --edges" * arguments.edges
     command += f" --iterations {arguments.iterations} --rounds {arguments.rounds}"
     try:
         photos = find_photos(arguments.photos)
         enough = len(photos) >= FEWEST_CALIBRATED
         calibration = arguments.photos.resolve() if enough else None
         load = [round(one, 2) for one in os.getloadavg()]
-        found = measure(photos, calibration, arguments.rounds, arguments.iterations)
+        kinds = [kind for kind in KINDS if kind.name in EDGES or not arguments.edges]
+        found = measure(photos, calibration, arguments.rounds, arguments.iterations, kinds)
         report = Report(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
@@ -254,7 +277,7 @@ def main() -> None:
         for table in terminal_tables(report):
             console.print(table)
         progress(disturbance(report))
-        for path in save(report, arguments.output):
+        for path in save(report, arguments.output, "speed-edges" if arguments.edges else "speed"):
             progress(f"wrote {path}")
     except SplitzooError as error:
         raise SystemExit(f"error: {error}") from error

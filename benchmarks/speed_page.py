@@ -53,13 +53,15 @@ def markdown(report: Report) -> str:
         ratios_of_rounds(report, IMAGE),
         f"## Edge: {DECODE.name}",
         grid(edge(report)),
-        "The edge of an int8 or bf16 bundle is fp32's. Images per second: of bundles for any "
-        "number of images; entropy decoding included, the graph run once for all.",
+        "The edge of a bundle whose device is in int8 or bf16 is fp32's. Images per second: of "
+        "bundles for any number of images; entropy decoding included, the graph run once for all.",
         ratios_of_rounds(report, DECODE),
+        "The edge below fp32, against fp32's on images held out:",
+        grid(edge_below(report)),
         "## Distance to the limit",
         "The encoder:",
         grid(roofline(report, ENCODER)),
-        "The edge, stream → logits, in fp32, entropy decoding included:",
+        "The edge, stream → logits, entropy decoding included:",
         grid(roofline(report, DECODE)),
         work(report),
         grid(peaks(report)),
@@ -261,6 +263,25 @@ def below(report: Report) -> Rows:
     return rows
 
 
+def edge_below(report: Report) -> Rows:
+    """What precisions of the edge below fp32 change."""
+    head = ["target", "calibrated to", "judged on", "answers that change", "outputs differ by"]
+    rows = [[*head, "beyond the export's limits"]]
+    for one in report.prepared.made:
+        if effect := one.edge_effect:
+            rows.append(
+                [
+                    one.name,
+                    str(effect.calibrated) if effect.calibrated else NOWHERE,
+                    str(effect.held_out),
+                    str(effect.answers_changed),
+                    f"{effect.output_error:.2%}",
+                    "; ".join(effect.accepted) or "no",
+                ]
+            )
+    return rows
+
+
 def image(report: Report) -> Rows:
     """The whole job of a device."""
     rows = [["target", "ms", "ratio", "preprocessing"]]
@@ -279,7 +300,8 @@ def edge(report: Report) -> Rows:
     for side in sides(report, DECODE):
         whole, same = report.timing(side, DECODE), report.agreements[side]
         kind = targets.get(side)
-        other = PEER if kind is None else NOWHERE if kind.aot else several.get(kind.target, NOWHERE)
+        exact = kind is not None and kind.edge_precision == "fp32" and not kind.aot
+        other = PEER if kind is None else several.get(kind.target, NOWHERE) if exact else NOWHERE
         rates = []
         for size, task in BATCHES.items():
             found = report.timing(other, task)
@@ -299,15 +321,18 @@ def edge(report: Report) -> Rows:
 
 def roofline(report: Report, task: Task) -> Rows:
     """How near each graph of a half comes to what the machine can do."""
-    precisions = {kind.name: kind.precision for kind in KINDS}
+    kinds = {kind.name: kind for kind in KINDS}
     rows = [["target", "ms", "GMAC/s", "bound ms", "reached"]]
     macs = report.prepared.macs if task is ENCODER else report.prepared.edge_macs
     for side in sides(report, task):
         timing = report.timing(side, task)
         if timing is None:
             continue
-        lower = precisions.get(side, "fp32")
-        bound = report.bound_ms(lower) if task is ENCODER else report.edge_bound_ms()
+        kind = kinds.get(side)
+        if task is ENCODER:
+            bound = report.bound_ms(kind.precision if kind else "fp32")
+        else:
+            bound = report.edge_bound_ms(kind.edge_precision if kind else "fp32")
         took = timing.latency.p50_ms
         limit = [NOWHERE] * 2 if bound is None else [f"{bound:.2f}", f"{bound / took:.0%}"]
         rows.append([side, f"{took:.2f}", f"{macs / took / 1e6:.0f}", *limit])

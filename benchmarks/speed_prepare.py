@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import torch
 from safetensors.torch import save_file
-from speed_report import Made, Pixels, PrecisionReport, Prepared
+from speed_report import EdgeEffect, Made, Pixels, PrecisionReport, Prepared
 from speed_tasks import KINDS, MODEL, Kind
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -54,7 +54,7 @@ def prepare(work: Path) -> Prepared:
     np.save(work / "images.npy", images)
     streams, not_zero = write_exact(model, images, work)
     calibration = Path(wanted["calibration"] or make_images(preprocessing, work / "images"))
-    made = [make(kind, model, calibration, work) for kind in KINDS]
+    made = [make(one, model, calibration, work) for one in KINDS if one.name in wanted["sides"]]
     quantised = work / QUANTISED.folder / "device" / "encoder.onnx"
     return Prepared(
         made=made,
@@ -71,7 +71,7 @@ def sc2bench_key(name: str) -> str:
     """Return what sc2bench calls a tensor of ours."""
     for ours, theirs in (
         ("encoder.", "bottleneck_layer.encoder."),
-        ("coder.", "bottleneck_layer."),
+        ("bottleneck.", "bottleneck_layer."),
         ("decoder.g_s.", "bottleneck_layer.decoder."),
         ("decoder.tail.", ""),
     ):
@@ -105,17 +105,19 @@ def make_images(preprocessing: Preprocessing, folder: Path) -> Path:
 def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
     """Export a bundle, or find out why it cannot be."""
     folder, start = work / kind.folder, time.perf_counter()
+    exact = kind.precision == kind.edge_precision == "fp32"
     try:
         manifest = export.split(
             model,
             folder,
             target=kind.target,
             precision=kind.precision,
+            edge_precision=kind.edge_precision,
             aot=kind.aot,
             dynamic_batch=kind.open_batch,
-            calibration=None if kind.precision == "fp32" else calibration,
+            calibration=None if exact else calibration,
             keep_tables=True,
-            accept=kind.precision != "fp32",
+            accept=not exact,
         )
     except SplitzooError as error:
         seconds, reason = time.perf_counter() - start, error.message.partition("\n")[0]
@@ -130,6 +132,7 @@ def make(kind: Kind, model: SplitModel, calibration: Path, work: Path) -> Made:
         graph_bytes=sum(file.stat().st_size for file in files),
         tables_bytes=(folder / manifest.coding.tables).stat().st_size,
         effect=effect_of(manifest),
+        edge_effect=edge_effect_of(manifest),
     )
 
 
@@ -145,6 +148,21 @@ def effect_of(manifest: Manifest) -> PrecisionReport | None:
         largest_difference=found.largest_difference,
         rate_inflation=found.rate_inflation,
         kept_fp32=list(found.kept_fp32),
+        accepted=list(found.accepted),
+    )
+
+
+def edge_effect_of(manifest: Manifest) -> EdgeEffect | None:
+    """Return what a precision of the edge below fp32 changed."""
+    (tail,) = manifest.edge.tails.values()
+    found = tail.precision_report
+    if found is None:
+        return None
+    return EdgeEffect(
+        calibrated=found.calibrated,
+        held_out=found.held_out,
+        answers_changed=found.answers_changed,
+        output_error=found.output_error,
         accepted=list(found.accepted),
     )
 

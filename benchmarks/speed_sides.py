@@ -48,6 +48,7 @@ def measure_bundle(kind: Kind, work: Path, iterations: int) -> Turn:
     if not kind.open_batch:
         device = Device(bundle, THREADS)
         images, photo = np.load(work / "images.npy"), first_photo(work)
+    if device and kind.has_device:
         image, coder, load = images[:1], device.codec.coder, bundle.preprocessing.load
         symbols = device.wire_tensors(image)[0][0]
         tasks |= {

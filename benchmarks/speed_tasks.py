@@ -15,6 +15,7 @@ class Kind:
         name: Name of the side.
         target: Target of the export.
         precision: Precision of the device graph.
+        edge_precision: Precision of the edge graph; below fp32, only the edge is measured.
         aot: Whether the graphs are compiled ahead of time.
         open_batch: Whether the graphs take any number of images; only the edge is measured then.
     """
@@ -22,6 +23,7 @@ class Kind:
     name: str
     target: str
     precision: str = "fp32"
+    edge_precision: str = "fp32"
     aot: bool = False
     open_batch: bool = False
 
@@ -32,8 +34,13 @@ class Kind:
 
     @property
     def has_edge(self) -> bool:
-        """The edge computes in fp32 whatever the device does: it is measured once."""
+        """Whether the edge is measured: with the device below fp32, it is that of another side."""
         return self.precision == "fp32"
+
+    @property
+    def has_device(self) -> bool:
+        """Whether the device is measured."""
+        return self.edge_precision == "fp32" and not self.open_batch
 
 
 KINDS = (
@@ -42,6 +49,9 @@ KINDS = (
     Kind("openvino fp32", "openvino"),
     Kind("openvino bf16", "openvino", "bf16"),
     Kind("openvino int8", "openvino", "int8"),
+    Kind("cpu, edge int8", "cpu", edge_precision="int8"),
+    Kind("openvino, edge bf16", "openvino", edge_precision="bf16"),
+    Kind("openvino, edge int8", "openvino", edge_precision="int8"),
     Kind("torchscript", "torchscript"),
     Kind("torch", "torch"),
     Kind("torch --aot", "torch", aot=True),
@@ -49,6 +59,10 @@ KINDS = (
     Kind("openvino, any batch", "openvino", open_batch=True),
     Kind("torch, any batch", "torch", open_batch=True),
 )
+
+
+EDGES = ("cpu fp32", "openvino fp32", *(one.name for one in KINDS if one.edge_precision != "fp32"))
+"""Sides that compare the edge's precisions."""
 
 
 @dataclass(frozen=True)
