@@ -417,18 +417,24 @@ def test_the_split_detector_begins_with_the_students_encoder_and_the_teachers_ta
     assert torch.equal(found, teacher.get_submodule("body.blocks.2.0.conv_dw").weight)
 
 
-def test_training_behind_a_frozen_encoder_leaves_its_streams_as_they_were(tmp_path):
+@pytest.mark.parametrize("stage", [0, 1])
+def test_training_behind_a_frozen_encoder(stage, tmp_path):
+    """Streams stay those of the student until a stage learns other rates; its layers always do."""
     recipe = recipes()["bccd-shallow_injection-variable"].model_dump(mode="json")
     recipe["models"][0]["preprocessing"] = {"resize": 64, "crop": [64, 64]}
     # Without the teacher, heads begin at random.
-    recipe["teacher"], recipe["stages"][0]["epochs"] = "", 1
+    recipe["teacher"], recipe["stages"] = "", [recipe["stages"][stage] | {"epochs": 1}]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(recipe))
     folder = train(plan_of(path, make_coco(tmp_path / "data"), tmp_path / "run"))
     model, student = zoo.load(folder), zoo.load(STUDENT)
     assert model.spec.labels == ("__background__", "N/A", "N/A", "disc")
     student.calibration = None
-    assert model.device_digest() == student.device_digest()
+    assert (model.device_digest() == student.device_digest()) == (stage == 0)
+    for name, tensor in student.encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], tensor), name
+    moved = model.bottleneck.gain_factors - student.bottleneck.gain_factors
+    assert bool(moved.abs().max() > 1e-3) == (stage == 1)
     for (name, ours), theirs in zip(
         model.decoder.get_submodule("g_s").named_parameters(),
         student.decoder.get_submodule("g_s").parameters(),
