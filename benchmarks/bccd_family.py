@@ -1,7 +1,7 @@
 """Evaluate the detectors of blood cells, and the codecs that they are compared with.
 
 Every model goes through its real bitstream, image by image, on the data set's 72 validation images.
-Reports go to ``benchmarks/results/bccd/``, one per model. Finished reports are kept, so an
+Reports go to ``benchmarks/results/bccd/reports/``, one per model. Finished ones are kept, so an
 interrupted run goes on.
 
     python -m benchmarks.bccd_family --data bccd --runs runs
@@ -22,7 +22,7 @@ from splitzoo.zoo.packaged import recoded
 from splitzoo.zoo.pretrained import recode
 from splitzoo.zoo.train.recipe_files import recipes
 
-RESULTS = Path(__file__).parent / "results" / "bccd"
+RESULTS = Path(__file__).parent / "results" / "bccd" / "reports"
 QUALITIES = {
     "jpeg": (2, 5, 10, 20, 40, 75, 90),
     "webp": (0, 10, 30, 60),
