@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import TypeAdapter
 from rich.box import SIMPLE
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -120,6 +119,9 @@ class Console:
 
     def document(self, value: Any) -> None:
         """Print JSON; it is all that a command prints on standard output."""
+        # Loaded late, for a quick `--help`.
+        from pydantic import TypeAdapter
+
         print(json_text(TypeAdapter(Any).dump_python(value, mode="json")), flush=True)
 
     def print(self, text: str = "") -> None:

@@ -56,8 +56,11 @@ def measure_here(subject: Subject, samples: Sequence[Sample], workers: int) -> M
         def submit(sample: Sample) -> Future[NDArray[np.float32] | ImageError]:
             return pool.submit(read, sample)
 
-        for sample, image in _in_order(submit, samples, workers):
-            yield sample, _measure(subject, sample, image)
+        try:
+            for sample, image in _in_order(submit, samples, workers):
+                yield sample, _measure(subject, sample, image)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def measure_apart(
@@ -105,18 +108,14 @@ def _in_order(
 ) -> Iterator[tuple[Sample, _Result]]:
     """Give samples in order, each with its result, which is computed a few samples ahead."""
     waiting: deque[tuple[Sample, Future[_Result]]] = deque()
-    try:
-        for sample in samples:
-            waiting.append((sample, submit(sample)))
-            if len(waiting) > workers * _AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
+    for sample in samples:
+        waiting.append((sample, submit(sample)))
+        if len(waiting) > workers * _AHEAD:
             first, future = waiting.popleft()
             yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
 
 
 def _read(subject: Subject, sample: Sample) -> NDArray[np.float32] | ImageError:

@@ -55,6 +55,10 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     assert err == ""
 
 
+def test_the_first_help_is_read_without_pydantic() -> None:
+    run_all([("--help",)], (*HEAVY, "numpy", "PIL", "pydantic"))
+
+
 def test_listing_models_loads_nothing_heavy() -> None:
     run_all([("zoo", "list", *words) for words in LISTINGS], HEAVY)
 

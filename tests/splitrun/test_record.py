@@ -45,7 +45,7 @@ def bundle(tmp_path):
     device = DeviceInfo(graph(IMAGE, WIRE), DEVICE, ())
     boxes = graph([OUTPUTS[0], *BOXES], FOUND)
     tail = TailInfo(graph(EDGE_INPUTS, OUTPUTS), boxes, {}, "labels.json", EDGE)
-    edge = EdgeInfo(graph(HYPER, EDGE_INPUTS), {"detection": tail}, ())
+    edge = EdgeInfo(graph(HYPER, EDGE_INPUTS), {"detection": tail}, (), "fp32")
     manifest = types.SimpleNamespace(halves=("device", "edge"), device=device, edge=edge)
     return Bundle(tmp_path, manifest)
 

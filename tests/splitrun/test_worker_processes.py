@@ -9,6 +9,7 @@ _SCRIPT = """
 import os, signal, threading, time
 from splitrun.worker_processes import starting_workers
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this may ignore it
 threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
 try:
     with starting_workers():
