@@ -48,20 +48,10 @@ from .graphs import BoxesGraph, DeviceGraph, EdgeGraph, HyperGraph
 from .markdown import render
 from .options import KEPT, ExportOptions, Keep
 from .parity import check_parity
-from .precision.edge_report import (
-    check_edge_limits,
-    exceeded_edge_limits,
-    inputs_of_edge,
-    measure_edge,
-)
+from .precision.edge_report import inputs_of_edge
+from .precision.judging import judge_device, judge_edge
 from .precision.lowering import Inputs, Lowering
-from .precision.report import (
-    CalibrationImages,
-    check_limits,
-    exceeded_limits,
-    measure_precision,
-    read_images,
-)
+from .precision.report import CalibrationImages, read_images
 from .recording import record_run
 from .targets import TARGETS, Halves
 
@@ -170,16 +160,14 @@ def split(
             graphs[name] = _write_graph(part, temporary, options, halves, lowerings.get(name))
         manifest = _describe(model, options, halves, graphs, command)
         manifest = _write_manifest(manifest, temporary)
-        if precision != "fp32":
-            progress.step(f"comparing {precision} with fp32")
-            manifest = _judge(
-                model, manifest, temporary, options, images, lowerings["device"], records
-            )
-        if edge_precision != "fp32":
-            progress.step(f"comparing the edge in {edge_precision} with fp32")
-            manifest = _judge_edge(
-                model, manifest, temporary, options, images, lowerings["edge"], records
-            )
+        for name, judge in (("device", judge_device), ("edge", judge_edge)):
+            lowering = lowerings[name]
+            if lowering.precision == "fp32":
+                continue
+            progress.step(f"comparing the {name} in {lowering.precision} with fp32")
+            bundle = open_bundle(temporary)
+            manifest = judge(model, bundle, images, lowering, records, accept=accept)
+            manifest = _write_manifest(manifest, temporary)
         progress.step("comparing with PyTorch")
         parity = check_parity(open_bundle(temporary), records, dynamic_batch=dynamic_batch)
         manifest = replace(manifest, parity=parity)
@@ -210,66 +198,6 @@ def bundle_page(manifest: Manifest) -> str:
             "target_words": Markup(TARGETS.get(manifest.target).page(manifest).strip()),
         },
     )
-
-
-def _judge(
-    model: SplitModel,
-    manifest: Manifest,
-    folder: Path,
-    options: ExportOptions,
-    images: CalibrationImages | None,
-    lowering: Lowering,
-    records: Sequence[Record],
-) -> Manifest:
-    """Measure what the precision changes, and refuse it or widen the bundle's limits to it."""
-    bundle = open_bundle(folder)
-    report = measure_precision(model, bundle, images, lowering, records)
-    limits = bundle.limits
-    if options.accept:
-        exceeded = exceeded_limits(report, limits, options.precision)
-        report = replace(report, accepted=tuple(exceeded))
-    else:
-        check_limits(report, limits, options.precision)
-    if report.accepted:
-        # On other images and processors it may be somewhat more.
-        limits = replace(
-            limits,
-            changed=min(1.0, max(limits.changed, 2 * report.most_changed)),
-            difference=max(limits.difference, 2 * report.largest_difference),
-            wire_tolerance=max(limits.wire_tolerance, 2 * report.wire_error),
-        )
-    parity = replace(manifest.parity, limits=limits)
-    return _write_manifest(replace(manifest, precision_report=report, parity=parity), folder)
-
-
-def _judge_edge(
-    model: SplitModel,
-    manifest: Manifest,
-    folder: Path,
-    options: ExportOptions,
-    images: CalibrationImages | None,
-    lowering: Lowering,
-    records: Sequence[Record],
-) -> Manifest:
-    """Measure what the edge's precision changes, and refuse it or widen the limits to it."""
-    bundle = open_bundle(folder)
-    report = measure_edge(model, bundle, images, lowering, records)
-    limits = bundle.limits
-    if options.accept:
-        exceeded = exceeded_edge_limits(report, limits, options.edge_precision)
-        report = replace(report, accepted=tuple(exceeded))
-    else:
-        check_edge_limits(report, limits, options.edge_precision)
-    if report.accepted:
-        limits = replace(
-            limits, output_tolerance=max(limits.output_tolerance, 2 * report.worst_error)
-        )
-    tails = {
-        name: replace(tail, precision_report=report) for name, tail in manifest.edge.tails.items()
-    }
-    edge = replace(manifest.edge, tails=tails)
-    parity = replace(manifest.parity, limits=limits)
-    return _write_manifest(replace(manifest, edge=edge, parity=parity), folder)
 
 
 def _lowerings(

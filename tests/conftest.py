@@ -74,6 +74,12 @@ def tiny_bundle(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def batched_bundle(tiny_model, tmp_path_factory):
+    """The bundle of ``tiny_model`` with graphs that take several images at once. Shared too."""
+    return _exported(tiny_model, tmp_path_factory, "batched-bundle", dynamic_batch=True)
+
+
+@pytest.fixture(scope="session")
 def jetson_bundle(tiny_model, tmp_path_factory):
     """The bundle of ``tiny_model`` for a Jetson, both halves of it for TensorRT. Shared too."""
     options = {"target": "jetson", "edge": "tensorrt", "dynamic_batch": True}

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from edge_server import edge_server
+from free_port import free_port
 from made_data import made_image
 
 from splitrun.cli import _parser
@@ -80,9 +80,7 @@ def test_the_steps_of_the_files_make_a_server_and_a_device(tiny_bundle, tmp_path
     subprocess.run(steps, shell=True, check=True, cwd=tmp_path / "build")
     photos.mkdir()
     made_image("discs", 0).save(photos / "0.png")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     path = {"PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
     places = {
         "/models/bundle": str(tiny_bundle),

@@ -89,8 +89,9 @@ def split(
     edge_precision: Annotated[
         str,
         typer.Option(
-            metavar="fp32|fp16|bf16|int8|fp16-weights|int8-weights",
-            help="Precision of the edge graph, or of its weights alone.",
+            metavar="PRECISION",
+            help="Precision of the edge graph: fp32, fp16, bf16 or int8; or of its weights alone: "
+            "fp16-weights or int8-weights.",
             autocompletion=_complete_edge_precision,
         ),
     ] = "fp32",

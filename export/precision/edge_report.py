@@ -130,17 +130,3 @@ def exceeded_edge_limits(report: EdgePrecisionReport, limits: Limits, precision:
             f"({limits.output_tolerance:.0%} is allowed)"
         )
     return found + lost_predictions(report.labelled, report.correct_fp32, report.correct)
-
-
-def check_edge_limits(report: EdgePrecisionReport, limits: Limits, precision: str) -> None:
-    """Refuse a report that is beyond the limits.
-
-    Raises:
-        ParityError: It is; the message names all limits that are exceeded.
-    """
-    if found := exceeded_edge_limits(report, limits, precision):
-        raise ParityError(
-            f"With the edge in {precision}, {'; '.join(found)}.",
-            next_step="Choose another --edge-precision, give other images, or take it as it is "
-            "with --accept.",
-        )

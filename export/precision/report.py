@@ -239,17 +239,3 @@ def lost_predictions(labelled: int, correct_fp32: int, correct: int) -> list[str
         f"{lost} of {labelled} images are no longer named correctly "
         f"({MOST_POINTS} points and one image are allowed)"
     ]
-
-
-def check_limits(report: PrecisionReport, limits: Limits, precision: str) -> None:
-    """Refuse a report that is beyond the limits.
-
-    Raises:
-        ParityError: It is; the message names all limits that are exceeded.
-    """
-    if found := exceeded_limits(report, limits, precision):
-        raise ParityError(
-            f"In {precision}, {'; '.join(found)}.",
-            next_step="Keep more in fp32 (--keep-fp32 last --keep-fp32 gdn), give other "
-            "images, or take it as it is with --accept.",
-        )

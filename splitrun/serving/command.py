@@ -2,21 +2,17 @@
 
 import argparse
 import logging
-from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import bundle_folder, named_bundle, number, whole_number
+from ..arguments import bundle_folder, named_bundle
 from ..errors import DependencyError, UsageError
 from ..memory_limit import can_be_limited, memory_limit
 from ..text import json_text, visible
-from .settings import Settings
+from .settings import READERS, Settings
 
 if TYPE_CHECKING:
     from .models import Models
-
-_SECONDS = number(86_400, or_zero=True)
 
 
 def add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -35,36 +31,33 @@ def add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
         help="bundles to serve, under their models' names or others",
     )
 
-    def add(flag: str, kind: Callable[[str], Any], what: str, metavar: str = "N") -> None:
-        name = flag[2:].replace("-", "_")
-        default = next(
-            field.default
-            for field in fields(Settings)
-            if field.name in (name, f"{name}_s", f"{name}_ms")
-        )
+    known = {_option(field.name): field for field in fields(Settings)}
+
+    def add(flag: str, what: str, metavar: str = "N") -> None:
+        field = known[flag]
+        kind, default = READERS[field.name], field.default
         said = "" if default is None else f" (default: {default})"
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=what + said)
 
-    add("--host", str, "address to listen on", "ADDRESS")
-    add("--port", whole_number(0, 65535), "port to listen on; 0 takes a free one", "PORT")
-    add("--cert", Path, "TLS certificates, PEM", "FILE")
-    add("--key", Path, "key of the certificate, PEM", "FILE")
-    add("--token-file", Path, "bearer tokens, one a line; without them, anyone may ask", "FILE")
-    of_cores = "runs of a graph at once; 0: one a core, of ONNX Runtime"
-    add("--instances", whole_number(0, 1024), of_cores)
-    add("--decoders", whole_number(0, 1024), "processes for entropy decoding; 0: two threads")
-    add("--max-batch", whole_number(1, 1024), "streams, at most, that a graph runs at once")
-    add("--max-delay", _SECONDS, "longest wait of a stream for others, milliseconds", "MS")
-    add("--max-queue", whole_number(1, 1 << 20), "streams, at most, that wait or are in work")
-    add("--max-body", whole_number(1, 1 << 30), "bytes, at most, of a body", "BYTES")
-    add("--max-streams", whole_number(1, 4096), "streams, at most, of a request")
-    add("--max-connections", whole_number(1, 1 << 20), "open connections, at most")
-    add("--header-timeout", _SECONDS, "longest time for the head of a request", "SECONDS")
-    add("--body-timeout", _SECONDS, "longest time for a body", "SECONDS")
-    add("--answer-timeout", _SECONDS, "longest time for an answer", "SECONDS")
-    add("--grace", _SECONDS, "longest time to answer what is in work at the end", "SECONDS")
-    add("--remember", whole_number(0, 1 << 24), "answers that are kept for repeats of their keys")
-    add("--watch", _SECONDS, "time between looks for replaced bundles; 0: never", "SECONDS")
+    add("--host", "address to listen on", "ADDRESS")
+    add("--port", "port to listen on; 0 takes a free one", "PORT")
+    add("--cert", "TLS certificates, PEM", "FILE")
+    add("--key", "key of the certificate, PEM", "FILE")
+    add("--token-file", "bearer tokens, one a line; without them, anyone may ask", "FILE")
+    add("--instances", "runs of a graph at once; 0: one a core, of ONNX Runtime")
+    add("--decoders", "processes for entropy decoding; 0: two threads")
+    add("--max-batch", "streams, at most, that a graph runs at once")
+    add("--max-delay", "longest wait of a stream for others, milliseconds", "MS")
+    add("--max-queue", "streams, at most, that wait or are in work")
+    add("--max-body", "bytes, at most, of a body", "BYTES")
+    add("--max-streams", "streams, at most, of a request")
+    add("--max-connections", "open connections, at most")
+    add("--header-timeout", "longest time for the head of a request", "SECONDS")
+    add("--body-timeout", "longest time for a body", "SECONDS")
+    add("--answer-timeout", "longest time for an answer", "SECONDS")
+    add("--grace", "longest time to answer what is in work at the end", "SECONDS")
+    add("--remember", "answers that are kept for repeats of their keys")
+    add("--watch", "time between looks for replaced bundles; 0: never", "SECONDS")
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="form of the log's lines"
     )
@@ -112,9 +105,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     logging.shutdown()
 
 
+def _option(name: str) -> str:
+    """Return the option of a setting, whose name has its unit at the end."""
+    return "--" + name.removesuffix("_s").removesuffix("_ms").replace("_", "-")
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     values = vars(arguments)
-    names = {
-        field.name: field.name.removesuffix("_s").removesuffix("_ms") for field in fields(Settings)
-    }
+    names = {field.name: _option(field.name)[2:].replace("-", "_") for field in fields(Settings)}
     return Settings(**{field: values[name] for field, name in names.items()})

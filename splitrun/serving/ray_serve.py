@@ -12,10 +12,9 @@ import argparse
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import named_bundle, number, whole_number
+from ..arguments import named_bundle, whole_number
 from ..errors import DependencyError, SplitzooError, UsageError
 from ..halves import Edge, Tensors
 from ..record import EdgeRecord
@@ -25,7 +24,7 @@ from .batches import Waiting
 from .metrics import Metrics
 from .named_models import ModelList, NamedModel, Source, check_names
 from .questions import Question
-from .settings import Settings
+from .settings import READERS, Settings
 from .tokens import read_tokens
 
 if TYPE_CHECKING:
@@ -38,21 +37,16 @@ def _yes_or_no(text: str) -> bool:
     return text.lower() == "true"
 
 
+_SETTINGS = (
+    *("token_file", "max_batch", "max_delay_ms", "max_queue", "max_body", "max_streams"),
+    *("body_timeout_s", "answer_timeout_s", "remember"),
+)
 _ARGUMENTS: dict[str, Callable[[str], Any]] = {
     "bundles": lambda text: [named_bundle(bundle) for bundle in text.split(",")],
     "trust": _yes_or_no,
     "max_replicas": whole_number(1, 1 << 16),
-    # Of `Settings`
-    "token_file": lambda text: Path(text).resolve(),
     "threads": whole_number(1, 1024),
-    "max_batch": whole_number(1, 1024),
-    "max_delay_ms": number(86_400_000, or_zero=True),
-    "max_queue": whole_number(1, 1 << 20),
-    "max_body": whole_number(1, 1 << 30),
-    "max_streams": whole_number(1, 4096),
-    "body_timeout_s": number(86_400),
-    "answer_timeout_s": number(86_400),
-    "remember": whole_number(0, 1 << 24),
+    **{name: READERS[name] for name in _SETTINGS},
 }
 
 
@@ -73,6 +67,8 @@ def edge(arguments: Mapping[str, Any]) -> "Application":
     trust, max_replicas = read.pop("trust", False), read.pop("max_replicas", 4)
     sources = [Source(folder.resolve(), name, trust) for name, folder in read.pop("bundles")]
     settings = replace(Settings(threads=1), **read)
+    if settings.token_file:
+        settings = replace(settings, token_file=settings.token_file.resolve())
     read_tokens(settings.token_file)
     bundles = [source.open() for source in sources]
     names = [source.name or bundle.name for source, bundle in zip(sources, bundles, strict=True)]

@@ -1,7 +1,11 @@
-"""What a server can be told."""
+"""What a server can be told, and how it is read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ..arguments import number, whole_number
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,29 @@ class Settings:
     grace_s: float = 30
     remember: int = 10_000
     watch_s: float = 2
+
+
+_TIMEOUT = number(86_400)
+_TIME = number(86_400, or_zero=True)
+READERS: dict[str, Callable[[str], Any]] = {
+    "host": str,
+    "port": whole_number(0, 65535),
+    "cert": Path,
+    "key": Path,
+    "token_file": Path,
+    "instances": whole_number(0, 1024),
+    "decoders": whole_number(0, 1024),
+    "max_batch": whole_number(1, 1024),
+    "max_delay_ms": _TIME,
+    "max_queue": whole_number(1, 1 << 20),
+    "max_body": whole_number(1, 1 << 30),
+    "max_streams": whole_number(1, 4096),
+    "max_connections": whole_number(1, 1 << 20),
+    "header_timeout_s": _TIMEOUT,
+    "body_timeout_s": _TIMEOUT,
+    "answer_timeout_s": _TIMEOUT,
+    "grace_s": _TIME,
+    "remember": whole_number(0, 1 << 24),
+    "watch_s": _TIME,
+}
+"""Functions that read settings from text; they raise ``ArgumentTypeError``."""

@@ -118,7 +118,7 @@ def test_beyond_the_limits_nothing_is_left_and_what_is_accepted_is_checked(
     splitzoo, tiny_folder, photos, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "splitzoo.export.splitting.measure_edge", lambda *_: report(worst_error=0.3)
+        "splitzoo.export.precision.judging.measure_edge", lambda *_: report(worst_error=0.3)
     )
     words = ("export", "split", tiny_folder, "--random-weights", "--keep-tables")
     words += ("--edge-precision", "int8", "--calibration", photos[0].parent)

@@ -41,13 +41,6 @@ def manifest(bundle):
 
 
 @pytest.fixture(scope="module")
-def dynamic_bundle(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dynamic") / "bundle"
-    export.split(tiny_model, folder, dynamic_batch=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def other_model(tiny_model):
     """The same architecture with other weights."""
     return zoo.build(tiny_model.spec, seed=1)
@@ -262,30 +255,30 @@ def test_exporting_twice_gives_the_same_bytes(tiny_model, tiny_bundle, tmp_path)
 # Batches
 
 
-def test_dynamic_batch_gives_the_streams_of_one_by_one(dynamic_bundle, tiny_model) -> None:
+def test_dynamic_batch_gives_the_streams_of_one_by_one(batched_bundle, tiny_model) -> None:
     images = [seeded_image(tiny_model.spec.preprocessing, seed) for seed in range(3)]
-    device = Device(open_bundle(dynamic_bundle))
+    device = Device(open_bundle(batched_bundle))
     together = device.encode(np.concatenate(images))
     assert len(set(together)) == 3
     assert together == [device.encode(image)[0] for image in images]
 
 
-def test_dynamic_batch_gives_the_outputs_of_one_by_one(dynamic_bundle, tiny_model) -> None:
-    edge = Edge(open_bundle(dynamic_bundle))
+def test_dynamic_batch_gives_the_outputs_of_one_by_one(batched_bundle, tiny_model) -> None:
+    edge = Edge(open_bundle(batched_bundle))
     symbols = [record_run(tiny_model, seed).edge.inputs["symbols"] for seed in range(3)]
     (together,) = edge.graph([np.concatenate(symbols)])
     apart = np.concatenate([edge.graph([one])[0] for one in symbols])
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5 * np.abs(apart).max())
 
 
-def test_dynamic_batch_is_open_in_graph_and_manifest(dynamic_bundle) -> None:
-    manifest = read_manifest(dynamic_bundle)
+def test_dynamic_batch_is_open_in_graph_and_manifest(batched_bundle) -> None:
+    manifest = read_manifest(batched_bundle)
     (image,), (logits,) = manifest.graphs["device"].inputs, manifest.graphs["edge"].outputs
     assert image.shape == (-1, 3, 224, 224)
     assert logits.shape == (-1, 10)
     assert "--dynamic-batch" in manifest.provenance.command
-    assert "N×3×224×224" in (dynamic_bundle / "README.md").read_text()
-    (value,) = onnx.load(dynamic_bundle / GRAPHS[0]).graph.input
+    assert "N×3×224×224" in (batched_bundle / "README.md").read_text()
+    (value,) = onnx.load(batched_bundle / GRAPHS[0]).graph.input
     assert described(value) == ("image", TensorProto.FLOAT, ["batch", 3, 224, 224])
 
 

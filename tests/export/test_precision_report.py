@@ -18,12 +18,12 @@ from splitrun.halves import Device, Edge
 from splitrun.limits import LIMITS, Limits, limits_of
 from splitrun.precision_reports import PrecisionReport
 from splitzoo import export, zoo
-from splitzoo.export import splitting
 from splitzoo.export.options import ExportOptions
+from splitzoo.export.precision import judging
+from splitzoo.export.precision.judging import taken
 from splitzoo.export.precision.lowering import Lowering
 from splitzoo.export.precision.report import (
     CalibrationImages,
-    check_limits,
     exceeded_limits,
     measure_precision,
     read_images,
@@ -63,9 +63,18 @@ def report(**changes) -> PrecisionReport:
 )
 def test_what_is_beyond_the_limits_is_refused_with_its_figures(changes, saying) -> None:
     assert exceeded_limits(report(), INT8, "int8") == []
+    beyond = report(**changes)
+    exceeded = exceeded_limits(beyond, INT8, "int8")
     with pytest.raises(ParityError, match=rf"In int8, .*{saying}") as caught:
-        check_limits(report(**changes), INT8, "int8")
-    assert "give other images, or take it as it is with --accept" in caught.value.next_step
+        taken(beyond, exceeded, "In int8", "Keep more", accept=False)
+    assert caught.value.next_step == (
+        "Keep more, give other images, or take it as it is with --accept."
+    )
+    assert taken(beyond, exceeded, "In int8", "Keep more", accept=True).accepted == (*exceeded,)
+    made = report(real_images=False)
+    with pytest.raises(ParityError) as caught:
+        taken(made, exceeded, "In int8", "Keep more", accept=False)
+    assert "give photographs (--calibration DIR), or" in caught.value.next_step
 
 
 def test_fp16_may_change_the_payload_less_than_int8() -> None:
@@ -221,7 +230,7 @@ def changed(monkeypatch):
     """Exports find that a precision changes much."""
 
     def change(**changes) -> None:
-        monkeypatch.setattr(splitting, "measure_precision", lambda *_: report(**changes))
+        monkeypatch.setattr(judging, "measure_precision", lambda *_: report(**changes))
 
     return change
 

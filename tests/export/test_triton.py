@@ -17,13 +17,6 @@ from splitzoo.export import TritonOptions, export_triton
 
 
 @pytest.fixture(scope="module")
-def any_batch(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("triton") / "bundle"
-    export.split(tiny_model, folder, target="cpu", dynamic_batch=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def schema():
     """Triton's schema of settings, from its client; imported alone it needs no gRPC."""
     client = pytest.importorskip("tritonclient", reason="needs tritonclient[http]")
@@ -47,9 +40,9 @@ def tensors(schema, many):
     return {one.name: (schema.DataType.Name(one.data_type), list(one.dims)) for one in many}
 
 
-def test_an_ensemble_decodes_runs_the_graph_and_predicts(any_batch, schema, tmp_path) -> None:
+def test_an_ensemble_decodes_runs_the_graph_and_predicts(batched_bundle, schema, tmp_path) -> None:
     options = TritonOptions(instances=2, decoders=3, max_batch=16, max_delay_ms=2.5, max_queue=99)
-    found = export_triton([(None, any_batch)], tmp_path / "models", options)
+    found = export_triton([(None, batched_bundle)], tmp_path / "models", options)
     assert [(model.name, model.backend, model.asked) for model in found] == [
         ("tiny", "ensemble", True),
         ("tiny-decode", "python", False),
@@ -68,7 +61,7 @@ def test_an_ensemble_decodes_runs_the_graph_and_predicts(any_batch, schema, tmp_
         {"logits": "logits"},
     ]
     graph = configs["tiny-graph"]
-    info = open_bundle(any_batch).tail().graph.inputs[0]
+    info = open_bundle(batched_bundle).tail().graph.inputs[0]
     assert tensors(schema, graph.input) == {"symbols": ("TYPE_INT32", list(info.shape[1:]))}
     assert graph.dynamic_batching.max_queue_delay_microseconds == 2500
     assert graph.dynamic_batching.default_queue_policy.max_queue_size == 99
@@ -76,7 +69,8 @@ def test_an_ensemble_decodes_runs_the_graph_and_predicts(any_batch, schema, tmp_
     counts = {name: [group.count for group in one.instance_group] for name, one in configs.items()}
     assert counts == {"tiny": [], "tiny-decode": [3], "tiny-graph": [2], "tiny-predict": [3]}
     model = tmp_path / "models/tiny-graph/1/model.onnx"
-    assert model.read_bytes() == (any_batch / open_bundle(any_batch).tail().graph.file).read_bytes()
+    graph = open_bundle(batched_bundle).tail().graph
+    assert model.read_bytes() == (batched_bundle / graph.file).read_bytes()
     for name in ("tiny-decode", "tiny-graph", "tiny-predict"):
         (sample,) = configs[name].model_warmup
         for key, tensor in sample.inputs.items():
@@ -161,20 +155,20 @@ class TritonPythonModel:
 
 
 @pytest.mark.slow
-def test_the_server_answers_as_the_edge_half_does(any_batch, photos, tmp_path) -> None:
+def test_the_server_answers_as_the_edge_half_does(batched_bundle, photos, tmp_path) -> None:
     """In the Python backend, and by an ensemble whose graph runs in Python too."""
     client_of = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
     if not PYTHON.exists():
         pytest.skip("needs nvidia-pytriton in an environment of its own: make servers")
     models = tmp_path / "models"
-    export_triton([("whole", any_batch)], models, TritonOptions("python", instances=2))
-    export_triton([("steps", any_batch)], models, force=True)
+    export_triton([("whole", batched_bundle)], models, TritonOptions("python", instances=2))
+    export_triton([("steps", batched_bundle)], models, force=True)
     graph = models / "steps-graph"
     config = (graph / "config.pbtxt").read_text()
     (graph / "config.pbtxt").write_text(config.replace('"onnxruntime"', '"python"'))
     (graph / "1/model.py").write_text(GRAPH_PY)
 
-    bundle = open_bundle(any_batch)
+    bundle = open_bundle(batched_bundle)
     device, edge = Device(bundle), Edge(bundle)
     streams = [bytes(device.encode_image(photo)) for photo in photos[:5]]
     expected = np.concatenate([edge.decode(stream)[0] for stream in streams])

@@ -92,18 +92,8 @@ def test_what_does_not_go_together_is_refused(
     assert not list(tmp_path.rglob("*.sz"))
 
 
-@pytest.fixture(scope="module")
-def batched(tiny_model, tmp_path_factory):
-    """The tiny model, whose graphs take several images at once."""
-    from splitzoo import export
-
-    folder = tmp_path_factory.mktemp("batched") / "bundle"
-    export.split(tiny_model, folder, dynamic_batch=True)
-    return folder
-
-
-def test_many_images_and_streams_are_as_each_by_itself(batched, photos) -> None:
-    bundle = open_bundle(batched)
+def test_many_images_and_streams_are_as_each_by_itself(batched_bundle, photos) -> None:
+    bundle = open_bundle(batched_bundle)
     device, edge = Device(bundle), Edge(bundle)
     frames = [np.asarray(Image.open(photo).convert("RGB")) for photo in photos[:5]]
     given = iter(frames)
@@ -125,8 +115,8 @@ def test_many_images_and_streams_are_as_each_by_itself(batched, photos) -> None:
         list(edge.decode_many([*streams[:2], streams[2][:-1]]))
 
 
-def test_threads_share_the_halves_for_many_images(batched, photos) -> None:
-    bundle = open_bundle(batched)
+def test_threads_share_the_halves_for_many_images(batched_bundle, photos) -> None:
+    bundle = open_bundle(batched_bundle)
     device, edge = Device(bundle), Edge(bundle)
 
     def work(start):

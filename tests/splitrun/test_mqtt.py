@@ -8,6 +8,7 @@ import time
 
 import pytest
 from edge_servers import EdgeServer
+from free_port import free_port
 
 pytest.importorskip("paho.mqtt", reason="needs paho-mqtt")
 pytest.importorskip("amqtt", reason="needs a broker: amqtt")
@@ -30,9 +31,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def broker():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-c", BROKER, str(port)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while True:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 from edge_servers import EdgeServer
-from sent_items import STREAM, free_port, item
+from free_port import free_port
+from sent_items import STREAM, item
 
 from splitrun.errors import LinkError, SpecError
 from splitrun.sending import sender as sender_module

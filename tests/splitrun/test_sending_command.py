@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from edge_server import certificate, edge_server
 from edge_servers import EdgeServer
+from free_port import free_port
 from PIL import Image
-from sent_items import free_port
 
 from splitrun import Device, Edge, open_bundle
 

@@ -27,14 +27,6 @@ LIMITS = ["--max-body", 200_000, "--max-streams", 8, "--instances", 2, "--max-de
 
 
 @pytest.fixture(scope="module")
-def batched_bundle(tiny_model, tmp_path_factory):
-    """The tiny model with graphs that take several images at once."""
-    folder = tmp_path_factory.mktemp("batched") / "bundle"
-    export.split(tiny_model, folder, dynamic_batch=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter") / "bundle"
     export.split(zoo.build(small_spec("semantic-segmentation", "shp")), folder)

@@ -26,6 +26,10 @@ from splitrun.serving.ray_serve import edge
         ({"bundles": "a", "port": 8080}, "There is no argument port."),
         ({"bundles": "a", "max_batch": "many"}, "max_batch: 'many' is not a whole number."),
         ({"bundles": "a", "threads": 0}, "threads: 0 is not between 1 and 1,024."),
+        (
+            {"bundles": "a", "body_timeout_s": 0},
+            "body_timeout_s: 0 is not a number above 0, up to 86,400.",
+        ),
         ({"bundles": "a", "trust": "perhaps"}, "trust: 'perhaps' is neither true nor false."),
     ],
 )
@@ -48,16 +52,7 @@ def test_bundles_and_tokens_are_looked_at_first(tiny_bundle, tmp_path, monkeypat
 
 
 @pytest.fixture(scope="module")
-def any_batch(tiny_model, tmp_path_factory):
-    from splitzoo import export
-
-    folder = tmp_path_factory.mktemp("ray") / "bundle"
-    export.split(tiny_model, folder, target="cpu", dynamic_batch=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cluster(any_batch, bundle, tmp_path_factory):
+def cluster(batched_bundle, bundle, tmp_path_factory):
     """Two bundles; the small one gets a second replica as soon as requests wait."""
     if not PYTHON.exists():
         pytest.skip("needs Ray in an environment of its own: make servers")
@@ -65,7 +60,7 @@ def cluster(any_batch, bundle, tmp_path_factory):
     soon |= {"target_ongoing_requests": 2}
     cores = {"ray_actor_options": {"num_cpus": 0.25}}
     deployments = [{"name": "tiny", "autoscaling_config": soon} | cores, {"name": "large"} | cores]
-    arguments = {"bundles": f"{any_batch},large={bundle}", "max_queue": 64}
+    arguments = {"bundles": f"{batched_bundle},large={bundle}", "max_queue": 64}
     folder = tmp_path_factory.mktemp("cluster")
     with ray_server(folder, arguments, deployments) as server:
         yield server
@@ -78,8 +73,8 @@ def client(cluster):
 
 
 @pytest.mark.slow
-def test_a_cluster_answers_as_the_edge_half_does(any_batch, bundle, photos, client) -> None:
-    half, device = Edge(open_bundle(any_batch)), Device(open_bundle(any_batch))
+def test_a_cluster_answers_as_the_edge_half_does(batched_bundle, bundle, photos, client) -> None:
+    half, device = Edge(open_bundle(batched_bundle)), Device(open_bundle(batched_bundle))
     streams = [bytes(device.encode_image(photo)) for photo in photos[:5]]
     other = bytes(Device(open_bundle(bundle)).encode_image(photos[0]))
     names = [model["name"] for model in client.get("/v1/models").json()["models"]]
@@ -104,9 +99,9 @@ def test_a_cluster_answers_as_the_edge_half_does(any_batch, bundle, photos, clie
 
 
 @pytest.mark.slow
-def test_a_cluster_speaks_kserve(any_batch, photos, cluster) -> None:
+def test_a_cluster_speaks_kserve(batched_bundle, photos, cluster) -> None:
     client_of = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
-    half, device = Edge(open_bundle(any_batch)), Device(open_bundle(any_batch))
+    half, device = Edge(open_bundle(batched_bundle)), Device(open_bundle(batched_bundle))
     streams = [bytes(device.encode_image(photo)) for photo in photos[:5]]
     tensor = client_of.InferInput("STREAM", [5], "BYTES")
     tensor.set_data_from_numpy(np.array(streams, object))
@@ -122,8 +117,8 @@ def order_of(answer: httpx.Response) -> list[int]:
 
 
 @pytest.mark.slow
-def test_replicas_come_with_the_work_and_come_again(any_batch, photo, cluster, client) -> None:
-    device = Device(open_bundle(any_batch))
+def test_replicas_come_with_the_work_and_come_again(batched_bundle, photo, cluster, client) -> None:
+    device = Device(open_bundle(batched_bundle))
     stream = bytes(device.encode_image(photo))
     damaged = bytearray(stream)
     damaged[-1] ^= 1

@@ -4,15 +4,14 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
+
+from free_port import free_port
+from other_servers import wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build/servers/ray/bin/python"
@@ -57,8 +56,7 @@ def ray_server(
         deployments: Settings of Ray's for single deployments.
         python: Python of the environment that has Ray.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     application = {
         "name": "edge",
         "import_path": "splitrun.serving.ray_serve:edge",
@@ -87,20 +85,8 @@ def ray_server(
         )
     try:
         server = RayServer(port, process, log)
-        until = time.monotonic() + 300
-        while not _is_ready(server.address):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.5)
+        wait_until_ready(f"{server.address}/readyz", process, log, seconds=300)
         yield server
     finally:
         process.terminate()
         process.wait(120)
-
-
-def _is_ready(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/readyz", timeout=5) as answer:
-            return answer.status == 200
-    except (URLError, OSError):
-        return False

@@ -6,14 +6,13 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+
+from free_port import free_port
+from other_servers import wait_until_ready
 
 PYTHON = Path(__file__).parents[2] / "build/servers/triton/bin/python"
 
@@ -43,8 +42,7 @@ def triton_server(repository: Path, folder: Path, python: Path = PYTHON) -> Iter
     stub = installed / "python_backend_stubs" / version / "triton_python_backend_stub"
     for file in (*(installed / "backends" / "python").glob("*triton*"), stub):
         (backend / file.name).symlink_to(file)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     command = [installed / "bin" / "tritonserver", f"--model-repository={repository}"]
     command += [f"--backend-directory={backend.parent}", f"--http-port={port}"]
     command += ["--http-address=127.0.0.1", "--allow-grpc=false", "--allow-metrics=false"]
@@ -57,20 +55,8 @@ def triton_server(repository: Path, folder: Path, python: Path = PYTHON) -> Iter
         process = subprocess.Popen(command, env=os.environ | paths, stdout=errors, stderr=errors)
     try:
         server = TritonServer(port, process)
-        until = time.monotonic() + 180
-        while not _is_ready(server.address):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.1)
+        wait_until_ready(f"http://{server.address}/v2/health/ready", process, log, seconds=180)
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-
-
-def _is_ready(address: str) -> bool:
-    try:
-        with urlopen(f"http://{address}/v2/health/ready", timeout=2) as answer:
-            return answer.status == 200
-    except (URLError, OSError):
-        return False

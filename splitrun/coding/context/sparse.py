@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,7 +209,9 @@ class _Level:
 
 
 class SparsePlanes(Planes[SparseStep]):
-    """What is known of N images' symbols, and distances, level by level; for one after another.
+    """What is known of N images' symbols, and distances, level by level.
+
+    After the last step, they serve the next N images.
 
     Args:
         shape: Shape of the symbols, (N, C, h, w).
@@ -281,15 +283,20 @@ class SparsePlanes(Planes[SparseStep]):
 
 
 _KEPT_SYMBOLS = 1 << 18
+"""Most symbols whose planes a thread keeps: some 5 MB."""
 _kept = threading.local()
 
 
-def kept_planes(*wanted: Any) -> SparsePlanes:
-    """Return planes as :class:`SparsePlanes`, this thread's last ones where they fit."""
+def kept_planes(shape: tuple[int, ...], levels: int, limit: int) -> SparsePlanes:
+    """Return planes as :class:`SparsePlanes` makes them: this thread's last ones, where they fit.
+
+    Whoever has them is done with them before the thread asks again.
+    """
+    wanted = shape, levels, limit
     if getattr(_kept, "wanted", None) == wanted:
         return _kept.planes
     planes = SparsePlanes(*wanted)
-    if math.prod(wanted[0]) <= _KEPT_SYMBOLS:
+    if math.prod(shape) <= _KEPT_SYMBOLS:
         _kept.wanted, _kept.planes = wanted, planes
     return planes
 
